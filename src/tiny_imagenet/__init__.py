@@ -1,0 +1,1 @@
+"""Rebuilds the results table of the paper *Tiny-ImageNet Classification*, stage by stage."""

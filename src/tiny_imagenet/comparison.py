@@ -1,0 +1,86 @@
+"""The results table: a row per active model, our figures beside the paper's and the authors' own logs.
+
+Reads what `train` and `evaluate` wrote, by the names in params.yaml and never by what lies on disk, so that a model
+that was removed leaves the table.
+"""
+
+import json
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from tiny_imagenet.params import Params
+
+COLUMNS = [
+    "model", "architecture", "parameters", "parameters_200_classes", "parameters_paper",
+    "train_accuracy_paper", "val_accuracy_paper", "train_accuracy_authors_log", "val_accuracy_authors_log",
+    "train_accuracy", "val_accuracy", "val_accuracy_low", "val_accuracy_high", "val_accuracy_paper_protocol",
+    "val_top5_accuracy", "epochs", "best_epoch", "seconds", "images_per_second", "device", "backend", "weights",
+    "seed", "profile", "dataset", "run_id",
+]  # fmt: skip
+_COUNTS = ["parameters", "parameters_200_classes", "parameters_paper", "epochs", "best_epoch", "seed"]
+
+
+def _reference(name: str) -> pd.DataFrame:
+    with resources.files("tiny_imagenet").joinpath("reference", name).open(encoding="utf-8") as stream:
+        return pd.read_csv(stream)
+
+
+def paper_table() -> pd.DataFrame:
+    """Return the paper's two tables (figures 9 and 10), by model."""
+    return _reference("paper.csv").set_index("model")
+
+
+def authors_logs() -> pd.DataFrame:
+    """Return the authors' published training logs: a row per model and epoch."""
+    return _reference("authors_logs.csv")
+
+
+def results_table(params: Params, models: Path, results: Path) -> pd.DataFrame:
+    """Return the table, columns COLUMNS, a row per active model.
+
+    Accuracies are fractions. `*_authors_log` are of the last epoch that the authors logged. A model without results
+    has a row with its name and the paper's figures alone.
+    """
+    paper, logs = paper_table(), authors_logs().groupby("model").last()
+    rows: list[dict[str, Any]] = []
+    for model in params.active:
+        row: dict[str, Any] = {"model": model, "architecture": params.models[model].architecture}
+        if model in paper.index:
+            published = paper.loc[model]
+            row["parameters_paper"] = int(published["parameters"])
+            row["train_accuracy_paper"] = published["train_accuracy"]
+            row["val_accuracy_paper"] = published["val_accuracy"]
+        if model in logs.index:
+            row["train_accuracy_authors_log"] = logs.loc[model, "accuracy"]
+            row["val_accuracy_authors_log"] = logs.loc[model, "val_accuracy"]
+        run, metrics, architecture = (
+            _read_json(models / model / "run.json"),
+            _read_json(results / model / "metrics.json"),
+            _read_json(results / model / "architecture.json"),
+        )
+        if run and metrics and architecture:
+            row |= {key: metrics[key] for key in COLUMNS if key in metrics}
+            row |= {key: architecture[key] for key in ("parameters", "parameters_200_classes")}
+            row |= {key: run[key] for key in ("images_per_second", "device", "backend", "seed", "profile", "run_id")}
+            row["dataset"] = run["dataset"]
+            row["weights"] = run["weights"] or "random"
+            row["seconds"] = round(sum(run["epoch_seconds"]), 1)
+        rows.append(row)
+    table = pd.DataFrame(rows, columns=COLUMNS)
+    return table.astype(dict.fromkeys(_COUNTS, "Int64"))
+
+
+def read_histories(params: Params, models: Path) -> dict[str, pd.DataFrame]:
+    """Return model -> history.csv, for the active models that have one."""
+    paths = {model: models / model / "history.csv" for model in params.active}
+    return {model: pd.read_csv(path) for model, path in paths.items() if path.is_file()}
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    if not path.is_file():
+        return None
+    values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return values

@@ -1,0 +1,312 @@
+"""From the official archive to class folders: the dataset's contract, checked and not assumed.
+
+Validation images move into class folders by `val_annotations.txt`; train and val become zips of `<wnid>/<image>.JPEG`
+whose bytes depend on the input alone (stored, sorted, a fixed date).
+"""
+
+import hashlib
+import json
+import re
+import stat
+import struct
+import zipfile
+import zlib
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import pandas as pd
+
+from tiny_imagenet.errors import UserError
+from tiny_imagenet.files import replaced, write_text
+from tiny_imagenet.params import Expect, ImagesPerClass
+from tiny_imagenet.progress import track
+
+SPLITS = ("train", "val")
+_LARGEST_MEMBER = 16 * 2**20
+"""Bytes; a 64 x 64 JPEG has some 2,000, the longest text of the official archive 2.6 million."""
+_IMAGE_SUFFIXES = {".jpeg", ".jpg"}
+_SAFE_ID = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")
+_SHOWN_OFFENDERS = 10
+_ZIP_ERRORS = (
+    zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, RuntimeError, OSError, ValueError
+)  # fmt: skip
+Box = tuple[int, int, int, int]
+
+
+class DatasetError(UserError):
+    """The archive breaks the contract; the message has the first ten offenders and the total."""
+
+
+@dataclass(frozen=True)
+class LabelledImage:
+    """A JPEG of the archive with its class. `box` is (x0, y0, x1, y1) in pixels, None where not annotated."""
+
+    member: str
+    wnid: str
+    name: str
+    box: Box | None
+
+
+@dataclass
+class Layout:
+    """What an archive holds: class ids (sorted: the label is the place in this list), names, images, strays."""
+
+    wnids: list[str]
+    names: dict[str, str]
+    images: dict[str, list[LabelledImage]]
+    strays: list[str]
+    unlabelled: int
+    boxes_without_image: int
+    problems: list[str]
+
+
+def deterministic_member(name: str) -> zipfile.ZipInfo:
+    """Return a member whose header depends on its name alone: stored, dated 1980, plain file mode."""
+    info = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
+    info.create_system = 3
+    info.external_attr = (stat.S_IFREG | 0o644) << 16
+    return info
+
+
+def natural_key(name: str) -> list[tuple[int, int | str]]:
+    """Return a sort key that puts "val_9" before "val_10"."""
+    return [(0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"([0-9]+)", name) if part]
+
+
+class _Archive:
+    """Reads members of the archive, none of them outside it or larger than an image has any reason to be."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self.zip = zipfile.ZipFile(path)
+        except FileNotFoundError:
+            raise DatasetError(f"{path} does not exist; `dvc repro download` makes it") from None
+        except _ZIP_ERRORS as error:
+            raise DatasetError(f"{path} is no readable zip: {error}") from None
+        self.members = [info for info in self.zip.infolist() if not info.is_dir()]
+        self._refuse_hostile()
+
+    def _refuse_hostile(self) -> None:
+        offenders = []
+        for info in self.members:
+            parts = PurePosixPath(info.filename).parts
+            mode = info.external_attr >> 16
+            if info.filename.startswith("/") or ".." in parts or "\\" in info.filename or ":" in info.filename:
+                offenders.append(f"{info.filename!r}: its path leads outside the archive")
+            elif mode and stat.S_IFMT(mode) not in (0, stat.S_IFREG):
+                offenders.append(f"{info.filename!r}: a link or special file")
+            elif info.flag_bits & 1:
+                offenders.append(f"{info.filename!r}: encrypted")
+            elif info.file_size > _LARGEST_MEMBER:
+                offenders.append(f"{info.filename!r}: {info.file_size:,} bytes, more than {_LARGEST_MEMBER:,}")
+        counts = Counter(info.filename for info in self.members)
+        offenders += [f"{name!r}: stands {count} times" for name, count in counts.items() if count > 1]
+        _raise_for(self.path, offenders)
+
+    def read(self, member: str) -> bytes:
+        try:
+            return self.zip.read(member)
+        except _ZIP_ERRORS as error:
+            raise DatasetError(f"{self.path}: '{member}' cannot be read: {error}") from None
+
+    def read_text(self, member: str) -> str:
+        try:
+            return self.read(member).decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise DatasetError(f"{self.path}: '{member}' is no UTF-8 text: {error}") from None
+
+
+def _raise_for(path: Path, problems: list[str]) -> None:
+    if problems:
+        shown = "\n".join(f"  {problem}" for problem in problems[:_SHOWN_OFFENDERS])
+        more = f"\n  ... and {len(problems) - _SHOWN_OFFENDERS:,} more" if len(problems) > _SHOWN_OFFENDERS else ""
+        count = f"{len(problems):,} problem" + ("s" if len(problems) != 1 else "")
+        raise DatasetError(f"{path} breaks the dataset's contract, {count}:\n{shown}{more}")
+
+
+def parse_boxes(text: str, columns: int, where: str, problems: list[str]) -> dict[str, tuple[str, Box | None]]:
+    """Parse `val_annotations.txt` (columns=2: file, id) or a `_boxes.txt` (columns=1: file), box optional.
+
+    Returns file name -> (id or "", box). A line that cannot be understood, or names a file again, is a problem.
+    """
+    parsed: dict[str, tuple[str, Box | None]] = {}
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip():
+            continue
+        fields = line.rstrip().split("\t")
+        corners = fields[columns:]
+        if len(fields) < columns or not all(fields[:columns]) or len(corners) not in (0, 4):
+            problems.append(f"{where} line {number}: expected {columns} or {columns + 4} columns: {line[:80]!r}")
+            continue
+        try:
+            numbers = [int(corner) for corner in corners]
+        except ValueError:
+            problems.append(f"{where} line {number}: a corner of the box is no whole number: {line[:80]!r}")
+            continue
+        name = fields[0]
+        if name in parsed:
+            problems.append(f"{where} line {number}: '{name}' is annotated twice")
+            continue
+        box = (numbers[0], numbers[1], numbers[2], numbers[3]) if numbers else None
+        parsed[name] = (fields[1] if columns == 2 else "", box)
+    return parsed
+
+
+def read_layout(archive: _Archive) -> Layout:
+    """Sort the members of the archive into classes, images and strays; problems are collected, not raised."""
+    root = _find_root(archive)
+    wnids = sorted({line.strip() for line in archive.read_text(f"{root}wnids.txt").splitlines() if line.strip()})
+    problems = [f"wnids.txt: '{wnid}' is no usable class id" for wnid in wnids if not _SAFE_ID.match(wnid)]
+    names = _read_words(archive, root)
+    strays: list[str] = []
+    unlabelled = 0
+    members: dict[str, dict[str, str]] = defaultdict(dict)  # wnid, or "" for validation -> file name -> member
+    texts: dict[str, str] = {}
+    for info in archive.members:
+        name = info.filename
+        if not name.startswith(root) or "__MACOSX" in name:
+            strays.append(name)
+            continue
+        match name.removeprefix(root).split("/"):
+            case ["wnids.txt" | "words.txt"] | ["val", "val_annotations.txt"]:
+                pass
+            case ["train", wnid, file] if file == f"{wnid}_boxes.txt":
+                texts[wnid] = name
+            case ["train", wnid, "images", file] if _is_image(file) and not wnid.startswith("."):
+                members[wnid][file] = name
+            case ["val", "images", file] if _is_image(file):
+                members[""][file] = name
+            case ["test", "images", file] if _is_image(file):
+                unlabelled += 1
+            case _:
+                strays.append(name)
+
+    known = set(wnids)
+    for wnid in sorted(set(members) - known - {""}):
+        problems.append(f"train/{wnid}: {len(members[wnid])} images of a class that wnids.txt does not name")
+    train: list[LabelledImage] = []
+    boxes_without_image = 0  # no problem: a part of the archive keeps the box files of the whole
+    for wnid in wnids:
+        boxes: dict[str, tuple[str, Box | None]] = {}
+        if wnid in texts:
+            where = f"train/{wnid}/{wnid}_boxes.txt"
+            boxes = parse_boxes(archive.read_text(texts[wnid]), 1, where, problems)
+            boxes_without_image += len(boxes.keys() - members[wnid])
+        for file in sorted(members[wnid]):
+            train.append(LabelledImage(members[wnid][file], wnid, file, boxes.get(file, ("", None))[1]))
+    annotated = parse_boxes(
+        archive.read_text(f"{root}val/val_annotations.txt"), 2, "val/val_annotations.txt", problems
+    )
+    problems += [f"val/images/{file}: annotated but missing" for file in sorted(annotated.keys() - members[""])]
+    problems += [f"val/images/{file}: not annotated" for file in sorted(members[""].keys() - annotated)]
+    val: list[LabelledImage] = []
+    for file in sorted(annotated.keys() & members[""]):
+        wnid, box = annotated[file]
+        if wnid not in known:
+            problems.append(f"val/images/{file}: its class '{wnid}' is not in wnids.txt")
+        val.append(LabelledImage(members[""][file], wnid, file, box))
+    images = {"train": train, "val": val}
+    return Layout(wnids, names, images, sorted(strays), unlabelled, boxes_without_image, problems)
+
+
+def _is_image(file: str) -> bool:
+    return PurePosixPath(file).suffix.lower() in _IMAGE_SUFFIXES and not file.startswith(".")
+
+
+def _find_root(archive: _Archive) -> str:
+    """Return the folder of `wnids.txt` inside the archive, with a slash at its end, or ""."""
+    found = [
+        info.filename
+        for info in archive.members
+        if PurePosixPath(info.filename).name == "wnids.txt" and "__MACOSX" not in info.filename
+    ]
+    if not found:
+        raise DatasetError(
+            f"{archive.path} holds no 'wnids.txt'; expected Tiny ImageNet's layout: wnids.txt, words.txt, "
+            "train/<id>/images/*.JPEG, val/images/*.JPEG, val/val_annotations.txt"
+        )
+    root = min(found, key=lambda name: (name.count("/"), name)).removesuffix("wnids.txt")
+    if f"{root}val/val_annotations.txt" not in {info.filename for info in archive.members}:
+        raise DatasetError(f"{archive.path} holds no '{root}val/val_annotations.txt'")
+    return root
+
+
+def _read_words(archive: _Archive, root: str) -> dict[str, str]:
+    if f"{root}words.txt" not in {info.filename for info in archive.members}:
+        return {}
+    rows = (line.split("\t", 1) for line in archive.read_text(f"{root}words.txt").splitlines())
+    return {row[0].strip(): row[1].strip() for row in rows if len(row) == 2}
+
+
+def check_counts(layout: Layout, expect: Expect) -> list[str]:
+    """Return where the counts of classes and of images per class are not what `expect` says."""
+    problems = []
+    if expect.classes is not None and len(layout.wnids) != expect.classes:
+        problems.append(f"wnids.txt: expected {expect.classes} classes, found {len(layout.wnids)}")
+    for split in SPLITS:
+        expected = getattr(expect, split)
+        counts = Counter(image.wnid for image in layout.images[split])
+        for wnid in layout.wnids:
+            if counts[wnid] != expected and (expected is not None or counts[wnid] == 0):
+                wanted = "at least one" if expected is None else str(expected)
+                problems.append(f"{split}: expected {wanted} of class {wnid}, found {counts[wnid]}")
+    return problems
+
+
+def reorganize(source: Path, destination: Path, *, expect: Expect, images_per_class: ImagesPerClass) -> None:
+    """Write `train.zip`, `val.zip`, `classes.csv`, `manifest.csv` and `layout.json` into `destination`.
+
+    Args:
+        source: the archive in the official layout.
+        destination: a folder, made where it is missing.
+        expect: what the archive must hold, checked before anything is left out.
+        images_per_class: how many of each class to take, the first by number.
+
+    Raises:
+        DatasetError: the archive breaks the contract; nothing is written then.
+    """
+    archive = _Archive(source)
+    layout = read_layout(archive)
+    _raise_for(source, layout.problems + check_counts(layout, expect))
+
+    labels = {wnid: label for label, wnid in enumerate(layout.wnids)}
+    rows: list[tuple[object, ...]] = []
+    for split in SPLITS:
+        kept = _first_of_each_class(layout.images[split], getattr(images_per_class, split))
+        with replaced(destination / f"{split}.zip") as partial, zipfile.ZipFile(partial, "w") as output:
+            for path, image in track(sorted(kept.items()), f"reorganize {split}", len(kept)):
+                content = archive.read(image.member)
+                output.writestr(deterministic_member(path), content)
+                sha1 = hashlib.sha1(content, usedforsecurity=False).hexdigest()
+                rows.append((split, path, image.wnid, labels[image.wnid], *(image.box or [None] * 4), sha1))
+
+    classes = [(label, wnid, layout.names.get(wnid, wnid)) for wnid, label in labels.items()]
+    columns = ["split", "path", "wnid", "label", "xmin", "ymin", "xmax", "ymax", "sha1"]
+    manifest = pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(columns[4:8], "Int64"))
+    write_text(destination / "classes.csv", pd.DataFrame(classes, columns=["label", "wnid", "name"]).to_csv(index=False))
+    write_text(destination / "manifest.csv", manifest.to_csv(index=False))
+    summary = {
+        "classes": len(layout.wnids),
+        "in_archive": {split: len(layout.images[split]) for split in SPLITS},
+        "unlabelled": layout.unlabelled,
+        "train_boxes_without_image": layout.boxes_without_image,
+        "strays": layout.strays,
+        "used": {split: sum(row[0] == split for row in rows) for split in SPLITS},
+    }
+    write_text(destination / "layout.json", json.dumps(summary, indent=2) + "\n")
+
+
+def _first_of_each_class(images: list[LabelledImage], limit: int | None) -> dict[str, LabelledImage]:
+    """Return path in the new zip -> image, for the first `limit` of each class by number."""
+    taken: Counter[str] = Counter()
+    kept: dict[str, LabelledImage] = {}
+    for image in sorted(images, key=lambda image: natural_key(image.name)):
+        if limit is None or taken[image.wnid] < limit:
+            taken[image.wnid] += 1
+            path = f"{image.wnid}/{PurePosixPath(image.name).stem}.JPEG"
+            if path in kept:
+                raise DatasetError(f"'{image.member}' and '{kept[path].member}' would have one name")
+            kept[path] = image
+    return kept

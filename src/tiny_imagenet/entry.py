@@ -1,0 +1,29 @@
+"""How every stage and command begins and ends: checked params in; a user's mistake out as one message."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from tiny_imagenet.errors import UserError
+from tiny_imagenet.models import check_models
+from tiny_imagenet.params import Params, load_params
+
+
+def checked_params(path: Path | str = "params.yaml") -> Params:
+    """Return params.yaml, checked in full, the architectures' arguments too."""
+    params = load_params(path)
+    check_models(params)
+    return params
+
+
+def run(main: Callable[[], None]) -> int:
+    """Call `main` and return the exit code: 0, 1 for a user's mistake, 130 for Ctrl-C; no traceback for either."""
+    try:
+        main()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)  # noqa: T201 - what a user is meant to read
+        return 1
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr, flush=True)  # noqa: T201 - what a user is meant to read
+        return 130
+    return 0

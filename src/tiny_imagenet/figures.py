@@ -1,0 +1,129 @@
+"""Figures in one style, as PNG and SVG; photographs as PNG alone. Colours are Okabe and Ito's, which colour-blind people tell apart."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+from numpy.typing import NDArray
+
+from tiny_imagenet.files import replaced
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_STYLE = {
+    "axes.grid": True,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "figure.constrained_layout.use": True,
+    "figure.dpi": 150,
+    "font.size": 9,
+    "grid.alpha": 0.3,
+    "legend.frameon": False,
+    "svg.hashsalt": "tiny-imagenet",
+}
+
+
+@contextmanager
+def _figure(
+    path: Path,
+    width: float,
+    height: float,
+    rows: int = 1,
+    columns: int = 1,
+    suffixes: tuple[str, ...] = ("png", "svg"),
+) -> Iterator[tuple[Figure, NDArray[np.object_]]]:
+    """Yield a figure with its axes as an array; save it as `path` with each of the suffixes."""
+    with mpl.rc_context(_STYLE):
+        figure, axes = plt.subplots(rows, columns, figsize=(width, height), squeeze=False)
+        try:
+            yield figure, axes
+            for suffix in suffixes:
+                metadata = {"Date": None} if suffix == "svg" else {"Software": None}
+                with replaced(path.with_suffix(f".{suffix}")) as partial:
+                    figure.savefig(partial, format=suffix, metadata=metadata)
+        finally:
+            plt.close(figure)
+
+
+def accuracy_curves(
+    histories: Mapping[str, pd.DataFrame], logs: pd.DataFrame, column: str, title: str, path: Path, *, with_logs: bool
+) -> None:
+    """Draw `column` ("accuracy" or "val_accuracy") against the epoch for all models: the paper's figures 11 and 12.
+
+    `logs` are the authors' curves, dashed behind ours where `with_logs`.
+    """
+    with _figure(path, 6.4, 4) as (_, axes):
+        axis: Axes = axes[0, 0]
+        for colour, (model, history) in zip(_cycle(len(histories)), histories.items(), strict=True):
+            axis.plot(history["epoch"], history[column], marker="o", markersize=3, color=colour, label=model)
+            if with_logs:
+                log = logs[logs["model"] == model]
+                axis.plot(log["epoch"], log[column], linestyle="--", linewidth=1, color=colour, alpha=0.6)
+        if with_logs:
+            axis.plot([], [], linestyle="--", color="gray", label="authors' logs")
+        axis.set(title=title, xlabel="epoch", ylabel="accuracy", ylim=(0, None))
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axis.legend()
+
+
+def parameter_counts(table: pd.DataFrame, path: Path) -> None:
+    """Draw the number of parameters of each model with 200 classes: the paper's figure 9, on a logarithmic axis."""
+    known = table.dropna(subset=["parameters_200_classes"])
+    counts = known["parameters_200_classes"].astype(float)
+    with _figure(path, 6.4, 0.6 + 0.45 * max(len(known), 1)) as (_, axes):
+        axis: Axes = axes[0, 0]
+        bars = axis.barh(known["model"], counts, color=_cycle(len(known)))
+        axis.bar_label(bars, labels=[f"{count:,.0f}" for count in counts], padding=3)
+        axis.set(xscale="log", title="Parameters with 200 classes", xlim=(1e5, 2e9))
+        axis.invert_yaxis()
+
+
+def image_grid(
+    rows: Mapping[str, NDArray[np.uint8]], path: Path, title: str, *, captions: list[str] | None = None
+) -> None:
+    """Draw rows of images, each with its name at the left; `captions` stand below the last row's images."""
+    columns = max(len(images) for images in rows.values())
+    width, height = 0.9 + 0.95 * columns, 0.5 + 0.95 * len(rows)
+    with _figure(path, width, height, len(rows), columns, suffixes=("png",)) as (figure, axes):
+        figure.suptitle(title)
+        for row, (name, images) in enumerate(rows.items()):
+            for column in range(columns):
+                axis: Axes = axes[row, column]
+                axis.set(xticks=[], yticks=[])
+                axis.grid(visible=False)
+                for spine in axis.spines.values():
+                    spine.set_visible(False)
+                if column < len(images):
+                    axis.imshow(images[column], interpolation="nearest")
+                if column == 0:
+                    axis.set_ylabel(name, rotation=0, ha="right", va="center")
+                if captions and row == len(rows) - 1 and column < len(captions):
+                    axis.set_xlabel(captions[column])
+
+
+def confusion_matrix(confusion: NDArray[np.int64], names: list[str], title: str, path: Path) -> None:
+    """Draw the share of each true class (row) that was predicted as each class (column)."""
+    shares = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
+    with _figure(path, 6, 5.4) as (figure, axes):
+        axis: Axes = axes[0, 0]
+        axis.grid(visible=False)
+        image = axis.imshow(shares, cmap="viridis", vmin=0, vmax=1, interpolation="nearest")
+        figure.colorbar(image, ax=axis, format=PercentFormatter(1, decimals=0), label="of the true class")
+        axis.set(title=title, xlabel="predicted", ylabel="true")
+        if len(names) <= 30:
+            axis.set_xticks(range(len(names)), names, rotation=90)
+            axis.set_yticks(range(len(names)), names)
+
+
+def _cycle(count: int) -> list[str]:
+    return [COLOURS[index % len(COLOURS)] for index in range(count)]

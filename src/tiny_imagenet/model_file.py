@@ -1,0 +1,70 @@
+"""The saved model: a `.keras` file whose bytes depend on the model alone, with the names of its classes inside.
+
+Keras writes the time of saving into the file, which would give every retrain another hash; here the date is fixed and
+the optimizer's state is left out.
+"""
+
+import json
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tiny_imagenet.errors import UserError
+from tiny_imagenet.files import replaced
+
+if TYPE_CHECKING:
+    import keras
+
+_FIXED_DATE = (1980, 1, 1, 0, 0, 0)
+_METADATA = "metadata.json"
+
+
+def save_model(model: "keras.Model", path: Path, *, wnids: list[str], class_names: list[str]) -> None:
+    """Save the model's graph and weights to `path`, with class ids and names in label order in its metadata."""
+    import keras
+
+    bare = keras.Model(model.inputs, model.outputs, name=model.name)  # shares the weights; knows no optimizer
+    raw = path.with_name("raw.partial.keras")  # Keras insists on the suffix
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        bare.save(raw)
+        with (
+            replaced(path) as partial,
+            zipfile.ZipFile(raw) as source,
+            zipfile.ZipFile(partial, "w") as target,
+        ):
+            for name in sorted(source.namelist()):
+                member = zipfile.ZipInfo(name, date_time=_FIXED_DATE)
+                if name == _METADATA:
+                    metadata = json.loads(source.read(name)) | {
+                        "date_saved": "1980-01-01@00:00:00",
+                        "wnids": wnids,
+                        "class_names": class_names,
+                    }
+                    target.writestr(member, json.dumps(metadata))
+                    continue
+                with source.open(name) as content, target.open(member, "w", force_zip64=True) as copy:
+                    while block := content.read(1 << 24):
+                        copy.write(block)
+    finally:
+        raw.unlink(missing_ok=True)
+
+
+def load_model(path: Path) -> "keras.Model":
+    """Load a saved model, uncompiled; raises UserError where the file is missing or broken."""
+    import keras
+
+    try:
+        return keras.saving.load_model(path, compile=False)
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} cannot be loaded as a model: {error}") from None
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """Return the metadata of a saved model: `keras_version`, `wnids`, `class_names`; needs no Keras."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            metadata: dict[str, Any] = json.loads(archive.read(_METADATA))
+            return metadata
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} cannot be read as a model: {error}") from None

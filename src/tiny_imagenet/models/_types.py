@@ -1,0 +1,11 @@
+"""Types of the keyword arguments that a params block may give an architecture under `build`."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+Count = Annotated[int, Field(ge=1)]
+Counts = Annotated[tuple[Count, ...], Field(min_length=1, strict=False)]
+Penalty = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Rate = Annotated[float, Field(ge=0, lt=1)]
+Preprocessing = Literal["rescale", "caffe"]

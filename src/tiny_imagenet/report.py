@@ -1,0 +1,180 @@
+"""The results as a person reads them: a table for the terminal, and results.md."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from tiny_imagenet.params import Augmentation, Params
+
+WIDTH = 100
+_MISSING = "-"
+
+
+def percent(value: Any) -> str:
+    """Return a fraction as percent with two decimals, as the paper prints them; "-" for what is missing."""
+    return _MISSING if pd.isna(value) else f"{100 * value:.2f}"
+
+
+def _count(value: Any) -> str:
+    return _MISSING if pd.isna(value) else f"{value:,}"
+
+
+def _interval(row: Mapping[str, Any]) -> str:
+    if pd.isna(row["val_accuracy"]):
+        return "no results"
+    return f"{percent(row['val_accuracy'])} ({100 * row['val_accuracy_low']:.1f}-{100 * row['val_accuracy_high']:.1f})"
+
+
+def comparability(params: Params) -> str:
+    """Return one sentence that says whether the figures may be put beside the paper's."""
+    dataset = params.dataset
+    if dataset.name != "tiny-imagenet-200":
+        return (
+            f"These figures are for the profile `{params.profile}` on the dataset `{dataset.name}`: they are not "
+            "comparable with the paper's, which are for Tiny ImageNet."
+        )
+    limits = dataset.images_per_class
+    if limits.train is not None or limits.val is not None or dataset.expect.train != 500:
+        return (
+            f"These figures are for the profile `{params.profile}` on a part of Tiny ImageNet: they are not "
+            "comparable with the paper's, which used all of it."
+        )
+    return (
+        f"These figures are for the profile `{params.profile}` on Tiny ImageNet. The column 'paper protocol', on "
+        "augmented validation images, is the one to compare with the paper's; 'val' is on the images as they are."
+    )
+
+
+def override_lines(params: Params) -> list[str]:
+    """Return what the profile changed, a line per change, with the models that it concerns."""
+    concerned: dict[str, list[str]] = {}
+    for model in params.active:
+        for key, (own, used) in params.overrides(model).items():
+            change = f"`{key}`: {_shown(own)} -> {_shown(used)}"
+            concerned.setdefault(change, []).append(model)
+    everyone = list(params.active)
+    return [
+        f"{change} ({'all models' if models == everyone else ', '.join(models)})"
+        for change, models in concerned.items()
+    ]
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Augmentation):
+        return str({key: part for key, part in value.model_dump().items() if part != getattr(Augmentation(), key)})
+    return "default" if value is None else str(value)
+
+
+def terminal_table(table: pd.DataFrame, params: Params) -> str:
+    """Return the table for a terminal of 100 columns: accuracies in percent."""
+    shown = Table(title=f"profile {params.profile}, dataset {params.dataset.name}, accuracy in %", title_justify="left")
+    for heading in ("model", "parameters\n(200 classes)", "paper\ntrain", "paper\nval", "train", "val (95 % interval)"):
+        shown.add_column(heading, justify="left" if heading == "model" else "right", no_wrap=True)
+    for heading in ("paper\nprotocol", "top-5", "epochs", "images/s"):
+        shown.add_column(heading, justify="right", no_wrap=True)
+    for row in table.to_dict("records"):
+        shown.add_row(
+            row["model"],
+            _count(row["parameters_200_classes"]),
+            percent(row["train_accuracy_paper"]),
+            percent(row["val_accuracy_paper"]),
+            percent(row["train_accuracy"]),
+            _interval(row),
+            percent(row["val_accuracy_paper_protocol"]),
+            percent(row["val_top5_accuracy"]),
+            _count(row["epochs"]),
+            _MISSING if pd.isna(row["images_per_second"]) else f"{row['images_per_second']:,.0f}",
+        )
+    console = Console(width=WIDTH, no_color=True, highlight=False)
+    with console.capture() as capture:
+        console.print(shown)
+        console.print(comparability(params).replace("`", ""))
+    return capture.get().rstrip()
+
+
+def results_markdown(table: pd.DataFrame, params: Params, figures: Mapping[str, str]) -> str:
+    """Return results.md: what it is for, the table, what differs from the paper, the figures, where it comes from.
+
+    `figures` maps a caption to the path of a PNG, relative to the file.
+    """
+    rows = table.to_dict("records")
+    lines = [
+        "# Results",
+        "",
+        f"Profile `{params.profile}`, dataset `{params.dataset.name}`. {comparability(params)}",
+        "",
+        "Accuracy in percent; in brackets the 95 % interval (Wilson) for the number of validation images.",
+        "",
+        *_markdown_table(
+            ["model", "architecture", "parameters (200 classes)", "paper", "weights"],
+            [
+                [
+                    row["model"],
+                    row["architecture"],
+                    _count(row["parameters_200_classes"]),
+                    _count(row["parameters_paper"]),
+                    _text(row["weights"]),
+                ]
+                for row in rows
+            ],
+        ),
+        "",
+        *_markdown_table(
+            ["model", "train, paper", "train, authors' log", "train", "val, paper", "val, authors' log", "val",
+             "val, paper protocol", "val, top 5", "epochs", "best epoch", "seconds", "images/s"],
+            [
+                [
+                    row["model"],
+                    percent(row["train_accuracy_paper"]),
+                    percent(row["train_accuracy_authors_log"]),
+                    percent(row["train_accuracy"]),
+                    percent(row["val_accuracy_paper"]),
+                    percent(row["val_accuracy_authors_log"]),
+                    _interval(row),
+                    percent(row["val_accuracy_paper_protocol"]),
+                    percent(row["val_top5_accuracy"]),
+                    _count(row["epochs"]),
+                    _count(row["best_epoch"]),
+                    _text(row["seconds"]),
+                    _text(row["images_per_second"]),
+                ]
+                for row in rows
+            ],
+        ),
+        "",
+        "- **train**: as the training log has it, on augmented images, at the epoch whose weights are kept.",
+        "- **val**: on the validation images as they are: the one to believe.",
+        "- **val, paper protocol**: on augmented validation images, as the authors measured it.",
+        "- **authors' log**: the last epoch of the log that the authors published.",
+        "",
+    ]  # fmt: skip
+    changes = override_lines(params)
+    if changes:
+        lines += [f"## What the profile `{params.profile}` changes in the recipes", ""]
+        lines += [f"- {change}" for change in changes] + [""]
+    for caption, path in figures.items():
+        lines += [f"![{caption}]({path})", ""]
+    lines += [
+        "## Where it comes from",
+        "",
+        *_markdown_table(
+            ["model", "MLflow run", "seed", "device", "backend"],
+            [[row["model"]] + [_text(row[key]) for key in ("run_id", "seed", "device", "backend")] for row in rows],
+        ),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _text(value: Any) -> str:
+    return _MISSING if pd.isna(value) else f"{value}"
+
+
+def _markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+    return [line(headings), line(["---"] * len(headings)), *(line(row) for row in rows)]

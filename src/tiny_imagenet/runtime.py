@@ -1,0 +1,160 @@
+"""Devices, threads, seeds and the allocator: what must be set before the Keras backend starts.
+
+The only file that names a backend. The settings make the same seed give the same bits on one machine.
+"""
+
+import ctypes
+import os
+import platform
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+
+_MMAP_THRESHOLD, _TRIM_THRESHOLD, _ARENA_MAX = -3, -1, -8  # glibc, malloc.h
+_LARGEST_ALLOCATION_KEPT = 1 << 30
+_RECORDED_PACKAGES = ("dvc", "keras", "mlflow", "numpy", "opencv-python-headless", "scikit-learn", "tensorflow")
+
+
+@dataclass(frozen=True)
+class Device:
+    """What a training ran on."""
+
+    kind: str
+    """"cpu" or "gpu"."""
+    name: str
+    """As the hardware calls itself."""
+    count: int
+    """Cores of a CPU, or number of GPUs."""
+    memory_gib: float
+
+    def __str__(self) -> str:
+        unit = "cores" if self.kind == "cpu" else "x"
+        return f"{self.kind.upper()} {self.name}, {self.count} {unit}, {self.memory_gib:.0f} GiB"
+
+    def as_dict(self) -> dict[str, object]:
+        """Return the fields as plain values, for JSON."""
+        return asdict(self)
+
+
+def prepare(seed: int) -> None:
+    """Set up the process for training or evaluation; call it before Keras is imported.
+
+    Raises:
+        RuntimeError: Keras was imported before, so that the settings would come too late.
+    """
+    if "keras" in sys.modules:
+        raise RuntimeError("runtime.prepare() must be called before keras is imported")
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # 1.5 to 2.7 x on a CPU
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors and warnings only
+    _keep_freed_pages()
+
+    with _quiet_stderr():
+        import keras
+
+        if keras.backend.backend() == "tensorflow":
+            import tensorflow
+
+            for gpu in tensorflow.config.list_physical_devices("GPU"):
+                tensorflow.config.experimental.set_memory_growth(gpu, True)
+            tensorflow.config.experimental.enable_op_determinism()
+    keras.utils.set_random_seed(seed)
+
+
+@contextmanager
+def _quiet_stderr() -> Iterator[None]:
+    """Hold back what native code prints while it starts (TensorFlow: ten lines that no setting turns off).
+
+    Where the block raises, all of it is shown.
+    """
+    sys.stderr.flush()
+    shown = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held.seek(0)
+            os.write(shown, held.read())
+            raise
+        finally:
+            os.dup2(shown, 2)
+            os.close(shown)
+
+
+def _keep_freed_pages() -> None:
+    """Let glibc keep large buffers for reuse instead of giving each back to the kernel after every step.
+
+    Page faults take about a third of a training step's time otherwise. Other C libraries are left alone.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return
+    libc = ctypes.CDLL(None)
+    libc.mallopt(_MMAP_THRESHOLD, _LARGEST_ALLOCATION_KEPT)
+    libc.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
+    libc.mallopt(_ARENA_MAX, 1)
+
+
+def backend() -> str:
+    """Return the name and version of the Keras backend in use, such as "tensorflow 2.21.0"."""
+    import keras
+
+    name = keras.backend.backend()
+    return f"{name} {version(name)}"
+
+
+def device() -> Device:
+    """Return the device that the Keras backend computes on."""
+    import keras
+
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow
+
+        gpus = tensorflow.config.list_physical_devices("GPU")
+        if gpus:
+            details = tensorflow.config.experimental.get_device_details(gpus[0])
+            return Device("gpu", str(details.get("device_name", "GPU")), len(gpus), _gpu_memory_gib())
+    import psutil
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return Device("cpu", _cpu_name(), cores, psutil.virtual_memory().total / 2**30)
+
+
+def _gpu_memory_gib() -> float:
+    import tensorflow
+
+    info = tensorflow.config.experimental.get_memory_info("GPU:0")
+    return float(info.get("limit", 0)) / 2**30
+
+
+def _cpu_name() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            for line in lines:
+                if line.startswith("model name"):
+                    return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def precision() -> str:
+    """Return the Keras policy in use, such as "float32" or "mixed_float16"."""
+    import keras
+
+    return str(keras.config.dtype_policy().name)
+
+
+def requirements() -> list[str]:
+    """Return what a saved model needs to be loaded elsewhere, as pip's requirements."""
+    import keras
+
+    return [f"{name}=={version(name)}" for name in ("keras", keras.backend.backend(), "numpy")]
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that a result depends on."""
+    return {"python": platform.python_version()} | {name: version(name) for name in _RECORDED_PACKAGES}

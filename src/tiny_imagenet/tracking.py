@@ -1,0 +1,182 @@
+"""MLflow: one run per trained model, in one experiment per profile. The only file that imports it.
+
+The store is `mlflow.db` and `mlruns/` in the repository's root, which plain `mlflow ui` there finds, unless
+MLFLOW_TRACKING_URI says otherwise.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock
+
+from tiny_imagenet.errors import UserError
+
+if TYPE_CHECKING:
+    import keras
+    import mlflow
+
+_DATABASE = "mlflow.db"
+_SYSTEM_METRICS_SECONDS = 10
+
+
+@dataclass(frozen=True)
+class Run:
+    """An MLflow run that is being written."""
+
+    run_id: str
+    tracking_uri: str
+
+    def log_epoch(self, epoch: int, figures: Mapping[str, float]) -> None:
+        """Log an epoch's figures; steps count from 1, as in history.csv."""
+        _mlflow().log_metrics({name: float(value) for name, value in figures.items()}, step=epoch)
+
+    def epoch_callback(self) -> "keras.callbacks.Callback":
+        """Return the Keras callback that logs every epoch."""
+        import keras
+
+        return keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: self.log_epoch(epoch + 1, logs))
+
+    def log_model(self, model: "keras.Model", requirements: list[str]) -> None:
+        """Log the model with its signature: plain uint8 RGB images in, class probabilities out."""
+        import numpy as np
+        from mlflow.models import ModelSignature
+        from mlflow.types import Schema, TensorSpec
+
+        signature = ModelSignature(
+            Schema([TensorSpec(np.dtype(np.uint8), (-1, *model.input_shape[1:]))]),
+            Schema([TensorSpec(np.dtype(np.float32), (-1, *model.output_shape[1:]))]),
+        )
+        with redirect_stdout(StringIO()):  # Keras's summary of the model
+            _mlflow().keras.log_model(
+                model, name="model", signature=signature, pip_requirements=requirements, save_exported_model=False
+            )
+
+    def log_artifact(self, path: Path) -> None:
+        """Log a file beside the run."""
+        _mlflow().log_artifact(str(path))
+
+
+def _mlflow() -> "mlflow":  # type: ignore[valid-type]
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    import mlflow
+
+    return mlflow
+
+
+def tracking_uri(root: Path) -> str:
+    """Return the address of the store: MLFLOW_TRACKING_URI, or the database in the repository's root."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root / _DATABASE}"
+
+
+def connect(root: Path) -> str:
+    """Point MLflow at the store, make the database where it is missing, and return the address.
+
+    Several processes may do this at once: two that create one SQLite file together would break it, so one does, under
+    a lock and a temporary name.
+    """
+    mlflow = _mlflow()
+    uri = tracking_uri(root)
+    database = root / _DATABASE
+    if uri == f"sqlite:///{database}" and not database.exists():
+        with FileLock(root / f"{_DATABASE}.lock"):
+            if not database.exists():
+                _create_database(database, root / "mlruns")
+    mlflow.set_tracking_uri(uri)
+    return uri
+
+
+def _create_database(database: Path, artifacts: Path) -> None:
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    partial = database.with_name(database.name + ".partial")
+    for leftover in database.parent.glob(partial.name + "*"):
+        leftover.unlink()
+    store = SqlAlchemyStore(f"sqlite:///{partial}", str(artifacts))
+    store.engine.dispose()
+    partial.replace(database)
+
+
+@contextmanager
+def start_run(
+    root: Path, *, experiment: str, name: str, params: Mapping[str, Any], tags: Mapping[str, str]
+) -> Iterator[Run]:
+    """Start a run and end it with the block: finished, or failed where the block raises.
+
+    Under `mlflow run`, whose run id stands in the environment, the new run becomes its child.
+
+    Raises:
+        UserError: the store cannot be reached.
+    """
+    parent = os.environ.pop("MLFLOW_RUN_ID", None)
+    os.environ.pop("MLFLOW_EXPERIMENT_ID", None)
+    mlflow = _mlflow()
+    try:
+        uri = connect(root)
+        mlflow.set_experiment(experiment_id=_experiment_id(experiment, root))
+        mlflow.set_system_metrics_sampling_interval(_SYSTEM_METRICS_SECONDS)
+        all_tags = dict(tags) | ({"mlflow.parentRunId": parent} if parent else {})
+        active = mlflow.start_run(run_name=name, tags=all_tags, log_system_metrics=True)
+    except mlflow.exceptions.MlflowException as error:
+        raise UserError(f"MLflow's store {tracking_uri(root)} cannot be used: {error.message}") from None
+    with active:
+        mlflow.log_params({key: str(value) for key, value in params.items()})
+        yield Run(active.info.run_id, uri)
+
+
+def _experiment_id(name: str, root: Path) -> str:
+    """Return the id of an experiment, made where it is missing; another process may make it at the same time."""
+    mlflow = _mlflow()
+    client = mlflow.MlflowClient()
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        local = tracking_uri(root).startswith("sqlite:")
+        location = str(root / "mlruns" / name) if local else None
+        try:
+            return str(client.create_experiment(name, artifact_location=location))
+        except mlflow.exceptions.MlflowException:
+            found = client.get_experiment_by_name(name)
+            if found is None:
+                raise
+    if found.lifecycle_stage == "deleted":
+        raise UserError(
+            f"the MLflow experiment '{name}' was deleted; restore it with "
+            f"`mlflow experiments restore --experiment-id {found.experiment_id}`"
+        )
+    return str(found.experiment_id)
+
+
+def add_results(root: Path, run_id: str, metrics: Mapping[str, float], folder: Path | None = None) -> bool:
+    """Add the final metrics to a run that has ended, and the files of a folder; return whether the run was found.
+
+    Metrics that the run already has, with the same value, are not logged again.
+    """
+    mlflow = _mlflow()
+    connect(root)
+    client = mlflow.MlflowClient()
+    try:
+        logged = client.get_run(run_id).data.metrics
+    except mlflow.exceptions.MlflowException:
+        return False
+    for name, value in metrics.items():
+        final = f"final_{name}"
+        if logged.get(final) != value:
+            client.log_metric(run_id, final, float(value))
+    if folder is not None:
+        client.log_artifacts(run_id, str(folder), "results")
+    return True
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested mappings as one: {"optimizer": {"name": "adam"}} -> {"optimizer.name": "adam"}."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

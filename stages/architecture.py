@@ -1,0 +1,24 @@
+"""Stage `architecture@<model>`: the source of the model's architecture, beside the model that it builds.
+
+Training depends on this copy instead of on all of src/tiny_imagenet/models, so that a new architecture file retrains
+no other model.
+"""
+
+import sys
+from pathlib import Path
+
+import typer
+
+from tiny_imagenet import entry
+from tiny_imagenet.files import write_text
+from tiny_imagenet.models import architecture_source
+
+
+def main(model: str) -> None:
+    """Copy the source of MODEL's architecture to models/MODEL/architecture.py."""
+    architecture = entry.checked_params().block(model).architecture
+    write_text(Path("models") / model / "architecture.py", architecture_source(architecture))
+
+
+if __name__ == "__main__":
+    sys.exit(entry.run(lambda: typer.run(main)))

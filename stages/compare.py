@@ -1,0 +1,43 @@
+"""Stage `compare`: the table of all active models beside the paper's, in reports/, and on the terminal."""
+
+import json
+import sys
+from pathlib import Path
+
+from tiny_imagenet import comparison, entry, figures, lineage, report, tracking
+from tiny_imagenet.files import write_text
+
+MODELS, RESULTS, DESTINATION = Path("models"), Path("results"), Path("reports")
+FIGURES = {
+    "training_accuracy": ("accuracy", "Training accuracy (the paper's figure 11)"),
+    "validation_accuracy": ("val_accuracy", "Validation accuracy (the paper's figure 12)"),
+}
+
+
+def main() -> None:
+    """Write results.md, results.csv and the figures; see that every run in MLflow has its final metrics."""
+    params = entry.checked_params()
+    table = comparison.results_table(params, MODELS, RESULTS)
+    histories, logs = comparison.read_histories(params, MODELS), comparison.authors_logs()
+    like_the_paper = params.dataset.name == "tiny-imagenet-200"
+    captions = {}
+    for name, (column, caption) in FIGURES.items():
+        figures.accuracy_curves(
+            histories, logs, column, caption, DESTINATION / "figures" / name, with_logs=like_the_paper
+        )
+        captions[caption] = f"figures/{name}.png"
+    figures.parameter_counts(table, DESTINATION / "figures" / "parameters")
+    captions["Parameters (the paper's figure 9)"] = "figures/parameters.png"
+    write_text(DESTINATION / "results.csv", table.to_csv(index=False))
+    write_text(DESTINATION / "results.md", report.results_markdown(table, params, captions))
+    print(report.terminal_table(table, params))
+
+    # A bit-identical retrain is a new run, and `evaluate` has been skipped: its metrics are copied here.
+    root = lineage.repository_root()
+    for row in table.dropna(subset="run_id").to_dict("records"):
+        metrics = json.loads((RESULTS / row["model"] / "metrics.json").read_text(encoding="utf-8"))
+        tracking.add_results(root, row["run_id"], metrics)
+
+
+if __name__ == "__main__":
+    sys.exit(entry.run(main))

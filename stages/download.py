@@ -1,0 +1,36 @@
+"""Stage `download`: the dataset's archive, verified, as data/raw/dataset.zip."""
+
+import sys
+from pathlib import Path
+
+from tiny_imagenet import entry
+from tiny_imagenet.dataset.archive import obtain
+from tiny_imagenet.dataset.sample import write_digits_archive
+
+DESTINATION = Path("data/raw/dataset.zip")
+TERMS = (
+    "Tiny ImageNet's images are ImageNet's: for non-commercial research and education only, "
+    "see https://image-net.org/download"
+)
+
+
+def main() -> None:
+    """Fetch, copy or write the archive of the chosen profile."""
+    dataset = entry.checked_params().dataset
+    if dataset.embedded:
+        write_digits_archive(DESTINATION)
+        print(f"wrote the embedded digits to {DESTINATION}")
+        return
+    if dataset.name == "tiny-imagenet-200":
+        print(TERMS)
+    obtain(
+        DESTINATION,
+        urls=dataset.urls,
+        archive=Path(dataset.archive).expanduser() if dataset.archive else None,
+        size=dataset.bytes,
+        md5=dataset.md5,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(entry.run(main))
