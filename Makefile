@@ -1,4 +1,4 @@
-# Everything a user or CI types. Needs Python 3.11 to 3.13, make and git; all else goes into .venv.
+# Everything that a user or CI types. Needs Python 3.11 to 3.13, make and git; all else goes into .venv.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -6,7 +6,59 @@ READY := $(VENV)/.ready
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help repro test check ui clean lock e2e faults format
+.PHONY: help setup repro ui test check format lock clean
 
-help:  ## Say what there is.
+help:  ## Say what there is
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY)  ## Make .venv with everything in it, without running anything
+
+$(READY): requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
+		{ echo "error: $(PYTHON) is $$($(PYTHON) --version 2>&1); Python 3.11 to 3.13 is needed: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@echo "setting up $(VENV): about 2 GB, some minutes"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@git rev-parse --git-dir >/dev/null 2>&1 || $(BIN)/dvc config --local core.no_scm true
+	@touch $@
+
+repro: $(READY)  ## Rebuild whatever is out of date and print the table of results
+	@tiny-imagenet check
+	@touch $(VENV)/.started
+	@dvc repro
+	@test reports/results.csv -nt $(VENV)/.started || tiny-imagenet results
+
+ui: $(READY)  ## Compare the runs in the browser (mlflow ui)
+	@mlflow ui
+
+test: $(READY)  ## Run the tests
+	@python -m pytest
+
+check: $(READY)  ## Lint, types, layers, and whether the lock fits pyproject.toml
+	@ruff check .
+	@ruff format --check .
+	@mypy
+	@lint-imports --no-cache
+	@$(LOCK_COMMAND) --quiet --output-file $(VENV)/lock.txt
+	@versions() { grep -E '^[a-z0-9]' "$$1" | tr -d '\\'; }; \
+		versions requirements.txt > $(VENV)/locked; versions $(VENV)/lock.txt | diff $(VENV)/locked - || \
+		{ echo "error: requirements.txt does not fit pyproject.toml: make lock" >&2; exit 1; }
+
+format: $(READY)  ## Format the code and mend what ruff can
+	@ruff check --fix .
+	@ruff format .
+
+# Keeps the versions that are locked, as long as they fit; names no package index.
+LOCK_COMMAND = cp requirements.txt $(VENV)/lock.txt 2>/dev/null; uv pip compile pyproject.toml --universal --python-version 3.11 \
+	--extra dev --generate-hashes --no-emit-index-url --custom-compile-command "make lock"
+
+lock:  ## Remake requirements.txt from pyproject.toml (make lock UPGRADE=--upgrade for newer versions)
+	@test -x $(BIN)/uv || { $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet uv; }
+	@$(LOCK_COMMAND) $(UPGRADE) --quiet --output-file requirements.txt
+
+clean:  ## Remove caches and half-written files; keep data, models, results and runs
+	@echo "removing caches of tools, bytecode and half-written files"
+	@rm -rf .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	@find . -path ./$(VENV) -prune -o \( -name __pycache__ -o -name '*.partial' \) -print0 | xargs -0 rm -rf
+	@echo "kept, since they took long: $(VENV) data models results reports mlflow.db mlruns .dvc/cache"

@@ -43,9 +43,7 @@ def main(model: str) -> None:
         )
         folder = Path("models") / model
         wnids = [str(wnid) for wnid in packed.classes["wnid"]]
-        model_file.save_model(
-            trained.model, folder / "model.keras", wnids=wnids, class_names=packed.class_names
-        )
+        model_file.save_model(trained.model, folder / "model.keras", wnids=wnids, class_names=packed.class_names)
         training.write_history(trained.history, folder / "history.csv")
         record = {
             "run_id": run.run_id,

@@ -50,7 +50,7 @@ def results_table(params: Params, models: Path, results: Path) -> pd.DataFrame:
         row: dict[str, Any] = {"model": model, "architecture": params.models[model].architecture}
         if model in paper.index:
             published = paper.loc[model]
-            row["parameters_paper"] = int(published["parameters"])
+            row["parameters_paper"] = published["parameters"]
             row["train_accuracy_paper"] = published["train_accuracy"]
             row["val_accuracy_paper"] = published["val_accuracy"]
         if model in logs.index:

@@ -178,12 +178,8 @@ def _top_k_accuracy(labels: NDArray[np.int32], probabilities: NDArray[np.float32
 
 
 def _per_class(labels: NDArray[np.int32], predicted: NDArray[np.int64], packed: PackedDataset) -> pd.DataFrame:
-    scores = precision_recall_fscore_support(
-        labels, predicted, labels=np.arange(packed.num_classes), zero_division=0
-    )
-    return packed.classes.assign(
-        **dict(zip(("precision", "recall", "f1", "support"), scores, strict=True))
-    )
+    scores = precision_recall_fscore_support(labels, predicted, labels=np.arange(packed.num_classes), zero_division=0)
+    return packed.classes.assign(**dict(zip(("precision", "recall", "f1", "support"), scores, strict=True)))
 
 
 def _predictions(labels: NDArray[np.int32], probabilities: NDArray[np.float32]) -> pd.DataFrame:

@@ -1,8 +1,12 @@
-"""Figures in one style, as PNG and SVG; photographs as PNG alone. Colours are Okabe and Ito's, which colour-blind people tell apart."""
+"""Figures in one style, as PNG and SVG; photographs as PNG alone.
+
+Colours are Okabe and Ito's, which colour-blind people tell apart.
+"""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 
@@ -19,7 +23,7 @@ from numpy.typing import NDArray
 from tiny_imagenet.files import replaced
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "axes.grid": True,
     "axes.spines.right": False,
     "axes.spines.top": False,
@@ -55,7 +59,13 @@ def _figure(
 
 
 def accuracy_curves(
-    histories: Mapping[str, pd.DataFrame], logs: pd.DataFrame, column: str, title: str, path: Path, *, with_logs: bool
+    histories: Mapping[str, pd.DataFrame],
+    logs: pd.DataFrame,
+    column: str,
+    title: str,
+    path: Path,
+    *,
+    with_logs: bool,
 ) -> None:
     """Draw `column` ("accuracy" or "val_accuracy") against the epoch for all models: the paper's figures 11 and 12.
 

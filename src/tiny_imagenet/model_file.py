@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tiny_imagenet.errors import UserError
-from tiny_imagenet.files import replaced
+from tiny_imagenet.files import deterministic_member, replaced
 
 if TYPE_CHECKING:
     import keras
 
-_FIXED_DATE = (1980, 1, 1, 0, 0, 0)
 _METADATA = "metadata.json"
 
 
@@ -34,7 +33,7 @@ def save_model(model: "keras.Model", path: Path, *, wnids: list[str], class_name
             zipfile.ZipFile(partial, "w") as target,
         ):
             for name in sorted(source.namelist()):
-                member = zipfile.ZipInfo(name, date_time=_FIXED_DATE)
+                member = deterministic_member(name)
                 if name == _METADATA:
                     metadata = json.loads(source.read(name)) | {
                         "date_saved": "1980-01-01@00:00:00",

@@ -29,6 +29,7 @@ Count = Annotated[int, Field(ge=1)]
 LearningRate = Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)]
 Momentum = Annotated[float, Field(ge=0, lt=1)]
 Interval = Annotated[tuple[float, float], Field(strict=False)]
+SPLITS = ("train", "val")
 Monitor = Literal["val_loss", "val_accuracy", "loss", "accuracy"]
 
 
@@ -263,9 +264,7 @@ class Params(Section):
             raise ValueError("active: names a model twice")
         for name in self.models:
             if "epochs" not in self.training.model_fields_set and self.models[name].epochs is None:
-                raise ValueError(
-                    f"models.{name}.epochs: named neither here nor in profiles.{self.profile}.training"
-                )
+                raise ValueError(f"models.{name}.epochs: named neither here nor in profiles.{self.profile}.training")
         return self
 
     @property

@@ -24,4 +24,5 @@ def track(items: Iterable[Item], description: str, total: int) -> Iterator[Item]
         yield item
         if time.monotonic() - last >= _SECONDS_BETWEEN_LINES:
             last = time.monotonic()
-            print(f"{description}: {done:,} of {total:,}", file=sys.stderr, flush=True)
+            sys.stderr.write(f"{description}: {done:,} of {total:,}\n")
+            sys.stderr.flush()

@@ -22,7 +22,7 @@ def _count(value: Any) -> str:
     return _MISSING if pd.isna(value) else f"{value:,}"
 
 
-def _interval(row: Mapping[str, Any]) -> str:
+def _interval(row: Mapping[Any, Any]) -> str:
     if pd.isna(row["val_accuracy"]):
         return "no results"
     return f"{percent(row['val_accuracy'])} ({100 * row['val_accuracy_low']:.1f}-{100 * row['val_accuracy_high']:.1f})"
@@ -71,7 +71,14 @@ def _shown(value: Any) -> str:
 def terminal_table(table: pd.DataFrame, params: Params) -> str:
     """Return the table for a terminal of 100 columns: accuracies in percent."""
     shown = Table(title=f"profile {params.profile}, dataset {params.dataset.name}, accuracy in %", title_justify="left")
-    for heading in ("model", "parameters\n(200 classes)", "paper\ntrain", "paper\nval", "train", "val (95 % interval)"):
+    for heading in (
+        "model",
+        "parameters\n(200 classes)",
+        "paper\ntrain",
+        "paper\nval",
+        "train",
+        "val (95 % interval)",
+    ):
         shown.add_column(heading, justify="left" if heading == "model" else "right", no_wrap=True)
     for heading in ("paper\nprotocol", "top-5", "epochs", "images/s"):
         shown.add_column(heading, justify="right", no_wrap=True)

@@ -12,10 +12,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from pathlib import Path
 
 _MMAP_THRESHOLD, _TRIM_THRESHOLD, _ARENA_MAX = -3, -1, -8  # glibc, malloc.h
 _LARGEST_ALLOCATION_KEPT = 1 << 30
-_RECORDED_PACKAGES = ("dvc", "keras", "mlflow", "numpy", "opencv-python-headless", "scikit-learn", "tensorflow")
+_RECORDED_PACKAGES = (
+    "dvc",
+    "keras",
+    "mlflow",
+    "numpy",
+    "opencv-python-headless",
+    "scikit-learn",
+    "tensorflow",
+)
 
 
 @dataclass(frozen=True)
@@ -132,10 +141,9 @@ def _gpu_memory_gib() -> float:
 
 def _cpu_name() -> str:
     try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:
-            for line in lines:
-                if line.startswith("model name"):
-                    return line.split(":", 1)[1].strip()
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
     except OSError:
         pass
     return platform.processor() or platform.machine()

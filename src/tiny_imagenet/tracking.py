@@ -4,6 +4,7 @@ The store is `mlflow.db` and `mlruns/` in the repository's root, which plain `ml
 MLFLOW_TRACKING_URI says otherwise.
 """
 
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
@@ -18,7 +19,6 @@ from tiny_imagenet.errors import UserError
 
 if TYPE_CHECKING:
     import keras
-    import mlflow
 
 _DATABASE = "mlflow.db"
 _SYSTEM_METRICS_SECONDS = 10
@@ -53,7 +53,11 @@ class Run:
         )
         with redirect_stdout(StringIO()):  # Keras's summary of the model
             _mlflow().keras.log_model(
-                model, name="model", signature=signature, pip_requirements=requirements, save_exported_model=False
+                model,
+                name="model",
+                signature=signature,
+                pip_requirements=requirements,
+                save_exported_model=False,
             )
 
     def log_artifact(self, path: Path) -> None:
@@ -61,9 +65,13 @@ class Run:
         _mlflow().log_artifact(str(path))
 
 
-def _mlflow() -> "mlflow":  # type: ignore[valid-type]
+def _mlflow() -> Any:
+    """Return the module mlflow, imported late: telemetry is switched off before, and it takes seconds."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     import mlflow
+
+    for chatty in ("mlflow.store.db.utils", "mlflow.system_metrics", "alembic.runtime.migration"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
 
     return mlflow
 
@@ -91,12 +99,13 @@ def connect(root: Path) -> str:
 
 
 def _create_database(database: Path, artifacts: Path) -> None:
+    _mlflow()
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     partial = database.with_name(database.name + ".partial")
     for leftover in database.parent.glob(partial.name + "*"):
         leftover.unlink()
-    store = SqlAlchemyStore(f"sqlite:///{partial}", str(artifacts))
+    store: Any = SqlAlchemyStore(f"sqlite:///{partial}", str(artifacts))  # type: ignore[no-untyped-call]
     store.engine.dispose()
     partial.replace(database)
 

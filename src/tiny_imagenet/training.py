@@ -114,9 +114,7 @@ def recipe_callbacks(recipe: Recipe) -> list[keras.callbacks.Callback]:
     if recipe.reduce_learning_rate:
         plateau = recipe.reduce_learning_rate
         callbacks.append(
-            keras.callbacks.ReduceLROnPlateau(
-                monitor=plateau.monitor, factor=plateau.factor, patience=plateau.patience
-            )
+            keras.callbacks.ReduceLROnPlateau(monitor=plateau.monitor, factor=plateau.factor, patience=plateau.patience)
         )
     if recipe.early_stopping:
         stop = recipe.early_stopping
@@ -199,7 +197,12 @@ class _Console(keras.callbacks.Callback):  # type: ignore[misc] # Keras publishe
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         if sys.stderr.isatty():
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+            )
             self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
             self._bar.start()
             self._task = self._bar.add_task(f"epoch {epoch + 1}/{self._epochs}", total=self._num_batches)

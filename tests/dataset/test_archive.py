@@ -234,9 +234,7 @@ class TestBrokenTransfer:
         assert second["Accept-Encoding"] == "identity"
         assert second["If-Range"] == '"v1"'
 
-    def test_leaves_its_bytes_for_the_next_call_which_asks_only_for_the_rest(
-        self, server, destination, partial
-    ):
+    def test_leaves_its_bytes_for_the_next_call_which_asks_only_for_the_rest(self, server, destination, partial):
         server.replies = [Reply(cut_at=200_000), Reply(status=503)]
         with pytest.raises(UserError, match="503"):
             fetch(destination, server.url)
@@ -258,9 +256,7 @@ class TestBrokenTransfer:
         assert server.sent == [SIZE - NUM_EARLIER]
 
     @pytest.mark.parametrize("says_length", [True, False])
-    def test_that_gets_further_each_time_may_break_more_often_than_the_limit(
-        self, server, destination, says_length
-    ):
+    def test_that_gets_further_each_time_may_break_more_often_than_the_limit(self, server, destination, says_length):
         cuts = range(70_000, SIZE, 70_000)
         assert len(cuts) > archive.NUM_ATTEMPTS
         server.replies = [Reply(cut_at=cut, says_length=says_length) for cut in cuts] + [Reply()]
@@ -491,9 +487,7 @@ class TestDisk:
         assert str(partial) in str(caught.value)
         assert not destination.exists()
 
-    def test_that_fills_up_during_a_copy_is_not_blamed_on_the_source(
-        self, tmp_path, destination, monkeypatch
-    ):
+    def test_that_fills_up_during_a_copy_is_not_blamed_on_the_source(self, tmp_path, destination, monkeypatch):
         def fail(source: Path, target: Path) -> None:
             raise OSError(errno.ENOSPC, "No space left on device", str(source), None, str(target))
 
@@ -513,9 +507,7 @@ class TestDisk:
 
     def test_that_damages_the_copy_gets_no_archive(self, tmp_path, destination, monkeypatch):
         (tmp_path / "mine.zip").write_bytes(BODY)
-        monkeypatch.setattr(
-            shutil, "copyfile", lambda source, target: target.write_bytes(source.read_bytes()[1:])
-        )
+        monkeypatch.setattr(shutil, "copyfile", lambda source, target: target.write_bytes(source.read_bytes()[1:]))
         with pytest.raises(UserError, match="the copy has"):
             fetch(destination, archive_path=tmp_path / "mine.zip")
         assert list(destination.parent.iterdir()) == []

@@ -181,9 +181,7 @@ class _Delivery:
                 failures = 1 if self._held() > furthest else failures + 1
                 furthest = max(furthest, self._held())
                 if failures >= NUM_ATTEMPTS:
-                    raise _RefusedError(
-                        f"{error} (given up after {failures} attempts that got no further)"
-                    ) from None
+                    raise _RefusedError(f"{error} (given up after {failures} attempts that got no further)") from None
                 delay = BACKOFF_SECONDS * 2 ** (failures - 1)
                 self.report(f"{url}: {error}; next attempt in {delay:g} s")
                 time.sleep(delay)
@@ -263,9 +261,7 @@ def _plain(error: requests.RequestException) -> str:
 
 
 @contextmanager
-def _shown(
-    name: str, start: int, total: int | None, report: Callable[[str], None]
-) -> Iterator[Callable[[int], None]]:
+def _shown(name: str, start: int, total: int | None, report: Callable[[str], None]) -> Iterator[Callable[[int], None]]:
     """Give a function that shows the bytes held: as a bar on a terminal, as a line now and then elsewhere."""
     if sys.stderr.isatty():
         columns = (progress.DownloadColumn(), progress.TransferSpeedColumn(), progress.TimeRemainingColumn())

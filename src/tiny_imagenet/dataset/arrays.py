@@ -19,8 +19,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from tiny_imagenet.dataset.layout import SPLITS, DatasetError
+from tiny_imagenet.errors import DatasetError
 from tiny_imagenet.files import replaced, write_text
+from tiny_imagenet.params import SPLITS
 from tiny_imagenet.progress import track
 
 SIDE = 64

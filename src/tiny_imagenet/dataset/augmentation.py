@@ -51,7 +51,8 @@ def draw(augmentation: Augmentation, *, seed: int, epoch: int, num_images: int) 
     columns = uniform.T
 
     def between(column: int, low: float, high: float) -> NDArray[np.float64]:
-        return low + (high - low) * columns[column]
+        scaled: NDArray[np.float64] = low + (high - low) * columns[column]
+        return scaled
 
     angle, slope = np.deg2rad(augmentation.rotation_degrees), np.deg2rad(augmentation.shear_degrees)
     return Draws(
@@ -100,13 +101,17 @@ def affine_matrices(draws: Draws, height: int, width: int) -> NDArray[np.float64
 
 
 def brightness_tables(factors: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """Return (N, 256): what a pixel value becomes, `min(floor(value * factor), 255)` in single precision as PIL does."""
+    """Return (N, 256): what a pixel becomes, `min(floor(value * factor), 255)` in single precision as PIL does."""
     products = np.arange(256, dtype=np.float32) * factors.astype(np.float32)[:, None]
-    return np.minimum(np.floor(products), 255).astype(np.uint8)
+    tables: NDArray[np.uint8] = np.minimum(np.floor(products), 255).astype(np.uint8)
+    return tables
 
 
 def _warp(
-    image: NDArray[np.uint8], matrix: NDArray[np.float64], table: NDArray[np.uint8] | None, out: NDArray[np.uint8]
+    image: NDArray[np.uint8],
+    matrix: NDArray[np.float64],
+    table: NDArray[np.uint8] | None,
+    out: NDArray[np.uint8],
 ) -> None:
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     height, width = image.shape[:2]

@@ -96,9 +96,7 @@ def find_duplicates(
     candidates[:, :2] = kept[candidates[:, :2]]
     with ThreadPoolExecutor(_num_threads()) as threads:
         scores = threads.map(lambda pair: similarity(image(pair[0]), image(pair[1])), candidates)
-        near = [
-            pair for pair, score in zip(candidates.tolist(), scores, strict=True) if score >= min_similarity
-        ]
+        near = [pair for pair, score in zip(candidates.tolist(), scores, strict=True) if score >= min_similarity]
 
     copies = {int(group[0]): group for group in groups}
     exact_rows = ((a, b, 0) for group in groups for a, b in _pairs_within(group, num_train))
@@ -161,9 +159,7 @@ def similarity(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> float:
     return float(cv2.matchTemplate(scene, template, cv2.TM_CCOEFF_NORMED).max())
 
 
-def _check(
-    train: NDArray[np.uint8], val: NDArray[np.uint8], max_distance: int, min_similarity: float
-) -> None:
+def _check(train: NDArray[np.uint8], val: NDArray[np.uint8], max_distance: int, min_similarity: float) -> None:
     if train.shape[1:] != val.shape[1:]:
         raise ValueError(f"train images are {train.shape[1:]}, val images {val.shape[1:]}: expected one size")
     if not 0 <= max_distance < _BANDS * _BANDS:
@@ -179,9 +175,7 @@ def _fingerprints(
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
         raise ValueError(f"got {images.dtype} of shape {images.shape}, expected uint8 of N x H x W x 3")
     if min(images.shape[1:3]) < SMALLEST_SIDE:
-        raise ValueError(
-            f"images are {images.shape[1:3]}, expected {SMALLEST_SIDE} x {SMALLEST_SIDE} or more"
-        )
+        raise ValueError(f"images are {images.shape[1:3]}, expected sides of {SMALLEST_SIDE} or more")
 
     def fingerprint(start: int) -> tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.bool_]]:
         chunk = np.ascontiguousarray(images[start : start + _CHUNK])
@@ -194,9 +188,8 @@ def _fingerprints(
 
 
 def _digests(chunk: NDArray[np.uint8]) -> NDArray[np.uint64]:
-    return np.frombuffer(
-        b"".join(hashlib.blake2b(image, digest_size=8).digest() for image in chunk), np.uint64
-    )
+    digests = (hashlib.blake2b(image, digest_size=8).digest() for image in chunk)
+    return np.frombuffer(b"".join(digests), np.uint64)
 
 
 def _hash_chunk(chunk: NDArray[np.uint8]) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
@@ -208,7 +201,7 @@ def _hash_chunk(chunk: NDArray[np.uint8]) -> tuple[NDArray[np.uint64], NDArray[n
     spectrum = (_cosines(height) @ rows).reshape(count, _FREQUENCIES**2)
     down, across = np.divmod(np.arange(_FREQUENCIES**2), _FREQUENCIES)
     lowest = np.argsort(down**2 + across**2, kind="stable")[1 : 1 + _HASH_BITS]
-    coefficients = spectrum[:, lowest]
+    coefficients = np.ascontiguousarray(spectrum[:, lowest])
     bits = np.packbits(coefficients > _MIN_COEFFICIENT, axis=1)
     # Parseval: the root mean square of what these frequencies draw, in gray levels.
     structure = np.sqrt((coefficients**2).sum(1) / (height * width))
@@ -245,9 +238,7 @@ def _band_matches(hashes: NDArray[np.uint64], max_distance: int) -> Iterator[NDA
                     yield np.column_stack([*ends, distance[close]]).astype(np.int64)
 
 
-def _expand(
-    begin: NDArray[np.int64], end: NDArray[np.int64]
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+def _expand(begin: NDArray[np.int64], end: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """Yield (i, j) for each j of each range begin[i] to end[i], in blocks of bounded size."""
     length = end - begin
     total = np.cumsum(length)
@@ -267,9 +258,7 @@ def _detail(image: NDArray[np.uint8]) -> NDArray[np.float32]:
     return np.asarray(detail, np.float32)
 
 
-def _identical(
-    digests: NDArray[np.uint64], image: Callable[[int], NDArray[np.uint8]]
-) -> list[NDArray[np.int64]]:
+def _identical(digests: NDArray[np.uint64], image: Callable[[int], NDArray[np.uint8]]) -> list[NDArray[np.int64]]:
     """Return the groups of two and more images of the same pixels, each in ascending order."""
     order = np.argsort(digests, kind="stable")
     ordered = digests[order]
@@ -294,9 +283,7 @@ def _pairs_within(group: NDArray[np.int64], num_train: int) -> Iterator[tuple[in
             yield from ((int(first[0]), int(other)) for other in others)
 
 
-def _pairs_between(
-    one: NDArray[np.int64], other: NDArray[np.int64], num_train: int
-) -> Iterator[tuple[int, int]]:
+def _pairs_between(one: NDArray[np.int64], other: NDArray[np.int64], num_train: int) -> Iterator[tuple[int, int]]:
     """Pair each image of a group with the first of the other group, for each two splits."""
     (train, val), (other_train, other_val) = (
         (group[group < num_train], group[group >= num_train]) for group in (one, other)
@@ -321,13 +308,16 @@ def _counts(pairs: pd.DataFrame) -> dict[str, dict[str, int]]:
     counts = {}
     for splits in (("train", "train"), ("train", "val"), ("val", "val")):
         rows = pairs[(pairs["split_a"] == splits[0]) & (pairs["split_b"] == splits[1])]
-        ends = {
-            (split, index) for end in "ab" for split, index in zip(rows[f"split_{end}"], rows[f"index_{end}"])
+        indices = {
+            split: pd.unique(
+                pd.concat([rows.loc[rows[f"split_{end}"] == split, f"index_{end}"] for end in "ab"])
+            )
+            for split in ("train", "val")
         }
         counts["-".join(splits)] = {
             "pairs": len(rows),
-            "train_images": sum(split == "train" for split, _ in ends),
-            "val_images": sum(split == "val" for split, _ in ends),
+            "train_images": len(indices["train"]),
+            "val_images": len(indices["val"]),
         }
     return counts
 

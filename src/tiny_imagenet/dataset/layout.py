@@ -17,12 +17,11 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from tiny_imagenet.errors import UserError
-from tiny_imagenet.files import replaced, write_text
-from tiny_imagenet.params import Expect, ImagesPerClass
+from tiny_imagenet.errors import DatasetError
+from tiny_imagenet.files import deterministic_member, replaced, write_text
+from tiny_imagenet.params import SPLITS, Expect, ImagesPerClass
 from tiny_imagenet.progress import track
 
-SPLITS = ("train", "val")
 _LARGEST_MEMBER = 16 * 2**20
 """Bytes; a 64 x 64 JPEG has some 2,000, the longest text of the official archive 2.6 million."""
 _IMAGE_SUFFIXES = {".jpeg", ".jpg"}
@@ -32,10 +31,6 @@ _ZIP_ERRORS = (
     zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, RuntimeError, OSError, ValueError
 )  # fmt: skip
 Box = tuple[int, int, int, int]
-
-
-class DatasetError(UserError):
-    """The archive breaks the contract; the message has the first ten offenders and the total."""
 
 
 @dataclass(frozen=True)
@@ -59,14 +54,6 @@ class Layout:
     unlabelled: int
     boxes_without_image: int
     problems: list[str]
-
-
-def deterministic_member(name: str) -> zipfile.ZipInfo:
-    """Return a member whose header depends on its name alone: stored, dated 1980, plain file mode."""
-    info = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
-    info.create_system = 3
-    info.external_attr = (stat.S_IFREG | 0o644) << 16
-    return info
 
 
 def natural_key(name: str) -> list[tuple[int, int | str]]:
@@ -184,8 +171,10 @@ def read_layout(archive: _Archive) -> Layout:
                 strays.append(name)
 
     known = set(wnids)
-    for wnid in sorted(set(members) - known - {""}):
-        problems.append(f"train/{wnid}: {len(members[wnid])} images of a class that wnids.txt does not name")
+    problems += [
+        f"train/{wnid}: {len(members[wnid])} images of a class that wnids.txt does not name"
+        for wnid in sorted(set(members) - known - {""})
+    ]
     train: list[LabelledImage] = []
     boxes_without_image = 0  # no problem: a part of the archive keeps the box files of the whole
     for wnid in wnids:
@@ -194,11 +183,11 @@ def read_layout(archive: _Archive) -> Layout:
             where = f"train/{wnid}/{wnid}_boxes.txt"
             boxes = parse_boxes(archive.read_text(texts[wnid]), 1, where, problems)
             boxes_without_image += len(boxes.keys() - members[wnid])
-        for file in sorted(members[wnid]):
-            train.append(LabelledImage(members[wnid][file], wnid, file, boxes.get(file, ("", None))[1]))
-    annotated = parse_boxes(
-        archive.read_text(f"{root}val/val_annotations.txt"), 2, "val/val_annotations.txt", problems
-    )
+        train += [
+            LabelledImage(members[wnid][file], wnid, file, boxes.get(file, ("", None))[1])
+            for file in sorted(members[wnid])
+        ]
+    annotated = parse_boxes(archive.read_text(f"{root}val/val_annotations.txt"), 2, "val/val_annotations.txt", problems)
     problems += [f"val/images/{file}: annotated but missing" for file in sorted(annotated.keys() - members[""])]
     problems += [f"val/images/{file}: not annotated" for file in sorted(members[""].keys() - annotated)]
     val: list[LabelledImage] = []
@@ -285,7 +274,10 @@ def reorganize(source: Path, destination: Path, *, expect: Expect, images_per_cl
     classes = [(label, wnid, layout.names.get(wnid, wnid)) for wnid, label in labels.items()]
     columns = ["split", "path", "wnid", "label", "xmin", "ymin", "xmax", "ymax", "sha1"]
     manifest = pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(columns[4:8], "Int64"))
-    write_text(destination / "classes.csv", pd.DataFrame(classes, columns=["label", "wnid", "name"]).to_csv(index=False))
+    write_text(
+        destination / "classes.csv",
+        pd.DataFrame(classes, columns=["label", "wnid", "name"]).to_csv(index=False),
+    )
     write_text(destination / "manifest.csv", manifest.to_csv(index=False))
     summary = {
         "classes": len(layout.wnids),

@@ -75,9 +75,7 @@ def _check_block(where: str, block: ModelParams) -> None:
     allowed = [name for name in arguments if name not in _GIVEN]
     for key in block.build:
         if key not in allowed:
-            raise UserError(
-                f"{where}.build: unknown key '{key}'{nearest(key, allowed)}; known: {', '.join(allowed)}"
-            )
+            raise UserError(f"{where}.build: unknown key '{key}'{nearest(key, allowed)}; known: {', '.join(allowed)}")
     try:
         _build_schema(block.architecture)(**block.build)
     except ValidationError as error:

@@ -29,9 +29,7 @@ def conv_bn_relu(
     x: keras.KerasTensor, filters: int, *, regularizer: keras.regularizers.Regularizer | None = None
 ) -> keras.KerasTensor:
     """Apply a 3x3 convolution of the same size (He normal), batch normalization and ReLU."""
-    x = layers.Conv2D(
-        filters, 3, padding="same", kernel_initializer="he_normal", kernel_regularizer=regularizer
-    )(x)
+    x = layers.Conv2D(filters, 3, padding="same", kernel_initializer="he_normal", kernel_regularizer=regularizer)(x)
     return layers.ReLU()(layers.BatchNormalization()(x))
 
 
@@ -43,9 +41,7 @@ def dense_bn_relu(
     return layers.ReLU()(layers.BatchNormalization()(x))
 
 
-def classify(
-    inputs: keras.KerasTensor, features: keras.KerasTensor, num_classes: int, name: str
-) -> keras.Model:
+def classify(inputs: keras.KerasTensor, features: keras.KerasTensor, num_classes: int, name: str) -> keras.Model:
     """Return the model that ends in class probabilities: float32, whatever the precision before it."""
     outputs = layers.Dense(num_classes, activation="softmax", dtype="float32", name="probabilities")(features)
     return keras.Model(inputs, outputs, name=name)

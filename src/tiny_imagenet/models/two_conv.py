@@ -16,7 +16,7 @@ def build(
     dense_units: Count = 1024,
     l2: Penalty = 0.01,
 ) -> keras.Model:
-    """Return the uncompiled model. The paper's text has L2 without a place: the authors put it on the last convolution."""
+    """Return the uncompiled model. The paper names L2 but no place; the authors had it on the last convolution."""
     inputs, x = image_input(input_shape, preprocessing)
     for index, num_filters in enumerate(filters):
         last = index == len(filters) - 1
