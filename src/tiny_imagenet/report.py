@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -70,17 +71,13 @@ def _shown(value: Any) -> str:
 
 def terminal_table(table: pd.DataFrame, params: Params) -> str:
     """Return the table for a terminal of 100 columns: accuracies in percent."""
-    shown = Table(title=f"profile {params.profile}, dataset {params.dataset.name}, accuracy in %", title_justify="left")
+    title = f"profile {params.profile}, dataset {params.dataset.name}, accuracy in %"
+    shown = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    shown.add_column("model", no_wrap=True)
     for heading in (
-        "model",
-        "parameters\n(200 classes)",
-        "paper\ntrain",
-        "paper\nval",
-        "train",
-        "val (95 % interval)",
-    ):
-        shown.add_column(heading, justify="left" if heading == "model" else "right", no_wrap=True)
-    for heading in ("paper\nprotocol", "top-5", "epochs", "images/s"):
+        "parameters\n(200 classes)", "paper\ntrain", "paper\nval", "train", "val\n(95 % interval)",
+        "paper\nprotocol", "top-5", "epochs", "images\nper s",
+    ):  # fmt: skip
         shown.add_column(heading, justify="right", no_wrap=True)
     for row in table.to_dict("records"):
         shown.add_row(
@@ -99,7 +96,7 @@ def terminal_table(table: pd.DataFrame, params: Params) -> str:
     with console.capture() as capture:
         console.print(shown)
         console.print(comparability(params).replace("`", ""))
-    return capture.get().rstrip()
+    return "\n".join(line.rstrip() for line in capture.get().strip().splitlines())
 
 
 def results_markdown(table: pd.DataFrame, params: Params, figures: Mapping[str, str]) -> str:

@@ -1,6 +1,11 @@
-"""Exact and near duplicates within and between the splits: is a validation image also trained on?
+"""Exact and near duplicates within and between the splits: whether a validation image is also trained on.
 
-DOCSTRING
+Exact is the same pixels; near is 64-bit DCT hashes within 11 bits, confirmed by a similarity of detail of 0.75 or more.
+Of 54,000 real images (all of val, 220 of 500 per class of train) exact are 4 pairs train-train, 3 train-val, 0 val-val;
+near 1, 0, 0. By eye that one is a copy, as is 1 of 266 pairs that the hash alone brought. Of 1,309 such pairs that are
+no copies (half with mirrored images) 1 was confirmed: 0.08 %, 95 % interval 0 to 0.4, on the images that chose 0.75.
+Of 2,000 planted copies each, found: JPEG at quality 20 and brightness +30 % 99.9 % and more, 1 pixel shifted each way
+98 %, 2 pixels 56 %; 1, 2, 3 pixels of each side cropped 100, 85, 18 %. 110,000 images: 3 s on 2 cores, 70 MB.
 """
 
 import hashlib
@@ -18,7 +23,7 @@ from numpy.typing import NDArray
 
 MAX_DISTANCE = 11
 """Bits of 64: the largest distance that bands of 16 bits can find by changing two bits of one of them."""
-MIN_SIMILARITY = 0.7
+MIN_SIMILARITY = 0.75
 SMALLEST_SIDE = 16
 COLUMNS = ("split_a", "index_a", "split_b", "index_b", "distance")
 
@@ -34,8 +39,8 @@ _MIN_STRUCTURE = 2.0
 _MIN_DETAIL = 1.0
 """Gray levels, standard deviation. Real images have 1.7 and more (n = 11,000)."""
 _PAIRS_AT_ONCE = 2**19
-_CANDIDATE_LIMIT = 200_000
-"""Some 20 s of comparing pixels; the real 110,000 images have about 3,000 candidates."""
+_CANDIDATE_LIMIT = 100_000
+"""Some 10 s of comparing pixels; the real 110,000 images have about 3,000 candidates."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,7 @@ class DuplicatePairs:
     num_flat: int
     """Images with too little structure for a hash: looked for among the exact pairs only."""
     max_distance: int
-    """The distance searched: less than was asked for where alike images abound (-1: no near pair was looked for)."""
+    """The distance searched: less than was asked for where alike images abound, and the near pairs are not all."""
 
     def counts(self) -> dict[str, dict[str, dict[str, int]]]:
         """Return `{"exact" | "near": {"train-train" | "train-val" | "val-val": {...}}}`, made for JSON.
@@ -73,7 +78,9 @@ def find_duplicates(
 ) -> DuplicatePairs:
     """Find the exact and the near duplicates of two splits, uint8 N x H x W x 3; memory maps stay on disk.
 
-    A near pair has hashes within `max_distance` bits (0 to 15) and at least `min_similarity` (0 to 1).
+    A near pair has hashes within `max_distance` bits (0 to 15) and at least `min_similarity` (0 to 1). Mirrored copies
+    are not found, but `find_duplicates(train, val[:, :, ::-1])` has those between the splits as its train-val rows.
+    In drawings of few shapes, like handwritten digits, near means alike, and says nothing of copies.
 
     Raises:
         ValueError: another type or shape, two sizes of image, or a threshold out of its range.
@@ -82,7 +89,8 @@ def find_duplicates(
     num_train = len(train)
 
     def image(index: int) -> NDArray[np.uint8]:
-        return train[index] if index < num_train else val[index - num_train]
+        pixels: NDArray[np.uint8] = train[index] if index < num_train else val[index - num_train]
+        return pixels
 
     digests, hashes, flat = (
         np.concatenate(parts) for parts in zip(_fingerprints(train), _fingerprints(val), strict=True)
@@ -117,7 +125,7 @@ def perceptual_hashes(images: NDArray[np.uint8]) -> NDArray[np.uint64]:
 
     Lowest by the length of the frequency vector, without the mean; lowest first. Like Zauner's pHash
     (https://phash.org/docs/pubs/thesis_zauner.pdf), but with signs in place of a comparison with the median, and a
-    quarter disc in place of a square of frequencies: 648 against 1,035 pairs of 54,000 real images within 11 bits.
+    quarter disc in place of a square of frequencies: a third fewer pairs by chance, and no fewer copies found.
     """
     return _fingerprints(images)[1]
 
@@ -129,20 +137,20 @@ def candidate_pairs(
 
     Of four bands of 16 bits, one differs in no more than a quarter of the bits that the hashes differ in: looking up
     each band with every such change finds every pair (the pigeonhole principle). Where more than about `limit` pairs
-    qualify, the distance is lowered until fewer do; the distance that was searched comes second.
+    qualify, the distance is lowered until fewer do, or to 0 and the search cut short. The distance searched comes second.
     """
     blocks = [np.empty((0, 3), np.int64)]
     found = 0
     for block in _band_matches(hashes, max_distance):
         blocks.append(block[block[:, 2] <= max_distance])
         found += len(blocks[-1])
-        while found > limit:
+        while found > limit and max_distance > 0:
             max_distance -= 1
             blocks = [kept[kept[:, 2] <= max_distance] for kept in blocks]
             found = sum(map(len, blocks))
-        if max_distance < 0:
+        if found > limit:
             break
-    return np.unique(np.concatenate(blocks), axis=0), max_distance
+    return np.unique(np.concatenate(blocks), axis=0)[:limit], max_distance
 
 
 def similarity(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> float:
@@ -197,11 +205,11 @@ def _hash_chunk(chunk: NDArray[np.uint8]) -> tuple[NDArray[np.uint64], NDArray[n
     if not count:
         return np.empty(0, np.uint64), np.empty(0, np.bool_)
     gray = cv2.cvtColor(chunk.reshape(count * height, width, 3), cv2.COLOR_RGB2GRAY).astype(np.float32)
-    rows = (gray @ _cosines(width).T).reshape(count, height, _FREQUENCIES)
-    spectrum = (_cosines(height) @ rows).reshape(count, _FREQUENCIES**2)
+    # One small product per image: a large one would start BLAS threads inside each of ours, and take twice the time.
+    spectrum = _cosines(height) @ gray.reshape(count, height, width) @ _cosines(width).T
     down, across = np.divmod(np.arange(_FREQUENCIES**2), _FREQUENCIES)
     lowest = np.argsort(down**2 + across**2, kind="stable")[1 : 1 + _HASH_BITS]
-    coefficients = np.ascontiguousarray(spectrum[:, lowest])
+    coefficients = np.ascontiguousarray(spectrum.reshape(count, -1)[:, lowest])
     bits = np.packbits(coefficients > _MIN_COEFFICIENT, axis=1)
     # Parseval: the root mean square of what these frequencies draw, in gray levels.
     structure = np.sqrt((coefficients**2).sum(1) / (height * width))
@@ -213,7 +221,7 @@ def _cosines(side: int) -> NDArray[np.float32]:
     frequency, point = np.arange(_FREQUENCIES)[:, None], np.arange(side)
     matrix = np.cos(np.pi * (2 * point + 1) * frequency / (2 * side)) * np.sqrt(2 / side)
     matrix[0] /= np.sqrt(2)
-    return matrix.astype(np.float32)
+    return np.asarray(matrix, np.float32)
 
 
 def _band_matches(hashes: NDArray[np.uint64], max_distance: int) -> Iterator[NDArray[np.int64]]:
@@ -254,8 +262,8 @@ def _expand(begin: NDArray[np.int64], end: NDArray[np.int64]) -> Iterator[tuple[
 def _detail(image: NDArray[np.uint8]) -> NDArray[np.float32]:
     gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)
     pixel = min(gray.shape) / 64
-    detail = cv2.GaussianBlur(gray, (0, 0), pixel) - cv2.GaussianBlur(gray, (0, 0), 3 * pixel)
-    return np.asarray(detail, np.float32)
+    smooth = cv2.GaussianBlur(gray, (0, 0), pixel)
+    return np.asarray(smooth - cv2.GaussianBlur(smooth, (0, 0), 3 * pixel), np.float32)
 
 
 def _identical(digests: NDArray[np.uint64], image: Callable[[int], NDArray[np.uint8]]) -> list[NDArray[np.int64]]:
@@ -309,9 +317,7 @@ def _counts(pairs: pd.DataFrame) -> dict[str, dict[str, int]]:
     for splits in (("train", "train"), ("train", "val"), ("val", "val")):
         rows = pairs[(pairs["split_a"] == splits[0]) & (pairs["split_b"] == splits[1])]
         indices = {
-            split: pd.unique(
-                pd.concat([rows.loc[rows[f"split_{end}"] == split, f"index_{end}"] for end in "ab"])
-            )
+            split: pd.unique(pd.concat([rows.loc[rows[f"split_{end}"] == split, f"index_{end}"] for end in "ab"]))
             for split in ("train", "val")
         }
         counts["-".join(splits)] = {

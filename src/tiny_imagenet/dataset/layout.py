@@ -6,12 +6,14 @@ whose bytes depend on the input alone (stored, sorted, a fixed date).
 
 import hashlib
 import json
+import lzma
 import re
 import stat
 import struct
 import zipfile
 import zlib
 from collections import Counter, defaultdict
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -28,8 +30,10 @@ _IMAGE_SUFFIXES = {".jpeg", ".jpg"}
 _SAFE_ID = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")
 _SHOWN_OFFENDERS = 10
 _ZIP_ERRORS = (
-    zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, RuntimeError, OSError, ValueError
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, NotImplementedError, RuntimeError, OSError,
+    ValueError, OverflowError
 )  # fmt: skip
+_CORNER = re.compile(r"-?[0-9]{1,9}")
 Box = tuple[int, int, int, int]
 
 
@@ -58,7 +62,8 @@ class Layout:
 
 def natural_key(name: str) -> list[tuple[int, int | str]]:
     """Return a sort key that puts "val_9" before "val_10"."""
-    return [(0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"([0-9]+)", name) if part]
+    parts = re.split(r"([0-9]{1,18})", name)
+    return [(0, int(part)) if part.isascii() and part.isdigit() else (1, part) for part in parts if part]
 
 
 class _Archive:
@@ -72,7 +77,7 @@ class _Archive:
             raise DatasetError(f"{path} does not exist; `dvc repro download` makes it") from None
         except _ZIP_ERRORS as error:
             raise DatasetError(f"{path} is no readable zip: {error}") from None
-        self.members = [info for info in self.zip.infolist() if not info.is_dir()]
+        self.members = [info for info in self.zip.infolist() if not info.filename.endswith("/")]
         self._refuse_hostile()
 
     def _refuse_hostile(self) -> None:
@@ -94,7 +99,8 @@ class _Archive:
 
     def read(self, member: str) -> bytes:
         try:
-            return self.zip.read(member)
+            with self.zip.open(member) as stream:
+                return stream.read(self.zip.getinfo(member).file_size)  # no more, whatever it would inflate to
         except _ZIP_ERRORS as error:
             raise DatasetError(f"{self.path}: '{member}' cannot be read: {error}") from None
 
@@ -127,11 +133,10 @@ def parse_boxes(text: str, columns: int, where: str, problems: list[str]) -> dic
         if len(fields) < columns or not all(fields[:columns]) or len(corners) not in (0, 4):
             problems.append(f"{where} line {number}: expected {columns} or {columns + 4} columns: {line[:80]!r}")
             continue
-        try:
-            numbers = [int(corner) for corner in corners]
-        except ValueError:
+        if not all(_CORNER.fullmatch(corner) for corner in corners):
             problems.append(f"{where} line {number}: a corner of the box is no whole number: {line[:80]!r}")
             continue
+        numbers = [int(corner) for corner in corners]
         name = fields[0]
         if name in parsed:
             problems.append(f"{where} line {number}: '{name}' is annotated twice")
@@ -261,11 +266,13 @@ def reorganize(source: Path, destination: Path, *, expect: Expect, images_per_cl
     _raise_for(source, layout.problems + check_counts(layout, expect))
 
     labels = {wnid: label for label, wnid in enumerate(layout.wnids)}
+    kept = {split: _first_of_each_class(layout.images[split], getattr(images_per_class, split)) for split in SPLITS}
     rows: list[tuple[object, ...]] = []
-    for split in SPLITS:
-        kept = _first_of_each_class(layout.images[split], getattr(images_per_class, split))
-        with replaced(destination / f"{split}.zip") as partial, zipfile.ZipFile(partial, "w") as output:
-            for path, image in track(sorted(kept.items()), f"reorganize {split}", len(kept)):
+    with ExitStack() as files:  # neither zip gets its name before both are complete
+        for split in SPLITS:
+            partial = files.enter_context(replaced(destination / f"{split}.zip"))
+            output = files.enter_context(zipfile.ZipFile(partial, "w"))
+            for path, image in track(sorted(kept[split].items()), f"reorganize {split}", len(kept[split])):
                 content = archive.read(image.member)
                 output.writestr(deterministic_member(path), content)
                 sha1 = hashlib.sha1(content, usedforsecurity=False).hexdigest()

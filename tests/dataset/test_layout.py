@@ -1,0 +1,583 @@
+"""The dataset's contract, against small archives in the official layout that break it in one way each."""
+
+import hashlib
+import io
+import json
+import random
+import stat
+import struct
+import tracemalloc
+import zipfile
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tiny_imagenet.dataset import layout
+from tiny_imagenet.dataset.layout import natural_key, parse_boxes, reorganize
+from tiny_imagenet.errors import DatasetError
+from tiny_imagenet.params import Expect, ImagesPerClass
+
+ANNOTATIONS = "val/val_annotations.txt"
+CENTRAL_HEADER = {"flags": (8, "<H"), "method": (10, "<H"), "size": (24, "<L"), "offset": (42, "<L")}
+"""Field of a zip's central directory -> its place and type (APPNOTE.TXT, 4.3.12)."""
+
+
+@pytest.fixture
+def archive(make_archive):
+    return make_archive()
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Reorganize a small archive, or the zip at a path, and return the folder; where that fails, it holds nothing."""
+
+    def run(source, *, expect=None, images_per_class=None, name="images", order=None):
+        if not isinstance(source, Path):
+            source = source.write(tmp_path / "dataset.zip", order)
+        try:
+            reorganize(
+                source,
+                tmp_path / name,
+                expect=expect or Expect(),
+                images_per_class=images_per_class or ImagesPerClass(),
+            )
+        except DatasetError:
+            assert list((tmp_path / name).glob("*")) == []
+            raise
+        return tmp_path / name
+
+    return run
+
+
+@pytest.fixture
+def refused(run):
+    """Return the message with which a source is refused."""
+
+    def refused(source, **arguments):
+        with pytest.raises(DatasetError) as caught:
+            run(source, **arguments)
+        return str(caught.value)
+
+    return refused
+
+
+def contents(path: Path) -> dict[str, bytes]:
+    with zipfile.ZipFile(path) as file:
+        return {name: file.read(name) for name in file.namelist()}
+
+
+def manifest_of(folder: Path) -> pd.DataFrame:
+    return pd.read_csv(folder / "manifest.csv")
+
+
+def with_header(path: Path, member: str, field: str, value: int) -> Path:
+    """Write a value into a field of the central directory, as a damaged or a hostile zip has it."""
+    content = bytearray(path.read_bytes())
+    with zipfile.ZipFile(io.BytesIO(content)) as file:
+        place = file.start_dir
+    while content[place : place + 4] == b"PK\1\2":
+        lengths = struct.unpack_from("<HHH", content, place + 28)  # name, extra, comment
+        if content[place + 46 : place + 46 + lengths[0]].decode().endswith(member):
+            offset, kind = CENTRAL_HEADER[field]
+            struct.pack_into(kind, content, place + offset, value)
+        place += 46 + sum(lengths)
+    path.write_bytes(content)
+    return path
+
+
+def with_member(path: Path, info: zipfile.ZipInfo | str, content: bytes = b"x") -> Path:
+    with zipfile.ZipFile(path, "a") as file:
+        file.writestr(info, content)
+    return path
+
+
+class TestClassFolders:
+    def test_validation_images_move_into_the_folder_of_their_class(self, archive, run):
+        annotated = [line.split("\t") for line in archive.lines(ANNOTATIONS)]
+        expected = {f"{wnid}/{name}": archive.members[f"val/images/{name}"] for name, wnid, *_ in annotated}
+        assert contents(run(archive) / "val.zip") == expected
+        assert len(expected) == 6
+
+    def test_training_images_keep_their_class_and_bytes(self, archive, run):
+        expected = {
+            name.removeprefix("train/").replace("/images/", "/"): content
+            for name, content in archive.members.items()
+            if name.startswith("train/") and name.endswith(".JPEG")
+        }
+        assert contents(run(archive) / "train.zip") == expected
+        assert len(expected) == 12
+
+    def test_labels_are_the_places_of_the_sorted_ids(self, archive, run):
+        assert archive.lines("wnids.txt") != sorted(archive.wnids)
+        classes = pd.read_csv(run(archive) / "classes.csv")
+        assert classes["label"].tolist() == [0, 1, 2]
+        assert classes["wnid"].tolist() == sorted(archive.wnids)
+
+    def test_class_is_named_by_words_txt_or_else_by_its_id(self, archive, run):
+        archive.set_lines("words.txt", archive.lines("words.txt")[:-1])
+        names = pd.read_csv(run(archive) / "classes.csv")["name"].tolist()
+        first, second, last = archive.wnids
+        assert names == [f"name of {first}, its synonym", f"name of {second}, its synonym", last]
+
+    def test_words_txt_may_be_missing(self, archive, run):
+        del archive.members["words.txt"]
+        assert pd.read_csv(run(archive) / "classes.csv")["name"].tolist() == archive.wnids
+
+    def test_folder_that_holds_everything_may_have_any_name_or_none(self, archive, run):
+        expected = contents(run(archive, name="a") / "val.zip")
+        for root in ("", "mine/deep/"):
+            archive.root = root
+            assert contents(run(archive, name=f"b{len(root)}") / "val.zip") == expected
+
+    def test_windows_line_ends_change_nothing(self, archive, run):
+        expected = (run(archive, name="a") / "manifest.csv").read_bytes()
+        for name in archive.members:
+            if name.endswith(".txt"):
+                archive.members[name] = archive.members[name].replace(b"\n", b"\r\n")
+        assert (run(archive, name="b") / "manifest.csv").read_bytes() == expected
+
+
+class TestBytes:
+    def test_are_the_same_for_every_order_of_the_members(self, archive, run):
+        expected = {path.name: path.read_bytes() for path in run(archive, name="first").iterdir()}
+        assert expected.keys() == {"train.zip", "val.zip", "classes.csv", "manifest.csv", "layout.json"}
+        for seed in range(3):
+            order = list(archive.members)
+            random.Random(seed).shuffle(order)  # noqa: S311
+            folder = run(archive, name=f"again_{seed}", order=order)
+            assert {path.name: path.read_bytes() for path in folder.iterdir()} == expected
+
+    def test_members_are_stored_sorted_and_dated_1980(self, archive, run):
+        folder = run(archive)
+        for split in ("train", "val"):
+            with zipfile.ZipFile(folder / f"{split}.zip") as file:
+                infos = file.infolist()
+            assert [info.filename for info in infos] == sorted(info.filename for info in infos)
+            assert {info.compress_type for info in infos} == {zipfile.ZIP_STORED}
+            assert {info.date_time for info in infos} == {(1980, 1, 1, 0, 0, 0)}
+
+
+class TestManifest:
+    def test_has_a_row_for_every_image_in_the_order_of_the_zips(self, archive, run):
+        folder = run(archive)
+        manifest = manifest_of(folder)
+        assert ",".join(manifest.columns) == "split,path,wnid,label,xmin,ymin,xmax,ymax,sha1"
+        for split in ("train", "val"):
+            rows = manifest[manifest["split"] == split]
+            stored = contents(folder / f"{split}.zip")
+            assert rows["path"].tolist() == list(stored)
+            assert rows["sha1"].tolist() == [hashlib.sha1(jpeg).hexdigest() for jpeg in stored.values()]  # noqa: S324
+            assert rows["wnid"].tolist() == [path.split("/")[0] for path in stored]
+            assert rows["label"].tolist() == [archive.wnids.index(wnid) for wnid in rows["wnid"]]
+
+    def test_has_the_box_of_every_image(self, archive, run):
+        boxes = {}
+        for wnid in archive.wnids:
+            for line in archive.lines(f"train/{wnid}/{wnid}_boxes.txt"):
+                name, *corners = line.split("\t")
+                boxes[f"{wnid}/{name}"] = [int(corner) for corner in corners]
+        for line in archive.lines(ANNOTATIONS):
+            name, wnid, *corners = line.split("\t")
+            boxes[f"{wnid}/{name}"] = [int(corner) for corner in corners]
+        manifest = manifest_of(run(archive)).set_index("path")
+        assert {path: row.tolist() for path, row in manifest.loc[:, "xmin":"ymax"].iterrows()} == boxes
+
+    def test_leaves_the_box_empty_where_none_is_annotated(self, archive, run):
+        name = archive.wnids[0]
+        del archive.members[f"train/{name}/{name}_boxes.txt"]
+        archive.set_lines(ANNOTATIONS, ["\t".join(line.split("\t")[:2]) for line in archive.lines(ANNOTATIONS)])
+        folder = run(archive)
+        manifest = manifest_of(folder)
+        empty = manifest["xmin"].isna()
+        assert empty.equals((manifest["split"] == "val") | (manifest["wnid"] == name))
+        assert f"train,{name}/{name}_0.JPEG,{name},0,,,,," in (folder / "manifest.csv").read_text()
+
+
+class TestCounts:
+    EXPECT = Expect(classes=3, train=4, val=2)
+
+    def test_that_are_as_expected_pass(self, archive, run):
+        summary = json.loads((run(archive, expect=self.EXPECT) / "layout.json").read_text())
+        assert summary == {
+            "classes": 3,
+            "in_archive": {"train": 12, "val": 6},
+            "unlabelled": 1,
+            "train_boxes_without_image": 0,
+            "strays": [],
+            "used": {"train": 12, "val": 6},
+        }
+
+    def test_class_that_is_missing_is_refused(self, archive, refused):
+        wnid = archive.wnids[1]
+        archive.set_lines("wnids.txt", [other for other in archive.wnids if other != wnid])
+        archive.members = {name: content for name, content in archive.members.items() if wnid not in name}
+        kept = [line for line in archive.lines(ANNOTATIONS) if wnid not in line]
+        archive.set_lines(ANNOTATIONS, kept)
+        for index in range(1, 6, 3):
+            del archive.members[f"val/images/val_{index}.JPEG"]
+        message = refused(archive, expect=self.EXPECT)
+        assert "1 problem:\n  wnids.txt: expected 3 classes, found 2" in message
+
+    def test_one_training_image_too_few_is_named_by_its_class(self, archive, refused):
+        wnid = archive.wnids[2]
+        del archive.members[f"train/{wnid}/images/{wnid}_3.JPEG"]
+        message = refused(archive, expect=self.EXPECT)
+        assert f"1 problem:\n  train: expected 4 of class {wnid}, found 3" in message
+
+    def test_one_training_image_too_many_is_named_by_its_class(self, archive, refused):
+        wnid = archive.wnids[2]
+        archive.members[f"train/{wnid}/images/{wnid}_4.JPEG"] = b"jpeg"
+        assert f"train: expected 4 of class {wnid}, found 5" in refused(archive, expect=self.EXPECT)
+
+    def test_validation_of_9950_instead_of_10000_is_refused(self, make_archive, refused):
+        # The authors' runs found 9,950: one image of every class was lost, with its line.
+        archive = make_archive(20, train=1, val=5)
+        archive.set_lines(ANNOTATIONS, archive.lines(ANNOTATIONS)[:-20])
+        for index in range(80, 100):
+            del archive.members[f"val/images/val_{index}.JPEG"]
+        message = refused(archive, expect=Expect(classes=20, train=1, val=5))
+        assert "20 problems" in message
+        assert f"val: expected 5 of class {archive.wnids[0]}, found 4" in message
+
+    def test_class_without_any_image_is_refused_whatever_is_expected(self, archive, refused):
+        archive.set_lines("wnids.txt", [*archive.wnids, "n99999999"])
+        message = refused(archive)
+        assert "train: expected at least one of class n99999999, found 0" in message
+        assert "val: expected at least one of class n99999999, found 0" in message
+
+    def test_are_checked_on_the_archive_as_it_is_not_on_the_part_taken(self, archive, run, refused):
+        few = ImagesPerClass(train=1, val=1)
+        run(archive, expect=self.EXPECT, images_per_class=few, name="few")
+        assert "expected 1 of class" in refused(archive, expect=Expect(train=1), images_per_class=few)
+
+
+class TestValidationAnnotations:
+    def test_annotated_but_missing_image_is_named(self, archive, refused):
+        del archive.members["val/images/val_3.JPEG"]
+        assert "val/images/val_3.JPEG: annotated but missing" in refused(archive)
+
+    def test_image_without_annotation_is_named(self, archive, refused):
+        archive.set_lines(ANNOTATIONS, archive.lines(ANNOTATIONS)[1:])
+        assert "val/images/val_0.JPEG: not annotated" in refused(archive)
+
+    def test_image_annotated_twice_is_named_with_its_line(self, archive, refused):
+        lines = archive.lines(ANNOTATIONS)
+        archive.set_lines(ANNOTATIONS, [*lines, f"val_0.JPEG\t{archive.wnids[1]}\t1\t2\t3\t4"])
+        assert f"1 problem:\n  {ANNOTATIONS} line 7: 'val_0.JPEG' is annotated twice" in refused(archive)
+
+    def test_unknown_class_is_named(self, archive, refused):
+        lines = archive.lines(ANNOTATIONS)
+        archive.set_lines(ANNOTATIONS, [*lines[:-1], lines[-1].replace(archive.wnids[2], "n99999999")])
+        assert "val/images/val_5.JPEG: its class 'n99999999' is not in wnids.txt" in refused(archive)
+
+    def test_line_that_cannot_be_understood_is_named(self, archive, refused):
+        lines = archive.lines(ANNOTATIONS)
+        archive.set_lines(ANNOTATIONS, [*lines[:-1], lines[-1].replace("\t", " ")])
+        assert f"{ANNOTATIONS} line 6: expected 2 or 6 columns: 'val_5.JPEG {archive.wnids[2]}" in refused(archive)
+
+    def test_class_of_training_images_that_wnids_txt_does_not_name_is_named(self, archive, refused):
+        archive.members["train/n99999999/images/n99999999_0.JPEG"] = b"jpeg"
+        assert "train/n99999999: 1 images of a class that wnids.txt does not name" in refused(archive)
+
+
+class TestMessage:
+    @pytest.mark.parametrize(("num_missing", "told"), [(1, "1 problem:"), (10, "10 problems:"), (25, "25 problems:")])
+    def test_shows_the_first_ten_offenders_and_the_total(self, make_archive, refused, num_missing, told):
+        archive = make_archive(3, train=1, val=10)
+        missing = sorted(f"val/images/val_{index}.JPEG" for index in range(num_missing))
+        for name in missing:
+            del archive.members[name]
+        message = refused(archive)
+        assert told in message
+        assert [line.strip() for line in message.splitlines()[1:11]] == [
+            f"{name}: annotated but missing" for name in missing[:10]
+        ]
+        assert message.endswith("... and 15 more") == (num_missing == 25)
+        assert len(message.splitlines()) == 1 + min(num_missing, 10) + (num_missing > 10)
+
+
+class TestStrays:
+    STRAYS = (
+        ".DS_Store",
+        "Thumbs.db",
+        "train/.ipynb_checkpoints/images/.ipynb_checkpoints_0.JPEG",
+        "train/n00000010/images/.ipynb_checkpoints/n00000010_0.JPEG",
+        "train/n00000010/images/Thumbs.db",
+        "train/n00000010/images/._n00000010_0.JPEG",
+        "train/n00000010/n00000010_0.JPEG",
+        "val/images/.ipynb_checkpoints/val_0.JPEG",
+        "val/images/Thumbs.db",
+        "val/images/n00000010/val_0.JPEG",
+    )
+
+    def test_are_named_and_left_out(self, archive, run, tmp_path):
+        expected = {split: contents(run(archive, name="clean") / f"{split}.zip") for split in ("train", "val")}
+        for name in self.STRAYS:
+            archive.members[name] = b"stray"
+        source = archive.write(tmp_path / "strays.zip")
+        outside = [f"__MACOSX/{archive.root}val/images/._val_0.JPEG", "readme.txt"]
+        for name in outside:
+            with_member(source, name)
+        folder = run(source, expect=TestCounts.EXPECT)
+        assert {split: contents(folder / f"{split}.zip") for split in ("train", "val")} == expected
+        strays = json.loads((folder / "layout.json").read_text())["strays"]
+        assert strays == sorted([archive.root + name for name in self.STRAYS] + outside)
+
+    def test_wnids_txt_of_a_mac_is_not_taken_for_the_archives_own(self, archive, run, tmp_path):
+        archive.root = "some/where/"
+        source = with_member(archive.write(tmp_path / "mac.zip"), "__MACOSX/wnids.txt")
+        assert len(contents(run(source) / "val.zip")) == 6
+
+
+class TestBoxFiles:
+    def test_longer_than_the_images_are_accepted_and_counted(self, archive, run):
+        # A part of the official archive keeps the box files of the whole.
+        first, second, _ = archive.wnids
+        del archive.members[f"train/{first}/images/{first}_2.JPEG"]
+        for index in (0, 3):
+            del archive.members[f"train/{second}/images/{second}_{index}.JPEG"]
+        summary = json.loads((run(archive) / "layout.json").read_text())
+        assert summary["train_boxes_without_image"] == 3
+        assert summary["in_archive"]["train"] == 9
+
+    @pytest.mark.parametrize("corner", ["1.5", "x", "", "9" * 30, "1_0", "٣"])
+    def test_corner_that_is_no_whole_number_of_pixels_is_named(self, archive, refused, corner):
+        wnid = archive.wnids[0]
+        member = f"train/{wnid}/{wnid}_boxes.txt"
+        archive.set_lines(member, [f"{wnid}_0.JPEG\t0\t{corner}\t2\t3"])
+        assert f"{member} line 1: a corner of the box is no whole number: '{wnid}_0.JPEG" in refused(archive)
+
+
+class TestParseBoxes:
+    names = st.from_regex(r"[A-Za-z0-9_.-]{1,12}", fullmatch=True)
+    boxes = st.none() | st.tuples(*[st.integers(-999_999_999, 999_999_999)] * 4)
+
+    @given(st.dictionaries(names, st.tuples(names, boxes)))
+    def test_annotations_survive_a_round_trip(self, annotations):
+        text = "".join(
+            "\t".join([name, wnid, *(str(corner) for corner in box or ())]) + "\n"
+            for name, (wnid, box) in annotations.items()
+        )
+        problems: list[str] = []
+        assert parse_boxes(text, 2, "annotations", problems) == annotations
+        assert problems == []
+
+    @given(st.dictionaries(names, boxes))
+    def test_boxes_survive_a_round_trip(self, boxes):
+        text = "".join("\t".join([name, *map(str, box or ())]) + "\r\n" for name, box in boxes.items())
+        problems: list[str] = []
+        assert parse_boxes(text, 1, "boxes", problems) == {name: ("", box) for name, box in boxes.items()}
+        assert problems == []
+
+    @given(st.text(st.sampled_from("ab.\t\n\r -+_0９²") | st.characters()), st.sampled_from([1, 2]))
+    def test_every_line_of_any_text_is_understood_or_a_problem(self, text, columns):
+        problems: list[str] = []
+        parsed = parse_boxes(text, columns, "where", problems)
+        assert len(parsed) + len(problems) == sum(bool(line.strip()) for line in text.splitlines())
+        for _, box in parsed.values():
+            assert box is None or all(abs(corner) < 2**31 for corner in box)
+
+
+class TestFirstOfEachClass:
+    def test_are_taken_by_natural_number_and_apart_for_the_splits(self, make_archive, run):
+        archive = make_archive(2, train=12, val=11)
+        folder = run(archive, images_per_class=ImagesPerClass(train=11, val=2))
+        assert sorted(contents(folder / "train.zip")) == sorted(
+            f"{wnid}/{wnid}_{index}.JPEG" for wnid in archive.wnids for index in range(11)
+        )
+        first, second = archive.wnids
+        assert sorted(contents(folder / "val.zip")) == sorted(
+            [f"{first}/val_0.JPEG", f"{second}/val_1.JPEG", f"{first}/val_2.JPEG", f"{second}/val_3.JPEG"]
+        )
+        assert len(manifest_of(folder)) == 22 + 4
+        summary = json.loads((folder / "layout.json").read_text())
+        assert (summary["in_archive"], summary["used"]) == ({"train": 24, "val": 22}, {"train": 22, "val": 4})
+
+    def test_are_all_there_are_where_fewer_exist(self, archive, run):
+        assert len(contents(run(archive, images_per_class=ImagesPerClass(train=99)) / "train.zip")) == 12
+
+    def test_natural_order_is_that_of_the_numbers(self):
+        names = ["val_10.JPEG", "val_9.JPEG", "val_100.JPEG", "val_1.JPEG", "n2_3.JPEG", "n2_20.JPEG", "n10_1.JPEG"]
+        assert sorted(names, key=natural_key) == [
+            "n2_3.JPEG",
+            "n2_20.JPEG",
+            "n10_1.JPEG",
+            "val_1.JPEG",
+            "val_9.JPEG",
+            "val_10.JPEG",
+            "val_100.JPEG",
+        ]
+
+    @given(st.lists(st.text(st.sampled_from("a1²9٣_") | st.characters(), max_size=8)))
+    def test_any_names_can_be_ordered(self, names):
+        assert sorted(sorted(names, key=natural_key)) == sorted(names)
+
+    @pytest.mark.parametrize("name", ["5²5.JPEG", "٣" * 5_000 + ".JPEG", "1" * 5_000 + ".JPEG"])
+    def test_digits_that_are_no_numbers_are_no_traceback(self, archive, run, name):
+        archive.members[f"train/{archive.wnids[0]}/images/{name}"] = b"jpeg"
+        assert len(contents(run(archive) / "train.zip")) == 13
+
+    @pytest.mark.parametrize("split", ["train", "val"])
+    def test_two_images_that_would_have_one_name_are_refused(self, archive, refused, split):
+        first = archive.wnids[0]
+        if split == "val":
+            archive.members["val/images/val_0.jpg"] = b"jpeg"
+            archive.set_lines(ANNOTATIONS, [*archive.lines(ANNOTATIONS), f"val_0.jpg\t{first}"])
+        else:
+            archive.members[f"train/{first}/images/{first}_0.jpg"] = b"jpeg"
+        assert "would have one name" in refused(archive)
+
+
+class TestHostileMembers:
+    @pytest.fixture
+    def source(self, archive, tmp_path):
+        return archive.write(tmp_path / "hostile.zip")
+
+    @pytest.mark.parametrize(
+        "name",
+        ["/etc/passwd", "../outside.JPEG", "tiny-imagenet-200/train/../../x", "train\\..\\x.JPEG", "C:/x.JPEG"],
+    )
+    def test_path_that_leads_outside_is_refused(self, source, refused, name):
+        assert f"1 problem:\n  {name!r}: its path leads outside the archive" in refused(with_member(source, name))
+
+    @pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFIFO, stat.S_IFCHR])
+    def test_link_or_special_file_is_refused(self, source, refused, kind):
+        info = zipfile.ZipInfo("tiny-imagenet-200/val/images/val_9.JPEG")
+        info.external_attr = (kind | 0o777) << 16
+        assert "a link or special file" in refused(with_member(source, info, b"/etc/passwd"))
+
+    def test_encrypted_member_is_refused(self, source, refused):
+        message = refused(with_header(source, "val/images/val_1.JPEG", "flags", 1))
+        assert "1 problem:\n  'tiny-imagenet-200/val/images/val_1.JPEG': encrypted" in message
+
+    def test_member_larger_than_any_image_is_refused_unread(self, source, refused):
+        message = refused(with_header(source, "val/images/val_1.JPEG", "size", 2**24 + 1))
+        assert "val_1.JPEG': 16,777,217 bytes, more than 16,777,216" in message
+
+    @pytest.mark.filterwarnings("ignore:Duplicate name")
+    def test_name_that_stands_twice_is_refused(self, source, refused):
+        message = refused(with_member(source, "tiny-imagenet-200/val/images/val_1.JPEG"))
+        assert "1 problem:\n  'tiny-imagenet-200/val/images/val_1.JPEG': stands 2 times" in message
+
+    def test_member_that_would_inflate_past_its_size_does_not_fill_memory(self, archive, refused, tmp_path):
+        del archive.members["val/images/val_1.JPEG"]
+        source = archive.write(tmp_path / "bomb.zip")
+        with zipfile.ZipFile(source, "a", zipfile.ZIP_DEFLATED) as file:
+            with file.open(f"{archive.root}val/images/val_1.JPEG", "w") as member:
+                for _ in range(200):
+                    member.write(bytes(2**20))
+        assert source.stat().st_size < 2**20
+        with_header(source, "val/images/val_1.JPEG", "size", 1_000)
+        tracemalloc.start()
+        try:
+            assert "'tiny-imagenet-200/val/images/val_1.JPEG' cannot be read" in refused(source)
+            assert tracemalloc.get_traced_memory()[1] < 20 * 2**20
+        finally:
+            tracemalloc.stop()
+
+    @pytest.mark.parametrize("wnid", ["..", "a/b", "a b", "-rf", "ñ"])
+    def test_class_id_that_is_no_plain_folder_name_is_refused(self, archive, refused, wnid):
+        archive.set_lines("wnids.txt", [*archive.wnids, wnid])
+        assert f"wnids.txt: '{wnid}' is no usable class id" in refused(archive)
+
+
+class TestDamage:
+    def test_missing_archive_says_how_to_make_it(self, tmp_path, refused):
+        assert "`dvc repro download` makes it" in refused(tmp_path / "none.zip")
+
+    @pytest.mark.parametrize("content", [b"", b"<html>not found</html>", b"PK\3\4" + bytes(100)])
+    def test_what_is_no_zip_is_refused(self, tmp_path, refused, content):
+        (tmp_path / "no.zip").write_bytes(content)
+        assert f"{tmp_path / 'no.zip'} is no readable zip" in refused(tmp_path / "no.zip")
+
+    def test_folder_in_place_of_the_zip_is_refused(self, tmp_path, refused):
+        assert "is no readable zip" in refused(tmp_path)
+
+    @pytest.mark.parametrize("member", ["wnids.txt", ANNOTATIONS])
+    def test_archive_without_its_index_files_is_refused(self, archive, refused, member):
+        del archive.members[member]
+        assert f"holds no '{'' if member == 'wnids.txt' else archive.root}{member}'" in refused(archive)
+
+    def test_text_in_another_encoding_is_refused(self, archive, refused):
+        archive.members["words.txt"] = "n00000010\tcafé".encode("latin-1")
+        assert "'tiny-imagenet-200/words.txt' is no UTF-8 text" in refused(archive)
+
+    def test_truncated_anywhere_is_refused(self, archive, refused, tmp_path):
+        whole = archive.write(tmp_path / "whole.zip").read_bytes()
+        draw = random.Random(0)  # noqa: S311
+        for end in [draw.randrange(len(whole)) for _ in range(50)] + [len(whole) - 1]:
+            (tmp_path / "part.zip").write_bytes(whole[:end])
+            assert "is no readable zip" in refused(tmp_path / "part.zip")
+
+    @pytest.mark.parametrize("damaged", ["anywhere", "directory"])
+    def test_flipped_bytes_are_refused_or_change_no_image(self, archive, run, tmp_path, damaged):
+        # Some bytes carry nothing, such as dates, and some only the name of a class or of a stray.
+        source = archive.write(tmp_path / "whole.zip")
+        whole = source.read_bytes()
+        images = set(archive.members.values())
+        with zipfile.ZipFile(source) as file:
+            start = file.start_dir if damaged == "directory" else 0
+        draw = random.Random(1)  # noqa: S311
+        num_refused = 0
+        for turn in range(150):
+            content = bytearray(whole)
+            content[draw.randrange(start, len(whole))] ^= draw.randrange(1, 256)
+            (tmp_path / "flipped.zip").write_bytes(content)
+            try:
+                folder = run(tmp_path / "flipped.zip", name=f"out_{turn}")
+            except DatasetError:
+                num_refused += 1
+            else:
+                assert set(contents(folder / "train.zip").values()) <= images
+                assert set(contents(folder / "val.zip").values()) <= images
+        assert num_refused > 50
+
+    @pytest.mark.parametrize("method", [1, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA, 99])
+    def test_member_of_another_method_than_it_says_is_refused(self, archive, refused, tmp_path, method):
+        source = archive.write(tmp_path / "method.zip")
+        assert "val_1.JPEG' cannot be read" in refused(with_header(source, "val_1.JPEG", "method", method))
+
+    def test_corrupt_lzma_stream_is_refused(self, archive, refused, tmp_path):
+        content = b"\x10\x02\x05\x00" + b"\xff" * 200  # the first of its five properties may not pass 224
+        info = zipfile.ZipInfo("tiny-imagenet-200/val/images/val_6.JPEG")
+        archive.set_lines(ANNOTATIONS, [*archive.lines(ANNOTATIONS), f"val_6.JPEG\t{archive.wnids[0]}"])
+        source = with_member(archive.write(tmp_path / "lzma.zip"), info, content)
+        message = refused(with_header(source, "val_6.JPEG", "method", zipfile.ZIP_LZMA))
+        assert "val_6.JPEG' cannot be read" in message
+
+    def test_member_beyond_the_end_of_the_file_is_refused(self, archive, refused, tmp_path):
+        source = with_header(archive.write(tmp_path / "offset.zip"), "val_1.JPEG", "offset", 2**32 - 16)
+        assert "val_1.JPEG' cannot be read" in refused(source)
+
+    def test_member_without_a_name_is_no_traceback(self, archive, run, tmp_path):
+        source = with_member(archive.write(tmp_path / "nameless.zip"), "x")
+        content = bytearray(source.read_bytes())
+        place = content.rindex(b"PK\1\2")  # its name becomes its extra field: one byte from the one to the other
+        struct.pack_into("<HH", content, place + 28, 0, 1)
+        source.write_bytes(content)
+        assert json.loads((run(source) / "layout.json").read_text())["strays"] == [""]
+
+    def test_validation_image_that_cannot_be_read_leaves_no_zip_behind(self, archive, refused, tmp_path):
+        source = archive.write(tmp_path / "crc.zip")
+        with zipfile.ZipFile(source) as file:
+            info = file.getinfo(archive.root + "val/images/val_5.JPEG")
+        content = bytearray(source.read_bytes())
+        content[info.header_offset + 200] ^= 0xFF
+        source.write_bytes(content)
+        assert "'tiny-imagenet-200/val/images/val_5.JPEG' cannot be read" in refused(source)
+
+    def test_old_files_stay_where_a_new_archive_is_refused(self, archive, run, tmp_path):
+        folder = run(archive)
+        before = {path.name: path.read_bytes() for path in folder.iterdir()}
+        del archive.members["val/images/val_0.JPEG"]
+        source = archive.write(tmp_path / "worse.zip")
+        with pytest.raises(DatasetError):
+            reorganize(source, folder, expect=Expect(), images_per_class=ImagesPerClass())
+        assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_member_limit_holds_the_longest_text_of_the_official_archive():
+    assert layout._LARGEST_MEMBER > 4 * 2_655_750  # words.txt

@@ -1,0 +1,201 @@
+"""The whole pipeline, for real: `dvc repro` in a copy of the repository, on a few images of the embedded digits."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from tiny_imagenet.comparison import COLUMNS
+
+ROOT = Path(__file__).parents[2]
+MODELS = ["model_1", "model_2", "model_3", "model_4", "model_5"]
+pytestmark = pytest.mark.slow
+
+
+@dataclass
+class Copy:
+    root: Path
+
+    def run(self, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        variables = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "DVC_"))}
+        variables |= {
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "PYTHONPATH": str(self.root / "src"),
+        }
+        return subprocess.run(
+            command, cwd=self.root, env=variables | environment, capture_output=True, text=True, timeout=900
+        )
+
+    def succeed(self, *command: str, **environment: str) -> str:
+        done = self.run(*command, **environment)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def edit(self, change) -> None:
+        path = self.root / "params.yaml"
+        params = yaml.safe_load(path.read_text())
+        change(params)
+        path.write_text(yaml.safe_dump(params, sort_keys=False))
+
+    def would_run(self) -> set[str]:
+        lines = self.succeed("dvc", "repro", "--dry").splitlines()
+        return {line.split("'")[1] for line in lines if line.startswith("Running stage '")}
+
+    def runs(self, experiment: str = "demo") -> pd.DataFrame:
+        script = (
+            "import mlflow, sys; mlflow.set_tracking_uri('sqlite:///mlflow.db');"
+            f"mlflow.search_runs(experiment_names=['{experiment}']).to_json(sys.argv[1], orient='records')"
+        )
+        self.succeed(sys.executable, "-c", script, str(self.root / "runs.partial"))
+        return pd.DataFrame(json.loads((self.root / "runs.partial").read_text()))
+
+
+def tiny(params: dict) -> None:
+    demo = params["profiles"]["demo"]
+    demo["dataset"]["images_per_class"] = {"train": 4, "val": 2}
+    demo["training"]["epochs"] = 2
+    params["models"]["model_3"]["build"]["dense_units"] = [64, 32]  # the real one needs 2 GB and a minute
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory) -> Copy:
+    root = tmp_path_factory.mktemp("pipeline") / "repository"
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    for name in listed.stdout.splitlines():
+        if (ROOT / name).is_file() and name != "dvc.lock":
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, root / name)
+    copy = Copy(root)
+    copy.edit(tiny)
+    copy.succeed("git", "init", "--quiet")
+    copy.succeed("git", "add", "--all")
+    author = ("-c", "user.name=test", "-c", "user.email=test@localhost")
+    copy.succeed("git", *author, "commit", "--quiet", "--message", "copy")
+    return copy
+
+
+@pytest.fixture(scope="module")
+def made(copy: Copy) -> str:
+    """What `dvc repro` printed when it ran from nothing."""
+    return copy.succeed("dvc", "repro")
+
+
+def test_one_command_makes_the_table_of_all_five_models(copy, made):
+    table = pd.read_csv(copy.root / "reports" / "results.csv")
+    assert list(table.columns) == COLUMNS
+    assert list(table["model"]) == MODELS
+    assert list(table["parameters_200_classes"])[0:2] == [13_070_472, 2_555_656]
+    assert list(table["parameters_200_classes"])[3:5] == [8_866_376, 25_890_888]
+    assert (table["epochs"] == 2).all()
+    assert (table["profile"] == "demo").all()
+    assert table["val_accuracy"].between(0, 1).all()
+    assert "not comparable with the paper's" in (copy.root / "reports" / "results.md").read_text()
+    assert "not comparable with the paper's" in made.replace("\n", " ")
+
+
+def test_every_epoch_prints_a_line_and_the_cost_is_said_early(made):
+    assert made.count("epoch  1/2  accuracy") == 5
+    assert made.count("expected: ") == 5
+
+
+def test_mlflow_has_a_finished_run_per_model_with_its_figures(copy, made):
+    runs = copy.runs().set_index("tags.mlflow.runName")
+    assert sorted(runs.index) == MODELS
+    assert (runs["status"] == "FINISHED").all()
+    for model in MODELS:
+        metrics = json.loads((copy.root / "results" / model / "metrics.json").read_text())
+        assert runs.loc[model, "metrics.final_val_accuracy"] == pytest.approx(metrics["val_accuracy"])
+        assert (
+            runs.loc[model, "params.architecture"]
+            == yaml.safe_load((copy.root / "params.yaml").read_text())["models"][model]["architecture"]
+        )
+        assert runs.loc[model, "tags.git.dirty"] == "false"
+        run = json.loads((copy.root / "models" / model / "run.json").read_text())
+        assert run["run_id"] == runs.loc[model, "run_id"]
+
+
+def test_a_second_repro_has_nothing_to_do(copy, made):
+    assert "up to date" in copy.succeed("dvc", "repro")
+
+
+def test_no_half_written_file_is_left(copy, made):
+    left = [
+        path for folder in ("data", "models", "results", "reports") for path in (copy.root / folder).rglob("*.partial*")
+    ]
+    assert left == []
+
+
+def test_editing_one_model_makes_its_three_stages_stale_and_no_other(copy, made):
+    before = (copy.root / "params.yaml").read_text()
+    copy.edit(lambda params: params["models"]["model_2"]["optimizer"].update(learning_rate=0.002))
+    assert copy.would_run() == {"train@model_2", "evaluate@model_2", "compare"}
+    (copy.root / "params.yaml").write_text(before)
+    assert copy.would_run() == set()
+
+
+def test_a_new_architecture_file_and_block_train_the_new_model_alone(copy, made):
+    before = (copy.root / "params.yaml").read_text()
+    architecture = copy.root / "src" / "tiny_imagenet" / "models" / "sixth.py"
+    shutil.copy(architecture.with_name("two_conv.py"), architecture)
+
+    def add(params: dict) -> None:
+        params["models"]["model_6"] = params["models"]["model_1"] | {"architecture": "sixth"}
+        params["active"].append("model_6")
+
+    copy.edit(add)
+    copy.succeed("dvc", "repro", *(f"architecture@{model}" for model in MODELS))
+    trained = {stage for stage in copy.would_run() if stage.startswith(("train", "evaluate"))}
+    architecture.unlink()
+    (copy.root / "params.yaml").write_text(before)
+    copy.succeed("dvc", "repro", *(f"architecture@{model}" for model in MODELS))
+    assert trained == {"train@model_6"}  # a dry run lists a later stage only once its inputs exist
+    assert copy.would_run() == set()
+
+
+def test_an_edit_reruns_three_stages_and_the_table_points_to_the_sixth_run(copy, made):
+    copy.edit(lambda params: params["models"]["model_2"]["optimizer"].update(learning_rate=0.003))
+    printed = copy.succeed("dvc", "repro")
+    ran = {line.split("'")[1] for line in printed.splitlines() if line.startswith("Running stage '")}
+    assert ran == {"train@model_2", "evaluate@model_2", "compare"}
+    runs = copy.runs()
+    assert len(runs) == 6
+    newest = runs[runs["params.optimizer.learning_rate"] == "0.003"]["run_id"].item()
+    table = pd.read_csv(copy.root / "reports" / "results.csv").set_index("model")
+    assert table.loc["model_2", "run_id"] == newest
+
+
+def test_mlflow_run_trains_one_model_as_a_child_of_its_own_run(copy, made):
+    copy.edit(lambda params: params["models"]["model_2"]["optimizer"].update(learning_rate=0.004))
+    copy.succeed("mlflow", "run", ".", "--env-manager=local", "-e", "train", "-P", "model=model_2")
+    runs = copy.runs()
+    child = runs[runs["params.optimizer.learning_rate"] == "0.004"].iloc[0]
+    assert child["tags.mlflow.runName"] == "model_2"
+    assert child["tags.mlflow.parentRunId"] in set(copy.runs("Default")["run_id"])
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda params: params["models"]["model_2"].update(optimiser={}), "did you mean 'optimizer'?"),
+        (lambda params: params["models"]["model_2"].update(epochs=-1), "models.model_2.epochs"),
+        (lambda params: params["models"]["model_2"].update(architecture="three_cnv"), "did you mean 'three_conv'?"),
+    ],
+)
+def test_a_mistake_in_params_stops_before_any_work_with_one_message(copy, made, change, said):
+    before = (copy.root / "params.yaml").read_text()
+    copy.edit(change)
+    done = copy.run("dvc", "repro")
+    (copy.root / "params.yaml").write_text(before)
+    assert done.returncode != 0
+    assert said in done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
