@@ -36,7 +36,7 @@ class SmallArchive:
     def write(self, path: Path, names: Iterable[str] | None = None) -> Path:
         """Write the members, in the order of `names` where it is given, and the folders that the official zip has."""
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-            for folder in ("", "train/", "val/"):
+            for folder in ("train/", "val/", "val/images/"):
                 archive.writestr(self.root + folder, b"")
             for name in names or self.members:
                 archive.writestr(self.root + name, self.members[name])

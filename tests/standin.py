@@ -1,6 +1,5 @@
 """A small dataset and a small recipe, for tests that train: a second instead of hours. Imports no Keras."""
 
-import sys
 from typing import Any
 
 import cv2
@@ -11,17 +10,6 @@ from sklearn.datasets import load_digits
 from tiny_imagenet.dataset.arrays import SIDE, PackedDataset, Split
 from tiny_imagenet.dataset.sample import NAMES
 from tiny_imagenet.params import NO_AUGMENTATION, Recipe
-
-
-def start_keras() -> Any:
-    """Return Keras, set up as the stages do; the first caller in a process waits 8 s."""
-    if "keras" not in sys.modules:
-        from tiny_imagenet import runtime
-
-        runtime.prepare(0)
-    import keras
-
-    return keras
 
 
 def packed_digits(num_train: int = 200, num_val: int = 100, num_classes: int = 10) -> PackedDataset:

@@ -372,7 +372,7 @@ class TestParseBoxes:
         assert parse_boxes(text, 1, "boxes", problems) == {name: ("", box) for name, box in boxes.items()}
         assert problems == []
 
-    @given(st.text(st.sampled_from("ab.\t\n\r -+_0９²") | st.characters()), st.sampled_from([1, 2]))
+    @given(st.text(st.sampled_from("ab.\t\n\r -+_0٣²") | st.characters()), st.sampled_from([1, 2]))
     def test_every_line_of_any_text_is_understood_or_a_problem(self, text, columns):
         problems: list[str] = []
         parsed = parse_boxes(text, columns, "where", problems)
@@ -465,10 +465,10 @@ class TestHostileMembers:
     def test_member_that_would_inflate_past_its_size_does_not_fill_memory(self, archive, refused, tmp_path):
         del archive.members["val/images/val_1.JPEG"]
         source = archive.write(tmp_path / "bomb.zip")
-        with zipfile.ZipFile(source, "a", zipfile.ZIP_DEFLATED) as file:
-            with file.open(f"{archive.root}val/images/val_1.JPEG", "w") as member:
-                for _ in range(200):
-                    member.write(bytes(2**20))
+        name = f"{archive.root}val/images/val_1.JPEG"
+        with zipfile.ZipFile(source, "a", zipfile.ZIP_DEFLATED) as file, file.open(name, "w") as member:
+            for _ in range(200):
+                member.write(bytes(2**20))
         assert source.stat().st_size < 2**20
         with_header(source, "val/images/val_1.JPEG", "size", 1_000)
         tracemalloc.start()

@@ -117,17 +117,6 @@ FIGURES: dict[str, list[tuple[str, tuple[int, ...], int]]] = {
 SMALLER: dict[str, dict[str, Any]] = {"deep_conv": {"dense_units": [64, 32]}}
 
 
-@pytest.fixture(scope="session")
-def keras():
-    if "keras" not in sys.modules:
-        from tiny_imagenet import runtime
-
-        runtime.prepare(0)
-    import keras
-
-    return keras
-
-
 def small(model: str, **given: Any) -> Any:
     """Return a model with 10 classes, in a size that is quick to differentiate and to save."""
     block = PARAMS.models[model]

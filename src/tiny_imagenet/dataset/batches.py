@@ -45,7 +45,7 @@ class TrainingBatches(keras.utils.PyDataset):  # type: ignore[misc] # Keras publ
         self._augment = Augmenter(augmentation, seed=seed, num_images=len(split))
         whole = math.ceil(len(split) / batch_size)
         self._num_batches = min(whole, batches_per_epoch or whole)
-        self._epoch = first_epoch
+        self._epoch = self._next_epoch = first_epoch
         self._order = self._order_of(first_epoch)
 
     @property
@@ -65,8 +65,9 @@ class TrainingBatches(keras.utils.PyDataset):  # type: ignore[misc] # Keras publ
         return images, self._split.labels[chosen]
 
     def on_epoch_end(self) -> None:
-        """Go on to the next epoch; Keras calls it."""
-        self._epoch += 1
+        """Go on to the next epoch, the first time to `first_epoch`: `fit` calls it once before it begins."""
+        self._epoch = self._next_epoch
+        self._next_epoch += 1
         self._order = self._order_of(self._epoch)
 
 

@@ -1,0 +1,240 @@
+"""What Keras is given: every image once an epoch, in an order that seed and epoch alone decide."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tiny_imagenet.dataset.arrays import Split
+from tiny_imagenet.dataset.augmentation import Augmenter, epoch_order
+from tiny_imagenet.params import NO_AUGMENTATION, PAPER_AUGMENTATION
+
+NUM_IMAGES = 50
+BATCH_SIZE = 16  # 50 images make three batches and one of 2
+
+
+@pytest.fixture(scope="module")
+def split(make_pictures):
+    """Pictures whose first pixel is their index, which is also their label: an image tells its own name."""
+    images = make_pictures(NUM_IMAGES, seed=3)
+    images[:, 0, 0, 0] = np.arange(NUM_IMAGES)
+    images.flags.writeable = False  # as the memory-mapped cache is
+    return Split(images, np.arange(NUM_IMAGES, dtype=np.int32))
+
+
+@pytest.fixture
+def training(keras, split):
+    """Return batches for training from what a test changes."""
+    from tiny_imagenet.dataset.batches import TrainingBatches
+
+    def training(**changes: Any) -> TrainingBatches:
+        chosen = {"batch_size": BATCH_SIZE, "augmentation": NO_AUGMENTATION, "seed": 1} | changes
+        return TrainingBatches(split, **chosen)
+
+    return training
+
+
+@pytest.fixture
+def ordered(keras, split):
+    """Return batches in the order of the split."""
+    from tiny_imagenet.dataset.batches import OrderedBatches
+
+    def ordered(**changes: Any) -> OrderedBatches:
+        return OrderedBatches(split, **{"batch_size": BATCH_SIZE} | changes)
+
+    return ordered
+
+
+def batches_of(dataset: Any, num_epochs: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return the batches of some epochs, asked for one by one; `fit` calls `on_epoch_end` before the first, too."""
+    batches = []
+    for _ in range(num_epochs):
+        dataset.on_epoch_end()
+        batches += [dataset[index] for index in range(len(dataset))]
+    return batches
+
+
+def joined(batches: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    return np.concatenate([images for images, _ in batches]), np.concatenate([labels for _, labels in batches])
+
+
+def assert_same(ours: list[tuple[np.ndarray, np.ndarray]], theirs: list[tuple[np.ndarray, np.ndarray]]) -> None:
+    assert [len(labels) for _, labels in ours] == [len(labels) for _, labels in theirs]
+    for mine, other in zip(joined(ours), joined(theirs), strict=True):
+        assert (mine == other).all()
+
+
+@pytest.fixture
+def recorder(keras):
+    """A model that learns nothing and writes down every batch that `fit` and `evaluate` give it."""
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("train_step has another signature on other backends")
+
+    class Recorder(keras.Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.trained: list[tuple[np.ndarray, np.ndarray]] = []
+            self.tested: list[tuple[np.ndarray, np.ndarray]] = []
+
+        def train_step(self, data: Any) -> dict[str, float]:
+            images, labels = data
+            self.trained.append((images.numpy(), labels.numpy()))
+            return {"loss": 0.0}
+
+        def test_step(self, data: Any) -> dict[str, float]:
+            images, labels = data
+            self.tested.append((images.numpy(), labels.numpy()))
+            return {"loss": 0.0}
+
+    model = Recorder()
+    model.compile(run_eagerly=True)
+    return model
+
+
+class TestTrainingBatches:
+    @pytest.mark.parametrize("batch_size", [1, 16, 25, 50, 64])
+    def test_visit_every_image_once_an_epoch(self, training, batch_size):
+        dataset = training(batch_size=batch_size)
+        for _ in range(3):
+            _, labels = joined(batches_of(dataset, 1))
+            assert sorted(labels) == list(range(NUM_IMAGES))
+        assert dataset.images_per_epoch == NUM_IMAGES
+
+    def test_last_one_is_short(self, training):
+        sizes = [len(labels) for _, labels in batches_of(training(), 2)]
+        assert sizes == [16, 16, 16, 2] * 2
+        assert len(training()) == 4
+
+    @pytest.mark.parametrize("augmentation", [NO_AUGMENTATION, PAPER_AUGMENTATION], ids=["plain", "augmented"])
+    def test_labels_belong_to_their_images(self, training, split, augmentation):
+        images, labels = joined(batches_of(training(augmentation=augmentation), 1))
+        expected = Augmenter(augmentation, seed=1, num_images=NUM_IMAGES)(split.images, np.arange(NUM_IMAGES), 0)
+        assert (images == expected[labels]).all()
+        assert (images.dtype, labels.dtype) == (np.uint8, np.int32)
+
+    def test_order_differs_between_epochs_and_seeds(self, training):
+        orders = [
+            joined(batches_of(training(seed=seed, first_epoch=epoch), 1))[1] for seed, epoch in [(1, 0), (1, 1), (2, 0)]
+        ]
+        for first, second in ((0, 1), (0, 2), (1, 2)):
+            assert (orders[first] != orders[second]).any()
+        assert (orders[0] == epoch_order(seed=1, epoch=0, num_images=NUM_IMAGES)).all()
+
+    def test_pictures_differ_between_epochs(self, training, split):
+        batches = batches_of(training(augmentation=PAPER_AUGMENTATION), 2)
+        first, second = joined(batches[:4]), joined(batches[4:])
+        same_image = first[0][np.argsort(first[1])], second[0][np.argsort(second[1])]
+        assert (same_image[0] != same_image[1]).any(axis=(1, 2, 3)).all()
+
+    def test_are_equal_for_equal_seed_and_epoch(self, training):
+        chosen = {"augmentation": PAPER_AUGMENTATION, "seed": 5}
+        assert_same(batches_of(training(**chosen), 3), batches_of(training(**chosen), 3))
+
+    def test_are_the_same_asked_for_twice_and_in_any_order(self, training):
+        dataset = training(augmentation=PAPER_AUGMENTATION)
+        forwards = [dataset[index] for index in range(len(dataset))]
+        backwards = [dataset[index] for index in reversed(range(len(dataset)))]
+        assert_same(forwards, backwards[::-1])
+
+    @pytest.mark.parametrize("first_epoch", [1, 2, 3])
+    @pytest.mark.parametrize("batches_per_epoch", [None, 2])
+    def test_resumed_at_an_epoch_equal_those_that_went_on(self, training, first_epoch, batches_per_epoch):
+        chosen = {"augmentation": PAPER_AUGMENTATION, "batches_per_epoch": batches_per_epoch}
+        whole = batches_of(training(**chosen), 4)
+        resumed = batches_of(training(**chosen, first_epoch=first_epoch), 4 - first_epoch)
+        assert_same(resumed, whole[first_epoch * len(training(**chosen)) :])
+
+    @pytest.mark.parametrize(
+        ("asked", "num_batches", "num_images"), [(None, 4, 50), (1, 1, 16), (3, 3, 48), (4, 4, 50), (99, 4, 50)]
+    )
+    def test_fewer_per_epoch_are_the_first_of_its_order(self, training, asked, num_batches, num_images):
+        dataset = training(batches_per_epoch=asked)
+        assert (len(dataset), dataset.images_per_epoch) == (num_batches, num_images)
+        _, labels = joined([dataset[index] for index in range(len(dataset))])
+        assert (labels == epoch_order(seed=1, epoch=0, num_images=NUM_IMAGES)[:num_images]).all()
+
+    def test_fewer_per_epoch_reach_every_image_in_the_end(self, training):
+        # The authors' model 3 saw a quarter of the data an epoch: another quarter each time.
+        _, labels = joined(batches_of(training(batches_per_epoch=1), 60))
+        assert set(labels) == set(range(NUM_IMAGES))
+
+    def test_of_the_first_epoch_are_the_same_before_keras_has_begun_it(self, training):
+        # Keras looks at some to learn their shapes.
+        dataset = training(augmentation=PAPER_AUGMENTATION, first_epoch=3)
+        assert_same([dataset[index] for index in range(len(dataset))], batches_of(dataset, 1))
+
+
+class TestFit:
+    def test_sees_the_batches_in_their_order_for_every_epoch(self, recorder, training):
+        chosen = {"augmentation": PAPER_AUGMENTATION}
+        recorder.fit(training(**chosen), epochs=3, shuffle=False, verbose=0)
+        first_epoch = epoch_order(seed=1, epoch=0, num_images=NUM_IMAGES)
+        assert joined(recorder.trained)[1][:NUM_IMAGES].tolist() == first_epoch.tolist()
+        assert_same(recorder.trained, batches_of(training(**chosen), 3))
+
+    def test_resumed_sees_what_it_would_have_seen(self, recorder, training):
+        chosen = {"augmentation": PAPER_AUGMENTATION}
+        dataset = training(**chosen, first_epoch=2)
+        recorder.fit(dataset, initial_epoch=2, epochs=4, shuffle=False, verbose=0)
+        assert_same(recorder.trained, batches_of(training(**chosen), 4)[2 * 4 :])
+
+    def test_validates_on_the_split_in_its_own_order_after_every_epoch(self, recorder, training, ordered, split):
+        recorder.fit(training(), validation_data=ordered(), epochs=2, shuffle=False, verbose=0)
+        assert_same(recorder.trained, batches_of(training(), 2))
+        images, labels = joined(recorder.tested)
+        assert (images == np.concatenate([split.images] * 2)).all()
+        assert labels.tolist() == list(range(NUM_IMAGES)) * 2
+
+    def test_twice_from_one_seed_gives_the_same_losses(self, keras, training):
+        def losses() -> list[float]:
+            keras.utils.set_random_seed(0)
+            layers = keras.layers
+            model = keras.Sequential(
+                [layers.Rescaling(1 / 255), layers.AveragePooling2D(8), layers.Flatten(), layers.Dense(NUM_IMAGES)]
+            )
+            model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+            dataset = training(augmentation=PAPER_AUGMENTATION)
+            return model.fit(dataset, epochs=2, shuffle=False, verbose=0).history["loss"]
+
+        first = losses()
+        assert first == losses()
+        assert first[1] < first[0]
+
+
+class TestOrderedBatches:
+    @pytest.mark.parametrize("batch_size", [1, 16, 50, 64])
+    def test_hold_the_split_in_its_own_order(self, ordered, split, batch_size):
+        dataset = ordered(batch_size=batch_size)
+        assert len(dataset) == math.ceil(NUM_IMAGES / batch_size)
+        images, labels = joined(batches_of(dataset, 1))
+        assert (images == split.images).all()
+        assert (labels == split.labels).all()
+
+    def test_read_a_memory_mapped_split(self, keras, split, tmp_path):
+        from tiny_imagenet.dataset.batches import OrderedBatches, TrainingBatches
+
+        np.save(tmp_path / "images.npy", split.images)
+        mapped = Split(np.load(tmp_path / "images.npy", mmap_mode="r"), split.labels)
+        assert (joined(batches_of(OrderedBatches(mapped, batch_size=16), 1))[0] == split.images).all()
+        dataset = TrainingBatches(mapped, batch_size=16, augmentation=NO_AUGMENTATION, seed=0)
+        images, labels = joined(batches_of(dataset, 1))
+        assert (images == split.images[labels]).all()
+
+    def test_are_the_same_in_every_epoch(self, ordered):
+        batches = batches_of(ordered(augmentation=PAPER_AUGMENTATION), 2)
+        assert_same(batches[:4], batches[4:])
+
+    @pytest.mark.parametrize("batch_size", [1, 16, 64])
+    def test_of_the_papers_protocol_are_augmented_once_whatever_the_batch_size(self, ordered, split, batch_size):
+        expected = Augmenter(PAPER_AUGMENTATION, seed=0, num_images=NUM_IMAGES)(split.images, np.arange(NUM_IMAGES), 0)
+        images, labels = joined(batches_of(ordered(augmentation=PAPER_AUGMENTATION, batch_size=batch_size), 1))
+        assert (images == expected).all()
+        assert (images != split.images).any(axis=(1, 2, 3)).all()
+        assert (labels == split.labels).all()
+
+    def test_predictions_come_in_the_order_of_the_split(self, keras, ordered, split):
+        inputs = keras.Input((64, 64, 3))
+        outputs = keras.layers.Rescaling(1.0)(inputs)
+        predicted = keras.Model(inputs, outputs).predict(ordered(), verbose=0)
+        assert (predicted == split.images).all()

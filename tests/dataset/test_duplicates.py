@@ -1,0 +1,350 @@
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from sklearn.datasets import load_digits
+
+from tiny_imagenet.dataset import duplicates
+from tiny_imagenet.dataset.duplicates import (
+    COLUMNS,
+    MAX_DISTANCE,
+    candidate_pairs,
+    find_duplicates,
+    perceptual_hashes,
+    similarity,
+)
+
+SIDE = 64
+NONE = np.empty((0, SIDE, SIDE, 3), np.uint8)
+Image = NDArray[np.uint8]
+
+
+def photographs(count: int, seed: int = 0, side: int = SIDE) -> Image:
+    """Noise with the spectrum of natural images: amplitude 1 / frequency, colours mostly shared."""
+    random = np.random.default_rng(seed)
+    frequency = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side))
+    frequency[0, 0] = np.inf
+    noise = random.normal(size=(count, 1, side, side)) + 0.3 * random.normal(size=(count, 3, side, side))
+    shaped = np.fft.irfft2(np.fft.rfft2(noise) / frequency, s=(side, side))
+    shaped *= 45 / shaped.std(axis=(1, 2, 3), keepdims=True)
+    return np.clip(shaped + 128, 0, 255).astype(np.uint8).transpose(0, 2, 3, 1).copy()
+
+
+def recoded(image: Image) -> Image:
+    jpeg = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 60])[1]
+    return np.asarray(cv2.imdecode(jpeg, cv2.IMREAD_COLOR), np.uint8)
+
+
+def brightened(image: Image) -> Image:
+    return np.asarray(np.minimum(image * 1.05, 255), np.uint8)
+
+
+def shifted(image: Image, pixels: int = 1) -> Image:
+    return np.pad(image, ((0, 0), (pixels, 0), (0, 0)), mode="edge")[:, :-pixels]
+
+
+def cropped(image: Image) -> Image:
+    return np.asarray(cv2.resize(np.ascontiguousarray(image[1:-1, 1:-1]), (SIDE, SIDE)), np.uint8)
+
+
+def rows(pairs: pd.DataFrame) -> set[tuple[str, int, str, int]]:
+    return set(pairs[list(COLUMNS[:4])].itertuples(index=False, name=None))
+
+
+@pytest.mark.parametrize("change", [recoded, brightened, shifted, cropped])
+def test_changed_copies_are_found_and_nothing_else(change: Callable[[Image], Image]) -> None:
+    train = photographs(100)
+    val = np.concatenate([photographs(20, seed=1), [change(image) for image in train[:40]]])
+
+    found = find_duplicates(train, val)
+
+    planted = {("train", index, "val", 20 + index) for index in range(40)}
+    assert len(found.exact) == 0
+    assert rows(found.near) == planted
+    assert found.near["distance"].between(0, MAX_DISTANCE).all()
+
+
+def test_copies_moved_by_an_eighth_are_not_found() -> None:
+    train = photographs(40)
+
+    assert len(find_duplicates(train, np.stack([shifted(image, 8) for image in train])).near) == 0
+
+
+def test_mirrored_copies_are_found_when_mirrored_back() -> None:
+    train, val = photographs(30), photographs(10, seed=1)
+    val[4] = recoded(train[7][:, ::-1])
+
+    assert rows(find_duplicates(train, val).near) == set()
+    assert rows(find_duplicates(train, val[:, :, ::-1]).near) == {("train", 7, "val", 4)}
+
+
+def test_exact_copies_are_paired_with_the_first_of_each_split() -> None:
+    train, val = photographs(9), photographs(6, seed=1)
+    train[[5, 8]] = train[2]
+    val[[1, 4]] = train[2]
+    val[5] = val[0]
+
+    found = find_duplicates(train, val)
+
+    assert found.exact.columns.tolist() == list(COLUMNS)
+    assert rows(found.exact) == {
+        ("train", 2, "train", 5),
+        ("train", 2, "train", 8),
+        ("train", 2, "val", 1),
+        ("train", 2, "val", 4),
+        ("val", 1, "val", 4),
+        ("val", 0, "val", 5),
+    }
+    assert found.exact["distance"].eq(0).all()
+    assert len(found.near) == 0
+    assert found.counts()["exact"] == {
+        "train-train": {"pairs": 2, "train_images": 3, "val_images": 0},
+        "train-val": {"pairs": 2, "train_images": 1, "val_images": 2},
+        "val-val": {"pairs": 2, "train_images": 0, "val_images": 4},
+    }
+
+
+def test_near_pairs_of_identical_images_name_each_image() -> None:
+    train, val = photographs(5), photographs(5, seed=1)
+    train[3] = train[1]
+    val[[0, 2]] = recoded(train[1])
+
+    found = find_duplicates(train, val)
+
+    assert rows(found.exact) == {("train", 1, "train", 3), ("val", 0, "val", 2)}
+    assert rows(found.near) == {("train", 1, "val", 0), ("train", 1, "val", 2), ("train", 3, "val", 0)}
+    assert found.counts()["near"]["train-val"] == {"pairs": 3, "train_images": 2, "val_images": 2}
+
+
+@pytest.mark.parametrize(("copied", "across"), [(4, 0), (0, 4)])
+def test_val_image_that_is_one_of_a_near_pair_is_paired_with_the_other(copied: int, across: int) -> None:
+    train, val = photographs(5), photographs(2, seed=1)
+    train[4] = recoded(train[0])
+    val[1] = train[copied]
+
+    found = find_duplicates(train, val)
+
+    assert rows(found.exact) == {("train", copied, "val", 1)}
+    assert rows(found.near) == {("train", 0, "train", 4), ("train", across, "val", 1)}
+
+
+def test_images_of_one_digest_are_told_apart_by_their_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(duplicates, "_digests", lambda chunk: np.zeros(len(chunk), np.uint64))
+    train = photographs(8)
+    train[6], train[7] = train[1], train[4]
+
+    assert rows(find_duplicates(train, NONE).exact) == {("train", 1, "train", 6), ("train", 4, "train", 7)}
+
+
+def test_one_differing_bit_of_one_pixel_is_not_exact() -> None:
+    train = photographs(1)
+    val = train.copy()
+    val[0, 30, 30, 1] ^= 1
+
+    found = find_duplicates(train, val)
+
+    assert len(found.exact) == 0
+    assert rows(found.near) == {("train", 0, "val", 0)}
+
+
+def test_noise_and_unlike_photographs_give_no_pair() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (400, SIDE, SIDE, 3), np.uint8)
+    found = find_duplicates(np.concatenate([photographs(300), noise[:300]]), noise[300:])
+
+    assert len(found.exact) == len(found.near) == 0
+    assert found.num_flat == 0
+    assert found.max_distance == MAX_DISTANCE
+
+
+def test_handwritten_digits_are_alike_but_not_the_same() -> None:
+    digits = [cv2.resize(digit.astype(np.uint8) * 15, (SIDE, SIDE)) for digit in load_digits().images[:300]]
+    images = np.repeat(np.stack(digits)[..., None], 3, axis=3)
+    images[299] = images[0]
+
+    found = find_duplicates(images, NONE)
+
+    assert rows(found.exact) == {("train", 0, "train", 299)}
+    # As documented: near says "written alike" here. Less than 1 % of the 44,850 pairs.
+    assert 0 < len(found.near) < 450
+
+
+def test_blank_images_are_exact_duplicates_or_none() -> None:
+    levels = np.array([0, 0, 255, 90, 91], np.uint8)
+    train = np.broadcast_to(levels[:, None, None, None], (5, SIDE, SIDE, 3))
+    grainy = np.random.default_rng(0).integers(89, 92, (2, SIDE, SIDE, 3), np.uint8)
+
+    found = find_duplicates(np.concatenate([train, photographs(3)]), np.concatenate([grainy, train[:1]]))
+
+    assert rows(found.exact) == {("train", 0, "train", 1), ("train", 0, "val", 2)}
+    assert len(found.near) == 0
+    assert found.num_flat == 8
+
+
+def test_many_blank_images_do_not_crowd_the_others_out() -> None:
+    colours = np.random.default_rng(0).integers(0, 256, (400, 1, 1, 3), np.uint8)
+    train = np.concatenate([np.broadcast_to(colours, (400, SIDE, SIDE, 3)), photographs(20)])
+
+    found = find_duplicates(train, np.stack([recoded(train[410])]))
+
+    assert found.num_flat == 400
+    assert found.max_distance == MAX_DISTANCE
+    assert rows(found.near) == {("train", 410, "val", 0)}
+
+
+def test_smooth_ramps_have_no_detail_to_confirm_them() -> None:
+    ramps = [np.linspace(20, top, SIDE).astype(np.uint8) for top in (120, 150, 200)]
+    images = np.stack([np.broadcast_to(ramp[:, None, None], (SIDE, SIDE, 3)) for ramp in ramps])
+
+    assert np.unique(perceptual_hashes(images)).size == 1
+    assert similarity(images[0], images[0]) == 0
+    assert len(find_duplicates(images, NONE).near) == 0
+
+
+def test_thousand_copies_are_a_thousand_rows_and_not_half_a_million() -> None:
+    train = np.repeat(photographs(1), 1000, axis=0)
+
+    counts = find_duplicates(train, train[:10]).counts()["exact"]
+
+    assert counts["train-train"] == {"pairs": 999, "train_images": 1000, "val_images": 0}
+    assert counts["train-val"] == {"pairs": 10, "train_images": 1, "val_images": 10}
+    assert counts["val-val"] == {"pairs": 9, "train_images": 0, "val_images": 10}
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    count=st.integers(0, 120),
+    max_distance=st.integers(0, 15),
+    flipped=st.floats(0, 0.3),
+)
+def test_candidate_pairs_are_those_of_brute_force(seed: int, count: int, max_distance: int, flipped: float) -> None:
+    # Hashes around three centres, so that there are pairs at every distance.
+    random = np.random.default_rng(seed)
+    centres = random.integers(0, 2, (3, 64), np.uint8)
+    bits = centres[random.integers(0, 3, count)] ^ (random.random((count, 64)) < flipped)
+    hashes = np.packbits(bits, axis=1).view(np.uint64).reshape(count)
+
+    pairs, searched = candidate_pairs(hashes, max_distance)
+
+    distances = np.bitwise_count(hashes[:, None] ^ hashes)
+    first, second = np.nonzero(np.triu(distances <= max_distance, k=1))
+    assert searched == max_distance
+    np.testing.assert_array_equal(pairs, np.column_stack([first, second, distances[first, second]]))
+
+
+def test_candidate_pairs_in_many_blocks_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    hashes = np.random.default_rng(0).integers(0, 8, 300, np.uint64)
+    at_once, _ = candidate_pairs(hashes, 3)
+    monkeypatch.setattr(duplicates, "_PAIRS_AT_ONCE", 100)
+
+    np.testing.assert_array_equal(candidate_pairs(hashes, 3)[0], at_once)
+
+
+def test_too_many_candidates_lower_the_distance() -> None:
+    random = np.random.default_rng(0)
+    same = np.full(20, 5, np.uint64)
+    one_bit_off = np.uint64(2) ** random.permutation(64)[:40].astype(np.uint64)
+    hashes = np.concatenate([same, one_bit_off])
+
+    assert candidate_pairs(hashes, 11)[1] == 11
+    pairs, searched = candidate_pairs(hashes, 11, limit=900)
+    assert searched < 2
+    assert pairs[:, 2].max() <= searched
+    assert len(pairs) >= 20 * 19 // 2
+    pairs, searched = candidate_pairs(hashes, 11, limit=50)
+    assert searched == 0
+    assert len(pairs) == 50
+
+
+def test_hashes_are_the_signs_of_the_lowest_coefficients_of_opencv() -> None:
+    images = photographs(20)
+    lowest = sorted((down**2 + across**2, down, across) for down in range(10) for across in range(10))[1:65]
+    for image, value in zip(images, perceptual_hashes(images), strict=True):
+        spectrum = cv2.dct(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32))
+        expected = np.array([spectrum[down, across] for _, down, across in lowest])
+        bits = np.unpackbits(np.array([value]).view(np.uint8)).astype(bool)
+        clear = np.abs(expected - 0.5) > 0.1
+        assert clear.sum() > 55
+        np.testing.assert_array_equal(bits[clear], (expected > 0.5)[clear])
+
+
+def test_hash_of_an_image_does_not_depend_on_its_place() -> None:
+    images = np.tile(photographs(60), (10, 1, 1, 1))
+
+    together = perceptual_hashes(images)
+
+    assert together.dtype == np.uint64
+    for index in (0, 511, 512, 599):
+        assert perceptual_hashes(images[index : index + 1])[0] == together[index]
+
+
+def test_similarity_ignores_brightness_contrast_and_place() -> None:
+    first, other = photographs(2)
+
+    assert similarity(first, first) == pytest.approx(1, abs=1e-4)
+    assert similarity(first, (first // 2 + 60).astype(np.uint8)) > 0.95
+    assert similarity(first, shifted(first, 4)) > 0.95
+    assert abs(similarity(first, other)) < 0.5
+    assert similarity(first, np.zeros_like(first)) == 0
+
+
+@pytest.mark.parametrize(("num_train", "num_val"), [(0, 0), (0, 4), (4, 0), (1, 0), (0, 1)])
+def test_empty_splits_have_no_pairs(num_train: int, num_val: int) -> None:
+    images = photographs(4)
+
+    found = find_duplicates(images[:num_train], images[:num_val])
+
+    assert found.exact.columns.tolist() == found.near.columns.tolist() == list(COLUMNS)
+    assert len(found.exact) == len(found.near) == 0
+    assert perceptual_hashes(NONE).shape == (0,)
+
+
+def test_memory_map_gives_the_same_and_stays_on_disk(tmp_path: Path) -> None:
+    images = np.lib.format.open_memmap(tmp_path / "images.npy", "w+", np.uint8, (5000, SIDE, SIDE, 3))
+    for start in range(0, len(images), 1000):
+        images[start : start + 1000] = np.random.default_rng(start).integers(0, 256, images[:1000].shape, np.uint8)
+    images[:50] = photographs(50)
+    images[4000:4050] = [recoded(image) for image in images[:50]]
+    images.flush()
+    opened = np.load(tmp_path / "images.npy", mmap_mode="r")
+
+    tracemalloc.start()
+    found = find_duplicates(opened, opened[:10])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+    assert {("train", index, "train", 4000 + index) for index in range(50)} <= rows(found.near)
+    assert rows(found.exact) == {("train", index, "val", index) for index in range(10)}
+    # The images are 61 MB.
+    assert peak < 30e6
+
+
+def test_other_sizes_of_image() -> None:
+    wide = np.concatenate([photographs(6, side=96)[:, :48], photographs(6, seed=1, side=96)[:, :48]])
+    wide[9] = np.clip(wide[2].astype(int) + 3, 0, 255)
+
+    assert rows(find_duplicates(wide, wide[:0]).near) == {("train", 2, "train", 9)}
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "options", "message"),
+    [
+        (NONE, np.empty((0, 32, 32, 3), np.uint8), {}, "expected one size"),
+        (NONE.astype(np.float32), NONE, {}, "got float32 .* expected uint8"),
+        (NONE[..., :1], NONE[..., :1], {}, "expected uint8 of N x H x W x 3"),
+        (NONE[:, :8], NONE[:, :8], {}, "sides of 16 or more"),
+        (NONE, NONE, {"max_distance": 16}, "max_distance is 16, expected 0 to 15"),
+        (NONE, NONE, {"max_distance": -1}, "max_distance is -1"),
+        (NONE, NONE, {"min_similarity": 1.5}, "min_similarity is 1.5, expected 0 to 1"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(train: Image, val: Image, options: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        find_duplicates(train, val, **options)  # type: ignore[arg-type]

@@ -1,0 +1,317 @@
+"""Metrics against scikit-learn's, SciPy's, published and hand-made figures."""
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import binomtest
+from sklearn import metrics as sklearn_metrics
+from standin import packed_digits, small_recipe
+
+from tiny_imagenet.dataset.arrays import PackedDataset
+from tiny_imagenet.dataset.augmentation import Augmenter
+from tiny_imagenet.params import PAPER_AUGMENTATION, ModelParams
+
+KEYS = [
+    "train_accuracy",
+    "train_accuracy_clean",
+    "val_accuracy",
+    "val_accuracy_low",
+    "val_accuracy_high",
+    "val_accuracy_paper_protocol",
+    "val_top5_accuracy",
+    "val_loss",
+    "val_macro_f1",
+    "val_calibration_error",
+    "num_images",
+    "epochs",
+    "best_epoch",
+]
+HISTORY = pd.DataFrame(
+    {
+        "epoch": [1, 2, 3, 4],
+        "accuracy": [0.1, 0.2, 0.4, 0.3],
+        "val_accuracy": [0.1, 0.5, 0.5, 0.4],
+        "loss": [4.0, 3.0, 1.0, 2.0],
+        "val_loss": [4.0, 2.0, 2.0, 3.0],
+        "learning_rate": [0.1] * 4,
+    }
+)
+LAST = ModelParams(architecture="two_conv", optimizer={"name": "adam", "learning_rate": 0.1})
+
+
+@pytest.fixture(scope="module")
+def evaluation(keras):
+    from tiny_imagenet import evaluation
+
+    return evaluation
+
+
+@pytest.fixture(scope="module")
+def packed():
+    return packed_digits(num_train=150, num_val=130)
+
+
+@pytest.fixture(scope="module")
+def model(keras, packed):
+    """Return a model that is somewhat right: trained for some steps."""
+    from tiny_imagenet import training
+
+    keras.utils.set_random_seed(3)
+    model = training.build_model(small_recipe(), num_classes=10, weights_file=None)
+    for _ in range(8):
+        model.train_on_batch(packed.train.images, packed.train.labels)
+    return model
+
+
+@pytest.fixture(scope="module")
+def measured(evaluation, model, packed):
+    return evaluation.evaluate(model, packed, HISTORY, LAST)
+
+
+@pytest.fixture(scope="module")
+def probabilities(model, packed):
+    return model.predict_on_batch(packed.val.images).astype(np.float64)
+
+
+# --- all of evaluate ---
+
+
+def test_metrics_have_exactly_their_keys_in_order_and_are_plain_numbers(measured):
+    assert list(measured.metrics) == KEYS
+    assert {type(value) for value in measured.metrics.values()} == {float, int}
+
+
+def test_accuracies_are_shares_of_images_that_are_right(measured, packed, model, probabilities):
+    right = probabilities.argmax(1) == packed.val.labels
+    assert 0.2 < right.mean() < 0.99  # a model that is always or never right would show little
+    assert measured.metrics["val_accuracy"] == pytest.approx(right.sum() / 130)
+    assert measured.metrics["num_images"] == 130
+    clean = model.predict_on_batch(packed.train.images).argmax(1) == packed.train.labels
+    assert measured.metrics["train_accuracy_clean"] == pytest.approx(clean.mean())
+
+
+def test_the_interval_is_wilsons_for_the_number_of_validation_images(measured):
+    interval = binomtest(round(measured.metrics["val_accuracy"] * 130), 130).proportion_ci(method="wilson")
+    assert measured.metrics["val_accuracy_low"] == pytest.approx(interval.low)
+    assert measured.metrics["val_accuracy_high"] == pytest.approx(interval.high)
+
+
+def test_top_5_counts_labels_among_the_five_likeliest(measured, packed, probabilities):
+    five = np.argsort(-probabilities)[:, :5]
+    expected = np.mean([label in likeliest for label, likeliest in zip(packed.val.labels, five, strict=True)])
+    assert measured.metrics["val_top5_accuracy"] == pytest.approx(expected)
+
+
+def test_the_loss_is_pure_cross_entropy(measured, packed, probabilities):
+    expected = -np.log(probabilities[np.arange(130), packed.val.labels]).mean()
+    assert measured.metrics["val_loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_macro_f1_is_the_mean_over_classes(measured):
+    confusion = measured.confusion
+    right = np.diag(confusion)
+    f1 = 2 * right / np.maximum(confusion.sum(0) + confusion.sum(1), 1)
+    assert measured.metrics["val_macro_f1"] == pytest.approx(f1.mean())
+
+
+def test_paper_protocol_is_accuracy_on_images_augmented_with_a_fixed_seed(measured, model, packed):
+    augment = Augmenter(PAPER_AUGMENTATION, seed=0, num_images=130)
+    augmented = augment(packed.val.images, np.arange(130), 0)
+    expected = (model.predict_on_batch(augmented).argmax(1) == packed.val.labels).mean()
+    assert measured.metrics["val_accuracy_paper_protocol"] == pytest.approx(expected)
+    assert expected != measured.metrics["val_accuracy"]
+
+
+def test_evaluating_twice_gives_the_same_figures(evaluation, measured, model, packed):
+    again = evaluation.evaluate(model, packed, HISTORY, LAST)
+    assert again.metrics == measured.metrics
+    pd.testing.assert_frame_equal(again.predictions, measured.predictions)
+
+
+def test_figures_of_the_log_are_those_of_the_epoch_that_is_kept(measured, evaluation, model, packed):
+    assert measured.metrics["train_accuracy"] == 0.3
+    assert (measured.metrics["epochs"], measured.metrics["best_epoch"]) == (4, 4)
+    best = evaluation.evaluate(model, packed, HISTORY, LAST.model_copy(update={"reported_epoch": "best"}))
+    assert best.metrics["train_accuracy"] == 0.2
+    assert (best.metrics["epochs"], best.metrics["best_epoch"]) == (4, 2)
+
+
+def test_confusion_has_true_classes_in_rows(measured, packed, probabilities):
+    expected = np.zeros((10, 10), int)
+    np.add.at(expected, (packed.val.labels, probabilities.argmax(1)), 1)
+    np.testing.assert_array_equal(measured.confusion, expected)
+
+
+def test_per_class_has_a_row_for_each_class_with_its_names(measured, packed, probabilities):
+    frame = measured.per_class
+    assert list(frame.columns) == ["label", "wnid", "name", "precision", "recall", "f1", "support"]
+    assert frame["wnid"].tolist() == packed.classes["wnid"].tolist()
+    expected = sklearn_metrics.classification_report(
+        packed.val.labels, probabilities.argmax(1), output_dict=True, zero_division=0
+    )
+    for row in frame.to_dict("records"):
+        theirs = expected[str(row["label"])]
+        found = [row[key] for key in ("precision", "recall", "f1", "support")]
+        assert found == pytest.approx([theirs[key] for key in ("precision", "recall", "f1-score", "support")])
+
+
+def test_predictions_are_the_five_likeliest_in_order(measured, packed, probabilities):
+    frame = measured.predictions
+    assert frame["image"].tolist() == list(range(130))
+    assert frame["label"].tolist() == packed.val.labels.tolist()
+    top = np.argsort(-probabilities, axis=1)[:, :5]
+    np.testing.assert_array_equal(frame[[f"label_{place}" for place in range(1, 6)]], top)
+    chances = frame[[f"probability_{place}" for place in range(1, 6)]].to_numpy()
+    np.testing.assert_allclose(chances, np.take_along_axis(probabilities, top, 1), rtol=1e-5)
+
+
+@pytest.mark.parametrize("num_classes", [2, 3])
+def test_datasets_of_few_classes_can_be_evaluated(num_classes, keras, evaluation, recwarn):
+    from tiny_imagenet.models import build_classifier
+
+    packed = packed_digits(num_train=8, num_val=8, num_classes=num_classes)
+    model = build_classifier(
+        "two_conv", input_shape=(64, 64, 3), num_classes=num_classes, filters=[2], dense_units=2, l2=0.0
+    )
+    measured = evaluation.evaluate(model, packed, HISTORY, LAST)
+    assert measured.metrics["val_top5_accuracy"] == 1.0
+    assert measured.predictions.shape == (8, 2 + 2 * num_classes)
+    assert [str(warning.message) for warning in recwarn if "sklearn" in str(warning.filename)] == []
+
+
+def test_a_class_without_validation_images_counts_as_zero(evaluation, model, packed):
+    some = packed.val.labels != 3
+    reduced = PackedDataset(
+        packed.train, type(packed.val)(packed.val.images[some], packed.val.labels[some]), packed.classes
+    )
+    measured = evaluation.evaluate(model, reduced, HISTORY, LAST)
+    assert measured.per_class["support"][3] == 0
+    assert measured.confusion.shape == (10, 10)
+    assert all(math.isfinite(value) for value in measured.metrics.values())
+
+
+# --- its parts ---
+
+
+@pytest.mark.parametrize(
+    ("successes", "trials", "low", "high"),
+    # Newcombe 1998, "Two-sided confidence intervals for the single proportion", table I, method 3.
+    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
+)
+def test_wilsons_interval_is_the_published_one(evaluation, successes, trials, low, high):
+    assert evaluation.wilson_interval(successes, trials) == pytest.approx((low, high), abs=5e-5)
+
+
+@pytest.mark.parametrize(("successes", "trials"), [(0, 1), (1, 1), (10_000, 10_000), (3861, 10_000), (0, 10_000)])
+def test_wilsons_interval_is_scipys_and_stays_within_0_and_1(evaluation, successes, trials):
+    expected = binomtest(successes, trials).proportion_ci(method="wilson")
+    low, high = evaluation.wilson_interval(successes, trials)
+    assert (low, high) == pytest.approx((expected.low, expected.high), abs=1e-12)
+    assert 0 <= low <= successes / trials <= high <= 1
+
+
+def calibration_by_hand(confidence: Any, correct: Any) -> float:
+    total = 0.0
+    for place in range(15):
+        inside = (confidence >= place / 15) & ((confidence < (place + 1) / 15) | (place == 14))
+        if inside.any():
+            total += inside.mean() * abs(correct[inside].mean() - confidence[inside].mean())
+    return total
+
+
+def test_calibration_error_of_an_example_worked_by_hand(evaluation):
+    # Four answers at 0.95, three right: 0.20 apart. Two at 0.5, both right: 0.5 apart. (4 x 0.2 + 2 x 0.5) / 6 = 0.3
+    confidence = np.array([0.95, 0.95, 0.95, 0.95, 0.5, 0.5])
+    correct = np.array([True, True, True, False, True, True])
+    assert evaluation.calibration_error(confidence, correct) == pytest.approx(0.3)
+
+
+def test_calibration_error_is_the_definition_written_as_a_loop(evaluation):
+    rng = np.random.default_rng(0)
+    confidence = rng.uniform(0.1, 1, 1000)
+    correct = rng.uniform(size=1000) < confidence**2
+    expected = calibration_by_hand(confidence, correct)
+    assert evaluation.calibration_error(confidence, correct) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("confidence", "correct", "error"), [(1.0, True, 0.0), (1.0, False, 1.0), (0.0, False, 0.0)])
+def test_calibration_error_at_its_ends(evaluation, confidence, correct, error):
+    found = evaluation.calibration_error(np.full(5, confidence, np.float32), np.full(5, correct))
+    assert found == pytest.approx(error)
+
+
+def stopping(**changes: Any) -> dict[str, Any]:
+    return {"early_stopping": {"patience": 3, "restore_best_weights": True} | changes}
+
+
+@pytest.mark.parametrize(
+    ("changes", "kept"),
+    [
+        ({}, 4),
+        ({"reported_epoch": "last"}, 4),
+        ({"reported_epoch": "best"}, 2),  # of two equal epochs the first, as Keras keeps it
+        (stopping(), 2),
+        (stopping(monitor="loss"), 3),
+        (stopping(monitor="accuracy"), 3),
+        (stopping(monitor="val_accuracy"), 2),
+        (stopping(restore_best_weights=False), 4),
+        (stopping(restore_best_weights=False) | {"reported_epoch": "last"}, 4),
+        (stopping(monitor="loss") | {"reported_epoch": "best"}, 2),
+    ],
+)
+def test_the_kept_epoch_follows_the_recipe(evaluation, changes, kept):
+    recipe = ModelParams(architecture="two_conv", optimizer={"name": "adam", "learning_rate": 0.1}, **changes)
+    assert evaluation.kept_epoch(HISTORY, recipe) == kept
+
+
+BUILDS: dict[str, dict[str, Any]] = {
+    "two_conv": {"filters": [2, 3], "dense_units": 5},
+    "three_conv": {"filters": [2, 3], "dense_units": 5},
+    "deep_conv": {"filters": [2, 3], "dense_units": [5, 4]},
+    "deep_conv_dropout": {"filters": [2, 3], "dense_units": 5},
+    "resnet50": {"dense_units": 5},
+}
+
+
+@pytest.mark.parametrize("architecture", BUILDS)
+def test_parameters_with_200_classes_are_those_of_a_model_that_has_200(architecture, evaluation):
+    from tiny_imagenet.models import build_classifier
+
+    def build(num_classes: int) -> Any:
+        build = BUILDS[architecture]
+        return build_classifier(architecture, input_shape=(64, 64, 3), num_classes=num_classes, **build)
+
+    ours, theirs = build(10), build(200)
+    described = evaluation.describe_architecture(ours)
+    assert described["parameters"] == ours.count_params()
+    assert described["parameters_200_classes"] == theirs.count_params()
+    assert sum(layer["parameters"] for layer in described["layers"]) == described["parameters"]
+    assert described["layers"][-1]["output_shape"] == [10]
+
+
+def test_what_is_written_is_what_was_measured(evaluation, measured, tmp_path):
+    folder = tmp_path / "results" / "model_1"
+    evaluation.write_evaluation(measured, folder)
+    assert {file.name for file in folder.iterdir()} == {
+        "architecture.json",
+        "confusion.npy",
+        "metrics.json",
+        "per_class.csv",
+        "predictions.parquet",
+    }
+    assert json.loads((folder / "metrics.json").read_text()) == measured.metrics
+    assert json.loads((folder / "architecture.json").read_text()) == measured.architecture
+    pd.testing.assert_frame_equal(pd.read_parquet(folder / "predictions.parquet"), measured.predictions)
+    pd.testing.assert_frame_equal(pd.read_csv(folder / "per_class.csv"), measured.per_class)
+    np.testing.assert_array_equal(np.load(folder / "confusion.npy"), measured.confusion)
+
+
+def test_the_same_measurements_give_the_same_bytes(evaluation, measured, tmp_path):
+    for name in ("one", "two"):
+        evaluation.write_evaluation(measured, tmp_path / name)
+    for file in (tmp_path / "one").iterdir():
+        assert file.read_bytes() == (tmp_path / "two" / file.name).read_bytes()

@@ -1,0 +1,173 @@
+"""Where pretrained weights come from, what is said where they do not, and that they arrive in the model."""
+
+import hashlib
+import re
+import zipfile
+
+import h5py
+import numpy as np
+import pytest
+from standin import small_recipe
+
+from tiny_imagenet import pretrained
+from tiny_imagenet.errors import UserError
+from tiny_imagenet.models import build_classifier
+
+FILE = "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5"
+MD5 = "4d473c1dd8becc155b73f8504c6f6626"
+
+
+@pytest.fixture
+def keras_home(tmp_path, monkeypatch):
+    """Return the folder in which Keras keeps weights, empty."""
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras home"))
+    return tmp_path / "keras home" / "models"
+
+
+def pretend(monkeypatch, content: bytes) -> None:
+    """Let the official file have this content: the real one has 94 MB."""
+    monkeypatch.setattr(pretrained, "RESNET50_MD5", hashlib.md5(content, usedforsecurity=False).hexdigest())
+
+
+def test_no_weights_need_no_file():
+    assert pretrained.weights_file(None) is None
+
+
+def test_a_path_is_taken_as_it_is(tmp_path, monkeypatch):
+    path = tmp_path / "mine.h5"
+    path.touch()
+    assert pretrained.weights_file(str(path)) == path
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert pretrained.weights_file("~/mine.h5") == path
+
+
+def test_a_missing_path_is_named_with_what_may_stand_there(tmp_path):
+    with pytest.raises(UserError, match=r"imagenet") as caught:
+        pretrained.weights_file(str(tmp_path / "none.h5"))
+    assert str(tmp_path / "none.h5") in str(caught.value)
+    assert "null" in str(caught.value)
+
+
+def test_a_folder_is_no_weights_file(tmp_path):
+    with pytest.raises(UserError, match=re.escape(str(tmp_path))):
+        pretrained.weights_file(str(tmp_path))
+
+
+def test_imagenets_file_and_digest_are_those_of_keras(keras):
+    from keras.src.applications import resnet
+
+    assert (pretrained.RESNET50_FILE, pretrained.RESNET50_MD5) == (FILE, MD5)
+    assert resnet.WEIGHTS_HASHES["resnet50"][1] == MD5
+    assert pretrained.RESNET50_URL == resnet.BASE_WEIGHTS_PATH + FILE
+
+
+def test_imagenet_is_found_where_keras_keeps_it(keras_home, monkeypatch):
+    keras_home.mkdir(parents=True)
+    (keras_home / FILE).write_bytes(b"weights")
+    pretend(monkeypatch, b"weights")
+    monkeypatch.setattr(pretrained, "obtain", lambda *_, **__: pytest.fail("fetched what was there"))
+    assert pretrained.weights_file("imagenet") == keras_home / FILE
+
+
+def test_a_file_with_another_digest_is_refused(keras_home):
+    keras_home.mkdir(parents=True)
+    (keras_home / FILE).write_bytes(b"cut short")
+    with pytest.raises(UserError, match=MD5) as caught:
+        pretrained.weights_file("imagenet")
+    assert str(keras_home / FILE) in str(caught.value)
+    assert hashlib.md5(b"cut short", usedforsecurity=False).hexdigest() in str(caught.value)
+    assert (keras_home / FILE).read_bytes() == b"cut short"  # a user's file is not ours to remove
+
+
+def test_offline_the_message_says_which_file_to_put_where(keras_home, monkeypatch):
+    def offline(*_, **__):
+        raise UserError("no network")
+
+    monkeypatch.setattr(pretrained, "obtain", offline)
+    with pytest.raises(UserError) as caught:
+        pretrained.weights_file("imagenet")
+    message = str(caught.value)
+    for part in (FILE, MD5, str(keras_home), "params.yaml", "null", "no network"):
+        assert part in message
+
+
+def test_offline_the_message_does_not_speak_of_the_datasets_archive(keras_home, monkeypatch, tmp_path):
+    monkeypatch.setattr(pretrained, "RESNET50_URL", (tmp_path / "none.h5").as_uri())
+    with pytest.raises(UserError, match=FILE) as caught:
+        pretrained.weights_file("imagenet")
+    assert "dataset.archive" not in str(caught.value)
+
+
+def test_what_is_missing_is_fetched_and_checked(keras_home, monkeypatch, tmp_path):
+    published = tmp_path / "published.h5"
+    with h5py.File(published, "w") as file:
+        file["weight"] = np.arange(3)
+    pretend(monkeypatch, published.read_bytes())
+    monkeypatch.setattr(pretrained, "RESNET50_URL", published.as_uri())
+    path = pretrained.weights_file("imagenet")
+    assert path == keras_home / FILE
+    assert path.read_bytes() == published.read_bytes()
+
+
+def test_what_is_fetched_with_another_digest_is_not_kept(keras_home, monkeypatch, tmp_path):
+    published = tmp_path / "published.zip"
+    with zipfile.ZipFile(published, "w") as file:
+        file.writestr("a", "b")
+    monkeypatch.setattr(pretrained, "RESNET50_URL", published.as_uri())
+    with pytest.raises(UserError, match=MD5):
+        pretrained.weights_file("imagenet")
+    assert not (keras_home / FILE).exists()
+
+
+@pytest.fixture(scope="module")
+def official(keras, tmp_path_factory):
+    """Return a file in the layout of the official one, with other numbers, and the backbone that it was made of."""
+    from keras.src.legacy.saving.legacy_h5_format import save_weights_to_hdf5_group
+
+    backbone = keras.applications.ResNet50(weights=None, include_top=False, input_shape=(64, 64, 3))
+    rng = np.random.default_rng(0)
+    for weight in backbone.weights:
+        weight.assign(rng.uniform(0.5, 1.5, weight.shape).astype(np.float32))
+    path = tmp_path_factory.mktemp("weights") / "notop.h5"
+    with h5py.File(path, "w") as file:
+        save_weights_to_hdf5_group(file, backbone)
+    return path, backbone
+
+
+def test_every_weight_of_the_file_arrives_in_the_backbone(official):
+    path, source = official
+    with h5py.File(path) as file:
+        saved = {
+            name.decode() if isinstance(name, bytes) else name: np.asarray(group[name])
+            for group in file.values()
+            for name in group.attrs["weight_names"]
+        }
+    model = build_classifier("resnet50", input_shape=(64, 64, 3), num_classes=3, weights=str(path), dense_units=2)
+    backbone = next(layer for layer in model.layers if hasattr(layer, "layers"))
+    assert len(saved) == len(backbone.weights) == len(source.weights) == 318
+    for weight, original in zip(backbone.weights, source.weights, strict=True):
+        np.testing.assert_array_equal(weight.numpy(), original.numpy(), err_msg=weight.path)
+    assert sum(value.size for value in saved.values()) == backbone.count_params() == 23_587_712
+
+
+def test_without_a_file_the_backbone_is_random(keras, official):
+    _, source = official
+    model = build_classifier("resnet50", input_shape=(64, 64, 3), num_classes=3, dense_units=2)
+    backbone = next(layer for layer in model.layers if hasattr(layer, "layers"))
+    assert not np.array_equal(backbone.weights[0].numpy(), source.weights[0].numpy())
+
+
+@pytest.mark.parametrize("kind", ["text", "another suffix", "another model"])
+def test_a_file_that_holds_other_things_is_a_users_mistake(kind, keras, official, tmp_path):
+    from tiny_imagenet import training
+
+    path = tmp_path / ("weights" if kind == "another suffix" else "weights.h5")
+    if kind == "another model":
+        with h5py.File(path, "w") as file:
+            file.attrs["layer_names"] = ["dense"]
+            file.create_group("dense").attrs["weight_names"] = []
+    else:
+        path.write_bytes(b"no weights" if kind == "text" else official[0].read_bytes())
+    recipe = small_recipe(architecture="resnet50", build={"dense_units": 2}, weights=str(path))
+    with pytest.raises(UserError, match=re.escape(str(path))):
+        training.build_model(recipe, num_classes=3, weights_file=path)
