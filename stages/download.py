@@ -6,6 +6,7 @@ from pathlib import Path
 from tiny_imagenet import entry
 from tiny_imagenet.dataset.archive import obtain
 from tiny_imagenet.dataset.sample import write_digits_archive
+from tiny_imagenet.files import require_free
 
 DESTINATION = Path("data/raw/dataset.zip")
 TERMS = (
@@ -17,6 +18,7 @@ TERMS = (
 def main() -> None:
     """Fetch, copy or write the archive of the chosen profile."""
     dataset = entry.checked_params().dataset
+    require_free(Path("data"), dataset.expected_bytes, f"the dataset {dataset.name}, decoded,")
     if dataset.embedded:
         write_digits_archive(DESTINATION)
         print(f"wrote the embedded digits to {DESTINATION}")

@@ -211,7 +211,8 @@ def test_wilsons_interval_is_scipys_and_stays_within_0_and_1(evaluation, success
     expected = binomtest(successes, trials).proportion_ci(method="wilson")
     low, high = evaluation.wilson_interval(successes, trials)
     assert (low, high) == pytest.approx((expected.low, expected.high), abs=1e-12)
-    assert 0 <= low <= successes / trials <= high <= 1
+    assert 0 <= low < high <= 1
+    assert low - 1e-12 < successes / trials < high + 1e-12
 
 
 def calibration_by_hand(confidence: Any, correct: Any) -> float:

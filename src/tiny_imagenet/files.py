@@ -2,11 +2,14 @@
 
 import hashlib
 import os
+import shutil
 import stat
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from tiny_imagenet.errors import UserError
 
 PARTIAL_SUFFIX = ".partial"
 
@@ -23,6 +26,25 @@ def replaced(path: Path) -> Iterator[Path]:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def require_free(folder: Path, needed: int, purpose: str) -> None:
+    """Refuse to start what would fill the disk.
+
+    Args:
+        folder: where it will be written; it need not exist yet.
+        needed: bytes.
+        purpose: what needs them, as the subject of a sentence.
+
+    Raises:
+        UserError: less is free than needed.
+    """
+    existing = next(parent for parent in (folder.resolve(), *folder.resolve().parents) if parent.exists())
+    free = shutil.disk_usage(existing).free
+    if free < needed:
+        raise UserError(
+            f"{purpose} needs {needed / 1e9:.1f} GB in {folder}, and {free / 1e9:.1f} GB are free: make room"
+        )
 
 
 def write_text(path: Path, text: str) -> None:

@@ -104,6 +104,15 @@ class Dataset(Section):
         return self
 
     @property
+    def expected_bytes(self) -> int:
+        """Bytes that the stages before training write: the archive twice, and 64 x 64 x 3 for every image.
+
+        As far as `bytes` and `expect` tell.
+        """
+        classes, train, val = (count or 0 for count in (self.expect.classes, self.expect.train, self.expect.val))
+        return 2 * (self.bytes or 0) + classes * (train + val) * 64 * 64 * 3
+
+    @property
     def embedded(self) -> bool:
         """Whether the images come with the project (scikit-learn's digits) and nothing is fetched."""
         return self.name == "digits" and not self.urls and self.archive is None

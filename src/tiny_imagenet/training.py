@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from tiny_imagenet import runtime
 from tiny_imagenet.dataset.arrays import SIDE, PackedDataset
 from tiny_imagenet.dataset.batches import OrderedBatches, TrainingBatches
-from tiny_imagenet.files import write_text
+from tiny_imagenet.files import require_free, write_text
 from tiny_imagenet.models import build_classifier
 from tiny_imagenet.params import Recipe
 
@@ -82,6 +82,8 @@ def train(
         callbacks: called last, so that they see all of an epoch's figures.
     """
     model = build_model(recipe, num_classes=packed.num_classes, weights_file=weights_file)
+    # Written thrice: by Keras, as model.keras with a fixed date, and by MLflow.
+    require_free(Path.cwd(), 3 * 4 * model.count_params(), f"saving {model.count_params():,} parameters")
     batches = TrainingBatches(
         packed.train,
         batch_size=recipe.batch_size,

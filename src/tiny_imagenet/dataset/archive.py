@@ -56,7 +56,7 @@ def obtain(
         urls: Tried in order; http, https or file.
         archive: A zip on disk that is copied in place of any download.
         size: Expected bytes, or None for any number.
-        md5: Expected digest in hexadecimal, or None for any zip. Only with it is a partial download of an
+        md5: Expected digest in hexadecimal, of a file of any kind, or None for any zip. Only with it is a partial download of an
             earlier call continued, since nothing else would show that the two halves fit.
         report: Receives one line of text at a time.
 
@@ -89,7 +89,7 @@ def obtain(
 
 
 def verify(path: Path, *, size: int | None, md5: str | None) -> None:
-    """Check that `path` is a zip of `size` bytes with the hexadecimal digest `md5`; None skips a check.
+    """Check that `path` has `size` bytes and the hexadecimal digest `md5`, or is a zip where that is None.
 
     Raises:
         UserError: It is missing or different; the message names what was expected and what was found.
@@ -112,7 +112,7 @@ def _fault(path: Path, size: int | None, md5: str | None) -> str:
                 digest = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
             if digest != md5.lower():
                 faults.append(f"has md5 {digest}, expected {md5.lower()}")
-        if not zipfile.is_zipfile(path):
+        if md5 is None and not zipfile.is_zipfile(path):
             faults.append("is not a zip archive")
         return " and ".join(faults)
     except OSError as error:
@@ -201,7 +201,8 @@ class _Delivery:
             raise _RefusedError(_plain(error)) from None
         with response:
             start, total = self._agree(response, start)
-            self.report(f"fetching {url}" + (f" from byte {start:,}" if start else ""))
+            whole = f", {total / 1e6:,.1f} MB" if total else ""
+            self.report(f"fetching {url}{whole}" + (f", from byte {start:,}" if start else ""))
             self._receive(response, start, total)
         if fault := _fault(self.partial, self.size, self.md5):
             self.partial.unlink()

@@ -1,11 +1,11 @@
 """Exact and near duplicates within and between the splits: whether a validation image is also trained on.
 
 Exact is the same pixels; near is 64-bit DCT hashes within 11 bits, confirmed by a similarity of detail of 0.75 or more.
-Of 54,000 real images (all of val, 220 of 500 per class of train) exact are 4 pairs train-train, 3 train-val, 0 val-val;
-near 1, 0, 0: a true copy, as is 1 of the 266 pairs looked at that the hash alone brought. Of 1,313 such pairs (half with
-mirrored images) 5 were confirmed: 3 copies, one thing taken twice, and 1 false alarm: 0.08 %, 95 % interval 0 to 0.4.
-Of 2,000 planted copies each, found: JPEG at quality 20 and brightness +30 % 99.9 % and more, 1 pixel shifted each way
-98 %, 2 pixels 56 %; 1, 2, 3 pixels of each side cropped 100, 85, 18 %. 110,000 images: 3 s on one core (EPYC), 30 MB.
+Of 54,000 real images (all of val, 220 of 500 per class of train) exact are 4 pairs train-train, 3 train-val, 0 val-val,
+all 7 of two labels; near 1, 0, 0: a copy, as is 1 of 266 pairs looked at that the hash alone brought. Of 1,313 of those
+(half with mirrored images) 5 were confirmed: 3 copies, one thing taken twice, 1 false alarm (0.08 %, at most 0.4).
+Of 2,000 planted copies each, found: JPEG quality 20 and brightness +30 % 99.9 % and more, 1 pixel shifted each way
+98 %, 2 pixels 56 %; 1, 2, 3 cropped off each side 100, 85, 18 %. 110,000 images: 3 to 6 s of one EPYC core, 30 MB.
 """
 
 import hashlib

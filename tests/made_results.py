@@ -1,0 +1,71 @@
+"""Folders as `train` and `evaluate` leave them, with made-up figures, for tests of what reads them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tiny_imagenet.params import Params, parse_params
+
+ROOT = Path(__file__).parents[1]
+VALUES: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+PARAMETERS = {
+    "model_1": 13_070_472,
+    "model_2": 2_555_656,
+    "model_3": 140_382_728,
+    "model_4": 8_866_376,
+    "model_5": 25_890_888,
+}
+METRICS: dict[str, float | int] = {
+    "train_accuracy": 0.5,
+    "train_accuracy_clean": 0.55,
+    "val_accuracy": 0.3861,
+    "val_accuracy_low": 0.3766,
+    "val_accuracy_high": 0.3957,
+    "val_accuracy_paper_protocol": 0.3514,
+    "val_top5_accuracy": 0.6512,
+    "val_loss": 2.5,
+    "val_macro_f1": 0.38,
+    "val_calibration_error": 0.05,
+    "num_images": 10_000,
+    "epochs": 15,
+    "best_epoch": 12,
+}
+RUN: dict[str, Any] = {
+    "run_id": "0123456789abcdef0123456789abcdef",
+    "tracking_uri": "sqlite:////somewhere/mlflow.db",
+    "experiment": "demo",
+    "profile": "demo",
+    "dataset": "digits",
+    "seed": 1,
+    "weights": None,
+    "device": "CPU AMD EPYC, 2 cores, 24 GiB",
+    "backend": "tensorflow 2.21.0",
+    "precision": "float32",
+    "versions": {},
+    "epoch_seconds": [1.25, 2.5],
+    "images_per_second": 425.8,
+    "resumed_from": [],
+    "dependencies": {},
+}
+
+
+def made_params(**changes: Any) -> Params:
+    """Return the committed params with some top keys changed."""
+    return parse_params(VALUES | changes)
+
+
+def make_results(root: Path, model: str, *, run: Any = None, metrics: Any = None) -> None:
+    """Write `models/<model>` and `results/<model>` below a root, with some values changed."""
+    models, results = root / "models" / model, root / "results" / model
+    models.mkdir(parents=True)
+    results.mkdir(parents=True)
+    parameters = PARAMETERS.get(model, 1234)
+    architecture = {"parameters": parameters - 7, "parameters_200_classes": parameters, "layers": []}
+    (models / "run.json").write_text(json.dumps(RUN | {"run_id": f"run of {model}"} | (run or {})))
+    (models / "history.csv").write_text(
+        "epoch,accuracy,val_accuracy,loss,val_loss,learning_rate\n1,0.1,0.2,3.0,2.5,0.001\n2,0.4,0.3,2.0,2.1,0.001\n"
+    )
+    (results / "metrics.json").write_text(json.dumps(METRICS | (metrics or {})))
+    (results / "architecture.json").write_text(json.dumps(architecture))

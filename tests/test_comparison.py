@@ -1,0 +1,140 @@
+"""The results table: its columns, where each figure comes from, and what leaves it."""
+
+import io
+
+import pandas as pd
+import pytest
+from made_results import METRICS, PARAMETERS, VALUES, made_params, make_results
+
+from tiny_imagenet import comparison
+
+COLUMNS = (  # the interface, as the design has it
+    "model, architecture, parameters, parameters_200_classes, parameters_paper, train_accuracy_paper, "
+    "val_accuracy_paper, train_accuracy_authors_log, val_accuracy_authors_log, train_accuracy, val_accuracy, "
+    "val_accuracy_low, val_accuracy_high, val_accuracy_paper_protocol, val_top5_accuracy, epochs, best_epoch, seconds, "
+    "images_per_second, device, backend, weights, seed, profile, dataset, run_id"
+).split(", ")
+MODELS = ("model_1", "model_2", "model_3", "model_4", "model_5")
+# The paper's figure 10, and the last line of each published log.
+PAPER = {
+    "model_1": (0.2296, 0.1419, 0.2296, 0.1419),
+    "model_2": (0.2017, 0.2272, 0.2017, 0.2272),
+    "model_3": (0.2950, 0.2488, 0.3115, 0.2241),
+    "model_4": (0.3752, 0.3861, 0.3752, 0.3861),
+    "model_5": (0.6861, 0.4314, 0.6861, 0.3373),
+}
+
+
+def table(params, root):
+    return comparison.results_table(params, root / "models", root / "results")
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Return a folder with results of all five models."""
+    for model in MODELS:
+        make_results(tmp_path, model, run={"weights": "imagenet"} if model == "model_5" else None)
+    return tmp_path
+
+
+def test_columns_are_exactly_those_of_the_interface(root):
+    assert list(table(made_params(), root).columns) == COLUMNS
+    assert comparison.COLUMNS == COLUMNS
+
+
+def test_rows_are_the_active_models_in_their_order(root):
+    params = made_params(active=["model_4", "model_1"])
+    assert table(params, root)["model"].tolist() == ["model_4", "model_1"]
+
+
+def test_published_figures_stand_beside_each_model(root):
+    frame = table(made_params(), root).set_index("model")
+    published = ["train_accuracy_paper", "val_accuracy_paper", "train_accuracy_authors_log", "val_accuracy_authors_log"]
+    for model, figures in PAPER.items():
+        assert tuple(frame.loc[model, published]) == pytest.approx(figures)
+        assert frame.loc[model, "parameters_paper"] == PARAMETERS[model]
+
+
+def test_a_models_figures_are_those_that_its_files_hold(root):
+    row = table(made_params(), root).set_index("model").loc["model_2"]
+    assert {key: row[key] for key in METRICS if key in COLUMNS} == {k: v for k, v in METRICS.items() if k in COLUMNS}
+    assert (row["parameters"], row["parameters_200_classes"]) == (2_555_649, 2_555_656)
+    assert (row["architecture"], row["run_id"]) == ("three_conv", "run of model_2")
+    assert (row["seconds"], row["images_per_second"]) == (3.8, 425.8)
+    assert (row["device"], row["backend"]) == ("CPU AMD EPYC, 2 cores, 24 GiB", "tensorflow 2.21.0")
+    assert (row["seed"], row["profile"], row["dataset"]) == (1, "demo", "digits")
+
+
+def test_weights_say_which_or_random(root):
+    weights = table(made_params(), root).set_index("model")["weights"]
+    assert weights["model_5"] == "imagenet"
+    assert set(weights.drop("model_5")) == {"random"}
+
+
+def test_a_model_without_results_has_its_name_and_the_papers_figures_alone(root):
+    for file in (root / "results" / "model_3").iterdir():
+        file.unlink()
+    frame = table(made_params(), root)
+    row = frame.set_index("model").loc["model_3"]
+    known = {"architecture", "parameters_paper", *(column for column in COLUMNS if column.endswith(("_paper", "_log")))}
+    assert set(row.dropna().index) == known
+    assert frame.drop(columns=["model"]).iloc[0].notna().all()  # the others are whole
+
+
+@pytest.mark.parametrize("file", ["models/model_3/run.json", "results/model_3/metrics.json"])
+def test_half_of_a_models_files_are_no_results(file, root):
+    (root / file).unlink()
+    row = table(made_params(), root).set_index("model").loc["model_3"]
+    assert row[["val_accuracy", "parameters", "run_id"]].isna().all()
+
+
+def test_without_any_results_the_table_is_the_papers(tmp_path):
+    frame = table(made_params(), tmp_path)
+    assert len(frame) == 5
+    assert frame["val_accuracy"].isna().all()
+    assert frame["val_accuracy_paper"].notna().all()
+
+
+def test_a_model_that_was_removed_leaves_the_table_though_its_files_stay(root):
+    models = {name: block for name, block in VALUES["models"].items() if name != "model_2"}
+    params = made_params(active=["model_1", "model_3"], models=models)
+    assert table(params, root)["model"].tolist() == ["model_1", "model_3"]
+    assert set(comparison.read_histories(params, root / "models")) == {"model_1", "model_3"}
+    assert (root / "results" / "model_2" / "metrics.json").exists()
+
+
+def test_a_model_that_the_paper_does_not_have_gets_a_row_without_its_figures(root):
+    make_results(root, "model_6")
+    models = VALUES["models"] | {"model_6": VALUES["models"]["model_1"]}
+    frame = table(made_params(active=["model_1", "model_6"], models=models), root).set_index("model")
+    assert frame.loc["model_6", "parameters"] == 1227
+    assert frame.loc["model_6", ["parameters_paper", "val_accuracy_paper", "val_accuracy_authors_log"]].isna().all()
+
+
+def test_counts_stay_whole_numbers_in_the_csv_also_beside_missing_ones(root):
+    (root / "results" / "model_3" / "metrics.json").unlink()
+    text = table(made_params(), root).to_csv(index=False)
+    read = pd.read_csv(io.StringIO(text), dtype=str).set_index("model")
+    whole = ["parameters", "parameters_200_classes", "parameters_paper", "epochs", "best_epoch", "seed"]
+    assert read.loc["model_2", whole].tolist() == ["2555649", "2555656", "2555656", "15", "12", "1"]
+    assert read.loc["model_3", whole].fillna("").tolist() == ["", "", "140382728", "", "", ""]
+
+
+def test_histories_are_those_of_active_models_that_have_one(root):
+    (root / "models" / "model_1" / "history.csv").unlink()
+    histories = comparison.read_histories(made_params(active=["model_1", "model_2"]), root / "models")
+    assert list(histories) == ["model_2"]
+    assert histories["model_2"]["val_accuracy"].tolist() == [0.2, 0.3]
+
+
+def test_the_authors_logs_are_whole():
+    logs = comparison.authors_logs()
+    assert logs.groupby("model")["epoch"].apply(list).map(lambda epochs: epochs == [*range(1, len(epochs) + 1)]).all()
+    assert logs.groupby("model").size().to_dict() == dict.fromkeys(MODELS, 15) | {"model_2": 20}
+    assert logs[["accuracy", "val_accuracy"]].map(lambda share: 0 < share < 1).all(axis=None)
+    # Model 5's 43.14 in the paper is in no log; the best is 34.14.
+    assert logs[logs["model"] == "model_5"]["val_accuracy"].max() == 0.3414
+
+
+def test_the_papers_counts_are_its_own():
+    assert comparison.paper_table()["parameters"].to_dict() == PARAMETERS

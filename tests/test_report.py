@@ -1,0 +1,213 @@
+"""The table for a terminal, results.md, and what they say of comparability."""
+
+import re
+from typing import Any
+
+import pytest
+from made_results import VALUES, made_params, make_results
+
+from tiny_imagenet import comparison, report
+
+MODELS = ("model_1", "model_2", "model_3", "model_4", "model_5")
+
+
+def table(params, root):
+    return comparison.results_table(params, root / "models", root / "results")
+
+
+@pytest.fixture
+def results(tmp_path):
+    """Return params and the table of all five models."""
+    for model in MODELS:
+        make_results(tmp_path, model)
+    params = made_params()
+    return params, table(params, tmp_path)
+
+
+def paper_with(**dataset: Any) -> Any:
+    profiles = VALUES["profiles"]
+    changed = profiles["paper"] | {"dataset": profiles["paper"]["dataset"] | dataset}
+    return made_params(profile="paper", profiles=profiles | {"paper": changed})
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [(0.3861, "38.61"), (1.0, "100.00"), (0.0, "0.00"), (None, "-"), (float("nan"), "-")]
+)
+def test_percent_has_two_decimals_or_a_dash(value, shown):
+    assert report.percent(value) == shown
+
+
+# --- on a terminal ---
+
+
+def test_the_terminal_table_shows_every_models_figures_within_100_columns(results):
+    params, frame = results
+    text = report.terminal_table(frame, params)
+    assert max(len(line) for line in text.splitlines()) <= 100
+    for model, parameters in zip(
+        MODELS, ("13,070,472", "2,555,656", "140,382,728", "8,866,376", "25,890,888"), strict=True
+    ):
+        row = next(line for line in text.splitlines() if model in line)
+        for part in (parameters, "50.00", "38.61 (37.7-39.6)", "35.14", "65.12", "15", "426"):
+            assert part in row
+    assert "…" not in text
+
+
+def test_the_widest_figures_fit_too(tmp_path):
+    for model in MODELS:
+        whole = dict.fromkeys(("train_accuracy", "val_accuracy", "val_accuracy_high", "val_top5_accuracy"), 1.0)
+        make_results(
+            tmp_path,
+            model,
+            metrics=whole | {"val_accuracy_low": 0.9, "val_accuracy_paper_protocol": 1.0, "epochs": 300},
+            run={"images_per_second": 123_456.7},
+        )
+    params = made_params()
+    text = report.terminal_table(table(params, tmp_path), params)
+    assert max(len(line) for line in text.splitlines()) <= 100
+    assert text.count("100.00 (90.0-100.0)") == 5
+    assert text.count("123,457") == 5
+    assert "…" not in text
+
+
+def test_a_model_of_a_long_name_does_not_hide_figures(tmp_path):
+    name = "model_4_with_the_intended_learning_rate"
+    make_results(tmp_path, name)
+    params = made_params(active=[name], models=VALUES["models"] | {name: VALUES["models"]["model_4"]})
+    text = report.terminal_table(table(params, tmp_path), params)
+    assert max(len(line) for line in text.splitlines()) <= 100
+    assert "38.61 (37.7-39.6)" in text
+    assert "35.14" in text
+
+
+def test_a_model_without_results_says_so(tmp_path):
+    params = made_params()
+    lines = report.terminal_table(table(params, tmp_path), params).splitlines()
+    rows = [line for line in lines if "model_" in line]
+    assert len(rows) == 5
+    assert all("no results" in row for row in rows)
+    assert not any("nan" in row.lower() or "<NA>" in row for row in rows)
+
+
+def test_the_terminal_table_names_profile_and_dataset_and_whether_it_compares(results):
+    text = " ".join(report.terminal_table(results[1], results[0]).split())
+    assert "profile demo, dataset digits" in text
+    assert "not comparable with the paper's" in text
+
+
+def test_a_dataset_may_have_brackets_in_its_name(tmp_path):
+    dataset = {"name": "birds [small] [/b]", "archive": "birds.zip"}
+    params = made_params(profiles=VALUES["profiles"] | {"demo": {"dataset": dataset}})
+    assert "dataset birds [small] [/b]" in report.terminal_table(table(params, tmp_path), params)
+
+
+# --- may it be compared ---
+
+
+def test_all_of_tiny_imagenet_may_be_compared_and_the_column_is_named():
+    sentence = report.comparability(paper_with())
+    assert "not comparable" not in sentence
+    assert "paper protocol" in sentence
+
+
+def test_another_dataset_may_not_be_compared():
+    assert "`digits`: they are not comparable" in report.comparability(made_params())
+    assert "`cats`: they are not comparable" in report.comparability(paper_with(name="cats"))
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"images_per_class": {"train": 50, "val": None}},
+        {"images_per_class": {"train": None, "val": 10}},
+        {"expect": {"classes": 200, "train": 100, "val": 50}},
+        {"expect": {"classes": 20, "train": 500, "val": 50}},
+        {"expect": {"classes": 200, "train": 500, "val": 5}},
+    ],
+)
+def test_a_part_of_tiny_imagenet_may_not_be_compared(part):
+    assert "on a part of Tiny ImageNet: they are not comparable" in report.comparability(paper_with(**part))
+
+
+# --- what the profile changed ---
+
+
+def test_overrides_have_a_line_per_change_with_its_models():
+    assert set(report.override_lines(made_params(profile="paper"))) == set()
+    lines = report.override_lines(made_params())
+    assert "`epochs`: 15 -> 6 (all models)" in lines
+    assert "`batch_size`: 64 -> 16 (all models)" in lines
+    assert "`batch_normalization_momentum`: default -> 0.9 (all models)" in lines
+    assert len(lines) == 4
+
+
+def test_the_override_of_weights_says_what_is_used_instead():
+    line = next(line for line in report.override_lines(made_params()) if line.startswith("`weights`"))
+    assert line == "`weights`: imagenet -> random (model_5)"
+
+
+def test_overrides_of_some_models_name_them():
+    training = {"learning_rate": 0.001, "augmentation": "none"}
+    profiles = VALUES["profiles"] | {"demo": VALUES["profiles"]["demo"] | {"training": training}}
+    lines = report.override_lines(made_params(profiles=profiles))
+    assert "`learning_rate`: 0.0001 -> 0.001 (model_1, model_3, model_5)" in lines
+    augmentation = next(line for line in lines if line.startswith("`augmentation`"))
+    assert "'rotation_degrees': 30" in augmentation
+    assert augmentation.endswith("(all models)")
+
+
+def test_inactive_models_have_no_overrides():
+    assert "(all models)" in report.override_lines(made_params(active=["model_1"]))[0]
+    assert not any("model_5" in line for line in report.override_lines(made_params(active=["model_1"])))
+
+
+# --- results.md ---
+
+
+def test_results_md_has_every_figure_of_every_model(results):
+    params, frame = results
+    text = report.results_markdown(frame, params, {"Some caption": "figures/some.png"})
+    for model in MODELS:
+        rows = [line for line in text.splitlines() if line.startswith(f"| {model} |")]
+        assert len(rows) == 3
+        joined = " ".join(rows)
+        for part in ("38.61 (37.7-39.6)", "35.14", "65.12", f"run of {model}", "tensorflow 2.21.0", "random"):
+            assert part in joined
+    assert "![Some caption](figures/some.png)" in text
+    assert "nan" not in text
+    assert text.endswith("\n")
+
+
+def test_results_md_has_the_published_figures_with_two_decimals(results):
+    text = report.results_markdown(results[1], results[0], {})
+    row = next(line for line in text.splitlines() if line.startswith("| model_3 |") and "29.50" in line)
+    for figure in ("29.50", "31.15", "24.88", "22.41"):
+        assert figure in row
+
+
+def test_every_table_of_results_md_is_well_formed(results):
+    lines = report.results_markdown(results[1], results[0], {}).splitlines()
+    tables = [block for block in "\n".join(lines).split("\n\n") if block.startswith("|")]
+    assert len(tables) == 3
+    for block in tables:
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}) == 1
+
+
+def test_results_md_says_what_the_profile_changes_or_nothing(results):
+    params, frame = results
+    assert "## What the profile `demo` changes" in report.results_markdown(frame, params, {})
+    assert "## What the profile" not in report.results_markdown(frame, made_params(profile="paper"), {})
+
+
+def test_results_md_without_results_is_whole(tmp_path):
+    params = made_params()
+    text = report.results_markdown(table(params, tmp_path), params, {})
+    assert text.count("no results") == 5
+    assert "nan" not in text
+    assert "<NA>" not in text
+
+
+def test_a_bar_in_a_value_does_not_break_the_table(tmp_path):
+    make_results(tmp_path, "model_1", run={"device": "CPU a|b, 2 cores"})
+    params = made_params(active=["model_1"])
+    assert r"CPU a\|b, 2 cores" in report.results_markdown(table(params, tmp_path), params, {})
