@@ -8,12 +8,35 @@ from made_results import METRICS, PARAMETERS, VALUES, made_params, make_results
 
 from tiny_imagenet import comparison
 
-COLUMNS = (  # the interface, as the design has it
-    "model, architecture, parameters, parameters_200_classes, parameters_paper, train_accuracy_paper, "
-    "val_accuracy_paper, train_accuracy_authors_log, val_accuracy_authors_log, train_accuracy, val_accuracy, "
-    "val_accuracy_low, val_accuracy_high, val_accuracy_paper_protocol, val_top5_accuracy, epochs, best_epoch, seconds, "
-    "images_per_second, device, backend, weights, seed, profile, dataset, run_id"
-).split(", ")
+# The interface, as the design has it.
+COLUMNS = [
+    "model",
+    "architecture",
+    "parameters",
+    "parameters_200_classes",
+    "parameters_paper",
+    "train_accuracy_paper",
+    "val_accuracy_paper",
+    "train_accuracy_authors_log",
+    "val_accuracy_authors_log",
+    "train_accuracy",
+    "val_accuracy",
+    "val_accuracy_low",
+    "val_accuracy_high",
+    "val_accuracy_paper_protocol",
+    "val_top5_accuracy",
+    "epochs",
+    "best_epoch",
+    "seconds",
+    "images_per_second",
+    "device",
+    "backend",
+    "weights",
+    "seed",
+    "profile",
+    "dataset",
+    "run_id",
+]
 MODELS = ("model_1", "model_2", "model_3", "model_4", "model_5")
 # The paper's figure 10, and the last line of each published log.
 PAPER = {

@@ -235,7 +235,7 @@ def test_one_line_says_where_what_was_given_and_what_is_allowed(offence, tmp_pat
 
 def test_a_model_without_epochs_is_refused_where_its_profile_names_none():
     values = changed("models", "model_1", "epochs", REMOVED)
-    assert parse_params(values).recipe("model_1").epochs == 6  # the profile's
+    assert parse_params(values).recipe("model_1").epochs == VALUES["profiles"]["demo"]["training"]["epochs"]
     del values["profiles"]["demo"]["training"]["epochs"]
     message = message_of(lambda: parse_params(values))
     assert "models.model_1.epochs" in message

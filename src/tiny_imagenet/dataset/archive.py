@@ -56,8 +56,8 @@ def obtain(
         urls: Tried in order; http, https or file.
         archive: A zip on disk that is copied in place of any download.
         size: Expected bytes, or None for any number.
-        md5: Expected digest in hexadecimal, of a file of any kind, or None for any zip. Only with it is a partial download of an
-            earlier call continued, since nothing else would show that the two halves fit.
+        md5: Expected digest in hexadecimal, of a file of any kind, or None for any zip. Only with it is a partial
+            download of an earlier call continued, since nothing else would show that the two halves fit.
         report: Receives one line of text at a time.
 
     Raises:

@@ -1,0 +1,67 @@
+"""What the paper profile costs: arithmetic of each model, its speed on this machine, hours for 15 epochs.
+
+    python -m benchmarks.cost                     # all five, about two minutes on two cores
+    python -m benchmarks.cost --steps 20 model_2
+
+Random images of 64 x 64, 200 classes, batch 64, the recipe's own optimizer; the median of the steps after two that warm
+up. The loader is left out: it runs beside the step and is faster than any of these models on a CPU.
+"""
+
+import statistics
+import time
+
+import typer
+
+from tiny_imagenet import entry, runtime
+
+IMAGES = 100_000 * 15
+GPU_TERAFLOPS = 10.0
+"""What a GPU of the last years does of 32-bit convolutions in practice; an assumption, not a measurement."""
+
+
+def main(models: list[str] = typer.Argument(None), steps: int = 6) -> None:  # noqa: B008 - typer's way
+    """Measure MODELS (default: all active ones) for some STEPS each."""
+    params = entry.checked_params()
+    runtime.prepare(0)
+    import numpy as np
+
+    from tiny_imagenet import training
+
+    print(f"{runtime.device()}, {runtime.backend()}, batch 64, median of {steps} steps")
+    print("| model | GFLOP per image, forward | images/s here | hours here | hours at 10 TFLOP/s |")
+    print("| --- | ---: | ---: | ---: | ---: |")
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (64, 64, 64, 3), np.uint8)
+    labels = rng.integers(0, 200, 64).astype(np.int32)
+    total_here = total_gpu = 0.0
+    for name in models or params.active:
+        recipe = params.recipe(name).model_copy(update={"weights": None})
+        model = training.build_model(recipe, num_classes=200, weights_file=None)
+        seconds = []
+        for _ in range(steps + 2):
+            start = time.perf_counter()
+            model.train_on_batch(images, labels)
+            seconds.append(time.perf_counter() - start)
+        rate = 64 / statistics.median(seconds[2:])
+        flops = forward_flops(model)
+        here = IMAGES / rate / 3600
+        gpu = 3 * flops * IMAGES / (GPU_TERAFLOPS * 1e12) / 3600
+        total_here, total_gpu = total_here + here, total_gpu + gpu
+        print(f"| {name} | {flops / 1e9:.3f} | {rate:.0f} | {here:.1f} | {gpu:.2f} |", flush=True)
+    print(f"| all | | | {total_here:.1f} | {total_gpu:.2f} |")
+
+
+def forward_flops(model: object) -> float:
+    """Return 2 x multiply-adds of convolutions and dense layers for an image; a training step costs thrice that."""
+    total = 0.0
+    for layer in model._flatten_layers(include_self=False, recursive=True):  # type: ignore[attr-defined]
+        if type(layer).__name__ == "Conv2D":
+            _, height, width, _ = layer.output.shape
+            total += 2 * height * width * layer.kernel.shape.num_elements()
+        elif type(layer).__name__ == "Dense":
+            total += 2 * layer.kernel.shape.num_elements()
+    return total
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,101 @@
+"""The command `tiny-imagenet`: its answers and its exit codes."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from made_results import VALUES, make_results
+
+from tiny_imagenet import cli
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def repository(tmp_path, monkeypatch):
+    """Work in a folder below the root of a repository with the committed params.yaml."""
+    (tmp_path / "dvc.yaml").write_text("stages: {}\n")
+    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text(encoding="utf-8"), encoding="utf-8")
+    (tmp_path / "docs").mkdir()
+    monkeypatch.chdir(tmp_path / "docs")
+    return tmp_path
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """Run the command and return its exit code, output and errors."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["tiny-imagenet", *arguments])
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        return int(caught.value.code or 0), *capsys.readouterr()
+
+    return run
+
+
+def test_help_names_the_commands_and_needs_no_repository(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, output, _ = command("--help")
+    assert code == 0
+    for name in ("results", "check"):
+        assert f" {name} " in output
+
+
+def test_an_unknown_command_is_refused(command):
+    code, output, errors = command("resluts")
+    assert code == 2
+    assert "resluts" in output + errors
+
+
+def test_check_says_what_would_run(command, repository):
+    code, output, errors = command("check")
+    assert (code, errors) == (0, "")
+    for part in ("profile demo", "digits", "embedded", "model_1, model_2, model_3, model_4, model_5"):
+        assert part in output
+
+
+def test_check_names_the_addresses_of_a_dataset(command, repository):
+    (repository / "params.yaml").write_text(yaml.safe_dump(VALUES | {"profile": "paper"}))
+    _, output, _ = command("check")
+    assert "https://cs231n.stanford.edu/tiny-imagenet-200.zip" in output
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [({"profile": "dmo"}, "did you mean 'demo'"), ({"models": VALUES["models"] | {"model_1": {}}}, "models.model_1")],
+)
+def test_check_refuses_bad_params_with_one_message(change, expected, command, repository):
+    (repository / "params.yaml").write_text(yaml.safe_dump(VALUES | change))
+    code, output, errors = command("check")
+    assert (code, output) == (1, "")
+    assert errors.startswith("error: ")
+    assert expected in errors
+    assert "Traceback" not in errors
+
+
+def test_results_prints_the_table(command, repository):
+    make_results(repository, "model_2")
+    (repository / "reports").mkdir()
+    (repository / "reports" / "results.csv").touch()
+    code, output, errors = command("results")
+    assert (code, errors) == (0, "")
+    assert "38.61 (37.7-39.6)" in output
+    assert "no results" in output  # the other models
+    assert max(map(len, output.splitlines())) <= 100
+
+
+def test_results_before_there_are_any_says_what_to_do(command, repository):
+    code, output, errors = command("results")
+    assert (code, output) == (1, "")
+    assert "dvc repro" in errors
+
+
+@pytest.mark.parametrize("name", ["check", "results"])
+def test_outside_of_a_repository_a_command_says_so(name, command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, output, errors = command(name)
+    assert (code, output) == (1, "")
+    assert "dvc.yaml" in errors
+    assert "Traceback" not in errors

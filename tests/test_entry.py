@@ -1,0 +1,72 @@
+"""How commands end, and that params are checked in full."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tiny_imagenet import entry
+from tiny_imagenet.errors import UserError
+
+COMMITTED = Path(__file__).parents[1] / "params.yaml"
+
+
+def failing(error: BaseException):
+    def main() -> None:
+        raise error
+
+    return main
+
+
+def test_success_is_0_and_silent(capsys):
+    assert entry.run(lambda: None) == 0
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_users_mistake_is_1_and_its_message_alone_on_stderr(capsys):
+    assert entry.run(failing(UserError("params.yaml: seed: no"))) == 1
+    assert capsys.readouterr() == ("", "error: params.yaml: seed: no\n")
+
+
+def test_ctrl_c_is_130_without_a_traceback(capsys):
+    assert entry.run(failing(KeyboardInterrupt())) == 130
+    assert capsys.readouterr() == ("", "stopped\n")
+
+
+@pytest.mark.parametrize("error", [ValueError("a bug"), KeyError("a bug"), SystemExit(2)])
+def test_anything_else_goes_through(error, capsys):
+    with pytest.raises(type(error)) as caught:
+        entry.run(failing(error))
+    assert caught.value is error
+
+
+def test_the_committed_params_pass_every_check():
+    assert entry.checked_params(COMMITTED).active[0] == "model_1"
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"epochs": -1}, "models.model_1.epochs"),
+        ({"architecture": "two_conw"}, "did you mean 'two_conv'"),
+        ({"build": {"dense_unit": 1}}, "did you mean 'dense_units'"),
+        ({"weights": "imagenet"}, "models.model_1.weights"),
+    ],
+)
+def test_params_are_checked_in_full_before_any_work_and_the_file_is_named(change, expected, tmp_path):
+    values = yaml.safe_load(COMMITTED.read_text(encoding="utf-8"))
+    values["models"]["model_1"] |= change
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump(values))
+    with pytest.raises(UserError) as caught:
+        entry.checked_params(path)
+    assert expected in str(caught.value)
+    assert "params.yaml: " in str(caught.value)
+
+
+def test_blocks_that_are_not_active_are_checked_too(tmp_path):
+    values = yaml.safe_load(COMMITTED.read_text(encoding="utf-8"))
+    values["models"]["variant"] = values["models"]["model_1"] | {"architecture": "unheard"}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
+    with pytest.raises(UserError, match=r"models\.variant\.architecture"):
+        entry.checked_params(tmp_path / "params.yaml")

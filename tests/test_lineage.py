@@ -1,0 +1,194 @@
+"""Where a result comes from: the root, git's state, the hashes of a stage's dependencies."""
+
+import hashlib
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tiny_imagenet import lineage
+from tiny_imagenet.errors import UserError
+
+ROOT = Path(__file__).parents[1]
+
+
+def md5(content: bytes) -> str:
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
+
+
+# --- the root ---
+
+
+@pytest.fixture
+def repository(tmp_path):
+    """Return a folder with a dvc.yaml and a folder below it."""
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "dvc.yaml").write_text("stages: {}\n")
+    return tmp_path
+
+
+def test_the_root_is_found_from_the_working_directory_upwards(repository, monkeypatch):
+    for folder in (repository, repository / "a" / "b"):
+        monkeypatch.chdir(folder)
+        assert lineage.repository_root() == repository
+    assert lineage.repository_root(repository / "a") == repository
+
+
+def test_the_root_is_absolute_and_without_links(repository, tmp_path_factory):
+    link = tmp_path_factory.mktemp("links") / "link"
+    link.symlink_to(repository)
+    assert lineage.repository_root(link / "a") == repository.resolve()
+
+
+def test_in_the_copy_of_an_experiment_the_root_is_the_main_repositorys(repository):
+    copy = repository / ".dvc" / "tmp" / "exps" / "tmp1a2b3c"
+    (copy / "src").mkdir(parents=True)
+    (copy / "dvc.yaml").write_text("stages: {}\n")
+    assert lineage.repository_root(copy) == repository
+    assert lineage.repository_root(copy / "src") == repository
+
+
+def test_outside_of_a_repository_the_message_says_what_is_missing(tmp_path):
+    with pytest.raises(UserError, match=r"dvc\.yaml") as caught:
+        lineage.repository_root(tmp_path)
+    assert str(tmp_path) in str(caught.value)
+
+
+# --- git ---
+
+
+def git(folder: Path, *arguments: str) -> str:
+    # Nothing of the user's own configuration: no signing, no hooks.
+    identity = ["-c", "user.name=Somebody", "-c", "user.email=somebody@example.org", "-c", "commit.gpgsign=false"]
+    command = ["git", *identity, "-c", "core.hooksPath=/dev/null", *arguments]
+    return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout.strip()
+
+
+@pytest.fixture
+def committed(repository):
+    """Return a git repository with one commit of dvc.yaml, dvc.lock, .gitignore and a file."""
+    git(repository, "init", "--quiet")
+    for name, content in {"dvc.lock": "1", "code.py": "1", ".gitignore": "/data/\n"}.items():
+        (repository / name).write_text(content)
+    git(repository, "add", ".")
+    git(repository, "commit", "--quiet", "-m", "first")
+    return repository
+
+
+def test_a_clean_tree_is_its_commit(committed):
+    assert lineage.git_state(committed) == {"git.commit": git(committed, "rev-parse", "HEAD"), "git.dirty": "false"}
+
+
+@pytest.mark.parametrize("name", ["code.py", "dvc.yaml", "new.py", "a/b/new.py"])
+def test_a_changed_or_new_file_makes_the_tree_dirty(name, committed):
+    (committed / name).write_text("2")
+    assert lineage.git_state(committed)["git.dirty"] == "true"
+
+
+def test_a_removed_and_a_staged_file_make_the_tree_dirty(committed):
+    (committed / "code.py").unlink()
+    assert lineage.git_state(committed)["git.dirty"] == "true"
+    git(committed, "checkout", "code.py")
+    (committed / "code.py").write_text("2")
+    git(committed, "add", "code.py")
+    assert lineage.git_state(committed)["git.dirty"] == "true"
+
+
+def test_dvc_lock_and_ignored_files_do_not_make_the_tree_dirty(committed):
+    (committed / "dvc.lock").write_text("2")
+    (committed / "data").mkdir()
+    (committed / "data" / "images.npy").write_text("2")
+    assert lineage.git_state(committed)["git.dirty"] == "false"
+
+
+UNKNOWN = {"git.commit": "none", "git.dirty": "unknown"}
+
+
+def test_a_tree_without_git_says_so(repository, monkeypatch):
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(repository.parent))
+    assert lineage.git_state(repository) == UNKNOWN
+
+
+def test_a_tree_without_commits_says_so(repository):
+    git(repository, "init", "--quiet")
+    assert lineage.git_state(repository) == UNKNOWN
+
+
+def test_a_machine_without_git_says_so(committed, monkeypatch):
+    monkeypatch.setenv("PATH", str(committed / "nothing here"))
+    assert lineage.git_state(committed) == UNKNOWN
+
+
+# --- hashes ---
+
+STAGES = {
+    "stages": {
+        "cache": {"cmd": "x", "deps": ["data/one.bin", "src"], "outs": ["out"]},
+        "train": {"foreach": ["m1", "m2"], "do": {"cmd": "x ${item}", "deps": ["models/${item}/a.py", "data/one.bin"]}},
+        "download": {"cmd": "x"},
+    }
+}
+
+
+@pytest.fixture
+def pipeline(tmp_path):
+    """Return a folder with a dvc.yaml of three stages, and what they depend on."""
+    (tmp_path / "dvc.yaml").write_text(yaml.safe_dump(STAGES))
+    for name in ("data/one.bin", "src/a.py", "src/b/c.py", "models/m1/a.py", "models/m2/a.py"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(name.encode())
+    return tmp_path
+
+
+def test_a_files_hash_is_its_md5_which_is_dvcs(pipeline):
+    expected = {"data/one.bin": md5(b"data/one.bin"), "models/m1/a.py": md5(b"models/m1/a.py")}
+    assert lineage.dependency_hashes("train@m1", pipeline) == expected
+
+
+def test_each_model_has_its_own_dependencies(pipeline):
+    assert set(lineage.dependency_hashes("train@m2", pipeline)) == {"data/one.bin", "models/m2/a.py"}
+
+
+def test_the_working_directory_is_the_default(pipeline, monkeypatch):
+    monkeypatch.chdir(pipeline)
+    assert lineage.dependency_hashes("cache") == lineage.dependency_hashes("cache", pipeline)
+
+
+def test_a_stage_without_dependencies_has_no_hashes(pipeline):
+    assert lineage.dependency_hashes("download", pipeline) == {}
+
+
+def test_a_missing_dependency_is_left_out(pipeline):
+    (pipeline / "data" / "one.bin").unlink()
+    assert set(lineage.dependency_hashes("train@m1", pipeline)) == {"models/m1/a.py"}
+
+
+def folder_hash(pipeline: Path) -> str:
+    return lineage.dependency_hashes("cache", pipeline)["src"]
+
+
+def test_a_folders_hash_changes_with_contents_names_and_files(pipeline):
+    seen = {folder_hash(pipeline)}
+    (pipeline / "src" / "a.py").write_text("changed")
+    seen.add(folder_hash(pipeline))
+    (pipeline / "src" / "a.py").rename(pipeline / "src" / "z.py")
+    seen.add(folder_hash(pipeline))
+    (pipeline / "src" / "new.py").touch()
+    seen.add(folder_hash(pipeline))
+    assert len(seen) == 4
+
+
+def test_a_folders_hash_ignores_bytecode_and_dates(pipeline):
+    before = folder_hash(pipeline)
+    (pipeline / "src" / "__pycache__").mkdir()
+    (pipeline / "src" / "__pycache__" / "a.pyc").write_bytes(b"x")
+    (pipeline / "src" / "a.py").write_bytes(b"src/a.py")
+    assert folder_hash(pipeline) == before
+
+
+def test_the_committed_pipelines_stages_have_hashes_of_what_they_depend_on():
+    hashes = lineage.dependency_hashes("train@model_2", ROOT)
+    assert hashes["stages/train.py"] == md5((ROOT / "stages" / "train.py").read_bytes())
+    assert not any("$" in path or "model_1" in path for path in hashes)
