@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _DATABASE = "mlflow.db"
 _SYSTEM_METRICS_SECONDS = 10
+_EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}  # which of its two faces the UI shows
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,7 @@ def _experiment_id(name: str, root: Path) -> str:
         local = tracking_uri(root).startswith("sqlite:")
         location = str(root / "mlruns" / name) if local else None
         try:
-            return str(client.create_experiment(name, artifact_location=location))
+            return str(client.create_experiment(name, artifact_location=location, tags=_EXPERIMENT_TAGS))
         except mlflow.exceptions.MlflowException:
             found = client.get_experiment_by_name(name)
             if found is None:

@@ -263,8 +263,7 @@ class TestAugmenter:
     def test_an_epoch_is_the_same_after_another_was_made(self, pictures, whole):
         augment = Augmenter(PAPER_AUGMENTATION, seed=1, num_images=len(pictures))
         indices = np.arange(len(pictures))
-        for epoch in (0, 5, 1):
-            augment(pictures, indices, epoch)
+        assert (augment(pictures, indices, 5) != whole).any(axis=(1, 2, 3)).all()
         assert (augment(pictures, indices, 0) == whole).all()
 
     @pytest.mark.parametrize(("seed", "epoch"), [(2, 0), (1, 1)])
@@ -316,11 +315,3 @@ class TestEpochOrder:
         assert (epoch_order(seed=1, epoch=2, num_images=1_000) == order).all()
         for seed, epoch in ((1, 3), (2, 2), (2, 1)):
             assert (epoch_order(seed=seed, epoch=epoch, num_images=1_000) != order).mean() > 0.9
-
-    def test_has_nothing_to_do_with_what_is_drawn_for_the_images(self):
-        # One stream for both would tie an image's place in the epoch to its rotation.
-        draws = draw(PAPER_AUGMENTATION, seed=1, epoch=0, num_images=10_000)
-        order = epoch_order(seed=1, epoch=0, num_images=10_000)
-        for name in PAPER_RANGES:
-            for place in (order, np.argsort(order)):
-                assert abs(np.corrcoef(place, getattr(draws, name))[0, 1]) < 0.045

@@ -303,7 +303,8 @@ class TestStrays:
     STRAYS = (
         ".DS_Store",
         "Thumbs.db",
-        "train/.ipynb_checkpoints/images/.ipynb_checkpoints_0.JPEG",
+        "train/.ipynb_checkpoints/images/n00000010_0.JPEG",
+        "train/__MACOSX/images/n00000010_0.JPEG",
         "train/n00000010/images/.ipynb_checkpoints/n00000010_0.JPEG",
         "train/n00000010/images/Thumbs.db",
         "train/n00000010/images/._n00000010_0.JPEG",

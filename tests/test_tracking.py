@@ -1,0 +1,270 @@
+"""MLflow's store: one database whoever is first, one run per training, results added once."""
+
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tiny_imagenet import tracking
+from tiny_imagenet.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch):
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """Return a repository's root with a store, which takes 5 s to make."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        root = tmp_path_factory.mktemp("a repository")
+        tracking.connect(root)
+        yield root
+
+
+@pytest.fixture
+def client(root):
+    import mlflow
+
+    return mlflow.MlflowClient(tracking.tracking_uri(root))
+
+
+def train(root: Path, *, experiment: str = "demo", epochs: int = 0, **given: Any) -> str:
+    """Write a run of some epochs, whose loss is the epoch, and return its id."""
+    values: dict[str, Any] = {"name": "model_1", "params": {}, "tags": {}}
+    with tracking.start_run(root, experiment=experiment, **values | given) as run:
+        for epoch in range(1, epochs + 1):
+            run.log_epoch(epoch, {"loss": float(epoch)})
+    return run.run_id
+
+
+def history(client: Any, run_id: str, name: str) -> list[tuple[int, float]]:
+    return [(metric.step, metric.value) for metric in client.get_metric_history(run_id, name)]
+
+
+# --- the store ---
+
+
+def test_the_store_is_in_the_root_unless_the_environment_names_another(tmp_path, monkeypatch):
+    assert tracking.tracking_uri(tmp_path) == f"sqlite:///{tmp_path}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://somewhere:5000")
+    assert tracking.tracking_uri(tmp_path) == "http://somewhere:5000"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    assert tracking.tracking_uri(tmp_path) == f"sqlite:///{tmp_path}/mlflow.db"
+
+
+def test_connecting_says_where_and_sends_no_telemetry(root):
+    import mlflow
+
+    assert tracking.connect(root) == mlflow.get_tracking_uri() == f"sqlite:///{root}/mlflow.db"
+    assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
+
+
+def alembic_version(database: Path) -> str:
+    with sqlite3.connect(database) as connection:
+        return str(connection.execute("select version_num from alembic_version").fetchone()[0])
+
+
+WRITER = """
+import pathlib, sys
+from tiny_imagenet import tracking
+root, name = pathlib.Path(sys.argv[1]), sys.argv[2]
+with tracking.start_run(root, experiment="demo", name=name, params={}, tags={}) as run:
+    run.log_epoch(1, {"loss": 1.0})
+"""
+
+
+@pytest.mark.slow
+def test_three_processes_that_start_at_once_make_one_whole_database(root, tmp_path):
+    import mlflow
+
+    # What a process that was killed may have left.
+    for leftover in ("mlflow.db.partial", "mlflow.db.partial-journal"):
+        (tmp_path / leftover).write_bytes(b"half a database")
+    command = [sys.executable, "-c", WRITER, str(tmp_path)]
+    processes = [subprocess.Popen([*command, f"model_{n}"], stderr=subprocess.PIPE, text=True) for n in (1, 2, 3)]
+    for process in processes:
+        _, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors
+    with sqlite3.connect(tmp_path / "mlflow.db") as connection:
+        assert connection.execute("pragma integrity_check").fetchone() == ("ok",)
+    assert alembic_version(tmp_path / "mlflow.db") == alembic_version(root / "mlflow.db")
+    assert list(tmp_path.glob("*.partial*")) == []
+
+    client = mlflow.MlflowClient(tracking.tracking_uri(tmp_path))
+    experiment = client.get_experiment_by_name("demo")
+    runs = client.search_runs([experiment.experiment_id])
+    assert {run.info.run_name for run in runs} == {"model_1", "model_2", "model_3"}
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    assert [history(client, run.info.run_id, "loss") for run in runs] == [[(1, 1.0)]] * 3
+
+
+def test_another_store_named_by_the_environment_gets_the_runs_and_none_is_made_here(root, tmp_path, monkeypatch):
+    import mlflow
+
+    shutil.copy(root / "mlflow.db", tmp_path / "other.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/other.db")
+    here = tmp_path / "here"
+    here.mkdir()
+    run_id = train(here, experiment="elsewhere", epochs=1)
+    assert history(mlflow.MlflowClient(f"sqlite:///{tmp_path}/other.db"), run_id, "loss") == [(1, 1.0)]
+    assert not (here / "mlflow.db").exists()
+    assert mlflow.MlflowClient(f"sqlite:///{root}/mlflow.db").get_experiment_by_name("elsewhere") is None
+
+
+@pytest.mark.parametrize("uri", ["unheard://of", "http://127.0.0.1:9"])
+def test_a_store_that_cannot_be_used_is_a_users_mistake_with_its_address(uri, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(UserError) as caught:
+        train(tmp_path)
+    assert uri in str(caught.value)
+
+
+def test_a_file_that_is_no_database_is_a_users_mistake_with_its_path(tmp_path):
+    (tmp_path / "mlflow.db").write_bytes(b"no database")
+    with pytest.raises(UserError) as caught:
+        train(tmp_path)
+    assert str(tmp_path / "mlflow.db") in str(caught.value)
+
+
+# --- a run ---
+
+
+def test_a_run_has_its_name_params_and_tags_in_the_experiment_of_its_profile(root, client):
+    params = {"optimizer.name": "adam", "epochs": 6, "weights": None, "build.filters": [32, 64]}
+    run = client.get_run(train(root, experiment="paper", name="model_4", params=params, tags={"git.dirty": "false"}))
+    assert client.get_experiment(run.info.experiment_id).name == "paper"
+    assert run.info.run_name == "model_4"
+    assert run.data.params == {key: str(value) for key, value in params.items()}
+    assert run.data.tags["git.dirty"] == "false"
+    assert run.info.status == "FINISHED"
+
+
+def test_a_second_run_joins_the_experiment(root, client):
+    first, second = (client.get_run(train(root, experiment="twice")) for _ in range(2))
+    assert first.info.experiment_id == second.info.experiment_id
+    assert first.info.run_id != second.info.run_id
+
+
+def test_epochs_are_logged_at_steps_from_1_as_in_history_csv(root, client):
+    run_id = train(root, epochs=3)
+    assert history(client, run_id, "loss") == [(1, 1.0), (2, 2.0), (3, 3.0)]
+
+
+def test_the_callback_logs_keras_epoch_0_as_step_1_under_the_same_names(root, client, keras):
+    with tracking.start_run(root, experiment="demo", name="m", params={}, tags={}) as run:
+        callback = run.epoch_callback()
+        for epoch in range(2):
+            callback.on_epoch_end(epoch, {"val_accuracy": np.float32(0.5), "learning_rate": 0.1})
+    assert history(client, run.run_id, "val_accuracy") == [(1, 0.5), (2, 0.5)]
+    assert history(client, run.run_id, "learning_rate") == [(1, 0.1), (2, 0.1)]
+    assert run.tracking_uri == tracking.tracking_uri(root)
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_a_run_whose_training_fails_is_failed_and_the_error_goes_on(error, root, client):
+    with pytest.raises(error), tracking.start_run(root, experiment="demo", name="m", params={}, tags={}) as run:
+        raise error
+    assert client.get_run(run.run_id).info.status == "FAILED"
+
+
+def test_under_mlflow_run_the_run_is_a_child_and_the_parent_stays_as_it_is(root, client, monkeypatch):
+    experiment = client.get_experiment(client.create_experiment("of mlflow run"))
+    parent = client.create_run(experiment.experiment_id)
+    monkeypatch.setenv("MLFLOW_RUN_ID", parent.info.run_id)
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", experiment.experiment_id)
+    child = client.get_run(train(root, experiment="demo", epochs=1))
+    assert child.info.run_id != parent.info.run_id
+    assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
+    assert client.get_experiment(child.info.experiment_id).name == "demo"
+    after = client.get_run(parent.info.run_id)
+    assert (after.info.status, after.data.metrics) == ("RUNNING", {})
+
+
+def test_a_run_by_itself_has_no_parent(root, client):
+    assert "mlflow.parentRunId" not in client.get_run(train(root)).data.tags
+
+
+def test_a_deleted_experiment_is_a_users_mistake_with_the_command_that_restores_it(root, client):
+    deleted = client.create_experiment("deleted one")
+    client.delete_experiment(deleted)
+    with pytest.raises(UserError) as caught:
+        train(root, experiment="deleted one")
+    assert "'deleted one' was deleted" in str(caught.value)
+    assert f"mlflow experiments restore --experiment-id {deleted}" in str(caught.value)
+
+
+def test_artifacts_lie_in_the_root_beside_the_database(root, client, tmp_path):
+    (tmp_path / "history.csv").write_text("epoch\n1\n")
+    with tracking.start_run(root, experiment="with artifacts", name="m", params={}, tags={}) as run:
+        run.log_artifact(tmp_path / "history.csv")
+    assert Path(client.get_run(run.run_id).info.artifact_uri).is_relative_to(root / "mlruns")
+    assert next((root / "mlruns").rglob("history.csv")).read_text() == "epoch\n1\n"
+
+
+def test_a_logged_model_takes_plain_pixels_and_gives_the_same_bits(root, client, keras, capfd):
+    import mlflow
+
+    from tiny_imagenet.models import build_classifier
+
+    model = build_classifier("two_conv", input_shape=(64, 64, 3), num_classes=10, filters=[2], dense_units=2)
+    with tracking.start_run(root, experiment="models", name="m", params={}, tags={}) as run:
+        run.log_model(model, ["keras", "numpy"])
+    assert capfd.readouterr().out == ""
+    experiment = client.get_run(run.run_id).info.experiment_id
+    uri = mlflow.search_logged_models(experiment_ids=[experiment], output_format="list")[0].model_uri
+    signature = mlflow.models.get_model_info(uri).signature
+    inputs, outputs = signature.inputs.inputs[0], signature.outputs.inputs[0]
+    assert (inputs.type, inputs.shape) == (np.dtype(np.uint8), (-1, 64, 64, 3))
+    assert (outputs.type, outputs.shape) == (np.dtype(np.float32), (-1, 10))
+    images = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8)
+    served = mlflow.pyfunc.load_model(uri).predict(images)
+    np.testing.assert_array_equal(served, model.predict_on_batch(images))
+
+
+# --- results ---
+
+
+def test_results_are_added_once_and_again_only_where_they_change(root, client):
+    run_id = train(root)
+    for _ in range(2):
+        assert tracking.add_results(root, run_id, {"val_accuracy": 0.5, "num_images": 200})
+    assert history(client, run_id, "final_val_accuracy") == [(0, 0.5)]
+    assert history(client, run_id, "final_num_images") == [(0, 200.0)]
+    assert tracking.add_results(root, run_id, {"val_accuracy": 0.25, "num_images": 200})
+    assert client.get_run(run_id).data.metrics == {"final_val_accuracy": 0.25, "final_num_images": 200.0}
+    assert len(history(client, run_id, "final_num_images")) == 1
+    assert client.get_run(run_id).info.status == "FINISHED"
+
+
+def test_an_epochs_figures_are_not_mixed_with_final_ones(root, client):
+    with tracking.start_run(root, experiment="demo", name="m", params={}, tags={}) as run:
+        run.log_epoch(1, {"val_accuracy": 0.5})
+    tracking.add_results(root, run.run_id, {"val_accuracy": 0.25})
+    assert history(client, run.run_id, "val_accuracy") == [(1, 0.5)]
+
+
+def test_the_files_of_a_folder_are_added_under_results(root, client, tmp_path):
+    (tmp_path / "metrics.json").write_text("{}")
+    run_id = train(root)
+    assert tracking.add_results(root, run_id, {}, tmp_path)
+    assert [file.path for file in client.list_artifacts(run_id, "results")] == ["results/metrics.json"]
+
+
+def test_a_run_that_this_store_does_not_have_is_reported_and_no_error(root):
+    assert tracking.add_results(root, "0123456789abcdef0123456789abcdef", {"val_accuracy": 0.5}) is False
+
+
+def test_flatten_joins_keys_with_dots():
+    values = {"a": 1, "b": {"c": None, "d": {"e": [1, 2]}}, "f": {}}
+    assert tracking.flatten(values) == {"a": 1, "b.c": None, "b.d.e": [1, 2]}
