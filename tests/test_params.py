@@ -444,7 +444,7 @@ def path(tmp_path_factory):
     return tmp_path_factory.mktemp("fuzz") / "params.yaml"
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=80)
 @given(text=st.text(st.characters(codec="utf-8")) | st.text("-:?[]{}!&*|>%@'\"# \n\tae1.~<", max_size=40))
 def test_any_text_is_refused_as_a_users_mistake(text, path):
     path.write_text(text, encoding="utf-8", newline="")
@@ -458,7 +458,7 @@ def test_any_yaml_structure_is_refused_or_loaded(values, path):
     refused_or_loaded(path)
 
 
-@settings(deadline=None, max_examples=120)
+@settings(deadline=None, max_examples=80)
 @given(place=st.sampled_from(places(VALUES)), value=STRUCTURES)
 def test_any_value_in_any_place_of_the_committed_file_is_refused_or_loaded(place, value, path):
     path.write_text(yaml.safe_dump(changed(*place, value)), encoding="utf-8")

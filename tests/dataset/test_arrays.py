@@ -216,6 +216,11 @@ class TestOpenPacked:
         with pytest.raises(DatasetError, match=f"{packed_at} is no packed dataset: .*`dvc repro cache` makes it"):
             open_packed(packed_at)
 
+    def test_file_that_begins_like_a_zip_is_refused(self, packed_at):
+        (packed_at / "train_images.npy").write_bytes(b"PK\3\4garbage")  # NumPy takes it for an .npz
+        with pytest.raises(DatasetError, match="is no packed dataset"):
+            open_packed(packed_at)
+
     def test_truncated_images_are_refused(self, packed_at):
         path = packed_at / "train_images.npy"
         path.write_bytes(path.read_bytes()[:-1])

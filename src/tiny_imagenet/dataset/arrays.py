@@ -150,7 +150,7 @@ def open_packed(folder: Path) -> PackedDataset:
                 raise ValueError(f"{split}: {len(images)} images, {len(labels)} labels")
             splits[split] = Split(images, labels)
         classes = pd.read_csv(folder / "classes.csv", dtype={"wnid": str}, keep_default_na=False)
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise DatasetError(f"{folder} is no packed dataset: {error}; `dvc repro cache` makes it") from None
     return PackedDataset(splits["train"], splits["val"], classes)
 
