@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from tiny_imagenet import entry, figures
-from tiny_imagenet.dataset.arrays import pack, samples_per_class, summarize
+from tiny_imagenet.dataset import leakage
+from tiny_imagenet.dataset.arrays import drop_from_train, image_paths, pack, samples_per_class, summarize
 from tiny_imagenet.dataset.augmentation import Augmenter
+from tiny_imagenet.dataset.duplicates import find_duplicates
 from tiny_imagenet.files import write_text
 
 SOURCE = Path("data/images")
@@ -19,7 +21,18 @@ def main() -> None:
     """Pack the images; draw originals beside augmented versions, and a few classes."""
     params = entry.checked_params()
     packed = pack(SOURCE, DESTINATION)
-    write_text(DESTINATION / "report.json", json.dumps(summarize(packed, SOURCE), indent=2) + "\n")
+    pairs = find_duplicates(packed.train.images, packed.val.images)
+    across = leakage.pairs_across(pairs)
+    figures.image_pairs(packed.train.images, packed.val.images, across, DESTINATION / "duplicates")
+    duplicates = leakage.describe_duplicates(pairs, image_paths(SOURCE)) | {"policy": params.dataset.duplicates}
+    if params.dataset.duplicates == "fail":
+        leakage.refuse_leakage(duplicates)
+    if params.dataset.duplicates == "drop_from_train":
+        copies = leakage.train_copies(pairs)
+        packed = drop_from_train(DESTINATION, copies)
+        duplicates["dropped_from_train"] = len(copies)
+    report = summarize(packed, SOURCE) | {"duplicates": duplicates}
+    write_text(DESTINATION / "report.json", json.dumps(report, indent=2) + "\n")
 
     chosen = np.linspace(0, len(packed.train) - 1, 10).astype(np.int64)
     originals = packed.train.images[chosen]

@@ -1,10 +1,14 @@
 """The command `tiny-imagenet`."""
 
+import json
 import sys
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
 from tiny_imagenet import comparison, entry, lineage, report
+from tiny_imagenet.dataset.unpack import unpack as unpack_images
 from tiny_imagenet.errors import UserError
 
 app = typer.Typer(
@@ -29,6 +33,22 @@ def results() -> None:
         raise UserError("there are no results yet: run `dvc repro`")
     table = comparison.results_table(params, root / "models", root / "results")
     print(report.terminal_table(table, params))
+
+
+@app.command()
+def data() -> None:
+    """Say what the dataset holds: counts, strays, duplicates, as `cache` found them."""
+    path = lineage.repository_root() / "data" / "cache" / "report.json"
+    if not path.is_file():
+        raise UserError("the dataset has not been packed yet: run `dvc repro cache`")
+    print(report.data_summary(json.loads(path.read_text(encoding="utf-8"))))
+
+
+@app.command()
+def unpack(folder: Annotated[Path, typer.Argument(help="Where the folders `train` and `val` appear.")]) -> None:
+    """Write the images as plain class folders, for other tools."""
+    for split, count in unpack_images(lineage.repository_root() / "data" / "images", folder).items():
+        print(f"{folder / split}: {count:,} images")
 
 
 @app.command()

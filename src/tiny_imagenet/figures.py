@@ -121,6 +121,25 @@ def image_grid(
                     axis.set_xlabel(captions[column])
 
 
+def image_pairs(
+    train: NDArray[np.uint8], val: NDArray[np.uint8], pairs: pd.DataFrame, path: Path, *, limit: int = 20
+) -> None:
+    """Draw the first pairs of a training image (top) and the validation image (bottom) that is a copy of it.
+
+    `pairs` has columns `index_a` (training), `index_b` (validation) and `distance`.
+    """
+    shown = pairs.head(limit)
+    title = f"Training images (top) with a copy in validation (bottom): {len(shown)} of {len(pairs)} pairs"
+    if shown.empty:
+        with _figure(path, 6.4, 1, suffixes=("png",)) as (_, axes):
+            axes[0, 0].set_axis_off()
+            axes[0, 0].set_title("No image stands in both training and validation")
+        return
+    rows = {"train": train[shown["index_a"].to_numpy()], "val": val[shown["index_b"].to_numpy()]}
+    captions = ["same" if distance == 0 else f"{distance} bits" for distance in shown["distance"]]
+    image_grid(rows, path, title, captions=captions)
+
+
 def confusion_matrix(confusion: NDArray[np.int64], names: list[str], title: str, path: Path) -> None:
     """Draw the share of each true class (row) that was predicted as each class (column)."""
     shares = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)

@@ -8,10 +8,11 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from tiny_imagenet.params import Augmentation, Params
+from tiny_imagenet.params import SPLITS, Augmentation, Params
 
 WIDTH = 100
 _MISSING = "-"
+_SHOWN = 10
 
 
 def percent(value: Any) -> str:
@@ -67,6 +68,36 @@ def _shown(value: Any) -> str:
     if isinstance(value, Augmentation):
         return str({key: part for key, part in value.model_dump().items() if part != getattr(Augmentation(), key)})
     return "default" if value is None else str(value)
+
+
+def data_summary(values: Mapping[str, Any]) -> str:
+    """Return report.json of the cache as a person reads it."""
+    used, held = values["used"], values["in_archive"]
+    counts = {split: sorted(set(values["per_class"][split].values())) for split in SPLITS}
+    duplicates = values["duplicates"]
+    lines = [
+        f"{values['classes']:,} classes",
+        *(
+            f"{split}: {used[split]:,} images of {held[split]:,} in the archive, "
+            f"{counts[split][0]}{'' if len(counts[split]) == 1 else f' to {counts[split][-1]}'} of each class"
+            for split in SPLITS
+        ),
+        f"mean of red, green, blue in training: {', '.join(f'{mean:.1f}' for mean in values['train_channel_means'])}",
+        f"unlabelled images in the archive, left out: {values['unlabelled']:,}",
+        f"stray files in the archive, left out: {len(values['strays']):,}",
+        *(f"  {name}" for name in values["strays"][:_SHOWN]),
+        f"pairs of copies (what is done with them: {duplicates['policy']}):",
+    ]
+    for kind, explained in (("exact", "the same pixels"), ("near", "alike: tuned on photographs, loose on drawings")):
+        found = {splits: pairs["pairs"] for splits, pairs in duplicates["counts"][kind].items()}
+        lines.append(f"  {kind} ({explained}): " + ", ".join(f"{splits} {count:,}" for splits, count in found.items()))
+    across = [pair for pair in duplicates["pairs"] if pair["a"].startswith("train/") and pair["b"].startswith("val/")]
+    lines += [f"  {pair['a']} = {pair['b']} ({pair['kind']})" for pair in across[:_SHOWN]]
+    if len(across) > _SHOWN:
+        lines.append(f"  ... and {len(across) - _SHOWN:,} more across the splits, in data/cache/report.json")
+    if "dropped_from_train" in duplicates:
+        lines.append(f"  left out of training: {duplicates['dropped_from_train']:,}")
+    return "\n".join(lines)
 
 
 def terminal_table(table: pd.DataFrame, params: Params) -> str:

@@ -60,7 +60,7 @@ class Copy:
 def tiny(params: dict) -> None:
     demo = params["profiles"]["demo"]
     demo["dataset"]["images_per_class"] = {"train": 4, "val": 2}
-    demo["training"]["epochs"] = 2
+    demo["training"] |= {"epochs": 2, "batch_size": 8}
     params["models"]["model_3"]["build"]["dense_units"] = [64, 32]  # the real one needs 2 GB and a minute
 
 

@@ -155,6 +155,31 @@ def open_packed(folder: Path) -> PackedDataset:
     return PackedDataset(splits["train"], splits["val"], classes)
 
 
+def image_paths(images: Path) -> dict[str, list[str]]:
+    """Return split -> path in its zip of each image, in the order that `pack` gives the arrays."""
+    paths = {}
+    for split in SPLITS:
+        with zipfile.ZipFile(images / f"{split}.zip") as archive:
+            paths[split] = archive.namelist()
+    return paths
+
+
+def drop_from_train(destination: Path, indices: NDArray[np.int64]) -> PackedDataset:
+    """Rewrite the packed training split without the images `indices`, and return the dataset opened anew."""
+    train = open_packed(destination).train
+    kept = np.setdiff1d(np.arange(len(train)), indices)
+    with replaced(destination / "train_images.npy") as partial:
+        shape = (len(kept), *train.images.shape[1:])
+        pixels = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
+        for start in range(0, len(kept), _CHUNK):
+            pixels[start : start + _CHUNK] = train.images[kept[start : start + _CHUNK]]
+        pixels.flush()
+        del pixels
+    with replaced(destination / "train_labels.npy") as partial, partial.open("wb") as stream:
+        np.save(stream, train.labels[kept])
+    return open_packed(destination)
+
+
 def samples_per_class(packed: PackedDataset, num_images: int = 10) -> dict[str, NDArray[np.uint8]]:
     """Return name -> the first training images, for the paper's figures 1 to 4, or else the first four classes."""
     names = packed.class_names
