@@ -291,15 +291,21 @@ def train_into(folder: Path) -> None:
 @pytest.mark.slow
 def test_two_trainings_with_one_seed_in_fresh_processes_give_the_same_bytes(tmp_path):
     folders = [tmp_path / "one", tmp_path / "two"]
-    script = "import pathlib, sys, test_training; test_training.train_into(pathlib.Path(sys.argv[1]))"
+    script = (
+        "import pathlib, sys; sys.path.append(sys.argv[2]); import test_training\n"
+        "test_training.train_into(pathlib.Path(sys.argv[1]))"
+    )
     processes = []
     for number, folder in enumerate(folders):
         # What differs between two processes anyway, made to differ for certain.
-        environment = os.environ | {"PYTHONPATH": str(ROOT / "tests"), "PYTHONHASHSEED": str(number)}
+        environment = os.environ | {"PYTHONHASHSEED": str(number)}
         folder.mkdir()
         processes.append(
             subprocess.Popen(
-                [sys.executable, "-c", script, str(folder)], env=environment, stderr=subprocess.PIPE, text=True
+                [sys.executable, "-c", script, str(folder), str(ROOT / "tests")],
+                env=environment,
+                stderr=subprocess.PIPE,
+                text=True,
             )
         )
     for process in processes:

@@ -1,5 +1,6 @@
 """How every stage and command begins and ends: checked params in; a user's mistake out as one message."""
 
+import errno
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -7,6 +8,8 @@ from pathlib import Path
 from tiny_imagenet.errors import UserError
 from tiny_imagenet.models import check_models
 from tiny_imagenet.params import Params, load_params
+
+_FULL_OR_FORBIDDEN = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 def checked_params(path: Path | str = "params.yaml") -> Params:
@@ -22,6 +25,12 @@ def run(main: Callable[[], None]) -> int:
         main()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)  # noqa: T201 - what a user is meant to read
+        return 1
+    except OSError as error:
+        if error.errno not in _FULL_OR_FORBIDDEN:
+            raise
+        where = error.filename2 or error.filename or "the disk"
+        print(f"error: {where}: {error.strerror}; make room or give access, and start again", file=sys.stderr)  # noqa: T201 - as above
         return 1
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr, flush=True)  # noqa: T201 - what a user is meant to read

@@ -122,14 +122,14 @@ def image_grid(
 
 
 def image_pairs(
-    train: NDArray[np.uint8], val: NDArray[np.uint8], pairs: pd.DataFrame, path: Path, *, limit: int = 20
+    train: NDArray[np.uint8], val: NDArray[np.uint8], pairs: pd.DataFrame, path: Path, *, limit: int = 12
 ) -> None:
     """Draw the first pairs of a training image (top) and the validation image (bottom) that is a copy of it.
 
     `pairs` has columns `index_a` (training), `index_b` (validation) and `distance`.
     """
     shown = pairs.head(limit)
-    title = f"Training images (top) with a copy in validation (bottom): {len(shown)} of {len(pairs)} pairs"
+    title = f"Training images (top) alike to validation images (bottom): {len(shown)} of {len(pairs):,} pairs"
     if shown.empty:
         with _figure(path, 6.4, 1, suffixes=("png",)) as (_, axes):
             axes[0, 0].set_axis_off()

@@ -28,6 +28,16 @@ def replaced(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+def reserve(path: Path) -> None:
+    """Make sure of the room that a file claims but has not taken yet, as one made for a memory map has.
+
+    Writing through a memory map to a full disk would kill the process; this raises OSError beforehand.
+    """
+    if hasattr(os, "posix_fallocate"):
+        with path.open("rb+") as stream:
+            os.posix_fallocate(stream.fileno(), 0, path.stat().st_size)
+
+
 def require_free(folder: Path, needed: int, purpose: str) -> None:
     """Refuse to start what would fill the disk.
 

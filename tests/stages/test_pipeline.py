@@ -199,3 +199,25 @@ def test_a_mistake_in_params_stops_before_any_work_with_one_message(copy, made, 
     assert done.returncode != 0
     assert said in done.stderr
     assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_own_images_go_through_the_whole_pipeline_as_one_more_profile(copy, made, make_archive):
+    before = (copy.root / "params.yaml").read_text()
+    make_archive(3, train=8, val=4).write(copy.root / "own.zip")
+
+    def add(params: dict) -> None:
+        dataset = {"name": "own", "archive": "own.zip", "expect": {"classes": 3, "train": 8, "val": 4}}
+        params["profiles"]["own"] = {"dataset": dataset, "training": {"epochs": 2}}
+        params["profile"] = "own"
+        params["active"] = ["model_2"]
+
+    copy.edit(add)
+    copy.succeed("dvc", "repro")
+    (copy.root / "params.yaml").write_text(before)
+    table = pd.read_csv(copy.root / "reports" / "results.csv")
+    assert table["model"].tolist() == ["model_2"]
+    assert table["dataset"].item() == "own"
+    assert table["parameters"].item() == 2_555_656 - 197 * 513
+    assert copy.runs("own")["status"].tolist() == ["FINISHED"]
+    copy.succeed("dvc", "repro")  # back to the digits, from DVC's cache: nothing is trained
+    assert len(copy.runs("own")) == 1

@@ -20,7 +20,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tiny_imagenet.errors import DatasetError
-from tiny_imagenet.files import replaced, write_text
+from tiny_imagenet.files import replaced, reserve, write_text
 from tiny_imagenet.params import SPLITS
 from tiny_imagenet.progress import track
 
@@ -88,8 +88,11 @@ def pack(images: Path, destination: Path) -> PackedDataset:
     Writes `{train,val}_images.npy`, `{train,val}_labels.npy` and `classes.csv`, and returns them opened.
 
     Raises:
-        DatasetError: an image is broken or of a wrong size; the first ten and the total.
+        DatasetError: a file is missing, or an image is broken or of a wrong size; the first ten and the total.
     """
+    for name in ("classes.csv", *(f"{split}.zip" for split in SPLITS)):
+        if not (images / name).is_file():
+            raise DatasetError(f"{images / name} does not exist; `dvc repro reorganize` makes it")
     classes = pd.read_csv(images / "classes.csv", dtype={"wnid": str}, keep_default_na=False)
     labels_of = {wnid: int(label) for label, wnid in zip(classes["label"], classes["wnid"], strict=True)}
     for split in SPLITS:
@@ -112,8 +115,7 @@ def _pack_split(source: Path, destination: Path, split: str, labels_of: dict[str
     with zipfile.ZipFile(source) as archive, replaced(destination / f"{split}_images.npy") as partial:
         names = archive.namelist()
         labels = np.array([labels_of[name.split("/")[0]] for name in names], np.int32)
-        shape = (len(names), SIDE, SIDE, 3)
-        pixels = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
+        pixels = _new_images(partial, len(names))
         members = ((name, archive.read(name)) for name in names)
         with ThreadPoolExecutor(os.cpu_count()) as threads:
             decoded = _ordered(threads, decode_one, members)
@@ -123,10 +125,22 @@ def _pack_split(source: Path, destination: Path, split: str, labels_of: dict[str
         if problems:
             shown = "\n".join(f"  {problem}" for problem in sorted(problems)[:_SHOWN_OFFENDERS])
             raise DatasetError(f"{len(problems):,} images of {source} cannot be used:\n{shown}")
-        pixels.flush()
         del pixels
-    with replaced(destination / f"{split}_labels.npy") as partial, partial.open("wb") as stream:
-        np.save(stream, labels)
+    _write_array(destination / f"{split}_labels.npy", labels)
+
+
+def _write_array(path: Path, array: NDArray[Any]) -> None:
+    with replaced(path) as partial, partial.open("wb") as stream:
+        np.save(stream, array)
+
+
+def _new_images(path: Path, num_images: int) -> NDArray[np.uint8]:
+    """Return a new array of images, memory-mapped to the file `path`, for which there is room."""
+    pixels: NDArray[np.uint8] = np.lib.format.open_memmap(
+        path, mode="w+", dtype=np.uint8, shape=(num_images, SIDE, SIDE, 3)
+    )
+    reserve(path)
+    return pixels
 
 
 def _ordered(threads: ThreadPoolExecutor, function: Any, items: Iterator[Any]) -> Iterator[Any]:
@@ -169,14 +183,11 @@ def drop_from_train(destination: Path, indices: NDArray[np.int64]) -> PackedData
     train = open_packed(destination).train
     kept = np.setdiff1d(np.arange(len(train)), indices)
     with replaced(destination / "train_images.npy") as partial:
-        shape = (len(kept), *train.images.shape[1:])
-        pixels = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
+        pixels = _new_images(partial, len(kept))
         for start in range(0, len(kept), _CHUNK):
             pixels[start : start + _CHUNK] = train.images[kept[start : start + _CHUNK]]
-        pixels.flush()
         del pixels
-    with replaced(destination / "train_labels.npy") as partial, partial.open("wb") as stream:
-        np.save(stream, train.labels[kept])
+    _write_array(destination / "train_labels.npy", train.labels[kept])
     return open_packed(destination)
 
 

@@ -52,7 +52,7 @@ def refuse_leakage(description: Mapping[str, Any]) -> None:
         shown = "\n".join(across[:_SHOWN_OFFENDERS])
         raise DatasetError(
             f"{len(across):,} pairs of a training and a validation image are copies of each other:\n{shown}\n"
-            "`duplicates: drop_from_train` of the dataset in params.yaml leaves out the training ones, `report` keeps all."
+            "In params.yaml, `duplicates: drop_from_train` leaves out the training ones, and `report` keeps all."
         )
 
 

@@ -1,0 +1,61 @@
+import zipfile
+
+import numpy as np
+import pytest
+
+from tiny_imagenet.dataset.layout import reorganize
+from tiny_imagenet.dataset.unpack import unpack
+from tiny_imagenet.errors import DatasetError, UserError
+from tiny_imagenet.params import Expect, ImagesPerClass
+
+
+@pytest.fixture
+def images(tmp_path, make_archive):
+    source = make_archive(3, train=4, val=2).write(tmp_path / "dataset.zip")
+    reorganize(source, tmp_path / "images", expect=Expect(), images_per_class=ImagesPerClass())
+    return tmp_path / "images"
+
+
+def test_every_image_becomes_a_file_in_its_class_folder(images, tmp_path):
+    assert unpack(images, tmp_path / "plain") == {"train": 12, "val": 6}
+    for split in ("train", "val"):
+        with zipfile.ZipFile(images / f"{split}.zip") as archive:
+            files = {path for path in (tmp_path / "plain" / split).rglob("*") if path.is_file()}
+            assert files == {tmp_path / "plain" / split / name for name in archive.namelist()}
+            for name in archive.namelist():
+                assert (tmp_path / "plain" / split / name).read_bytes() == archive.read(name)
+
+
+def test_a_folder_that_is_there_is_refused_and_left_alone(images, tmp_path):
+    (tmp_path / "plain" / "val").mkdir(parents=True)
+    (tmp_path / "plain" / "val" / "mine.txt").write_text("mine")
+    with pytest.raises(UserError, match="exists: choose an empty folder"):
+        unpack(images, tmp_path / "plain")
+    assert [path.name for path in (tmp_path / "plain").rglob("*")] == ["val", "mine.txt"]
+
+
+def test_without_the_zips_it_says_what_makes_them(tmp_path):
+    with pytest.raises(DatasetError, match="dvc repro reorganize"):
+        unpack(tmp_path, tmp_path / "plain")
+
+
+def test_an_interrupted_unpacking_leaves_no_folder_that_looks_whole(images, tmp_path, monkeypatch):
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(zipfile.ZipFile, "extract", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        unpack(images, tmp_path / "plain")
+    assert list((tmp_path / "plain").glob("*")) == []
+
+
+def test_keras_reads_the_folders_with_the_same_classes_and_labels(images, tmp_path, keras):
+    unpack(images, tmp_path / "plain")
+    dataset = keras.utils.image_dataset_from_directory(
+        tmp_path / "plain" / "val", image_size=(64, 64), shuffle=False, batch_size=None, verbose=False
+    )
+    names = [line.split(",")[1] for line in (images / "classes.csv").read_text().splitlines()[1:]]
+    assert dataset.class_names == names
+    assert [int(label) for _, label in dataset] == [0, 0, 1, 1, 2, 2]
+    assert next(iter(dataset))[0].shape == (64, 64, 3)
+    assert np.ptp(np.asarray(next(iter(dataset))[0])) > 100

@@ -1,0 +1,143 @@
+"""The stages before training, run in this process on small archives, with what can go wrong on a disk."""
+
+import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from stages import cache, download
+from stages import reorganize as reorganize_stage
+from tiny_imagenet import entry
+from tiny_imagenet.dataset.arrays import open_packed
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch, make_archive):
+    """A folder with params.yaml for an archive of three classes; returns a function that changes its dataset."""
+    make_archive(3, train=6, val=2).write(tmp_path / "own.zip")
+    monkeypatch.chdir(tmp_path)
+
+    def write(**dataset) -> None:
+        params = yaml.safe_load((ROOT / "params.yaml").read_text())
+        params["profile"] = "own"
+        params["profiles"]["own"] = {
+            "dataset": {"name": "own", "archive": "own.zip", "expect": {"classes": 3, "train": 6, "val": 2}} | dataset,
+            "training": {"epochs": 1},
+        }
+        (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+
+    write()
+    return write
+
+
+def run_all() -> list[int]:
+    return [entry.run(stage.main) for stage in (download, reorganize_stage, cache)]
+
+
+def test_own_images_of_three_classes_are_packed(workplace, capsys):
+    assert run_all() == [0, 0, 0]
+    packed = open_packed(Path("data/cache"))
+    assert (len(packed.train), len(packed.val), packed.num_classes) == (18, 6, 3)
+    assert "packed 18 training and 6 validation images" in capsys.readouterr().out
+    for name in ("augmentation", "classes", "duplicates"):
+        assert (Path("data/cache") / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_the_report_has_counts_channel_means_and_copies(workplace):
+    run_all()
+    report = json.loads(Path("data/cache/report.json").read_text())
+    assert report["used"] == {"train": 18, "val": 6}
+    assert set(report["per_class"]["train"].values()) == {6}
+    assert report["duplicates"]["counts"]["exact"]["train-val"]["pairs"] == 0
+    packed = open_packed(Path("data/cache"))
+    assert report["train_channel_means"] == pytest.approx(packed.train.images.mean((0, 1, 2)), abs=1e-3)
+
+
+@pytest.fixture
+def leaking(workplace, make_archive, tmp_path):
+    """The archive again, with a validation image that is also a training image."""
+    archive = make_archive(3, train=6, val=2)
+    first = next(name for name in archive.members if name.startswith("train/") and name.endswith("_3.JPEG"))
+    archive.members["val/images/val_1.JPEG"] = archive.members[first]
+    archive.write(tmp_path / "own.zip")
+    return workplace
+
+
+def test_a_leak_is_reported(leaking):
+    assert run_all() == [0, 0, 0]
+    duplicates = json.loads(Path("data/cache/report.json").read_text())["duplicates"]
+    assert duplicates["counts"]["exact"]["train-val"]["pairs"] == 1
+    assert len(open_packed(Path("data/cache")).train) == 18
+
+
+def test_a_leaking_training_image_is_left_out_where_that_is_asked_for(leaking):
+    leaking(duplicates="drop_from_train")
+    assert run_all() == [0, 0, 0]
+    packed = open_packed(Path("data/cache"))
+    assert (len(packed.train), len(packed.val)) == (17, 6)
+    assert json.loads(Path("data/cache/report.json").read_text())["duplicates"]["dropped_from_train"] == 1
+    leaked = packed.val.images[2]  # class 1's first of two
+    assert not any(np.array_equal(image, leaked) for image in packed.train.images)
+
+
+def test_a_leak_is_refused_where_that_is_asked_for(leaking, capsys):
+    leaking(duplicates="fail")
+    assert run_all() == [0, 0, 1]
+    assert "_3.JPEG and val/" in capsys.readouterr().err
+
+
+def test_a_missing_class_stops_before_anything_is_written(workplace, capsys):
+    workplace(expect={"classes": 4})
+    assert run_all()[1] == 1
+    assert "expected 4 classes, found 3" in capsys.readouterr().err
+    assert not Path("data/images").exists()
+
+
+def test_a_profile_that_leaves_out_what_has_a_default_is_enough(workplace):
+    workplace(expect={})
+    assert run_all() == [0, 0, 0]
+
+
+def limited(stage: str, limit: int) -> subprocess.CompletedProcess[str]:
+    """Run a stage that may write no file of more than `limit` bytes, as on a full disk or under a quota."""
+    return subprocess.run(
+        [sys.executable, "-B", "-m", f"stages.{stage}"],  # bytecode that is cut short would stay
+        env={"PYTHONPATH": f"{ROOT}:{ROOT / 'src'}", "PATH": ""},
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+        capture_output=True, text=True,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("stage", "limit"), [("download", 4096), ("reorganize", 4096), ("cache", 65536)])
+def test_a_full_disk_is_one_message_and_leaves_nothing_half_written(workplace, stage, limit):
+    for before in ("download", "reorganize", "cache"):
+        if before == stage:
+            break
+        entry.run({"download": download, "reorganize": reorganize_stage}[before].main)
+    done = limited(stage, limit)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "error: " in done.stderr
+    assert not list(Path("data").rglob("*.zip.partial.*"))
+    made = {
+        "download": "data/raw/dataset.zip",
+        "reorganize": "data/images/train.zip",
+        "cache": "data/cache/train_images.npy",
+    }
+    assert not Path(made[stage]).exists()
+    assert run_all() == [0, 0, 0]
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder that nobody may write to")
+def test_a_folder_that_may_not_be_written_is_one_message(workplace, capsys):
+    Path("data").mkdir()
+    Path("data/raw").symlink_to("/proc/self")  # not even root writes there
+    assert entry.run(download.main) == 1
+    assert "error: " in capsys.readouterr().err
