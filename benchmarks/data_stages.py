@@ -1,0 +1,72 @@
+"""How the time and memory of `reorganize` and `cache` grow: 1x, 2x and 4x the images of an archive.
+
+    python -m benchmarks.data_stages path/to/tiny-imagenet-200.zip            # as it is: 1x
+    python -m benchmarks.data_stages path/to/tiny-imagenet-200.zip --steps 50 100 200
+
+Each size is the first so many training images of each class (validation whole), in a folder of its own under the
+temporary directory, as a process of its own. Seconds are wall time; memory is the peak of what is anonymous (RssAnon),
+since touched pages of a memory map belong to the file.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+_CHILD = """
+import json, sys, time
+from pathlib import Path
+from tiny_imagenet.dataset.arrays import pack, summarize
+from tiny_imagenet.dataset.duplicates import find_duplicates
+from tiny_imagenet.dataset.layout import reorganize
+from tiny_imagenet.params import Expect, ImagesPerClass
+source, folder, train = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
+start = time.perf_counter()
+reorganize(source, folder / "images", expect=Expect(), images_per_class=ImagesPerClass(train=train))
+middle = time.perf_counter()
+packed = pack(folder / "images", folder / "cache")
+packed_at = time.perf_counter()
+find_duplicates(packed.train.images, packed.val.images)
+summarize(packed, folder / "images")
+print(json.dumps([len(packed.train) + len(packed.val), middle - start, packed_at - middle, time.perf_counter() - packed_at]))
+"""
+
+
+def main(archive: Path, steps: Annotated[list[int] | None, typer.Option()] = None) -> None:
+    """Measure ARCHIVE as it is, or with each of STEPS training images per class."""
+    print("| images | reorganize, s | pack, s | copies and report, s | all, s | images/s | peak RssAnon, MiB |")
+    print("| ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
+    for train in steps or [None]:
+        with tempfile.TemporaryDirectory() as folder:
+            command = [sys.executable, "-c", _CHILD, str(archive), folder, json.dumps(train)]
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+            peak = [0]
+            watcher = threading.Thread(target=_watch, args=(process, peak))
+            watcher.start()
+            printed, _ = process.communicate()
+            watcher.join()
+        images, *seconds = json.loads(printed)
+        cells = [f"{images:,}", *(f"{part:.1f}" for part in seconds), f"{sum(seconds):.1f}"]
+        print("| " + " | ".join([*cells, f"{images / sum(seconds):,.0f}", f"{peak[0] / 1024:.0f}"]) + " |", flush=True)
+
+
+def _watch(process: subprocess.Popen[str], peak: list[int]) -> None:
+    """Keep in `peak` the most KiB of anonymous memory that the process has had."""
+    status = Path(f"/proc/{process.pid}/status")
+    while process.poll() is None:
+        try:
+            line = next(line for line in status.read_text().splitlines() if line.startswith("RssAnon"))
+            peak[0] = max(peak[0], int(line.split()[1]))
+        except (OSError, StopIteration):
+            pass
+        time.sleep(0.02)
+
+
+if __name__ == "__main__":
+    typer.run(main)
