@@ -34,7 +34,8 @@ packed = pack(folder / "images", folder / "cache")
 packed_at = time.perf_counter()
 find_duplicates(packed.train.images, packed.val.images)
 summarize(packed, folder / "images")
-print(json.dumps([len(packed.train) + len(packed.val), middle - start, packed_at - middle, time.perf_counter() - packed_at]))
+num_images, end = len(packed.train) + len(packed.val), time.perf_counter()
+print(json.dumps([num_images, middle - start, packed_at - middle, end - packed_at]))
 """
 
 

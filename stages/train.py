@@ -33,7 +33,7 @@ def main(model: str) -> None:
         "backend": runtime.backend(),
         "precision": runtime.precision(),
     }
-    tags = {"dvc.stage": stage, "weights": str(recipe.weights), "device": str(device)} | lineage.git_state(root)
+    tags = {"dvc.stage": stage, "weights": str(recipe.weights), "device": str(device)} | lineage.git_state(Path.cwd())
     tags |= {f"dependency.{path}": digest for path, digest in hashes.items()}
     tags |= {f"version.{name}": version for name, version in runtime.versions().items()}
     logged = tracking.flatten(recipe.model_dump()) | facts
@@ -57,7 +57,7 @@ def main(model: str) -> None:
             "dependencies": hashes,
         }
         training.write_json(record, folder / "run.json")
-        run.log_model(trained.model, runtime.requirements())
+        run.log_model(trained.model, runtime.requirements(), packed.class_names)
         run.log_artifact(folder / "history.csv")
 
 

@@ -172,7 +172,7 @@ def _normalised(probabilities: NDArray[np.float32]) -> NDArray[np.float64]:
 
 def _top_k_accuracy(labels: NDArray[np.int32], probabilities: NDArray[np.float32], k: int) -> float:
     num_classes = probabilities.shape[1]
-    if num_classes == 2:  # scikit-learn takes two classes for a binary task with one score
+    if k >= num_classes:  # always among them; scikit-learn warns, and takes two classes for a binary task
         return 1.0
     return float(top_k_accuracy_score(labels, probabilities, k=k, labels=np.arange(num_classes)))
 

@@ -78,12 +78,13 @@ def accuracy_curves(
             if with_logs:
                 log = logs[logs["model"] == model]
                 axis.plot(log["epoch"], log[column], linestyle="--", linewidth=1, color=colour, alpha=0.6)
-        if with_logs:
+        if with_logs and histories:
             axis.plot([], [], linestyle="--", color="gray", label="authors' logs")
         axis.set(title=title, xlabel="epoch", ylabel="accuracy", ylim=(0, None))
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-        axis.legend()
+        if histories:
+            axis.legend()
 
 
 def parameter_counts(table: pd.DataFrame, path: Path) -> None:

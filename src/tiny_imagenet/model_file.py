@@ -1,10 +1,11 @@
 """The saved model: a `.keras` file whose bytes depend on the model alone, with the names of its classes inside.
 
-Keras writes the time of saving into the file, which would give every retrain another hash; here the date is fixed and
-the optimizer's state is left out.
+Keras writes the time of saving and addresses in memory into the file, which would give every retrain another hash;
+here both are replaced, and the optimizer's state is left out.
 """
 
 import json
+import re
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,11 +43,24 @@ def save_model(model: "keras.Model", path: Path, *, wnids: list[str], class_name
                     }
                     target.writestr(member, json.dumps(metadata))
                     continue
+                if name == "config.json":
+                    target.writestr(member, _renumbered(source.read(name).decode()))
+                    continue
                 with source.open(name) as content, target.open(member, "w", force_zip64=True) as copy:
                     while block := content.read(1 << 24):
                         copy.write(block)
     finally:
         raw.unlink(missing_ok=True)
+
+
+def _renumbered(config: str) -> str:
+    """Return Keras's description of a model with its objects numbered from 1, not by their addresses in memory."""
+    numbers: dict[str, int] = {}
+    return re.sub(
+        r'(?<="shared_object_id": )\d+',
+        lambda found: str(numbers.setdefault(found[0], len(numbers) + 1)),
+        config,
+    )
 
 
 def load_model(path: Path) -> "keras.Model":

@@ -5,6 +5,7 @@ allowed. What a profile's `training` names wins over a model's own block; `Param
 """
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -369,7 +370,7 @@ def load_params(path: Path | str = "params.yaml") -> Params:
     except yaml.MarkedYAMLError as error:
         where = f" line {error.problem_mark.line + 1}:" if error.problem_mark else ""
         raise UserError(f"{path}:{where} {error.problem or error.context}") from None
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
         raise UserError(f"{path} is no readable YAML: {type(error).__name__}: {error}") from None
     if not isinstance(values, dict):
         raise UserError(f"{path}: expected keys and values, got {type(values).__name__}")
@@ -382,6 +383,8 @@ def parse_params(values: Mapping[str, Any], *, source: str = "params.yaml") -> P
         return Params.model_validate(values)
     except ValidationError as error:
         lines = sorted({_describe(dict(offence)) for offence in error.errors()})
+    except UnicodeEncodeError as error:
+        raise UserError(f"{source}: holds half of a character: {error.reason}") from None
     raise UserError("\n".join(f"{source}: {line}" for line in lines))
 
 
@@ -395,10 +398,15 @@ def _describe(offence: Mapping[str, Any]) -> str:
         return f"{path}: {message}" if path else message
     if offence["type"] in {"int_type", "float_type", "int_from_float"} and isinstance(given, str):
         message += " (YAML reads 1e-3 as text: write 0.001)" if "e" in given.lower() else ""
+    if offence["type"] == "literal_error" and isinstance(given, str):
+        message += nearest(given, re.findall(r"'([^']+)'", offence["ctx"]["expected"]))
     shown = "" if offence["type"] in {"value_error", "missing"} else f", got {_short(given)}"
     return f"{path}: {message}{shown}" if path else f"{message}{shown}"
 
 
 def _short(value: Any, limit: int = 60) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except ValueError:  # Python prints no integer of more than 4,300 digits
+        text = "a very large number"
     return text if len(text) <= limit else text[: limit - 3] + "..."

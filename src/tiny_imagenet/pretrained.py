@@ -31,14 +31,11 @@ def weights_file(weights: str | None) -> Path | None:
     folder = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")) / "models"
     path = folder / RESNET50_FILE
     if not path.is_file():
-        try:
-            obtain(path, urls=[RESNET50_URL], archive=None, size=None, md5=RESNET50_MD5)
-        except UserError as error:
-            raise UserError(
-                f"weights: imagenet is not in {folder} and cannot be fetched:\n{error}\n"
-                f"Put {RESNET50_FILE} (md5 {RESNET50_MD5}) into {folder}, or give its path as `weights` of the model "
-                "in params.yaml, or set it to null to train from scratch."
-            ) from None
+        hint = (
+            f"`weights: imagenet` needs {RESNET50_FILE} (md5 {RESNET50_MD5}). Put it into {folder}, or give its path as "
+            "`weights` of the model in params.yaml, or set that to null to train from scratch."
+        )
+        obtain(path, urls=[RESNET50_URL], archive=None, size=None, md5=RESNET50_MD5, hint=hint)
     found = md5(path)
     if found != RESNET50_MD5:
         raise UserError(

@@ -7,12 +7,14 @@ import pandas as pd
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from tiny_imagenet.params import SPLITS, Augmentation, Params
+from tiny_imagenet.params import SPLITS, Augmentation, Expect, ImagesPerClass, Params
 
 WIDTH = 100
 _MISSING = "-"
 _SHOWN = 10
+_TINY_IMAGENET = Expect(classes=200, train=500, val=50)
 
 
 def percent(value: Any) -> str:
@@ -38,8 +40,8 @@ def comparability(params: Params) -> str:
             f"These figures are for the profile `{params.profile}` on the dataset `{dataset.name}`: they are not "
             "comparable with the paper's, which are for Tiny ImageNet."
         )
-    limits = dataset.images_per_class
-    if limits.train is not None or limits.val is not None or dataset.expect.train != 500:
+    whole = dataset.expect == _TINY_IMAGENET and dataset.images_per_class == ImagesPerClass()
+    if not whole or dataset.duplicates == "drop_from_train":
         return (
             f"These figures are for the profile `{params.profile}` on a part of Tiny ImageNet: they are not "
             "comparable with the paper's, which used all of it."
@@ -55,7 +57,8 @@ def override_lines(params: Params) -> list[str]:
     concerned: dict[str, list[str]] = {}
     for model in params.active:
         for key, (own, used) in params.overrides(model).items():
-            change = f"`{key}`: {_shown(own)} -> {_shown(used)}"
+            missing = "random" if key == "weights" else "default"
+            change = f"`{key}`: {_shown(own, missing)} -> {_shown(used, missing)}"
             concerned.setdefault(change, []).append(model)
     everyone = list(params.active)
     return [
@@ -64,10 +67,10 @@ def override_lines(params: Params) -> list[str]:
     ]
 
 
-def _shown(value: Any) -> str:
+def _shown(value: Any, missing: str) -> str:
     if isinstance(value, Augmentation):
         return str({key: part for key, part in value.model_dump().items() if part != getattr(Augmentation(), key)})
-    return "default" if value is None else str(value)
+    return missing if value is None else str(value)
 
 
 def data_summary(values: Mapping[str, Any]) -> str:
@@ -102,17 +105,18 @@ def data_summary(values: Mapping[str, Any]) -> str:
 
 def terminal_table(table: pd.DataFrame, params: Params) -> str:
     """Return the table for a terminal of 100 columns: accuracies in percent."""
-    title = f"profile {params.profile}, dataset {params.dataset.name}, accuracy in %"
+    title = Text(f"profile {params.profile}, dataset {params.dataset.name}, accuracy in %")  # no markup in a name
     shown = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    shown.add_column("model", no_wrap=True)
-    for heading in (
-        "parameters\n(200 classes)", "paper\ntrain", "paper\nval", "train", "val\n(95 % interval)",
-        "paper\nprotocol", "top-5", "epochs", "images\nper s",
-    ):  # fmt: skip
-        shown.add_column(heading, justify="right", no_wrap=True)
+    shown.add_column("model", overflow="fold")
+    widths = {
+        "parameters\n(200 cl.)": 11, "paper\ntrain": 5, "paper\nval": 5, "train": 5, "val\n(95 % interval)": 18,
+        "paper\nprotocol": 8, "top-5": 6, "epochs": 6, "images\nper s": 6,
+    }  # fmt: skip
+    for heading, width in widths.items():
+        shown.add_column(heading, justify="right", no_wrap=True, min_width=width)
     for row in table.to_dict("records"):
         shown.add_row(
-            row["model"],
+            Text(row["model"]),
             _count(row["parameters_200_classes"]),
             percent(row["train_accuracy_paper"]),
             percent(row["val_accuracy_paper"]),
@@ -126,7 +130,7 @@ def terminal_table(table: pd.DataFrame, params: Params) -> str:
     console = Console(width=WIDTH, no_color=True, highlight=False)
     with console.capture() as capture:
         console.print(shown)
-        console.print(comparability(params).replace("`", ""))
+        console.print(Text(comparability(params).replace("`", "")))
     return "\n".join(line.rstrip() for line in capture.get().strip().splitlines())
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
+from sqlalchemy.exc import SQLAlchemyError
 
 from tiny_imagenet.errors import UserError
 
@@ -42,8 +43,8 @@ class Run:
 
         return keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: self.log_epoch(epoch + 1, logs))
 
-    def log_model(self, model: "keras.Model", requirements: list[str]) -> None:
-        """Log the model with its signature: plain uint8 RGB images in, class probabilities out."""
+    def log_model(self, model: "keras.Model", requirements: list[str], class_names: list[str]) -> None:
+        """Log the model with its signature (plain uint8 RGB images in, class probabilities out) and class names."""
         import numpy as np
         from mlflow.models import ModelSignature
         from mlflow.types import Schema, TensorSpec
@@ -59,6 +60,7 @@ class Run:
                 signature=signature,
                 pip_requirements=requirements,
                 save_exported_model=False,
+                metadata={"class_names": class_names},
             )
 
     def log_artifact(self, path: Path) -> None:
@@ -131,11 +133,19 @@ def start_run(
         mlflow.set_system_metrics_sampling_interval(_SYSTEM_METRICS_SECONDS)
         all_tags = dict(tags) | ({"mlflow.parentRunId": parent} if parent else {})
         active = mlflow.start_run(run_name=name, tags=all_tags, log_system_metrics=True)
-    except mlflow.exceptions.MlflowException as error:
-        raise UserError(f"MLflow's store {tracking_uri(root)} cannot be used: {error.message}") from None
+    except (mlflow.exceptions.MlflowException, SQLAlchemyError) as error:
+        raise _unusable(root, error) from None
     with active:
         mlflow.log_params({key: str(value) for key, value in params.items()})
         yield Run(active.info.run_id, uri)
+
+
+def _unusable(root: Path, error: Exception) -> UserError:
+    reason = str(error).strip().splitlines()[0]
+    return UserError(
+        f"MLflow's store {tracking_uri(root)} cannot be used: {reason}\n"
+        "Start its server, correct MLFLOW_TRACKING_URI, or move a broken mlflow.db away: a new one is made."
+    )
 
 
 def _experiment_id(name: str, root: Path) -> str:
@@ -166,10 +176,12 @@ def add_results(root: Path, run_id: str, metrics: Mapping[str, float], folder: P
     Metrics that the run already has, with the same value, are not logged again.
     """
     mlflow = _mlflow()
-    connect(root)
-    client = mlflow.MlflowClient()
     try:
+        connect(root)
+        client = mlflow.MlflowClient()
         logged = client.get_run(run_id).data.metrics
+    except SQLAlchemyError as error:
+        raise _unusable(root, error) from None
     except mlflow.exceptions.MlflowException:
         return False
     for name, value in metrics.items():

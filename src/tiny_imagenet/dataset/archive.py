@@ -48,6 +48,7 @@ def obtain(
     size: int | None,
     md5: str | None,
     report: Callable[[str], None] = print,
+    hint: str = HINT,
 ) -> None:
     """Write the archive to `destination`, whole and checked, or leave `destination` as it was.
 
@@ -59,6 +60,7 @@ def obtain(
         md5: Expected digest in hexadecimal, of a file of any kind, or None for any zip. Only with it is a partial
             download of an earlier call continued, since nothing else would show that the two halves fit.
         report: Receives one line of text at a time.
+        hint: What the user can do where no URL gave it; the last line of the message.
 
     Raises:
         UserError: No source gave the expected archive, or the disk refused it.
@@ -70,7 +72,7 @@ def obtain(
         if md5 is not None and destination.is_file() and not _fault(destination, size, md5):
             return
         destination.parent.mkdir(parents=True, exist_ok=True)
-        delivery = _Delivery(partial, size, md5, report)
+        delivery = _Delivery(partial, size, md5, report, hint)
         if archive is None:
             delivery.download(urls)
         else:
@@ -127,6 +129,7 @@ class _Delivery:
     size: int | None
     md5: str | None
     report: Callable[[str], None]
+    hint: str
     validator: str | None = None  # ETag or date of the version that this call has put into the partial file
 
     def copy(self, source: Path) -> None:
@@ -159,7 +162,7 @@ class _Delivery:
             except _RefusedError as error:
                 self.report(f"{url}: {error}")
                 reasons.append(f"\n  {url}: {error}")
-        raise UserError(f"The archive could not be fetched.{''.join(reasons) or ' No URL is given.'}\n{HINT}")
+        raise UserError(f"The archive could not be fetched.{''.join(reasons) or ' No URL is given.'}\n{self.hint}")
 
     def _held(self) -> int:
         return self.partial.stat().st_size if self.partial.exists() else 0

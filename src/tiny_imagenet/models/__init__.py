@@ -104,13 +104,20 @@ def build_classifier(
         weights: path of a weights file, for the architectures that take one; None draws them at random.
         batch_normalization_momentum: set on every batch normalization layer where given (Keras's default: 0.99).
         build: the architecture's own keyword arguments.
+
+    Raises:
+        UserError: the arguments leave no image to convolve, or the weights are of another model.
     """
     module = importlib.import_module(f"{__name__}.{architecture}")
     if weights is not None:
         build["weights"] = weights
-    model: keras.Model = module.build(
-        input_shape=input_shape, num_classes=num_classes, preprocessing=preprocessing, **build
-    )
+    try:
+        model: keras.Model = module.build(
+            input_shape=input_shape, num_classes=num_classes, preprocessing=preprocessing, **build
+        )
+    except (OSError, KeyError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"{architecture} cannot be built with {build}: {reason}") from None
     if batch_normalization_momentum is not None:
         for layer in _all_layers(model):
             if type(layer).__name__ == "BatchNormalization":
