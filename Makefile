@@ -17,7 +17,7 @@ $(READY): requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
 		{ echo "error: $(PYTHON) is $$($(PYTHON) --version 2>&1); Python 3.11 to 3.13 is needed: make PYTHON=python3.12 ..." >&2; exit 1; }
 	@echo "setting up $(VENV): about 2 GB, some minutes"
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@git rev-parse --git-dir >/dev/null 2>&1 || $(BIN)/dvc config --local core.no_scm true
@@ -63,5 +63,6 @@ lock:  ## Remake requirements.txt from pyproject.toml (make lock UPGRADE=--upgra
 clean:  ## Remove caches and half-written files; keep data, models, results and runs
 	@echo "removing caches of tools, bytecode and half-written files"
 	@rm -rf .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
-	@find . -path ./$(VENV) -prune -o \( -name __pycache__ -o -name '*.partial' \) -print0 | xargs -0 rm -rf
+	@find . \( -path ./$(VENV) -o -path ./data/raw -o -path ./.dvc \) -prune -o \
+		\( -name __pycache__ -o -name '*.partial' -o -name '*.partial.keras' \) -not -name 'mlflow.db*' -print0 | xargs -0 rm -rf
 	@echo "kept, since they took long: $(VENV) data models results reports mlflow.db mlruns .dvc/cache"

@@ -7,8 +7,6 @@ no other model.
 import sys
 from pathlib import Path
 
-import typer
-
 from tiny_imagenet import entry
 from tiny_imagenet.files import write_text
 from tiny_imagenet.models import architecture_source
@@ -21,4 +19,4 @@ def main(model: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(entry.run(lambda: typer.run(main)))
+    sys.exit(entry.run_for_model(main))

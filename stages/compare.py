@@ -15,7 +15,7 @@ FIGURES = {
 
 
 def main() -> None:
-    """Write results.md, results.csv and the figures; see that every run in MLflow has its final metrics."""
+    """Write the table and the figures; see that every run in MLflow has its final metrics."""
     params = entry.checked_params()
     table = comparison.results_table(params, MODELS, RESULTS)
     histories, logs = comparison.read_histories(params, MODELS), comparison.authors_logs()
@@ -29,14 +29,18 @@ def main() -> None:
     figures.parameter_counts(table, DESTINATION / "figures" / "parameters")
     captions["Parameters (the paper's figure 9)"] = "figures/parameters.png"
     write_text(DESTINATION / "results.csv", table.to_csv(index=False))
-    write_text(DESTINATION / "results.md", report.results_markdown(table, params, captions))
-    print(report.terminal_table(table, params))
+    unconcerned = comparison.without_batch_normalization(params, RESULTS)
+    write_text(DESTINATION / "results.md", report.results_markdown(table, params, captions, unconcerned))
+    summary = report.terminal_table(table, params, unconcerned)
+    write_text(DESTINATION / "summary.txt", summary + "\n")
+    print(summary)
 
     # A bit-identical retrain is a new run, and `evaluate` has been skipped: its metrics are copied here.
     root = lineage.repository_root()
     for row in table.dropna(subset="run_id").to_dict("records"):
         metrics = json.loads((RESULTS / row["model"] / "metrics.json").read_text(encoding="utf-8"))
-        tracking.add_results(root, row["run_id"], metrics)
+        if not tracking.add_results(root, row["run_id"], metrics):
+            print(f"{row['model']}: MLflow has no run {row['run_id']} (deleted, or made in another store)")
 
 
 if __name__ == "__main__":

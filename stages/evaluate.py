@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 
 import pandas as pd
-import typer
 
 from tiny_imagenet import entry, figures, lineage, runtime, tracking
 
@@ -32,8 +31,9 @@ def main(model: str) -> None:
 
     # run.json names the run; it is no dependency, so that a bit-identical retrain does not evaluate again.
     run = json.loads((source / "run.json").read_text(encoding="utf-8"))
-    tracking.add_results(lineage.repository_root(), run["run_id"], measured.metrics, destination)
+    if not tracking.add_results(lineage.repository_root(), run["run_id"], measured.metrics, destination):
+        print(f"{model}: MLflow has no run {run['run_id']} (deleted, or made in another store): nothing is added to it")
 
 
 if __name__ == "__main__":
-    sys.exit(entry.run(lambda: typer.run(main)))
+    sys.exit(entry.run_for_model(main))

@@ -3,8 +3,6 @@
 import sys
 from pathlib import Path
 
-import typer
-
 from tiny_imagenet import entry, lineage, runtime, tracking
 
 
@@ -57,9 +55,9 @@ def main(model: str) -> None:
             "dependencies": hashes,
         }
         training.write_json(record, folder / "run.json")
-        run.log_model(trained.model, runtime.requirements(), packed.class_names)
+        run.log_model(model_file.without_optimizer(trained.model), runtime.requirements(), packed.class_names)
         run.log_artifact(folder / "history.csv")
 
 
 if __name__ == "__main__":
-    sys.exit(entry.run(lambda: typer.run(main)))
+    sys.exit(entry.run_for_model(main))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from made_results import VALUES, make_results
+from made_results import VALUES
 
 from tiny_imagenet import cli
 
@@ -56,7 +56,8 @@ def test_check_says_what_would_run(command, repository):
         assert part in output
 
 
-def test_check_names_the_addresses_of_a_dataset(command, repository):
+def test_check_names_the_addresses_of_a_dataset(command, repository, monkeypatch):
+    monkeypatch.setattr("tiny_imagenet.pretrained.weights_file", lambda _: None)
     (repository / "params.yaml").write_text(yaml.safe_dump(VALUES | {"profile": "paper"}))
     _, output, _ = command("check")
     assert "https://cs231n.stanford.edu/tiny-imagenet-200.zip" in output
@@ -75,15 +76,19 @@ def test_check_refuses_bad_params_with_one_message(change, expected, command, re
     assert "Traceback" not in errors
 
 
-def test_results_prints_the_table(command, repository):
-    make_results(repository, "model_2")
+def test_results_prints_the_table_as_compare_printed_it(command, repository):
     (repository / "reports").mkdir()
-    (repository / "reports" / "results.csv").touch()
-    code, output, errors = command("results")
-    assert (code, errors) == (0, "")
-    assert "38.61 (37.7-39.6)" in output
-    assert "no results" in output  # the other models
-    assert max(map(len, output.splitlines())) <= 100
+    (repository / "reports" / "summary.txt").write_text("profile demo\nmodel_2  38.61 (37.7-39.6)\n")
+    (repository / "params.yaml").write_text(yaml.safe_dump(VALUES | {"profile": "paper"}))  # not what was run
+    assert command("results") == (0, "profile demo\nmodel_2  38.61 (37.7-39.6)\n", "")
+
+
+def test_check_finds_missing_weights_before_anything_runs(command, repository):
+    models = VALUES["models"] | {"model_5": VALUES["models"]["model_5"] | {"weights": "nowhere.h5"}}
+    (repository / "params.yaml").write_text(yaml.safe_dump(VALUES | {"profile": "paper", "models": models}))
+    code, _, errors = command("check")
+    assert code == 1
+    assert "nowhere.h5" in errors
 
 
 def test_results_before_there_are_any_says_what_to_do(command, repository):

@@ -8,7 +8,8 @@ import zipfile
 
 import pytest
 
-from tiny_imagenet.files import PARTIAL_SUFFIX, deterministic_member, md5, replaced, write_text
+from tiny_imagenet.files import PARTIAL_SUFFIX, md5, replaced, write_text
+from tiny_imagenet.zip_member import deterministic_member
 
 
 class TestReplaced:

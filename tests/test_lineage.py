@@ -165,29 +165,6 @@ def test_a_missing_dependency_is_left_out(pipeline):
     assert set(lineage.dependency_hashes("train@m1", pipeline)) == {"models/m1/a.py"}
 
 
-def folder_hash(pipeline: Path) -> str:
-    return lineage.dependency_hashes("cache", pipeline)["src"]
-
-
-def test_a_folders_hash_changes_with_contents_names_and_files(pipeline):
-    seen = {folder_hash(pipeline)}
-    (pipeline / "src" / "a.py").write_text("changed")
-    seen.add(folder_hash(pipeline))
-    (pipeline / "src" / "a.py").rename(pipeline / "src" / "z.py")
-    seen.add(folder_hash(pipeline))
-    (pipeline / "src" / "new.py").touch()
-    seen.add(folder_hash(pipeline))
-    assert len(seen) == 4
-
-
-def test_a_folders_hash_ignores_bytecode_and_dates(pipeline):
-    before = folder_hash(pipeline)
-    (pipeline / "src" / "__pycache__").mkdir()
-    (pipeline / "src" / "__pycache__" / "a.pyc").write_bytes(b"x")
-    (pipeline / "src" / "a.py").write_bytes(b"src/a.py")
-    assert folder_hash(pipeline) == before
-
-
 def test_the_committed_pipelines_stages_have_hashes_of_what_they_depend_on():
     hashes = lineage.dependency_hashes("train@model_2", ROOT)
     assert hashes["stages/train.py"] == md5((ROOT / "stages" / "train.py").read_bytes())

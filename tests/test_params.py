@@ -215,6 +215,10 @@ REFUSED: dict[str, tuple[tuple[Any, ...], list[str]]] = {
         ("models", "model_2", "reduce_learning_rate", "factor", 1),
         ["models.model_2.reduce_learning_rate.factor", "less than 1", "got 1"],
     ),
+    "more images of a class than there are": (
+        ("profiles", "demo", "dataset", "images_per_class", "train", 5000),
+        ["profiles.demo.dataset", "images_per_class.train is 5000", "`expect` has 100"],
+    ),
     "batch normalization without memory of the new": (
         (*DEMO, "training", "batch_normalization_momentum", 1),
         ["profiles.demo.training.batch_normalization_momentum", "less than 1", "got 1"],
@@ -353,7 +357,7 @@ def test_without_changes_the_recipe_is_the_block_with_the_shared_augmentation():
 
 @pytest.mark.parametrize(
     ("key", "value", "own"),
-    [("epochs", 3, 15), ("batch_size", 7, 64), ("batch_normalization_momentum", 0.5, None), ("weights", None, None)],
+    [("epochs", 3, 15), ("batch_size", 7, 64), ("batch_normalization_momentum", 0.5, 0.99), ("weights", None, None)],
 )
 def test_what_a_profile_names_wins_and_all_else_stays(key, value, own):
     params, block, recipe = under({key: value}, "model_4")

@@ -80,8 +80,8 @@ def test_a_file_with_another_digest_is_refused(keras_home):
 
 
 def test_offline_the_message_says_which_file_to_put_where(keras_home, monkeypatch):
-    def offline(*_, **__):
-        raise UserError("no network")
+    def offline(*_, hint, **__):
+        raise UserError(f"no network\n{hint}")
 
     monkeypatch.setattr(pretrained, "obtain", offline)
     with pytest.raises(UserError) as caught:

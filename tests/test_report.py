@@ -83,7 +83,7 @@ def test_a_model_of_a_long_name_does_not_hide_figures(tmp_path):
 def test_a_model_without_results_says_so(tmp_path):
     params = made_params()
     lines = report.terminal_table(table(params, tmp_path), params).splitlines()
-    rows = [line for line in lines if "model_" in line]
+    rows = [line for line in lines if line.startswith(" model_")]
     assert len(rows) == 5
     assert all("no results" in row for row in rows)
     assert not any("nan" in row.lower() or "<NA>" in row for row in rows)
@@ -97,7 +97,7 @@ def test_the_terminal_table_names_profile_and_dataset_and_whether_it_compares(re
 
 def test_a_dataset_may_have_brackets_in_its_name(tmp_path):
     dataset = {"name": "birds [small] [/b]", "archive": "birds.zip"}
-    params = made_params(profiles=VALUES["profiles"] | {"demo": {"dataset": dataset}})
+    params = made_params(profiles=VALUES["profiles"] | {"demo": {"dataset": dataset, "training": {}}})
     assert "dataset birds [small] [/b]" in report.terminal_table(table(params, tmp_path), params)
 
 
@@ -142,8 +142,13 @@ def test_overrides_have_a_line_per_change_with_its_models():
     assert set(lines) == {
         "`epochs`: 15 -> 6 (all models)",
         "`batch_size`: 64 -> 16 (all models)",
-        "`batch_normalization_momentum`: default -> 0.9 (all models)",
+        "`batch_normalization_momentum`: 0.99 -> 0.9 (all models)",
     }
+
+
+def test_a_momentum_concerns_only_models_that_have_one():
+    lines = report.override_lines(demo_with(batch_normalization_momentum=0.9), ["model_1", "model_2"])
+    assert lines == ["`batch_normalization_momentum`: 0.99 -> 0.9 (model_3, model_4, model_5)"]
 
 
 def test_a_profile_that_changes_nothing_has_no_overrides():

@@ -219,7 +219,7 @@ def test_a_logged_model_takes_plain_pixels_and_gives_the_same_bits(root, client,
 
     model = build_classifier("two_conv", input_shape=(64, 64, 3), num_classes=10, filters=[2], dense_units=2)
     with tracking.start_run(root, experiment="models", name="m", params={}, tags={}) as run:
-        run.log_model(model, ["keras", "numpy"])
+        run.log_model(model, ["keras", "numpy"], ["one", "two"])
     assert capfd.readouterr().out == ""
     experiment = client.get_run(run.run_id).info.experiment_id
     uri = mlflow.search_logged_models(experiment_ids=[experiment], output_format="list")[0].model_uri
@@ -268,3 +268,46 @@ def test_a_run_that_this_store_does_not_have_is_reported_and_no_error(root):
 def test_flatten_joins_keys_with_dots():
     values = {"a": 1, "b": {"c": None, "d": {"e": [1, 2]}}, "f": {}}
     assert tracking.flatten(values) == {"a": 1, "b.c": None, "b.d.e": [1, 2]}
+
+
+# --- a store that has moved ---
+
+
+def test_after_the_repository_has_moved_its_artifacts_are_found_at_the_new_place(root, tmp_path, monkeypatch):
+    import mlflow
+
+    here, there = shutil.copytree(root, tmp_path / "here"), tmp_path / "there"
+    note = tmp_path / "note.txt"
+    note.write_text("kept")
+    with tracking.start_run(here, experiment="moving", name="before", params={}, tags={}) as before:
+        before.log_artifact(note)
+    here.rename(there)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")  # MLflow sets it, for the processes that this one would start
+    with tracking.start_run(there, experiment="moving", name="after", params={}, tags={}) as after:
+        after.log_artifact(note)
+    client = mlflow.MlflowClient(f"sqlite:///{there / 'mlflow.db'}")
+    for run in (before, after):
+        assert client.get_run(run.run_id).info.artifact_uri.startswith(str(there / "mlruns" / "moving"))
+        assert [found.path for found in client.list_artifacts(run.run_id)] == ["note.txt"]
+    assert not here.exists()
+
+
+def test_a_store_without_its_artifacts_beside_it_is_left_as_it_is(root, tmp_path, monkeypatch):
+    import mlflow
+
+    here, alone = shutil.copytree(root, tmp_path / "here"), tmp_path / "alone"
+    with tracking.start_run(here, experiment="moving", name="before", params={}, tags={}) as run:
+        pass
+    alone.mkdir()
+    (here / "mlflow.db").rename(alone / "mlflow.db")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    tracking.connect(alone)
+    client = mlflow.MlflowClient(f"sqlite:///{alone / 'mlflow.db'}")
+    assert client.get_run(run.run_id).info.artifact_uri.startswith(str(here))
+
+
+def test_metrics_for_a_store_that_cannot_be_reached_are_no_missing_run(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(UserError, match="cannot be used"):
+        tracking.add_results(tmp_path, "0" * 32, {"val_accuracy": 0.5})

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 from standin import packed_digits, small_recipe
 
+from tiny_imagenet.errors import UserError
 from tiny_imagenet.params import PAPER_AUGMENTATION, Optimizer
 
 ROOT = Path(__file__).parents[1]
@@ -315,3 +316,8 @@ def test_two_trainings_with_one_seed_in_fresh_processes_give_the_same_bytes(tmp_
     assert set(one) == {"model.keras", "history.csv"}
     assert one["history.csv"] == two["history.csv"]
     assert one["model.keras"] == two["model.keras"]
+
+
+def test_a_training_that_diverges_stops_with_the_epoch_and_the_way_out(train):
+    with pytest.raises(UserError, match=r"loss is (nan|inf) in epoch \d+, batch \d+: .*lower its learning rate"):
+        train(small_recipe(optimizer={"name": "sgd", "learning_rate": 10.0}, epochs=20))

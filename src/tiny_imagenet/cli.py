@@ -1,13 +1,14 @@
 """The command `tiny-imagenet`."""
 
 import json
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from tiny_imagenet import comparison, entry, lineage, report
+from tiny_imagenet import entry, lineage, pretrained, report
 from tiny_imagenet.dataset.unpack import unpack as unpack_images
 from tiny_imagenet.errors import UserError
 
@@ -27,12 +28,10 @@ def _commands() -> None:
 @app.command()
 def results() -> None:
     """Print the table of results that `dvc repro` made last."""
-    root = lineage.repository_root()
-    params = entry.checked_params(root / "params.yaml")
-    if not (root / "reports" / "results.csv").is_file():
+    path = lineage.repository_root() / "reports" / "summary.txt"
+    if not path.is_file():
         raise UserError("there are no results yet: run `dvc repro`")
-    table = comparison.results_table(params, root / "models", root / "results")
-    print(report.terminal_table(table, params))
+    print(path.read_text(encoding="utf-8"), end="")
 
 
 @app.command()
@@ -53,14 +52,17 @@ def unpack(folder: Annotated[Path, typer.Argument(help="Where the folders `train
 
 @app.command()
 def check() -> None:
-    """Check params.yaml and say what `dvc repro` would work with."""
+    """Check params.yaml and pretrained weights, and say what `dvc repro` works with."""
     params = entry.checked_params(lineage.repository_root() / "params.yaml")
     dataset = params.dataset
     source = dataset.archive or (", ".join(dataset.urls) if dataset.urls else "embedded in the project")
+    for model in params.active:
+        pretrained.weights_file(params.recipe(model).weights)
     print(f"params.yaml is fine: profile {params.profile}, dataset {dataset.name} ({source})")
     print(f"models: {', '.join(params.active)}")
 
 
 def main() -> None:
-    """Run the command; a user's mistake is one message and exit code 1."""
-    sys.exit(entry.run(lambda: app(standalone_mode=True)))
+    """Run the command; a user's mistake is one message, and Ctrl-C ends with exit code 130."""
+    signal.signal(signal.SIGINT, lambda *_: sys.exit(130))  # typer would say "Aborted" and exit with 1
+    sys.exit(entry.run(app))

@@ -79,6 +79,12 @@ def read_histories(params: Params, models: Path) -> dict[str, pd.DataFrame]:
     return {model: pd.read_csv(path) for model, path in paths.items() if path.is_file()}
 
 
+def without_batch_normalization(params: Params, results: Path) -> list[str]:
+    """Return the active models that have no batch normalization, as `evaluate` found."""
+    architectures = {model: _read_json(results / model / "architecture.json") for model in params.active}
+    return [model for model, found in architectures.items() if found and not found["batch_normalization_layers"]]
+
+
 def _read_json(path: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None

@@ -1,5 +1,6 @@
 """How every stage and command begins and ends: checked params in; a user's mistake out as one message."""
 
+import argparse
 import errno
 import sys
 from collections.abc import Callable
@@ -17,6 +18,14 @@ def checked_params(path: Path | str = "params.yaml") -> Params:
     params = load_params(path)
     check_models(params)
     return params
+
+
+def run_for_model(main: Callable[[str], None]) -> int:
+    """Call `main` with the model that the command line names, and return the exit code as `run` does."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("model", metavar="MODEL", help="a block of `models` in params.yaml")
+    model: str = parser.parse_args().model
+    return run(lambda: main(model))
 
 
 def run(main: Callable[[], None]) -> int:

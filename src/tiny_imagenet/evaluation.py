@@ -148,6 +148,10 @@ def describe_architecture(model: keras.Model) -> dict[str, Any]:
     return {
         "parameters": parameters,
         "parameters_200_classes": parameters + (200 - num_classes) * (features + 1),
+        "batch_normalization_layers": sum(
+            type(layer).__name__ == "BatchNormalization"
+            for layer in model._flatten_layers(include_self=False, recursive=True)
+        ),
         "layers": layers,
     }
 

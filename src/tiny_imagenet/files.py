@@ -3,8 +3,6 @@
 import hashlib
 import os
 import shutil
-import stat
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -67,11 +65,3 @@ def md5(path: Path) -> str:
     """Return the MD5 of a file as 32 hexadecimal digits: what DVC and the dataset's publishers use."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-
-
-def deterministic_member(name: str) -> zipfile.ZipInfo:
-    """Return a member whose header depends on its name alone: stored, dated 1980, plain file mode."""
-    info = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
-    info.create_system = 3
-    info.external_attr = (stat.S_IFREG | 0o644) << 16
-    return info

@@ -1,6 +1,5 @@
 """Where a result comes from: git's commit, the hashes of a stage's dependencies. The only file that knows DVC."""
 
-import hashlib
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -49,20 +48,10 @@ def _git(root: Path, *arguments: str) -> str:
 def dependency_hashes(stage: str, folder: Path | None = None) -> dict[str, str]:
     """Return path -> MD5 of each dependency that dvc.yaml gives a stage such as "train@model_2".
 
-    A folder's hash is over the names and hashes of its files. A dependency that is missing is left out.
+    Training depends on files alone. One that is missing is left out.
     """
     folder = folder or Path.cwd()
     name, _, item = stage.partition("@")
     definition: dict[str, Any] = yaml.safe_load((folder / "dvc.yaml").read_text(encoding="utf-8"))["stages"][name]
     dependencies = [path.replace("${item}", item) for path in definition.get("do", definition).get("deps", [])]
-    return {path: _hash(folder / path) for path in sorted(dependencies) if (folder / path).exists()}
-
-
-def _hash(path: Path) -> str:
-    if path.is_file():
-        return md5(path)
-    digest = hashlib.md5(usedforsecurity=False)
-    for file in sorted(path.rglob("*")):
-        if file.is_file() and "__pycache__" not in file.parts:
-            digest.update(f"{file.relative_to(path).as_posix()} {md5(file)}\n".encode())
-    return digest.hexdigest() + ".dir"
+    return {path: md5(folder / path) for path in sorted(dependencies) if (folder / path).is_file()}

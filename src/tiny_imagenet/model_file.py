@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tiny_imagenet.errors import UserError
-from tiny_imagenet.files import deterministic_member, replaced
+from tiny_imagenet.files import replaced
+from tiny_imagenet.zip_member import deterministic_member
 
 if TYPE_CHECKING:
     import keras
@@ -19,12 +20,17 @@ if TYPE_CHECKING:
 _METADATA = "metadata.json"
 
 
-def save_model(model: "keras.Model", path: Path, *, wnids: list[str], class_names: list[str]) -> None:
-    """Save the model's graph and weights to `path`, with class ids and names in label order in its metadata."""
+def without_optimizer(model: "keras.Model") -> "keras.Model":
+    """Return a model with the same layers and weights, and without the optimizer, which is twice their size."""
     import keras
 
-    bare = keras.Model(model.inputs, model.outputs, name=model.name)  # shares the weights; knows no optimizer
-    raw = path.with_name("raw.partial.keras")  # Keras insists on the suffix
+    return keras.Model(model.inputs, model.outputs, name=model.name)
+
+
+def save_model(model: "keras.Model", path: Path, *, wnids: list[str], class_names: list[str]) -> None:
+    """Save the model's graph and weights to `path`, with class ids and names in label order in its metadata."""
+    bare = without_optimizer(model)
+    raw = path.with_name(f"{path.stem}.partial.keras")  # Keras insists on the suffix
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         bare.save(raw)

@@ -31,6 +31,8 @@ LearningRate = Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)]
 Momentum = Annotated[float, Field(ge=0, lt=1)]
 Interval = Annotated[tuple[float, float], Field(strict=False)]
 SPLITS = ("train", "val")
+KERAS_MOMENTUM = 0.99
+"""Keras's default for the moving averages of batch normalization."""
 Monitor = Literal["val_loss", "val_accuracy", "loss", "accuracy"]
 
 
@@ -102,6 +104,14 @@ class Dataset(Section):
     def _has_a_source(self) -> Self:
         if not (self.urls or self.archive or self.embedded):
             raise ValueError("needs `urls`, or `archive` (the path of a zip), or the name `digits`")
+        return self
+
+    @model_validator(mode="after")
+    def _takes_no_more_than_there_is(self) -> Self:
+        for split in SPLITS:
+            held, taken = getattr(self.expect, split), getattr(self.images_per_class, split)
+            if held is not None and taken is not None and taken > held:
+                raise ValueError(f"images_per_class.{split} is {taken}, but `expect` has {held} of each class")
         return self
 
     @property
@@ -189,7 +199,7 @@ class Profile(Section):
     """A dataset, and how much training it gets."""
 
     dataset: Dataset
-    training: Training = Training()
+    training: Training
 
 
 class Optimizer(Section):
@@ -311,7 +321,7 @@ class Params(Section):
                 values["optimizer"] = block.optimizer.model_copy(update={"learning_rate": value})
             elif key == "augmentation":
                 values["augmentation"] = _resolve_augmentation(value)
-            elif key != "weights" or block.weights is not None:
+            elif key != "weights" or "weights" in block.model_fields_set:  # only a block that speaks of weights has any
                 values[key] = value
         return Recipe(**values)
 
@@ -324,7 +334,7 @@ class Params(Section):
             "learning_rate": block.optimizer.learning_rate,
             "augmentation": self.shared_augmentation,
             "weights": block.weights,
-            "batch_normalization_momentum": None,
+            "batch_normalization_momentum": KERAS_MOMENTUM,
         }
         used = {
             "epochs": recipe.epochs,
@@ -332,7 +342,9 @@ class Params(Section):
             "learning_rate": recipe.optimizer.learning_rate,
             "augmentation": recipe.augmentation,
             "weights": recipe.weights,
-            "batch_normalization_momentum": recipe.batch_normalization_momentum,
+            "batch_normalization_momentum": KERAS_MOMENTUM
+            if recipe.batch_normalization_momentum is None
+            else recipe.batch_normalization_momentum,
         }
         return {key: (own[key], used[key]) for key in own if own[key] != used[key]}
 
@@ -382,9 +394,12 @@ def parse_params(values: Mapping[str, Any], *, source: str = "params.yaml") -> P
     try:
         return Params.model_validate(values)
     except ValidationError as error:
-        lines = sorted({_describe(dict(offence)) for offence in error.errors()})
-    except UnicodeEncodeError as error:
-        raise UserError(f"{source}: holds half of a character: {error.reason}") from None
+        try:
+            lines = sorted({_describe(dict(offence)) for offence in error.errors()})
+        except UnicodeEncodeError:
+            lines = ["a key or value holds half of a character (a lone surrogate)"]
+    except UnicodeEncodeError:
+        lines = ["a key or value holds half of a character (a lone surrogate)"]
     raise UserError("\n".join(f"{source}: {line}" for line in lines))
 
 

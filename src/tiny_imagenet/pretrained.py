@@ -32,8 +32,8 @@ def weights_file(weights: str | None) -> Path | None:
     path = folder / RESNET50_FILE
     if not path.is_file():
         hint = (
-            f"`weights: imagenet` needs {RESNET50_FILE} (md5 {RESNET50_MD5}). Put it into {folder}, or give its path as "
-            "`weights` of the model in params.yaml, or set that to null to train from scratch."
+            f"`weights: imagenet` needs {RESNET50_FILE} (md5 {RESNET50_MD5}).\nPut it into {folder}, or give its path "
+            "as `weights` of the model in params.yaml, or set that to null to train from scratch."
         )
         obtain(path, urls=[RESNET50_URL], archive=None, size=None, md5=RESNET50_MD5, hint=hint)
     found = md5(path)

@@ -52,11 +52,16 @@ def comparability(params: Params) -> str:
     )
 
 
-def override_lines(params: Params) -> list[str]:
-    """Return what the profile changed, a line per change, with the models that it concerns."""
+def override_lines(params: Params, without_batch_normalization: Sequence[str] = ()) -> list[str]:
+    """Return what the profile changed, a line per change, with the models that it concerns.
+
+    A momentum does not concern the models `without_batch_normalization`.
+    """
     concerned: dict[str, list[str]] = {}
     for model in params.active:
         for key, (own, used) in params.overrides(model).items():
+            if key == "batch_normalization_momentum" and model in without_batch_normalization:
+                continue
             missing = "random" if key == "weights" else "default"
             change = f"`{key}`: {_shown(own, missing)} -> {_shown(used, missing)}"
             concerned.setdefault(change, []).append(model)
@@ -75,13 +80,13 @@ def _shown(value: Any, missing: str) -> str:
 
 def data_summary(values: Mapping[str, Any]) -> str:
     """Return report.json of the cache as a person reads it."""
-    used, held = values["used"], values["in_archive"]
+    held = values["in_archive"]
     counts = {split: sorted(set(values["per_class"][split].values())) for split in SPLITS}
     duplicates = values["duplicates"]
     lines = [
         f"{values['classes']:,} classes",
         *(
-            f"{split}: {used[split]:,} images of {held[split]:,} in the archive, "
+            f"{split}: {sum(values['per_class'][split].values()):,} images of {held[split]:,} in the archive, "
             f"{counts[split][0]}{'' if len(counts[split]) == 1 else f' to {counts[split][-1]}'} of each class"
             for split in SPLITS
         ),
@@ -103,8 +108,8 @@ def data_summary(values: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def terminal_table(table: pd.DataFrame, params: Params) -> str:
-    """Return the table for a terminal of 100 columns: accuracies in percent."""
+def terminal_table(table: pd.DataFrame, params: Params, without_batch_normalization: Sequence[str] = ()) -> str:
+    """Return the table for a terminal of 100 columns: accuracies in percent, and what the profile changed."""
     title = Text(f"profile {params.profile}, dataset {params.dataset.name}, accuracy in %")  # no markup in a name
     shown = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     shown.add_column("model", overflow="fold")
@@ -131,10 +136,20 @@ def terminal_table(table: pd.DataFrame, params: Params) -> str:
     with console.capture() as capture:
         console.print(shown)
         console.print(Text(comparability(params).replace("`", "")))
+        changed = override_lines(params, without_batch_normalization)
+        if changed:
+            console.print(f"What the profile {params.profile} changes in the recipes:")
+        for line in changed:
+            console.print(Text(f"  {line.replace('`', '')}"))
     return "\n".join(line.rstrip() for line in capture.get().strip().splitlines())
 
 
-def results_markdown(table: pd.DataFrame, params: Params, figures: Mapping[str, str]) -> str:
+def results_markdown(
+    table: pd.DataFrame,
+    params: Params,
+    figures: Mapping[str, str],
+    without_batch_normalization: Sequence[str] = (),
+) -> str:
     """Return results.md: what it is for, the table, what differs from the paper, the figures, where it comes from.
 
     `figures` maps a caption to the path of a PNG, relative to the file.
@@ -190,10 +205,10 @@ def results_markdown(table: pd.DataFrame, params: Params, figures: Mapping[str, 
         "- **authors' log**: the last epoch of the log that the authors published.",
         "",
     ]  # fmt: skip
-    changes = override_lines(params)
-    if changes:
+    changed = override_lines(params, without_batch_normalization)
+    if changed:
         lines += [f"## What the profile `{params.profile}` changes in the recipes", ""]
-        lines += [f"- {change}" for change in changes] + [""]
+        lines += [f"- {change}" for change in changed] + [""]
     for caption, path in figures.items():
         lines += [f"![{caption}]({path})", ""]
     lines += [

@@ -77,8 +77,11 @@ def prepare(seed: int) -> None:
 def _quiet_stderr() -> Iterator[None]:
     """Hold back what native code prints while it starts (TensorFlow: ten lines that no setting turns off).
 
-    Where the block raises, all of it is shown.
+    All of it is shown where the block raises, and where there is an NVIDIA driver: it may say why no GPU is used.
     """
+    if Path("/dev/nvidiactl").exists():
+        yield
+        return
     sys.stderr.flush()
     shown = os.dup(2)
     with tempfile.TemporaryFile() as held:

@@ -6,8 +6,9 @@ MLFLOW_TRACKING_URI says otherwise.
 
 import logging
 import os
+import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout
+from contextlib import closing, contextmanager, redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
@@ -23,6 +24,12 @@ if TYPE_CHECKING:
 
 _DATABASE = "mlflow.db"
 _SYSTEM_METRICS_SECONDS = 10
+_ARTIFACT_PATHS = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "storage_location"),
+)
 _EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}  # which of its two faces the UI shows
 
 
@@ -93,12 +100,32 @@ def connect(root: Path) -> str:
     mlflow = _mlflow()
     uri = tracking_uri(root)
     database = root / _DATABASE
-    if uri == f"sqlite:///{database}" and not database.exists():
+    if uri == f"sqlite:///{database}":
         with FileLock(root / f"{_DATABASE}.lock"):
             if not database.exists():
                 _create_database(database, root / "mlruns")
+            else:
+                _follow_move(database, root / "mlruns")
     mlflow.set_tracking_uri(uri)
     return uri
+
+
+def _follow_move(database: Path, artifacts: Path) -> None:
+    """Point the database to `artifacts`, which moved along with it: MLflow keeps absolute paths.
+
+    Only what is there is followed: an experiment whose folder is not in `artifacts` keeps its place.
+    """
+    with closing(sqlite3.connect(database, timeout=60)) as connection, connection:
+        rows = connection.execute("SELECT artifact_location FROM experiments").fetchall()
+        for old in {Path(location).parent for (location,) in rows if location and location.startswith("/")}:
+            moved = [location for (location,) in rows if location and Path(location).parent == old]
+            if old == artifacts or not any((artifacts / Path(location).name).is_dir() for location in moved):
+                continue
+            for table, column in _ARTIFACT_PATHS:
+                connection.execute(
+                    f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE {column} LIKE ? || '/%'",  # noqa: S608 - fixed names
+                    (str(artifacts), len(str(old)) + 1, str(old)),
+                )
 
 
 def _create_database(database: Path, artifacts: Path) -> None:
@@ -133,7 +160,7 @@ def start_run(
         mlflow.set_system_metrics_sampling_interval(_SYSTEM_METRICS_SECONDS)
         all_tags = dict(tags) | ({"mlflow.parentRunId": parent} if parent else {})
         active = mlflow.start_run(run_name=name, tags=all_tags, log_system_metrics=True)
-    except (mlflow.exceptions.MlflowException, SQLAlchemyError) as error:
+    except (mlflow.exceptions.MlflowException, SQLAlchemyError, sqlite3.Error) as error:
         raise _unusable(root, error) from None
     with active:
         mlflow.log_params({key: str(value) for key, value in params.items()})
@@ -174,16 +201,21 @@ def add_results(root: Path, run_id: str, metrics: Mapping[str, float], folder: P
     """Add the final metrics to a run that has ended, and the files of a folder; return whether the run was found.
 
     Metrics that the run already has, with the same value, are not logged again.
+
+    Raises:
+        UserError: the store cannot be reached.
     """
     mlflow = _mlflow()
     try:
         connect(root)
         client = mlflow.MlflowClient()
         logged = client.get_run(run_id).data.metrics
-    except SQLAlchemyError as error:
+    except (SQLAlchemyError, sqlite3.Error) as error:
         raise _unusable(root, error) from None
-    except mlflow.exceptions.MlflowException:
-        return False
+    except mlflow.exceptions.MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return False
+        raise _unusable(root, error) from None
     for name, value in metrics.items():
         final = f"final_{name}"
         if logged.get(final) != value:

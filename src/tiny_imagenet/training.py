@@ -18,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from tiny_imagenet import runtime
 from tiny_imagenet.dataset.arrays import SIDE, PackedDataset
 from tiny_imagenet.dataset.batches import OrderedBatches, TrainingBatches
+from tiny_imagenet.errors import UserError
 from tiny_imagenet.files import require_free, write_text
 from tiny_imagenet.models import build_classifier
 from tiny_imagenet.params import Recipe
@@ -80,6 +81,9 @@ def train(
         seed: of the order of images and of their augmentation. `runtime.prepare` seeds weights and dropout.
         weights_file: pretrained weights for the backbone.
         callbacks: called last, so that they see all of an epoch's figures.
+
+    Raises:
+        UserError: the training has diverged, or its disk is too small for the model.
     """
     model = build_model(recipe, num_classes=packed.num_classes, weights_file=weights_file)
     # Written thrice: by Keras, as model.keras with a fixed date, and by MLflow.
@@ -99,6 +103,7 @@ def train(
         shuffle=False,
         verbose=0,
         callbacks=[
+            _StopAtNaN(),
             _LearningRate(),
             *recipe_callbacks(recipe),
             clock,
@@ -145,6 +150,28 @@ def write_history(history: pd.DataFrame, path: Path) -> None:
 def write_json(values: dict[str, Any], path: Path) -> None:
     """Write `run.json`."""
     write_text(path, json.dumps(values, indent=2) + "\n")
+
+
+class _StopAtNaN(keras.callbacks.Callback):  # type: ignore[misc] # Keras publishes no types
+    """Ends a training that has diverged, with a message instead of fifteen epochs of nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._epoch = 0
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        self._epoch = epoch + 1
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        self._check(logs, f"epoch {self._epoch}, batch {batch + 1}")
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        self._check(logs, f"epoch {self._epoch}")
+
+    def _check(self, logs: dict[str, float] | None, where: str) -> None:
+        for name, value in (logs or {}).items():
+            if not math.isfinite(value):
+                raise UserError(f"{name} is {value} in {where}: the training has diverged; lower its learning rate")
 
 
 class _LearningRate(keras.callbacks.Callback):  # type: ignore[misc] # Keras publishes no types

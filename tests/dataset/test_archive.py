@@ -247,7 +247,7 @@ class TestBrokenTransfer:
         fetch(destination, server.url)
         assert_whole(destination)
         assert server.ranges() == [f"bytes={held}-"]
-        assert server.sent == [SIZE - held]
+        assert sum(server.sent) == SIZE - held
 
     def test_is_continued_from_another_url(self, server, destination, partial):
         partial.write_bytes(BODY[:NUM_EARLIER])
@@ -460,7 +460,7 @@ class TestRefusedSource:
         [
             (None, "does not exist"),
             ("folder", "is not a file"),
-            (b"no zip", f"has 6 bytes, expected {SIZE:,} and is not a zip archive"),
+            (b"no zip", f"has 6 bytes, expected {SIZE:,}"),
             (make_zip(seed=1), f"has md5 [0-9a-f]{{32}}, expected {MD5}"),
         ],
     )
@@ -618,7 +618,7 @@ class TestProgress:
     def test_is_no_line_before_its_time(self, server, destination):
         lines: list[str] = []
         fetch(destination, server.url, report=lines.append)
-        assert lines == [f"fetching {server.url}"]
+        assert lines == [f"fetching {server.url}, {SIZE / 1e6:,.1f} MB"]
 
     def test_is_a_bar_on_a_terminal(self, server, destination, monkeypatch):
         terminal = io.StringIO()
@@ -629,4 +629,4 @@ class TestProgress:
         fetch(destination, server.url, report=lines.append)
         assert_whole(destination)
         assert "MB" in terminal.getvalue() or "kB" in terminal.getvalue()
-        assert lines == [f"fetching {server.url}"]
+        assert lines == [f"fetching {server.url}, {SIZE / 1e6:,.1f} MB"]

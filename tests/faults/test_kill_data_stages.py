@@ -59,8 +59,7 @@ def repository(tmp_path_factory, make_archive):
         "training": {},
     }
     (root / "params.yaml").write_text(yaml.safe_dump(params))
-    with (root / ".dvc" / "config").open("a") as config:
-        config.write("[core]\n    no_scm = true\n")
+    (root / ".dvc" / "config").write_text("[core]\n    no_scm = true\n    analytics = false\n")
     yield root
     server.shutdown()
 

@@ -153,9 +153,10 @@ def test_a_new_architecture_file_and_block_train_the_new_model_alone(copy, made)
         params["active"].append("model_6")
 
     copy.edit(add)
-    copy.succeed("dvc", "repro", *(f"architecture@{model}" for model in MODELS))
+    copy.succeed("dvc", "repro", *(f"architecture@{model}" for model in [*MODELS, "model_6"]))
     trained = {stage for stage in copy.would_run() if stage.startswith(("train", "evaluate"))}
     architecture.unlink()
+    shutil.rmtree(copy.root / "models" / "model_6")
     (copy.root / "params.yaml").write_text(before)
     copy.succeed("dvc", "repro", *(f"architecture@{model}" for model in MODELS))
     assert trained == {"train@model_6"}  # a dry run lists a later stage only once its inputs exist

@@ -179,9 +179,18 @@ def image_paths(images: Path) -> dict[str, list[str]]:
 
 
 def drop_from_train(destination: Path, indices: NDArray[np.int64]) -> PackedDataset:
-    """Rewrite the packed training split without the images `indices`, and return the dataset opened anew."""
+    """Rewrite the packed training split without the images `indices`, and return the dataset opened anew.
+
+    Raises:
+        DatasetError: a class would have no training image left.
+    """
     train = open_packed(destination).train
     kept = np.setdiff1d(np.arange(len(train)), indices)
+    emptied = np.setdiff1d(train.labels, train.labels[kept])
+    if len(emptied):
+        raise DatasetError(
+            f"without its copies, training has no image of class {emptied[0]}: `duplicates: report` keeps them"
+        )
     with replaced(destination / "train_images.npy") as partial:
         pixels = _new_images(partial, len(kept))
         for start in range(0, len(kept), _CHUNK):

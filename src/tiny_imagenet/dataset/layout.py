@@ -20,9 +20,10 @@ from pathlib import Path, PurePosixPath
 import pandas as pd
 
 from tiny_imagenet.errors import DatasetError
-from tiny_imagenet.files import deterministic_member, replaced, write_text
+from tiny_imagenet.files import replaced, write_text
 from tiny_imagenet.params import SPLITS, Expect, ImagesPerClass
 from tiny_imagenet.progress import track
+from tiny_imagenet.zip_member import deterministic_member
 
 _LARGEST_MEMBER = 16 * 2**20
 """Bytes; a 64 x 64 JPEG has some 2,000, the longest text of the official archive 2.6 million."""

@@ -11,7 +11,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tiny_imagenet.files import deterministic_member, replaced
+from tiny_imagenet.files import replaced
+from tiny_imagenet.zip_member import deterministic_member
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 TRAIN_PER_CLASS, VAL_PER_CLASS = 100, 50
