@@ -320,4 +320,4 @@ def test_two_trainings_with_one_seed_in_fresh_processes_give_the_same_bytes(tmp_
 
 def test_a_training_that_diverges_stops_with_the_epoch_and_the_way_out(train):
     with pytest.raises(UserError, match=r"loss is (nan|inf) in epoch \d+, batch \d+: .*lower its learning rate"):
-        train(optimizer={"name": "sgd", "learning_rate": 10.0}, epochs=20)
+        train(optimizer={"name": "sgd", "learning_rate": 10.0}, preprocessing="caffe", epochs=20)
