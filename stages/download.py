@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from tiny_imagenet import entry
+from tiny_imagenet import entry, lineage
 from tiny_imagenet.dataset.archive import obtain
 from tiny_imagenet.dataset.sample import write_digits_archive
 from tiny_imagenet.files import require_free
@@ -25,10 +25,12 @@ def main() -> None:
         return
     if dataset.name == "tiny-imagenet-200":
         print(TERMS)
+    # DVC removes the output before it runs a stage, but keeps it in its cache: no second download for another `expect`.
+    archive = Path(dataset.archive).expanduser() if dataset.archive else lineage.cached_file(dataset.md5)
     obtain(
         DESTINATION,
         urls=dataset.urls,
-        archive=Path(dataset.archive).expanduser() if dataset.archive else None,
+        archive=archive,
         size=dataset.bytes,
         md5=dataset.md5,
     )

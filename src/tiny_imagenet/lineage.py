@@ -31,6 +31,14 @@ def repository_root(start: Path | None = None) -> Path:
     raise UserError(f"no dvc.yaml in {start} or above: run this inside the repository")
 
 
+def cached_file(digest: str | None) -> Path | None:
+    """Return the file in DVC's cache that has this MD5, if there is one."""
+    if digest is None:
+        return None
+    path = repository_root() / ".dvc" / "cache" / "files" / "md5" / digest[:2] / digest[2:]
+    return path if path.is_file() else None
+
+
 def git_state(root: Path) -> dict[str, str]:
     """Return `git.commit` and `git.dirty`; dvc.lock, which every run rewrites, does not make a tree dirty."""
     try:

@@ -30,7 +30,6 @@ _ARTIFACT_PATHS = (
     ("logged_models", "artifact_location"),
     ("model_versions", "storage_location"),
 )
-_EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}  # which of its two faces the UI shows
 
 
 @dataclass(frozen=True)
@@ -184,7 +183,7 @@ def _experiment_id(name: str, root: Path) -> str:
         local = tracking_uri(root).startswith("sqlite:")
         location = str(root / "mlruns" / name) if local else None
         try:
-            return str(client.create_experiment(name, artifact_location=location, tags=_EXPERIMENT_TAGS))
+            return str(client.create_experiment(name, artifact_location=location))
         except mlflow.exceptions.MlflowException:
             found = client.get_experiment_by_name(name)
             if found is None:

@@ -14,6 +14,7 @@ from stages import cache, download
 from stages import reorganize as reorganize_stage
 from tiny_imagenet import entry
 from tiny_imagenet.dataset.arrays import open_packed
+from tiny_imagenet.files import md5
 
 ROOT = Path(__file__).parents[2]
 
@@ -22,6 +23,7 @@ ROOT = Path(__file__).parents[2]
 def workplace(tmp_path, monkeypatch, make_archive):
     """A folder with params.yaml for an archive of three classes; returns a function that changes its dataset."""
     make_archive(3, train=6, val=2).write(tmp_path / "own.zip")
+    (tmp_path / "dvc.yaml").touch()  # what makes a folder a repository
     monkeypatch.chdir(tmp_path)
 
     def write(**dataset) -> None:
@@ -103,6 +105,16 @@ def test_a_missing_class_stops_before_anything_is_written(workplace, capsys):
 def test_a_profile_that_leaves_out_what_has_a_default_is_enough(workplace):
     workplace(expect={})
     assert run_all() == [0, 0, 0]
+
+
+def test_an_archive_that_dvc_still_has_is_not_fetched_again(workplace, tmp_path):
+    digest = md5(tmp_path / "own.zip")
+    kept = tmp_path / ".dvc" / "cache" / "files" / "md5" / digest[:2] / digest[2:]
+    kept.parent.mkdir(parents=True)
+    (tmp_path / "own.zip").rename(kept)
+    workplace(archive=None, urls=["http://127.0.0.1:9/own.zip"], md5=digest)
+    assert run_all() == [0, 0, 0]
+    assert md5(Path("data/raw/dataset.zip")) == digest
 
 
 def limited(stage: str, limit: int) -> subprocess.CompletedProcess[str]:
