@@ -1,17 +1,19 @@
 """Stage `compare`: the table of all active models beside the paper's, in reports/, and on the terminal."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
 from tiny_imagenet import comparison, entry, figures, lineage, report, tracking
-from tiny_imagenet.files import write_text
+from tiny_imagenet.files import replaced, write_text
 
-MODELS, RESULTS, DESTINATION = Path("models"), Path("results"), Path("reports")
+CACHE, MODELS, RESULTS, DESTINATION = Path("data/cache"), Path("models"), Path("results"), Path("reports")
 FIGURES = {
     "training_accuracy": ("accuracy", "Training accuracy (the paper's figure 11)"),
     "validation_accuracy": ("val_accuracy", "Validation accuracy (the paper's figure 12)"),
 }
+PICTURES = {"classes": "Some classes (the paper's figures 1 to 4)", "augmentation": "The augmentation"}
 
 
 def main() -> None:
@@ -25,6 +27,10 @@ def main() -> None:
         figures.accuracy_curves(
             histories, logs, column, caption, DESTINATION / "figures" / name, with_logs=like_the_paper
         )
+        captions[caption] = f"figures/{name}.png"
+    for name, caption in PICTURES.items():
+        with replaced(DESTINATION / "figures" / f"{name}.png") as partial:
+            shutil.copyfile(CACHE / f"{name}.png", partial)
         captions[caption] = f"figures/{name}.png"
     figures.parameter_counts(table, DESTINATION / "figures" / "parameters")
     captions["Parameters (the paper's figure 9)"] = "figures/parameters.png"

@@ -103,7 +103,7 @@ def image_grid(
     rows: Mapping[str, NDArray[np.uint8]], path: Path, title: str, *, captions: list[str] | None = None
 ) -> None:
     """Draw rows of images, each with its name at the left; `captions` stand below the last row's images."""
-    columns = max(len(images) for images in rows.values())
+    columns = max(6, *(len(images) for images in rows.values()))  # fewer would leave no room for the title
     width, height = 0.9 + 0.95 * columns, 0.5 + 0.95 * len(rows)
     with _figure(path, width, height, len(rows), columns, suffixes=("png",)) as (figure, axes):
         figure.suptitle(title)
