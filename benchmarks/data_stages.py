@@ -1,7 +1,7 @@
 """How the time and memory of `reorganize` and `cache` grow: 1x, 2x and 4x the images of an archive.
 
     python -m benchmarks.data_stages path/to/tiny-imagenet-200.zip            # as it is: 1x
-    python -m benchmarks.data_stages path/to/tiny-imagenet-200.zip --steps 50 100 200
+    python -m benchmarks.data_stages path/to/tiny-imagenet-200.zip --steps 55 --steps 110 --steps 220
 
 Each size is the first so many training images of each class (validation whole), in a folder of its own under the
 temporary directory, as a process of its own. Seconds are wall time; memory is the peak of what is anonymous (RssAnon),
@@ -46,12 +46,14 @@ def main(archive: Path, steps: Annotated[list[int] | None, typer.Option()] = Non
     for train in steps or [None]:
         with tempfile.TemporaryDirectory() as folder:
             command = [sys.executable, "-c", _CHILD, str(archive), folder, json.dumps(train)]
-            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
             peak = [0]
             watcher = threading.Thread(target=_watch, args=(process, peak))
             watcher.start()
             printed, _ = process.communicate()
             watcher.join()
+        if process.returncode:
+            raise typer.Exit(process.returncode)
         images, *seconds = json.loads(printed)
         cells = [f"{images:,}", *(f"{part:.1f}" for part in seconds), f"{sum(seconds):.1f}"]
         print("| " + " | ".join([*cells, f"{images / sum(seconds):,.0f}", f"{peak[0] / 1024:.0f}"]) + " |", flush=True)

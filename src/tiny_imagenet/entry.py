@@ -10,7 +10,11 @@ from tiny_imagenet.errors import UserError
 from tiny_imagenet.models import check_models
 from tiny_imagenet.params import Params, load_params
 
-_FULL_OR_FORBIDDEN = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
+# What the disk may answer: full, forbidden, or something else where a file or folder should be.
+_DISK_ERRORS = {
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO,
+    errno.EEXIST, errno.ENOENT, errno.ENOTDIR, errno.EISDIR,
+}  # fmt: skip
 
 
 def checked_params(path: Path | str = "params.yaml") -> Params:
@@ -36,10 +40,10 @@ def run(main: Callable[[], None]) -> int:
         print(f"error: {error}", file=sys.stderr, flush=True)  # noqa: T201 - what a user is meant to read
         return 1
     except OSError as error:
-        if error.errno not in _FULL_OR_FORBIDDEN:
+        if error.errno not in _DISK_ERRORS:
             raise
         where = error.filename2 or error.filename or "the disk"
-        print(f"error: {where}: {error.strerror}; make room or give access, and start again", file=sys.stderr)  # noqa: T201 - as above
+        print(f"error: {where}: {error.strerror}; mend that, and start again", file=sys.stderr)  # noqa: T201 - as above
         return 1
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr, flush=True)  # noqa: T201 - what a user is meant to read

@@ -1,5 +1,7 @@
 """What is a user's to mend: printed as one message, without a traceback, by every stage and command."""
 
+from collections.abc import Sequence
+
 
 class UserError(ValueError):
     """Something outside the program is wrong; the message says what, where, and what to do."""
@@ -7,3 +9,9 @@ class UserError(ValueError):
 
 class DatasetError(UserError):
     """The data break their contract; the message has the first ten offenders and the total."""
+
+
+def first_ten(offenders: Sequence[str]) -> str:
+    """Return the first ten offenders, a line each, and how many more there are."""
+    more = [f"... and {len(offenders) - 10:,} more"] if len(offenders) > 10 else []
+    return "\n".join(f"  {line}" for line in [*offenders[:10], *more])

@@ -32,6 +32,7 @@ _STYLE: dict[Any, Any] = {
     "font.size": 9,
     "grid.alpha": 0.3,
     "legend.frameon": False,
+    "text.parse_math": False,  # a class may be named "$"
     "svg.hashsalt": "tiny-imagenet",
 }
 

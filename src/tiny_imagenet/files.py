@@ -33,7 +33,10 @@ def reserve(path: Path) -> None:
     """
     if hasattr(os, "posix_fallocate"):
         with path.open("rb+") as stream:
-            os.posix_fallocate(stream.fileno(), 0, path.stat().st_size)
+            try:
+                os.posix_fallocate(stream.fileno(), 0, path.stat().st_size)
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 def require_free(folder: Path, needed: int, purpose: str) -> None:

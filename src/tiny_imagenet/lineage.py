@@ -32,11 +32,11 @@ def repository_root(start: Path | None = None) -> Path:
 
 
 def cached_file(digest: str | None) -> Path | None:
-    """Return the file in DVC's cache that has this MD5, if there is one."""
+    """Return the file in DVC's cache that has this MD5, if there is one and it is sound."""
     if digest is None:
         return None
     path = repository_root() / ".dvc" / "cache" / "files" / "md5" / digest[:2] / digest[2:]
-    return path if path.is_file() else None
+    return path if path.is_file() and md5(path) == digest else None
 
 
 def git_state(root: Path) -> dict[str, str]:

@@ -118,10 +118,14 @@ class Dataset(Section):
     def expected_bytes(self) -> int:
         """Bytes that the stages before training write: the archive twice, and 64 x 64 x 3 for every image.
 
-        As far as `bytes` and `expect` tell.
+        As far as `bytes`, `expect` and `images_per_class` tell.
         """
-        classes, train, val = (count or 0 for count in (self.expect.classes, self.expect.train, self.expect.val))
-        return 2 * (self.bytes or 0) + classes * (train + val) * 64 * 64 * 3
+        images = 0
+        for split in SPLITS:
+            held, taken = getattr(self.expect, split) or 0, getattr(self.images_per_class, split)
+            copies = 2 if split == "train" and self.duplicates == "drop_from_train" else 1
+            images += copies * (self.expect.classes or 0) * (held if taken is None else min(held, taken))
+        return 2 * (self.bytes or 0) + images * 64 * 64 * 3
 
     @property
     def embedded(self) -> bool:

@@ -103,6 +103,8 @@ def data_summary(values: Mapping[str, Any]) -> str:
     lines += [f"  {pair['a']} = {pair['b']} ({pair['kind']})" for pair in across[:_SHOWN]]
     if len(across) > _SHOWN:
         lines.append(f"  ... and {len(across) - _SHOWN:,} more across the splits, in data/cache/report.json")
+    if duplicates["largest_distance"] < duplicates["asked_distance"]:
+        lines.append("  so many are alike that the search for near ones was cut short")
     if "dropped_from_train" in duplicates:
         lines.append(f"  left out of training: {duplicates['dropped_from_train']:,}")
     return "\n".join(lines)

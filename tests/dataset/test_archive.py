@@ -571,37 +571,7 @@ class TestDamage:
                 fetch(destination, server.url)
             with pytest.raises(UserError, match="has md5"):
                 fetch(destination, archive_path=tmp_path / "mine.zip")
-            with pytest.raises(UserError, match="has md5"):
-                archive.verify(tmp_path / "mine.zip", size=SIZE, md5=MD5)
             assert not destination.exists()
-
-
-class TestVerify:
-    @pytest.mark.parametrize(("size", "md5"), [(SIZE, MD5), (None, MD5.upper()), (SIZE, None), (None, None)])
-    def test_accepts_the_right_archive(self, tmp_path, size, md5):
-        (tmp_path / "a.zip").write_bytes(BODY)
-        archive.verify(tmp_path / "a.zip", size=size, md5=md5)
-
-    @pytest.mark.parametrize(
-        ("size", "md5", "message"),
-        [
-            (SIZE + 1, MD5, f"has {SIZE:,} bytes, expected {SIZE + 1:,}"),
-            (None, "0" * 32, f"has md5 {MD5}, expected {'0' * 32}"),
-        ],
-    )
-    def test_names_what_differs(self, tmp_path, size, md5, message):
-        (tmp_path / "a.zip").write_bytes(BODY)
-        with pytest.raises(UserError, match=message):
-            archive.verify(tmp_path / "a.zip", size=size, md5=md5)
-
-    def test_refuses_a_truncated_zip_without_size_and_md5(self, tmp_path):
-        (tmp_path / "a.zip").write_bytes(BODY[:-30])
-        with pytest.raises(UserError, match="is not a zip archive"):
-            archive.verify(tmp_path / "a.zip", size=None, md5=None)
-
-    def test_names_a_missing_file(self, tmp_path):
-        with pytest.raises(UserError, match=r"missing\.zip does not exist"):
-            archive.verify(tmp_path / "missing.zip", size=None, md5=None)
 
 
 class TestProgress:

@@ -4,6 +4,7 @@ import io
 import json
 import zipfile
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
@@ -94,12 +95,23 @@ class TestDecode:
     def test_cut_anywhere_is_refused(self, make_pictures):
         jpeg = saved(make_pictures(1)[0])
         for end in range(0, len(jpeg) - 1, 17):
-            with pytest.raises(ValueError, match="cut short"):
+            with pytest.raises(ValueError, match="no whole RGB or gray JPEG"):
                 decode(jpeg[:end])
+
+    def test_cut_and_closed_with_an_end_marker_is_refused(self, make_pictures):
+        jpeg = saved(make_pictures(1)[0])
+        for end in range(len(jpeg) // 2, len(jpeg) - 100, 17):
+            with pytest.raises(ValueError, match="no whole RGB or gray JPEG"):
+                decode(jpeg[:end] + b"\xff\xd9")
+
+    def test_a_picture_of_another_format_is_refused(self, make_pictures):
+        _, png = cv2.imencode(".png", make_pictures(1)[0])
+        with pytest.raises(ValueError, match="no whole RGB or gray JPEG"):
+            decode(png.tobytes() + b"\xff\xd9")
 
     @pytest.mark.parametrize("content", [b"", b"\xff\xd9", b"garbage" * 100 + b"\xff\xd9", bytes(1000) + b"\xff\xd9"])
     def test_garbage_is_refused(self, content):
-        with pytest.raises(ValueError, match=r"cut short|does not decode"):
+        with pytest.raises(ValueError, match=r"no whole RGB or gray JPEG"):
             decode(content)
 
     def test_flipped_bytes_give_pixels_or_a_value_error(self, make_pictures):
@@ -183,8 +195,8 @@ class TestPack:
         message = str(caught.value)
         assert f"3 images of {tmp_path / 'images' / split}.zip cannot be used" in message
         assert f"{names[0]}: is 48 x 32, expected 64 x 64" in message
-        assert f"{names[1]}: cut short" in message
-        assert f"{names[2]}: does not decode" in message
+        assert f"{names[1]}: is no whole RGB or gray JPEG" in message
+        assert f"{names[2]}: is no whole RGB or gray JPEG" in message
         assert not (tmp_path / "cache" / f"{split}_images.npy").exists()
         assert list((tmp_path / "cache").glob("*.partial")) == []
         with pytest.raises(DatasetError, match="is no packed dataset"):

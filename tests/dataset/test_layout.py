@@ -582,3 +582,39 @@ class TestDamage:
 
 def test_member_limit_holds_the_longest_text_of_the_official_archive():
     assert layout._LARGEST_MEMBER > 4 * 2_655_750  # words.txt
+
+
+class TestTextFiles:
+    @pytest.mark.parametrize("member", ["wnids.txt", "words.txt", "val/val_annotations.txt"])
+    def test_a_byte_order_mark_at_the_start_changes_nothing(self, make_archive, tmp_path, member):
+        outputs = []
+        for mark in (b"", b"\xef\xbb\xbf"):
+            archive = make_archive()
+            archive.members[member] = mark + archive.members[member]
+            folder = tmp_path / f"images{len(mark)}"
+            source = archive.write(tmp_path / "dataset.zip")
+            reorganize(source, folder, expect=Expect(), images_per_class=ImagesPerClass())
+            outputs.append({path.name: path.read_bytes() for path in folder.iterdir()})
+        assert outputs[0] == outputs[1]
+
+    def test_a_class_that_wnids_names_twice_is_a_problem(self, make_archive, tmp_path):
+        archive = make_archive()
+        archive.set_lines("wnids.txt", [*archive.wnids, archive.wnids[0]])
+        with pytest.raises(DatasetError, match=f"'{archive.wnids[0]}' stands 2 times"):
+            reorganize(
+                archive.write(tmp_path / "dataset.zip"),
+                tmp_path / "images",
+                expect=Expect(),
+                images_per_class=ImagesPerClass(),
+            )
+
+    def test_an_archive_without_classes_is_refused(self, make_archive, tmp_path):
+        archive = make_archive()
+        archive.members = {"wnids.txt": b"", "val/val_annotations.txt": b""}
+        with pytest.raises(DatasetError, match="names no class"):
+            reorganize(
+                archive.write(tmp_path / "dataset.zip"),
+                tmp_path / "images",
+                expect=Expect(),
+                images_per_class=ImagesPerClass(),
+            )

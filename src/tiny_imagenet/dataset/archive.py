@@ -90,16 +90,6 @@ def obtain(
         raise UserError(f"{path}: {error.strerror or error}. {hint}") from error
 
 
-def verify(path: Path, *, size: int | None, md5: str | None) -> None:
-    """Check that `path` has `size` bytes and the hexadecimal digest `md5`, or is a zip where that is None.
-
-    Raises:
-        UserError: It is missing or different; the message names what was expected and what was found.
-    """
-    if fault := _fault(path, size, md5):
-        raise UserError(f"{path} {fault}. Delete it to fetch it again, or correct dataset in params.yaml.")
-
-
 def _fault(path: Path, size: int | None, md5: str | None) -> str:
     """Return what is wrong with an archive, as the end of a sentence; empty if nothing is."""
     try:

@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from tiny_imagenet.errors import DatasetError
+from tiny_imagenet.errors import DatasetError, first_ten
 from tiny_imagenet.files import replaced, write_text
 from tiny_imagenet.params import SPLITS, Expect, ImagesPerClass
 from tiny_imagenet.progress import track
@@ -29,7 +29,6 @@ _LARGEST_MEMBER = 16 * 2**20
 """Bytes; a 64 x 64 JPEG has some 2,000, the longest text of the official archive 2.6 million."""
 _IMAGE_SUFFIXES = {".jpeg", ".jpg"}
 _SAFE_ID = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")
-_SHOWN_OFFENDERS = 10
 _ZIP_ERRORS = (
     zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, NotImplementedError, RuntimeError, OSError,
     ValueError, OverflowError
@@ -83,12 +82,12 @@ class _Archive:
 
     def _refuse_hostile(self) -> None:
         offenders = []
-        for info in self.members:
+        for info in self.zip.infolist():
             parts = PurePosixPath(info.filename).parts
             mode = info.external_attr >> 16
             if info.filename.startswith("/") or ".." in parts or "\\" in info.filename or ":" in info.filename:
                 offenders.append(f"{info.filename!r}: its path leads outside the archive")
-            elif mode and stat.S_IFMT(mode) not in (0, stat.S_IFREG):
+            elif mode and stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
                 offenders.append(f"{info.filename!r}: a link or special file")
             elif info.flag_bits & 1:
                 offenders.append(f"{info.filename!r}: encrypted")
@@ -107,17 +106,15 @@ class _Archive:
 
     def read_text(self, member: str) -> str:
         try:
-            return self.read(member).decode("utf-8")
+            return self.read(member).decode("utf-8-sig")  # editors on Windows write a mark at the start
         except UnicodeDecodeError as error:
             raise DatasetError(f"{self.path}: '{member}' is no UTF-8 text: {error}") from None
 
 
 def _raise_for(path: Path, problems: list[str]) -> None:
     if problems:
-        shown = "\n".join(f"  {problem}" for problem in problems[:_SHOWN_OFFENDERS])
-        more = f"\n  ... and {len(problems) - _SHOWN_OFFENDERS:,} more" if len(problems) > _SHOWN_OFFENDERS else ""
         count = f"{len(problems):,} problem" + ("s" if len(problems) != 1 else "")
-        raise DatasetError(f"{path} breaks the dataset's contract, {count}:\n{shown}{more}")
+        raise DatasetError(f"{path} breaks the dataset's contract, {count}:\n{first_ten(problems)}")
 
 
 def parse_boxes(text: str, columns: int, where: str, problems: list[str]) -> dict[str, tuple[str, Box | None]]:
@@ -150,8 +147,14 @@ def parse_boxes(text: str, columns: int, where: str, problems: list[str]) -> dic
 def read_layout(archive: _Archive) -> Layout:
     """Sort the members of the archive into classes, images and strays; problems are collected, not raised."""
     root = _find_root(archive)
-    wnids = sorted({line.strip() for line in archive.read_text(f"{root}wnids.txt").splitlines() if line.strip()})
-    problems = [f"wnids.txt: '{wnid}' is no usable class id" for wnid in wnids if not _SAFE_ID.match(wnid)]
+    listed = Counter(line.strip() for line in archive.read_text(f"{root}wnids.txt").splitlines() if line.strip())
+    wnids = sorted(listed)
+    problems = [
+        f"wnids.txt: '{wnid}' is no usable class id; allowed are letters, digits, '_', and then '.' and '-'"
+        for wnid in wnids
+        if not _SAFE_ID.match(wnid)
+    ]
+    problems += [f"wnids.txt: '{wnid}' stands {count} times" for wnid, count in listed.items() if count > 1]
     names = _read_words(archive, root)
     strays: list[str] = []
     unlabelled = 0
@@ -237,7 +240,7 @@ def _read_words(archive: _Archive, root: str) -> dict[str, str]:
 
 def check_counts(layout: Layout, expect: Expect) -> list[str]:
     """Return where the counts of classes and of images per class are not what `expect` says."""
-    problems = []
+    problems = [] if layout.wnids else ["wnids.txt: names no class"]
     if expect.classes is not None and len(layout.wnids) != expect.classes:
         problems.append(f"wnids.txt: expected {expect.classes} classes, found {len(layout.wnids)}")
     for split in SPLITS:
@@ -267,7 +270,12 @@ def reorganize(source: Path, destination: Path, *, expect: Expect, images_per_cl
     _raise_for(source, layout.problems + check_counts(layout, expect))
 
     labels = {wnid: label for label, wnid in enumerate(layout.wnids)}
-    kept = {split: _first_of_each_class(layout.images[split], getattr(images_per_class, split)) for split in SPLITS}
+    collisions: list[str] = []
+    kept = {
+        split: _first_of_each_class(layout.images[split], getattr(images_per_class, split), collisions)
+        for split in SPLITS
+    }
+    _raise_for(source, collisions)
     rows: list[tuple[object, ...]] = []
     with ExitStack() as files:  # neither zip gets its name before both are complete
         for split in SPLITS:
@@ -298,7 +306,9 @@ def reorganize(source: Path, destination: Path, *, expect: Expect, images_per_cl
     write_text(destination / "layout.json", json.dumps(summary, indent=2) + "\n")
 
 
-def _first_of_each_class(images: list[LabelledImage], limit: int | None) -> dict[str, LabelledImage]:
+def _first_of_each_class(
+    images: list[LabelledImage], limit: int | None, collisions: list[str]
+) -> dict[str, LabelledImage]:
     """Return path in the new zip -> image, for the first `limit` of each class by number."""
     taken: Counter[str] = Counter()
     kept: dict[str, LabelledImage] = {}
@@ -307,6 +317,6 @@ def _first_of_each_class(images: list[LabelledImage], limit: int | None) -> dict
             taken[image.wnid] += 1
             path = f"{image.wnid}/{PurePosixPath(image.name).stem}.JPEG"
             if path in kept:
-                raise DatasetError(f"'{image.member}' and '{kept[path].member}' would have one name")
+                collisions.append(f"'{image.member}' and '{kept[path].member}' would have one name: rename one")
             kept[path] = image
     return kept

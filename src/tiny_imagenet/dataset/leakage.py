@@ -7,10 +7,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from tiny_imagenet.dataset.duplicates import DuplicatePairs
-from tiny_imagenet.errors import DatasetError
-
-_SHOWN_OFFENDERS = 10
+from tiny_imagenet.dataset.duplicates import MAX_DISTANCE, DuplicatePairs
+from tiny_imagenet.errors import DatasetError, first_ten
 
 
 def describe_duplicates(pairs: DuplicatePairs, paths: Mapping[str, Sequence[str]]) -> dict[str, Any]:
@@ -21,6 +19,7 @@ def describe_duplicates(pairs: DuplicatePairs, paths: Mapping[str, Sequence[str]
     return {
         "counts": pairs.counts(),
         "flat_images": pairs.num_flat,
+        "asked_distance": MAX_DISTANCE,
         "largest_distance": pairs.max_distance,
         "pairs": [
             {
@@ -44,14 +43,13 @@ def pairs_across(pairs: DuplicatePairs) -> pd.DataFrame:
 def refuse_leakage(description: Mapping[str, Any]) -> None:
     """Raise DatasetError where an image stands in both splits; the first ten pairs and the total."""
     across = [
-        f"  {pair['a']} and {pair['b']} ({pair['kind']})"
+        f"{pair['a']} and {pair['b']} ({pair['kind']})"
         for pair in description["pairs"]
         if pair["a"].startswith("train/") and pair["b"].startswith("val/")
     ]
     if across:
-        shown = "\n".join(across[:_SHOWN_OFFENDERS])
         raise DatasetError(
-            f"{len(across):,} pairs of a training and a validation image are copies of each other:\n{shown}\n"
+            f"{len(across):,} pairs of a training and a validation image are copies:\n{first_ten(across)}\n"
             "In params.yaml, `duplicates: drop_from_train` leaves out the training ones, and `report` keeps all."
         )
 
