@@ -169,3 +169,15 @@ def test_the_committed_pipelines_stages_have_hashes_of_what_they_depend_on():
     hashes = lineage.dependency_hashes("train@model_2", ROOT)
     assert hashes["stages/train.py"] == md5((ROOT / "stages" / "train.py").read_bytes())
     assert not any("$" in path or "model_1" in path for path in hashes)
+
+
+def test_a_lock_that_was_cut_short_is_removed_and_a_whole_one_stays(tmp_path):
+    whole = (ROOT / "dvc.lock").read_text()
+    assert not lineage.remove_broken_lock(tmp_path)  # none there yet
+    (tmp_path / "dvc.lock").write_text(whole)
+    assert not lineage.remove_broken_lock(tmp_path)
+    assert (tmp_path / "dvc.lock").read_text() == whole
+    for broken in (whole[: whole.index("    cmd:") + 6], "", "stages:\n  download:\n", whole.replace("cmd", "cm")):
+        (tmp_path / "dvc.lock").write_text(broken)
+        assert lineage.remove_broken_lock(tmp_path)
+        assert not (tmp_path / "dvc.lock").exists()

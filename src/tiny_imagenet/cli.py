@@ -52,7 +52,11 @@ def unpack(folder: Annotated[Path, typer.Argument(help="Where the folders `train
 
 @app.command()
 def check() -> None:
-    """Check params.yaml and pretrained weights, and say what `dvc repro` works with."""
+    """Check params.yaml, pretrained weights and dvc.lock, and say what `dvc repro` works with."""
+    if lineage.remove_broken_lock(lineage.repository_root()):
+        print(
+            "dvc.lock was cut short (DVC was killed as it wrote it): removed; `dvc repro` makes it anew from its cache"
+        )
     params = entry.checked_params(lineage.repository_root() / "params.yaml")
     dataset = params.dataset
     source = dataset.archive or (", ".join(dataset.urls) if dataset.urls else "embedded in the project")

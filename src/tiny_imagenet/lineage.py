@@ -39,6 +39,26 @@ def cached_file(digest: str | None) -> Path | None:
     return path if path.is_file() and md5(path) == digest else None
 
 
+def remove_broken_lock(root: Path) -> bool:
+    """Remove a dvc.lock that is cut short, and return whether it was.
+
+    DVC writes it in place: killed at that moment, it leaves a file that it refuses to read from then on. Nothing is
+    lost with it, since DVC's run cache still knows what each stage made from what.
+    """
+    from dvc.schema import COMPILED_LOCKFILE_SCHEMA
+    from voluptuous import Invalid
+
+    path = root / "dvc.lock"
+    if not path.is_file():
+        return False
+    try:
+        COMPILED_LOCKFILE_SCHEMA(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (yaml.YAMLError, UnicodeDecodeError, Invalid):
+        path.unlink()
+        return True
+    return False
+
+
 def git_state(root: Path) -> dict[str, str]:
     """Return `git.commit` and `git.dirty`; dvc.lock, which every run rewrites, does not make a tree dirty."""
     try:
