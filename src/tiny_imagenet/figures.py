@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
 from tiny_imagenet.files import replaced
@@ -97,6 +97,7 @@ def parameter_counts(table: pd.DataFrame, path: Path) -> None:
         bars = axis.barh(known["model"], counts, color=_cycle(len(known)))
         axis.bar_label(bars, labels=[f"{count:,.0f}" for count in counts], padding=3)
         axis.set(xscale="log", title="Parameters with 200 classes", xlim=(1e5, 2e9))
+        axis.xaxis.set_major_formatter(EngFormatter(sep=" "))  # the default writes powers as formulas
         axis.invert_yaxis()
 
 
