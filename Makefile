@@ -54,7 +54,7 @@ format: $(READY)  ## Format the code and mend what ruff can
 
 # Keeps the versions that are locked, as long as they fit; names no package index.
 LOCK_COMMAND = cp requirements.txt $(VENV)/lock.txt 2>/dev/null; uv pip compile pyproject.toml --universal --python-version 3.11 \
-	--extra dev --generate-hashes --no-emit-index-url --custom-compile-command "make lock"
+	--extra dev --generate-hashes --custom-compile-command "make lock"
 
 lock:  ## Remake requirements.txt from pyproject.toml (make lock UPGRADE=--upgrade for newer versions)
 	@test -x $(BIN)/uv || { $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet uv; }

@@ -9,6 +9,7 @@ up. The loader is left out: it runs beside the step and is faster than any of th
 
 import statistics
 import time
+from typing import Annotated, Any
 
 import typer
 
@@ -19,7 +20,7 @@ GPU_TERAFLOPS = 10.0
 """What a GPU of the last years does of 32-bit convolutions in practice; an assumption, not a measurement."""
 
 
-def main(models: list[str] = typer.Argument(None), steps: int = 6) -> None:  # noqa: B008 - typer's way
+def main(models: Annotated[list[str] | None, typer.Argument()] = None, steps: int = 6) -> None:
     """Measure MODELS (default: all active ones) for some STEPS each."""
     params = entry.checked_params()
     runtime.prepare(0)
@@ -51,10 +52,10 @@ def main(models: list[str] = typer.Argument(None), steps: int = 6) -> None:  # n
     print(f"| all | | | {total_here:.1f} | {total_gpu:.2f} |")
 
 
-def forward_flops(model: object) -> float:
+def forward_flops(model: Any) -> float:
     """Return 2 x multiply-adds of convolutions and dense layers for an image; a training step costs thrice that."""
     total = 0.0
-    for layer in model._flatten_layers(include_self=False, recursive=True):  # type: ignore[attr-defined]
+    for layer in model._flatten_layers(include_self=False, recursive=True):
         if type(layer).__name__ == "Conv2D":
             _, height, width, _ = layer.output.shape
             total += 2 * height * width * layer.kernel.shape.num_elements()

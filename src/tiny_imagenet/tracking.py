@@ -134,7 +134,7 @@ def _create_database(database: Path, artifacts: Path) -> None:
     partial = database.with_name(database.name + ".partial")
     for leftover in database.parent.glob(partial.name + "*"):
         leftover.unlink()
-    store: Any = SqlAlchemyStore(f"sqlite:///{partial}", str(artifacts))  # type: ignore[no-untyped-call]
+    store: Any = SqlAlchemyStore(f"sqlite:///{partial}", str(artifacts))  # type: ignore[no-untyped-call] # MLflow has none
     store.engine.dispose()
     partial.replace(database)
 

@@ -26,7 +26,7 @@ from tiny_imagenet.errors import UserError
 def make_zip(seed: int) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as file:
-        file.writestr("tiny-imagenet-200/wnids.txt", random.Random(seed).randbytes(400_000))  # noqa: S311
+        file.writestr("tiny-imagenet-200/wnids.txt", random.Random(seed).randbytes(400_000))  # noqa: S311 - repeatable, not secret
     return buffer.getvalue()
 
 
@@ -547,7 +547,7 @@ class TestDisk:
 
 class TestDamage:
     def test_truncated_at_20_places_is_never_accepted(self, server, tmp_path, destination):
-        draw = random.Random(1)  # noqa: S311
+        draw = random.Random(1)  # noqa: S311 - repeatable, not secret
         for end in [draw.randrange(SIZE) for _ in range(20)]:
             server.replies = [Reply(body=BODY[:end])]
             (tmp_path / "mine.zip").write_bytes(BODY[:end])
@@ -559,7 +559,7 @@ class TestDamage:
                 assert not destination.exists()
 
     def test_200_flipped_bytes_are_never_accepted(self, server, tmp_path, destination, partial):
-        draw = random.Random(2)  # noqa: S311
+        draw = random.Random(2)  # noqa: S311 - repeatable, not secret
         for turn in range(200):
             damaged = bytearray(BODY)
             damaged[draw.randrange(SIZE)] ^= draw.randrange(1, 256)

@@ -146,7 +146,7 @@ class TestBytes:
         assert expected.keys() == {"train.zip", "val.zip", "classes.csv", "manifest.csv", "layout.json"}
         for seed in range(3):
             order = list(archive.members)
-            random.Random(seed).shuffle(order)  # noqa: S311
+            random.Random(seed).shuffle(order)  # noqa: S311 - repeatable, not secret
             folder = run(archive, name=f"again_{seed}", order=order)
             assert {path.name: path.read_bytes() for path in folder.iterdir()} == expected
 
@@ -508,7 +508,7 @@ class TestDamage:
 
     def test_truncated_anywhere_is_refused(self, archive, refused, tmp_path):
         whole = archive.write(tmp_path / "whole.zip").read_bytes()
-        draw = random.Random(0)  # noqa: S311
+        draw = random.Random(0)  # noqa: S311 - repeatable, not secret
         for end in [draw.randrange(len(whole)) for _ in range(50)] + [len(whole) - 1]:
             (tmp_path / "part.zip").write_bytes(whole[:end])
             assert "is no readable zip" in refused(tmp_path / "part.zip")
@@ -521,7 +521,7 @@ class TestDamage:
         images = set(archive.members.values())
         with zipfile.ZipFile(source) as file:
             start = file.start_dir if damaged == "directory" else 0
-        draw = random.Random(1)  # noqa: S311
+        draw = random.Random(1)  # noqa: S311 - repeatable, not secret
         num_refused = 0
         for turn in range(150):
             content = bytearray(whole)
