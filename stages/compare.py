@@ -9,6 +9,7 @@ from tiny_imagenet import comparison, entry, figures, lineage, report, tracking
 from tiny_imagenet.files import replaced, write_text
 
 CACHE, MODELS, RESULTS, DESTINATION = Path("data/cache"), Path("models"), Path("results"), Path("reports")
+DETERMINISM = Path("docs/results/determinism.json")
 FIGURES = {
     "training_accuracy": ("accuracy", "Training accuracy (the paper's figure 11)"),
     "validation_accuracy": ("val_accuracy", "Validation accuracy (the paper's figure 12)"),
@@ -36,7 +37,8 @@ def main() -> None:
     captions["Parameters (the paper's figure 9)"] = "figures/parameters.png"
     write_text(DESTINATION / "results.csv", table.to_csv(index=False))
     unconcerned = comparison.without_batch_normalization(params, RESULTS)
-    write_text(DESTINATION / "results.md", report.results_markdown(table, params, captions, unconcerned))
+    same_bits = comparison.determinism(params, DETERMINISM)
+    write_text(DESTINATION / "results.md", report.results_markdown(table, params, captions, unconcerned, same_bits))
     summary = report.terminal_table(table, params, unconcerned)
     write_text(DESTINATION / "summary.txt", summary + "\n")
     print(summary)

@@ -4,40 +4,73 @@ import sys
 from pathlib import Path
 
 from tiny_imagenet import entry, lineage, runtime, tracking
+from tiny_imagenet.files import fingerprint, only_one
+from tiny_imagenet.params import Params
+
+CHECKPOINTS = Path("checkpoints")
 
 
 def main(model: str) -> None:
-    """Train MODEL (a block of `models` in params.yaml) on data/cache into models/MODEL."""
+    """Train MODEL (a block of `models` in params.yaml) on data/cache into models/MODEL.
+
+    A training that was stopped goes on after its last whole epoch, unless params, data, code or machine have changed.
+    """
     params = entry.checked_params()
+    params.block(model)
+    with only_one(
+        CHECKPOINTS / f"{model}.lock", f"{model} is being trained by another process: wait for it or stop it"
+    ):
+        _train(model, params)
+
+
+def _train(model: str, params: Params) -> None:
     recipe = params.recipe(model)
     root = lineage.repository_root()
     stage = f"train@{model}"
 
-    runtime.prepare(params.seed)  # before anything that imports Keras
+    runtime.prepare(params.seed, exact=params.determinism == "exact")  # before anything that imports Keras
     from tiny_imagenet import model_file, pretrained, training
+    from tiny_imagenet.checkpoint import Checkpoint
     from tiny_imagenet.dataset.arrays import open_packed
 
     packed = open_packed(Path("data/cache"))
     weights_file = pretrained.weights_file(recipe.weights)
     hashes = lineage.dependency_hashes(stage)
-    device = runtime.device()
-    print(f"{model}: {recipe.architecture}, {recipe.epochs} epochs of {len(packed.train):,} images, on {device}")
+    device = str(runtime.device())
     facts = {
         "profile": params.profile,
         "dataset": params.dataset.name,
         "seed": params.seed,
+        "determinism": params.determinism,
         "weights": recipe.weights,
-        "device": str(device),
+        "device": device,
+        "threads": runtime.threads(),
         "backend": runtime.backend(),
-        "precision": runtime.precision(),
+        "precision": recipe.precision,
     }
-    tags = {"dvc.stage": stage, "weights": str(recipe.weights), "device": str(device)} | lineage.git_state(Path.cwd())
+    what = tracking.flatten(recipe.model_dump()) | facts
+    checkpoint = Checkpoint(CHECKPOINTS / model, fingerprint(what | hashes | runtime.versions()))
+    history = checkpoint.history()
+    print(f"{model}: {recipe.architecture}, {recipe.epochs} epochs of {len(packed.train):,} images, on {device}")
+    if history:
+        print(f"{model}: goes on after epoch {len(history)}, where it was stopped")
+    tags = {"dvc.stage": stage, "weights": str(recipe.weights), "device": device}
+    tags |= lineage.git_state(Path.cwd())
     tags |= {f"dependency.{path}": digest for path, digest in hashes.items()}
     tags |= {f"version.{name}": version for name, version in runtime.versions().items()}
-    logged = tracking.flatten(recipe.model_dump()) | facts
-    with tracking.start_run(root, experiment=params.profile, name=model, params=logged, tags=tags) as run:
+    with tracking.start_run(
+        root, experiment=params.profile, name=model, params=what, tags=tags, resume=checkpoint.run_id
+    ) as run:
+        tracking.mark_killed(root, checkpoint.abandoned_runs())
+        checkpoint.begin(run.run_id)
+        run.log_history(history)
         trained = training.train(
-            recipe, packed, seed=params.seed, weights_file=weights_file, callbacks=[run.epoch_callback()]
+            recipe,
+            packed,
+            seed=params.seed,
+            weights_file=weights_file,
+            checkpoint=checkpoint,
+            callbacks=[run.epoch_callback()],
         )
         folder = Path("models") / model
         wnids = [str(wnid) for wnid in packed.classes["wnid"]]
@@ -51,12 +84,13 @@ def main(model: str) -> None:
             "versions": runtime.versions(),
             "epoch_seconds": trained.epoch_seconds,
             "images_per_second": trained.images_per_second,
-            "resumed_from": [],
+            "resumed_from": trained.resumed_from,
             "dependencies": hashes,
         }
         training.write_json(record, folder / "run.json")
         run.log_model(model_file.without_optimizer(trained.model), runtime.requirements(), packed.class_names)
         run.log_artifact(folder / "history.csv")
+    checkpoint.remove()
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from sklearn.datasets import load_digits
 
 from tiny_imagenet.dataset.arrays import SIDE, PackedDataset, Split
 from tiny_imagenet.dataset.sample import NAMES
-from tiny_imagenet.params import NO_AUGMENTATION, Recipe
+from tiny_imagenet.recipe import NO_AUGMENTATION, Recipe
 
 
 def packed_digits(num_train: int = 200, num_val: int = 100, num_classes: int = 10) -> PackedDataset:
@@ -41,3 +41,31 @@ def small_recipe(**changes: Any) -> Recipe:
         "augmentation": NO_AUGMENTATION,
     }
     return Recipe(**values | changes)
+
+
+RESTORE = {"monitor": "val_loss", "patience": 2, "restore_best_weights": True}
+PLATEAU = {"monitor": "val_loss", "factor": 0.5, "patience": 1}
+STANDINS: dict[str, dict[str, Any]] = {
+    "model_1": {},
+    "model_2": {
+        "architecture": "three_conv",
+        "build": {"filters": [4, 4, 4], "dense_units": 16, "dropout": 0.5},
+        "early_stopping": RESTORE,
+        "reduce_learning_rate": PLATEAU,
+    },
+    "model_3": {
+        "architecture": "deep_conv",
+        "build": {"filters": [2, 2, 4, 4, 4, 4], "dense_units": [16, 8], "l2": 0.001},
+        "batches_per_epoch": 7,
+        "early_stopping": RESTORE,
+    },
+    "model_4": {
+        "architecture": "deep_conv_dropout",
+        "build": {"filters": [4, 4, 4], "dense_units": 16, "dropout": 0.5},
+        "early_stopping": RESTORE,
+        "reduce_learning_rate": PLATEAU,
+        "batch_normalization_momentum": 0.9,
+    },
+    "model_5": {"architecture": "resnet50", "build": {"dense_units": 8, "dropout": 0.5}, "batches_per_epoch": 2},
+}
+"""The recipes of the five models in small: what `small_recipe` changes. The fifth is a whole ResNet50, and slow."""

@@ -13,7 +13,7 @@ from standin import packed_digits, small_recipe
 
 from tiny_imagenet.dataset.arrays import PackedDataset
 from tiny_imagenet.dataset.augmentation import Augmenter
-from tiny_imagenet.params import PAPER_AUGMENTATION, ModelParams
+from tiny_imagenet.recipe import PAPER_AUGMENTATION, ModelParams
 
 KEYS = [
     "train_accuracy",

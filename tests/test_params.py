@@ -12,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tiny_imagenet.errors import UserError
-from tiny_imagenet.params import NO_AUGMENTATION, PAPER_AUGMENTATION, Params, load_params, nearest, parse_params
+from tiny_imagenet.params import Params, load_params, parse_params
+from tiny_imagenet.recipe import NO_AUGMENTATION, PAPER_AUGMENTATION
+from tiny_imagenet.section import nearest
 
 COMMITTED = Path(__file__).parents[1] / "params.yaml"
 VALUES: dict[str, Any] = yaml.safe_load(COMMITTED.read_text(encoding="utf-8"))
@@ -96,7 +98,7 @@ REFUSED: dict[str, tuple[tuple[Any, ...], list[str]]] = {
     "unknown profile": (("profile", "demmo"), ["profile", "'demmo'", "did you mean 'demo'", "demo, paper"]),
     "misspelt top key": (
         ("sede", 1),
-        ["'sede'", "did you mean 'seed'", "known: profile, profiles, seed, augmentation, active, models"],
+        ["'sede'", "did you mean 'seed'", "known: profile, profiles, seed, determinism, augmentation, active, models"],
     ),
     "misspelt key of a model": (
         (*MODEL, "epohcs", 3),
@@ -156,7 +158,57 @@ REFUSED: dict[str, tuple[tuple[Any, ...], list[str]]] = {
     "zoom of one number": (("augmentation", "zoom", [0.8]), ["augmentation.zoom"]),
     "brightness reversed": (("augmentation", "brightness", [2, 1]), ["augmentation.brightness", "[2.0, 1.0]"]),
     "shear of a right angle": (("augmentation", "shear_degrees", 90), ["augmentation.shear_degrees", "less than 90"]),
-    "unknown augmentation": (("augmentation", "papr"), ["augmentation", "'paper' or 'none'", "got 'papr'"]),
+    "unknown determinism": (("determinism", "fats"), ["determinism", "'exact' or 'fast'", "did you mean 'fast'"]),
+    "no determinism": (("determinism", REMOVED), ["determinism", "required"]),
+    "momentum of adam": (
+        (*MODEL, "optimizer", {"name": "adam", "learning_rate": 0.1, "momentum": 0.9}),
+        ["models.model_1.optimizer", "belong to sgd, not to adam"],
+    ),
+    "nesterov without momentum": (
+        (*MODEL, "optimizer", {"name": "sgd", "learning_rate": 0.1, "nesterov": True}),
+        ["models.model_1.optimizer", "needs a `momentum` above 0"],
+    ),
+    "negative weight decay": (
+        (*MODEL, "optimizer", {"name": "adamw", "learning_rate": 0.1, "weight_decay": -0.1}),
+        ["models.model_1.optimizer.weight_decay", "equal to 0", "got -0.1"],
+    ),
+    "clipping at nothing": (
+        (*MODEL, "optimizer", {"name": "adam", "learning_rate": 0.1, "clip_norm": 0}),
+        ["models.model_1.optimizer.clip_norm", "greater than 0", "got 0"],
+    ),
+    "averages that never move": (
+        (*MODEL, "optimizer", {"name": "adam", "learning_rate": 0.1, "ema_momentum": 1.0}),
+        ["models.model_1.optimizer.ema_momentum", "less than 1", "got 1.0"],
+    ),
+    "labels all smooth": ((*MODEL, "label_smoothing", 1.0), ["models.model_1.label_smoothing", "less than 1"]),
+    "unknown precision": (
+        (*MODEL, "precision", "mixed_float61"),
+        ["models.model_1.precision", "did you mean 'mixed_float16'"],
+    ),
+    "unknown part to train": ((*MODEL, "trainable", "heat"), ["models.model_1.trainable", "did you mean 'head'"]),
+    "negative holdout": ((*MODEL, "holdout_per_class", -1), ["models.model_1.holdout_per_class", "equal to 0"]),
+    "misspelt key of a schedule": (
+        (*MODEL, "learning_rate_schedule", {"warmup_epoch": 1}),
+        ["models.model_1.learning_rate_schedule", "did you mean 'warmup_epochs'"],
+    ),
+    "unknown decay": (
+        (*MODEL, "learning_rate_schedule", {"decay": "cosin"}),
+        ["models.model_1.learning_rate_schedule.decay", "did you mean 'cosine'"],
+    ),
+    "two schedules": (
+        ("models", "model_2", "learning_rate_schedule", {"decay": "cosine"}),
+        ["models.model_2", "both set the learning rate; keep one"],
+    ),
+    "warm-up that never ends": (
+        (*MODEL, "learning_rate_schedule", {"warmup_epochs": 6}),
+        ["models.model_1.learning_rate_schedule.warmup_epochs", "6 is not below the 6 epochs"],
+    ),
+    "erasing more than all": (("augmentation", {"erasing": 1.5}), ["augmentation.erasing", "less than or equal to 1"]),
+    "padding beyond half of the image": (("augmentation", {"crop_padding": 33}), ["augmentation.crop_padding", "32"]),
+    "unknown augmentation": (
+        ("augmentation", "papr"),
+        ["augmentation", "'none', 'paper', 'crop_flip' or 'modern'", "got 'papr'"],
+    ),
     "batches per epoch by another word": (
         (*MODEL, "batches_per_epoch", "every"),
         ["models.model_1.batches_per_epoch", "'all'", "got 'every'"],
@@ -368,7 +420,7 @@ def test_what_a_profile_names_wins_and_all_else_stays(key, value, own):
 
 def test_a_profiles_learning_rate_keeps_each_models_optimizer():
     params, block, recipe = under({"learning_rate": 0.5}, "model_2")
-    assert recipe["optimizer"] == {"name": "adam", "learning_rate": 0.5}
+    assert recipe["optimizer"] == block["optimizer"] | {"learning_rate": 0.5}
     assert recipe["early_stopping"] == block["early_stopping"]
     assert params.overrides("model_2") == {"learning_rate": (0.001, 0.5)}
 

@@ -117,11 +117,17 @@ def test_a_device_reads_as_a_person_would_say_it():
     assert str(runtime.Device("gpu", "NVIDIA H200", 1, 139.4)) == "GPU NVIDIA H200, 1 x, 139 GiB"
 
 
-def test_backend_and_precision_are_those_of_keras(keras):
+def test_the_backend_is_keras_own(keras):
     import tensorflow
 
     assert runtime.backend() == f"tensorflow {tensorflow.__version__}"
-    assert runtime.precision() == keras.config.floatx()
+
+
+def test_threads_name_the_cores_and_what_limits_them(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert runtime.threads().startswith(f"{runtime.cores()} cores")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert "OMP_NUM_THREADS=1" in runtime.threads()
 
 
 def test_versions_are_those_of_the_imported_packages(keras):

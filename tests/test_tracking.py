@@ -171,11 +171,70 @@ def test_the_callback_logs_keras_epoch_0_as_step_1_under_the_same_names(root, cl
     assert run.tracking_uri == tracking.tracking_uri(root)
 
 
-@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-def test_a_run_whose_training_fails_is_failed_and_the_error_goes_on(error, root, client):
+@pytest.mark.parametrize(("error", "status"), [(ValueError, "FAILED"), (KeyboardInterrupt, "KILLED")])
+def test_a_run_whose_training_fails_or_is_stopped_says_so_and_the_error_goes_on(error, status, root, client):
     with pytest.raises(error), tracking.start_run(root, experiment="demo", name="m", params={}, tags={}) as run:
         raise error
-    assert client.get_run(run.run_id).info.status == "FAILED"
+    assert client.get_run(run.run_id).info.status == status
+
+
+# --- a run that is taken up again ---
+
+
+def stop(root, *, epochs=2, name="m"):
+    """Start a run that is killed after some epochs: it stays RUNNING."""
+    started = tracking.start_run(root, experiment="demo", name=name, params={"a": 1}, tags={"tag": "first"})
+    with started as run:
+        for epoch in range(1, epochs + 1):
+            run.log_epoch(epoch, {"loss": float(epoch)})
+    tracking._mlflow().MlflowClient().update_run(run.run_id, status="RUNNING")  # as one is left by SIGKILL
+    return run.run_id
+
+
+def resume(root, run_id):
+    return tracking.start_run(root, experiment="demo", name="m", params={"a": 1}, tags={"tag": "second"}, resume=run_id)
+
+
+def test_a_stopped_run_is_gone_on_with_and_ends_finished(root, client):
+    stopped = stop(root)
+    with resume(root, stopped) as run:
+        assert client.get_run(stopped).info.status == "RUNNING"
+        run.log_epoch(3, {"loss": 3.0})
+    assert run.run_id == stopped
+    assert client.get_run(stopped).info.status == "FINISHED"
+    assert client.get_run(stopped).data.tags["tag"] == "second"
+    assert history(client, stopped, "loss") == [(1, 1.0), (2, 2.0), (3, 3.0)]
+
+
+def test_what_the_store_lacks_of_the_epochs_that_are_done_is_logged_and_nothing_twice(root, client):
+    stopped = stop(root, epochs=2)
+    done = [{"loss": 1.0, "accuracy": 0.1}, {"loss": 2.0, "accuracy": 0.2}, {"loss": 3.0, "accuracy": 0.3}]
+    for _ in range(2):
+        with resume(root, stopped) as run:
+            run.log_history(done)
+    assert history(client, stopped, "loss") == [(1, 1.0), (2, 2.0), (3, 3.0)]
+    assert history(client, stopped, "accuracy") == [(1, 0.1), (2, 0.2), (3, 0.3)]
+
+
+@pytest.mark.parametrize("deleted", [True, False], ids=["deleted", "of another store"])
+def test_a_run_that_the_store_does_not_have_is_begun_anew(root, client, deleted):
+    stopped = stop(root) if deleted else "0" * 32
+    if deleted:
+        client.delete_run(stopped)
+    with resume(root, stopped) as run:
+        run.log_history([{"loss": 1.0}])
+    assert run.run_id != stopped
+    assert history(client, run.run_id, "loss") == [(1, 1.0)]
+
+
+def test_runs_that_nobody_goes_on_with_are_marked_as_killed_and_others_left_alone(root, client):
+    experiment = client.get_run(stop(root)).info.experiment_id
+    running = client.create_run(experiment).info.run_id
+    failed = client.create_run(experiment).info.run_id
+    client.set_terminated(failed, "FAILED")
+    tracking.mark_killed(root, [running, failed, "0" * 32])
+    assert client.get_run(running).info.status == "KILLED"
+    assert client.get_run(failed).info.status == "FAILED"
 
 
 def test_under_mlflow_run_the_run_is_a_child_and_the_parent_stays_as_it_is(root, client, monkeypatch):

@@ -15,7 +15,7 @@ import pytest
 from standin import packed_digits, small_recipe
 
 from tiny_imagenet.errors import UserError
-from tiny_imagenet.params import PAPER_AUGMENTATION, Optimizer
+from tiny_imagenet.recipe import PAPER_AUGMENTATION, PRESETS, Optimizer
 
 ROOT = Path(__file__).parents[1]
 COLUMNS = ["epoch", "accuracy", "val_accuracy", "loss", "val_loss", "learning_rate"]
@@ -258,6 +258,170 @@ def test_the_weights_are_those_of_the_epoch_that_evaluation_names(changes, last,
     accuracy = history["val_accuracy"]
     assert accuracy[kept - 1] != accuracy[1 if last else len(history) - 1]  # or else nothing could be told
     assert val_accuracy(result.model, packed) == pytest.approx(accuracy[kept - 1], abs=1e-6)
+
+
+# --- what else a recipe may say ---
+
+
+def build(**changes: Any) -> Any:
+    from tiny_imagenet import training
+
+    return training.build_model(small_recipe(**changes), num_classes=10, weights_file=None, steps_per_epoch=100)
+
+
+def test_what_the_optimizer_section_says_is_in_keras_optimizer():
+    chosen = {"name": "sgd", "learning_rate": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 0.0005,
+              "clip_norm": 2.0, "ema_momentum": 0.99}  # fmt: skip
+    found = build(optimizer=chosen).optimizer.get_config()
+    expected = {"momentum": 0.9, "nesterov": True, "weight_decay": 0.0005, "global_clipnorm": 2.0, "use_ema": True,
+                "ema_momentum": 0.99}  # fmt: skip
+    assert {key: found[key] for key in expected} == expected
+
+
+def test_what_is_left_out_is_keras_default(keras):
+    ours = build(optimizer={"name": "adamw", "learning_rate": 0.1}).optimizer.get_config()
+    theirs = keras.optimizers.AdamW(learning_rate=0.1).get_config()
+    for numbered in (ours, theirs):
+        del numbered["name"]
+    assert ours == theirs
+
+
+def test_weight_decay_shrinks_kernels_and_leaves_biases_and_batch_normalization(keras):
+    """Without a gradient, a step leaves (1 - learning rate x decay) of a weight."""
+    model = build(
+        architecture="deep_conv_dropout",
+        build={"filters": [2], "dense_units": 2},
+        optimizer={"name": "sgd", "learning_rate": 0.1, "weight_decay": 0.5},
+    )
+    model.set_weights([np.ones_like(weight) for weight in model.get_weights()])
+    model.optimizer.apply([keras.ops.zeros_like(weight) for weight in model.trainable_weights], model.trainable_weights)
+    for weight in model.trainable_weights:
+        expected = 0.95 if weight.path.endswith("kernel") else 1.0
+        np.testing.assert_allclose(keras.ops.convert_to_numpy(weight), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        # 4 epochs of 10 steps; the rate after each epoch
+        ({"decay": "cosine"}, [(1 + math.cos(math.pi * epoch / 4)) / 2 for epoch in range(1, 5)]),
+        (
+            {"decay": "cosine", "warmup_epochs": 2, "final_fraction": 0.1},
+            [0.5, 1.0, 0.1 + 0.9 * 0.5, 0.1],
+        ),
+        ({"decay": "none", "warmup_epochs": 2}, [0.5, 1.0, 1.0, 1.0]),
+    ],
+)
+def test_the_learning_rate_follows_its_schedule_step_by_step(train, schedule, expected):
+    optimizer = {"name": "sgd", "learning_rate": 0.01}
+    history = train(optimizer=optimizer, learning_rate_schedule=schedule).history
+    np.testing.assert_allclose(history["learning_rate"], 0.01 * np.array(expected), rtol=1e-4, atol=1e-9)
+
+
+def test_label_smoothing_is_keras_own_in_training_and_in_validation(keras, packed, train):
+    result = train(epochs=1, label_smoothing=0.2)
+    loss = keras.losses.CategoricalCrossentropy(label_smoothing=0.2)
+    shares = np.eye(10, dtype=np.float32)[packed.val.labels]
+    expected = float(loss(shares, result.model.predict_on_batch(packed.val.images)))
+    assert result.history["val_loss"].iloc[0] == pytest.approx(expected, rel=1e-4)
+    assert result.history["val_accuracy"].iloc[0] == pytest.approx(val_accuracy(result.model, packed))
+
+
+def test_labels_as_shares_give_the_same_training_as_class_numbers(train):
+    """Label smoothing so small that it changes nothing: only the form of the labels differs."""
+    plain, shares = train(), train(label_smoothing=1e-12)
+    np.testing.assert_allclose(plain.history, shares.history, rtol=1e-4)
+
+
+@pytest.mark.parametrize("preset", ["crop_flip", "modern"])
+def test_it_learns_under_the_modern_augmentations_too(preset, train):
+    result = train(augmentation=PRESETS[preset].model_copy(update={"horizontal_flip": False}), epochs=10)
+    assert result.history["val_accuracy"].iloc[-1] > 2 * CHANCE
+    assert result.history["val_loss"].iloc[-1] < math.log(10) - 0.2
+
+
+@pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
+def test_mixed_precision_computes_in_half_and_keeps_weights_and_probabilities_in_single(precision, keras, train):
+    result = train(precision=precision, epochs=2)
+    half = precision.removeprefix("mixed_")
+    convolution = next(layer for layer in result.model.layers if type(layer).__name__ == "Conv2D")
+    assert (convolution.compute_dtype, convolution.kernel.dtype) == (half, "float32")
+    assert result.model.output.dtype == "float32"
+    assert (type(result.model.optimizer).__name__ == "LossScaleOptimizer") == (precision == "mixed_float16")
+    assert result.history["loss"].iloc[1] < result.history["loss"].iloc[0]
+    assert keras.config.dtype_policy().name == "float32"  # for whatever is built next
+
+
+def test_with_the_head_alone_trainable_the_backbone_stays_as_it_is():
+    model = build(architecture="resnet50", build={"dense_units": 4, "dropout": 0.0}, trainable="head")
+    assert [weight.path.split("/")[-1] for weight in model.trainable_weights] == ["kernel", "bias"] * 2
+    assert [weight.shape for weight in model.trainable_weights] == [(2048, 4), (4,), (4, 10), (10,)]
+
+
+def test_averaged_weights_are_what_is_validated_and_kept(keras, packed, train):
+    averaged = {"name": "sgd", "learning_rate": 0.05, "ema_momentum": 0.9}
+    plain = {"name": "sgd", "learning_rate": 0.05}
+    ours, theirs = train(optimizer=averaged), train(optimizer=plain)
+    np.testing.assert_allclose(ours.history["loss"], theirs.history["loss"], rtol=1e-5)  # the steps are the same
+    assert ours.history["val_loss"].tolist() != theirs.history["val_loss"].tolist()
+    losses = keras.losses.sparse_categorical_crossentropy(
+        packed.val.labels, ours.model.predict_on_batch(packed.val.images)
+    )
+    assert float(keras.ops.mean(losses)) == pytest.approx(ours.history["val_loss"].iloc[-1], rel=1e-4)
+
+
+def test_averaged_weights_are_kept_after_an_early_stop_too(keras, packed, train):
+    stop = {"monitor": "loss", "patience": 0, "restore_best_weights": False}
+    averaged = {"name": "sgd", "learning_rate": 0.05, "ema_momentum": 0.5}
+    result = train(callbacks=[spoil(keras, epoch=3)], optimizer=averaged, early_stopping=stop, epochs=6)
+    assert len(result.history) < 6
+    losses = keras.losses.sparse_categorical_crossentropy(
+        packed.val.labels, result.model.predict_on_batch(packed.val.images)
+    )
+    assert float(keras.ops.mean(losses)) == pytest.approx(result.history["val_loss"].iloc[-1], rel=1e-4)
+
+
+# --- images held out ---
+
+
+def test_held_out_images_train_nothing_and_are_what_the_stop_watches(train, witness, packed):
+    seen = witness()
+    stop = {"monitor": "val_accuracy", "patience": 1, "restore_best_weights": False}
+    result = train(
+        callbacks=[seen], holdout_per_class=8, early_stopping=stop, optimizer=NO_STEP, batches_per_epoch=1000, epochs=6
+    )
+    assert seen.batches == [6, 6]  # 200 - 10 x 8 images in batches of 20; the second epoch brings no improvement
+    assert {"holdout_accuracy", "holdout_loss"} < set(result.history.columns)
+    assert list(result.history.columns)[:6] == COLUMNS
+    held = np.concatenate([np.flatnonzero(packed.train.labels == label)[-8:] for label in range(10)])
+    predicted = result.model.predict_on_batch(packed.train.images[held]).argmax(1)
+    expected = float((predicted == packed.train.labels[held]).mean())
+    assert result.history["holdout_accuracy"].iloc[-1] == pytest.approx(expected)
+
+
+def test_with_images_held_out_the_best_epoch_is_theirs(train, packed):
+    from tiny_imagenet.evaluation import kept_epoch
+
+    result = train(holdout_per_class=5, reported_epoch="best", epochs=5)
+    recipe = small_recipe(holdout_per_class=5, reported_epoch="best", epochs=5)
+    best = int(result.history["holdout_accuracy"].argmax())
+    assert kept_epoch(result.history, recipe) == best + 1
+    assert val_accuracy(result.model, packed) == pytest.approx(result.history["val_accuracy"][best])
+
+
+def test_a_class_without_an_image_left_is_refused(train):
+    with pytest.raises(UserError, match="holdout_per_class"):
+        train(holdout_per_class=50)
+
+
+def test_the_paper_protocol_is_measured_after_every_epoch_where_asked_for(packed, train):
+    from tiny_imagenet.evaluation import predict
+
+    result = train(paper_protocol_every_epoch=True, epochs=2)
+    accuracies = result.history["val_accuracy_paper_protocol"]
+    augmented = predict(result.model, packed.val, "", PAPER_AUGMENTATION).argmax(1)
+    assert accuracies.iloc[-1] == pytest.approx(float((augmented == packed.val.labels).mean()))
+    assert accuracies.tolist() != result.history["val_accuracy"].tolist()
 
 
 # --- the same seed, the same bits ---

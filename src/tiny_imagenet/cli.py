@@ -1,6 +1,7 @@
 """The command `tiny-imagenet`."""
 
 import json
+import os
 import signal
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from tiny_imagenet import entry, lineage, pretrained, report
+from tiny_imagenet import determinism, entry, lineage, pretrained, report
 from tiny_imagenet.dataset.unpack import unpack as unpack_images
 from tiny_imagenet.errors import UserError
 
@@ -64,6 +65,31 @@ def check() -> None:
         pretrained.weights_file(params.recipe(model).weights)
     print(f"params.yaml is fine: profile {params.profile}, dataset {dataset.name} ({source})")
     print(f"models: {', '.join(params.active)}")
+
+
+@app.command()
+def verify(
+    determinism_of: Annotated[
+        str, typer.Option("--determinism", metavar="MODEL", help="Train MODEL briefly, twice, and compare the bits.")
+    ],
+    epochs: Annotated[int, typer.Option(min=1, help="Of each of the two trainings.")] = 2,
+    batches: Annotated[int, typer.Option(min=1, help="Of each epoch.")] = 8,
+) -> None:
+    """Check what the results claim; exit with 1 where it does not hold.
+
+    The outcome goes into docs/results/determinism.json, and from there into the next report.
+    """
+    root = lineage.repository_root()
+    os.chdir(root)
+    params = entry.checked_params()
+    outcome = determinism.verify(determinism_of, params, epochs=epochs, batches=batches)
+    determinism.record(determinism_of, outcome, root / "docs" / "results" / "determinism.json")
+    for name in ("weights", "history"):
+        one, two = outcome[name]
+        print(f"{name}: {one[:16]} and {two[:16]}: {'the same' if one == two else 'NOT the same'}")
+    if not outcome["same"]:
+        raise UserError(f"{determinism_of}: two trainings with seed {params.seed} differ on {outcome['device']}")
+    print(f"{determinism_of}: the same bits twice, on {outcome['device']}; `dvc repro` puts it into the report")
 
 
 def main() -> None:

@@ -85,6 +85,17 @@ def without_batch_normalization(params: Params, results: Path) -> list[str]:
     return [model for model, found in architectures.items() if found and not found["batch_normalization_layers"]]
 
 
+def determinism(params: Params, path: Path) -> dict[str, str]:
+    """Return what double runs showed, by model: of the active models, and of the params as they are now."""
+    outcomes = _read_json(path) or {}
+    return {
+        model: f"{'yes' if outcome['same'] else 'NO'}, {outcome['epochs']} epochs of {outcome['batches']} batches on "
+        f"{outcome['device']}"
+        for model, outcome in outcomes.items()
+        if model in params.active and outcome["params"] == params.fingerprint(model)
+    }
+
+
 def _read_json(path: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None

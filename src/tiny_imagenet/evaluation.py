@@ -24,8 +24,8 @@ from sklearn.metrics import (
 from tiny_imagenet.dataset.arrays import PackedDataset, Split
 from tiny_imagenet.dataset.batches import OrderedBatches
 from tiny_imagenet.files import replaced, write_text
-from tiny_imagenet.params import PAPER_AUGMENTATION, Augmentation, ModelParams
 from tiny_imagenet.progress import track
+from tiny_imagenet.recipe import PAPER_AUGMENTATION, Augmentation, ModelParams
 
 _BATCH_SIZE = 128
 _CALIBRATION_BINS = 15
@@ -120,9 +120,9 @@ def calibration_error(confidence: NDArray[np.floating[Any]], correct: NDArray[np
 def kept_epoch(history: pd.DataFrame, recipe: ModelParams) -> int:
     """Return the epoch, from 1, whose weights the recipe keeps."""
     if recipe.reported_epoch == "best":
-        return int(history["val_accuracy"].argmax()) + 1
+        return int(history[recipe.monitored("val_accuracy")].argmax()) + 1
     if recipe.reported_epoch == "recipe" and recipe.early_stopping and recipe.early_stopping.restore_best_weights:
-        monitored = history[recipe.early_stopping.monitor]
+        monitored = history[recipe.monitored(recipe.early_stopping.monitor)]
         better = monitored.argmax() if recipe.early_stopping.monitor.endswith("accuracy") else monitored.argmin()
         return int(better) + 1
     return len(history)

@@ -1,11 +1,15 @@
 """Whole files or none: everything is written under a temporary name and renamed when it is complete."""
 
 import hashlib
+import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
 
 from tiny_imagenet.errors import UserError
 
@@ -24,6 +28,17 @@ def replaced(path: Path) -> Iterator[Path]:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def only_one(lock: Path, refusal: str) -> Iterator[None]:
+    """Run the block in one process at a time; raises UserError(refusal) in a second one. Ends with the process."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(lock, timeout=0):
+            yield
+    except Timeout:
+        raise UserError(refusal) from None
 
 
 def reserve(path: Path) -> None:
@@ -68,3 +83,9 @@ def md5(path: Path) -> str:
     """Return the MD5 of a file as 32 hexadecimal digits: what DVC and the dataset's publishers use."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def fingerprint(values: Mapping[str, Any]) -> str:
+    """Return 16 hexadecimal digits that differ where the values, plain ones as JSON has them, differ."""
+    text = json.dumps(values, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -4,65 +4,27 @@ Unknown keys, wrong types and impossible values are refused with the path of the
 allowed. What a profile's `training` names wins over a model's own block; `Params.overrides` lists every such case.
 """
 
-import difflib
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Discriminator,
-    Field,
-    Tag,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
-from pydantic_core import PydanticCustomError
+from pydantic import Field, field_validator, model_validator
 
 from tiny_imagenet.errors import UserError
+from tiny_imagenet.files import fingerprint
+from tiny_imagenet.recipe import (
+    KERAS_MOMENTUM,
+    Augmentation,
+    AugmentationChoice,
+    LearningRate,
+    ModelParams,
+    Momentum,
+    Recipe,
+    resolve_augmentation,
+)
+from tiny_imagenet.section import Count, Name, Section, nearest, read_yaml, validated
 
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
-Count = Annotated[int, Field(ge=1)]
-LearningRate = Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)]
-Momentum = Annotated[float, Field(ge=0, lt=1)]
-Interval = Annotated[tuple[float, float], Field(strict=False)]
 SPLITS = ("train", "val")
-KERAS_MOMENTUM = 0.99
-"""Keras's default for the moving averages of batch normalization."""
-Monitor = Literal["val_loss", "val_accuracy", "loss", "accuracy"]
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """Return " (did you mean '...'?)" for the known word nearest to `word`, or "" where none is near."""
-    matches = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f" (did you mean '{matches[0]}'?)" if matches else ""
-
-
-class Section(BaseModel):
-    """A mapping of params.yaml: frozen, strict about types, closed to unknown keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _refuse_unknown_keys(cls, values: Any) -> Any:
-        if isinstance(values, Mapping):
-            for key in values:
-                if key not in cls.model_fields:
-                    raise PydanticCustomError(
-                        "unknown_key",
-                        "unknown key '{key}'{hint}; known: {known}",
-                        {
-                            "key": str(key),
-                            "hint": nearest(str(key), cls.model_fields),
-                            "known": ", ".join(cls.model_fields),
-                        },
-                    )
-        return values
 
 
 class Expect(Section):
@@ -133,54 +95,6 @@ class Dataset(Section):
         return self.name == "digits" and not self.urls and self.archive is None
 
 
-class Augmentation(Section):
-    """Random changes of the training images, each drawn uniformly; what is not named stays off.
-
-    Degrees for angles, a fraction of the side for shifts, factors for zoom and brightness.
-    """
-
-    rotation_degrees: Annotated[float, Field(ge=0, le=180)] = 0.0
-    shear_degrees: Annotated[float, Field(ge=0, lt=90)] = 0.0
-    zoom: Interval = (1.0, 1.0)
-    shift: Annotated[float, Field(ge=0, le=1)] = 0.0
-    horizontal_flip: bool = False
-    brightness: Interval = (1.0, 1.0)
-
-    @field_validator("zoom", "brightness")
-    @classmethod
-    def _positive_and_ordered(cls, interval: Interval) -> Interval:
-        low, high = interval
-        if not 0 < low <= high <= 10:
-            raise ValueError(f"expects [low, high] with 0 < low <= high <= 10, got [{low}, {high}]")
-        return interval
-
-
-NO_AUGMENTATION = Augmentation()
-PAPER_AUGMENTATION = Augmentation(
-    rotation_degrees=30,
-    shear_degrees=0.2,
-    zoom=(0.8, 1.2),
-    shift=0.1,
-    horizontal_flip=True,
-    brightness=(0.8, 1.2),
-)
-# A discriminator picks the member of a union by what was written, so that an error speaks of that member alone.
-AugmentationChoice = Annotated[
-    Annotated[Literal["paper", "none"], Tag("<preset>")] | Annotated[Augmentation, Tag("<parts>")],
-    Discriminator(lambda given: "<parts>" if isinstance(given, Mapping | Augmentation) else "<preset>"),
-]
-BatchesPerEpoch = Annotated[
-    Annotated[Literal["all"], Tag("<all>")] | Annotated[Count, Tag("<number>")],
-    Discriminator(lambda given: "<all>" if isinstance(given, str) else "<number>"),
-]
-
-
-def _resolve_augmentation(choice: AugmentationChoice) -> Augmentation:
-    if isinstance(choice, Augmentation):
-        return choice
-    return PAPER_AUGMENTATION if choice == "paper" else NO_AUGMENTATION
-
-
 class Training(Section):
     """What a profile changes for every model. Only the keys that are written count; null is a value too."""
 
@@ -206,67 +120,14 @@ class Profile(Section):
     training: Training
 
 
-class Optimizer(Section):
-    """A Keras optimizer by name."""
-
-    name: Literal["adam", "adamw", "sgd", "rmsprop"]
-    learning_rate: LearningRate
-
-
-class EarlyStopping(Section):
-    """Stop when `monitor` has not improved for `patience` epochs (`keras.callbacks.EarlyStopping`)."""
-
-    monitor: Monitor = "val_loss"
-    patience: Annotated[int, Field(ge=0)]
-    restore_best_weights: bool = True
-
-
-class ReduceLearningRate(Section):
-    """Multiply the learning rate by `factor` on a plateau (`keras.callbacks.ReduceLROnPlateau`)."""
-
-    monitor: Monitor = "val_loss"
-    factor: Annotated[float, Field(gt=0, lt=1)]
-    patience: Annotated[int, Field(ge=0)]
-
-
-class ModelParams(Section):
-    """One model: its architecture and the recipe that trains it."""
-
-    architecture: Name
-    build: dict[str, Any] = Field(default_factory=dict)
-    preprocessing: Literal["rescale", "caffe"] = "rescale"
-    weights: str | None = None
-    optimizer: Optimizer
-    epochs: Count | None = None
-    batch_size: Count = 64
-    batches_per_epoch: BatchesPerEpoch = "all"
-    early_stopping: EarlyStopping | None = None
-    reduce_learning_rate: ReduceLearningRate | None = None
-    reported_epoch: Literal["recipe", "last", "best"] = "recipe"
-
-    @model_validator(mode="after")
-    def _one_way_to_choose_the_epoch(self) -> Self:
-        if self.reported_epoch == "last" and self.early_stopping and self.early_stopping.restore_best_weights:
-            raise ValueError(
-                "`reported_epoch: last` contradicts `early_stopping.restore_best_weights: true`; change one"
-            )
-        return self
-
-
-class Recipe(ModelParams):
-    """A model's block after its profile's `training` has had its say: what really runs."""
-
-    epochs: Count
-    augmentation: Augmentation
-    batch_normalization_momentum: Momentum | None = None
-
-
 class Params(Section):
     """The whole of params.yaml."""
 
     profile: str
     profiles: dict[Name, Profile]
     seed: Annotated[int, Field(ge=0, lt=2**32)]
+    determinism: Literal["exact", "fast"]
+    """`exact`: the same seed gives the same bits on the same machine. `fast`: the backend may choose on a GPU."""
     augmentation: AugmentationChoice
     active: tuple[Name, ...] = Field(min_length=1, strict=False)
     models: dict[Name, ModelParams]
@@ -291,6 +152,18 @@ class Params(Section):
                 raise ValueError(f"models.{name}.epochs: named neither here nor in profiles.{self.profile}.training")
         return self
 
+    @model_validator(mode="after")
+    def _warm_up_ends(self) -> Self:
+        for name in self.models:
+            recipe = self.recipe(name)
+            schedule = recipe.learning_rate_schedule
+            if schedule and schedule.warmup_epochs >= recipe.epochs:
+                raise ValueError(
+                    f"models.{name}.learning_rate_schedule.warmup_epochs: {schedule.warmup_epochs:g} is not below the "
+                    f"{recipe.epochs} epochs that are trained"
+                )
+        return self
+
     @property
     def dataset(self) -> Dataset:
         """The dataset of the chosen profile."""
@@ -304,7 +177,7 @@ class Params(Section):
     @property
     def shared_augmentation(self) -> Augmentation:
         """The augmentation before a profile has its say."""
-        return _resolve_augmentation(self.augmentation)
+        return resolve_augmentation(self.augmentation)
 
     def block(self, model: str) -> ModelParams:
         """Return the block of `model`; raises UserError where there is none."""
@@ -318,16 +191,24 @@ class Params(Section):
         """Return what really runs for `model`: its block, overridden by the profile's `training`."""
         block = self.block(model)
         values = {key: getattr(block, key) for key in type(block).model_fields}
-        values["augmentation"] = self.shared_augmentation
+        values["augmentation"] = self._own_augmentation(block)
         for key in self.training.model_fields_set:
             value = getattr(self.training, key)
             if key == "learning_rate":
                 values["optimizer"] = block.optimizer.model_copy(update={"learning_rate": value})
             elif key == "augmentation":
-                values["augmentation"] = _resolve_augmentation(value)
+                values["augmentation"] = resolve_augmentation(value)
             elif key != "weights" or "weights" in block.model_fields_set:  # only a block that speaks of weights has any
                 values[key] = value
         return Recipe(**values)
+
+    def _own_augmentation(self, block: ModelParams) -> Augmentation:
+        return self.shared_augmentation if block.augmentation is None else resolve_augmentation(block.augmentation)
+
+    def fingerprint(self, model: str) -> str:
+        """Return what differs where anything in params.yaml differs that decides how `model` is trained."""
+        own = {"seed": self.seed, "determinism": self.determinism, "dataset": self.dataset.model_dump()}
+        return fingerprint(own | self.recipe(model).model_dump())
 
     def overrides(self, model: str) -> dict[str, tuple[Any, Any]]:
         """Return what the profile changed for `model`: key -> (the paper's or block's value, the profile's)."""
@@ -336,7 +217,7 @@ class Params(Section):
             "epochs": block.epochs,
             "batch_size": block.batch_size,
             "learning_rate": block.optimizer.learning_rate,
-            "augmentation": self.shared_augmentation,
+            "augmentation": self._own_augmentation(block),
             "weights": block.weights,
             "batch_normalization_momentum": KERAS_MOMENTUM,
         }
@@ -353,21 +234,6 @@ class Params(Section):
         return {key: (own[key], used[key]) for key in own if own[key] != used[key]}
 
 
-class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, which also refuses a key that stands twice in one mapping."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
-                if key.value in seen:
-                    raise yaml.constructor.ConstructorError(
-                        None, None, f"the key '{key.value}' stands twice", key.start_mark
-                    )
-                seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
 def load_params(path: Path | str = "params.yaml") -> Params:
     """Read and check params.yaml.
 
@@ -375,57 +241,9 @@ def load_params(path: Path | str = "params.yaml") -> Params:
         UserError: the file is missing, is no YAML, or holds what `Params` refuses; every offence has a line.
     """
     path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise UserError(f"no {path} in {Path.cwd()}: run this in the repository's root") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from None
-    try:
-        values = yaml.load(text, Loader=_Loader)  # noqa: S506 - a subclass of SafeLoader
-    except yaml.MarkedYAMLError as error:
-        where = f" line {error.problem_mark.line + 1}:" if error.problem_mark else ""
-        raise UserError(f"{path}:{where} {error.problem or error.context}") from None
-    except (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
-        raise UserError(f"{path} is no readable YAML: {type(error).__name__}: {error}") from None
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: expected keys and values, got {type(values).__name__}")
-    return parse_params(values, source=str(path))
+    return parse_params(read_yaml(path), source=str(path))
 
 
 def parse_params(values: Mapping[str, Any], *, source: str = "params.yaml") -> Params:
     """Check the mapping that params.yaml holds; raises UserError with a line for every offence."""
-    try:
-        return Params.model_validate(values)
-    except ValidationError as error:
-        try:
-            lines = sorted({_describe(dict(offence)) for offence in error.errors()})
-        except UnicodeEncodeError:
-            lines = ["a key or value holds half of a character (a lone surrogate)"]
-    except UnicodeEncodeError:
-        lines = ["a key or value holds half of a character (a lone surrogate)"]
-    raise UserError("\n".join(f"{source}: {line}" for line in lines))
-
-
-def _describe(offence: Mapping[str, Any]) -> str:
-    """Return one line for one of pydantic's errors: path of the key, what is wrong, what was given."""
-    # Pydantic puts the tag of a union's member, and "[key]", into the location; neither is a key of the file.
-    path = ".".join(str(part) for part in offence["loc"] if str(part)[:1] not in "<[")
-    message = str(offence["msg"]).removeprefix("Value error, ")
-    given = offence.get("input")
-    if offence["type"] == "unknown_key":
-        return f"{path}: {message}" if path else message
-    if offence["type"] in {"int_type", "float_type", "int_from_float"} and isinstance(given, str):
-        message += " (YAML reads 1e-3 as text: write 0.001)" if "e" in given.lower() else ""
-    if offence["type"] == "literal_error" and isinstance(given, str):
-        message += nearest(given, re.findall(r"'([^']+)'", offence["ctx"]["expected"]))
-    shown = "" if offence["type"] in {"value_error", "missing"} else f", got {_short(given)}"
-    return f"{path}: {message}{shown}" if path else f"{message}{shown}"
-
-
-def _short(value: Any, limit: int = 60) -> str:
-    try:
-        text = repr(value)
-    except ValueError:  # Python prints no integer of more than 4,300 digits
-        text = "a very large number"
-    return text if len(text) <= limit else text[: limit - 3] + "..."
+    return validated(Params, values, source=source)

@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tiny_imagenet.params import SPLITS, Augmentation, Expect, ImagesPerClass, Params
+from tiny_imagenet.params import SPLITS, Expect, ImagesPerClass, Params
+from tiny_imagenet.recipe import Augmentation
 
 WIDTH = 100
 _MISSING = "-"
@@ -151,10 +152,12 @@ def results_markdown(
     params: Params,
     figures: Mapping[str, str],
     without_batch_normalization: Sequence[str] = (),
+    determinism: Mapping[str, str] | None = None,
 ) -> str:
     """Return results.md: what it is for, the table, what differs from the paper, the figures, where it comes from.
 
-    `figures` maps a caption to the path of a PNG, relative to the file.
+    `figures` maps a caption to the path of a PNG, relative to the file; `determinism` a model to what a double run
+    showed.
     """
     rows = table.to_dict("records")
     lines = [
@@ -217,9 +220,19 @@ def results_markdown(
         "## Where it comes from",
         "",
         *_markdown_table(
-            ["model", "MLflow run", "seed", "device", "backend"],
-            [[row["model"]] + [_text(row[key]) for key in ("run_id", "seed", "device", "backend")] for row in rows],
+            ["model", "MLflow run", "seed", "device", "backend", "the same bits twice"],
+            [
+                [
+                    row["model"],
+                    *(_text(row[key]) for key in ("run_id", "seed", "device", "backend")),
+                    (determinism or {}).get(row["model"], _MISSING),
+                ]
+                for row in rows
+            ],
         ),
+        "",
+        "**the same bits twice**: what `tiny-imagenet verify --determinism MODEL` found, a short training in two fresh "
+        "processes.",
         "",
     ]
     return "\n".join(lines)

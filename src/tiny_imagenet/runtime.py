@@ -4,26 +4,30 @@ The only file that names a backend. The settings make the same seed give the sam
 """
 
 import ctypes
+import math
 import os
 import platform
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 _MMAP_THRESHOLD, _TRIM_THRESHOLD, _ARENA_MAX = -3, -1, -8  # glibc, malloc.h
 _LARGEST_ALLOCATION_KEPT = 1 << 30
 _RECORDED_PACKAGES = (
     "dvc",
+    "jax",
     "keras",
     "mlflow",
     "numpy",
     "opencv-python-headless",
     "scikit-learn",
     "tensorflow",
+    "torch",
 )
 
 
@@ -48,8 +52,12 @@ class Device:
         return asdict(self)
 
 
-def prepare(seed: int) -> None:
+def prepare(seed: int, *, exact: bool = True) -> None:
     """Set up the process for training or evaluation; call it before Keras is imported.
+
+    Args:
+        seed: of weights, dropout and whatever else Keras draws.
+        exact: have the backend use only kernels whose result is the same each time. On a CPU all are.
 
     Raises:
         RuntimeError: Keras was imported before, so that the settings would come too late.
@@ -61,6 +69,13 @@ def prepare(seed: int) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors and warnings only
     _keep_freed_pages()
 
+    if os.environ["KERAS_BACKEND"] == "jax":  # read as it starts
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+        if exact:
+            os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true".strip()
+    elif os.environ["KERAS_BACKEND"] == "torch" and exact:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
     with _quiet_stderr():
         import keras
 
@@ -69,7 +84,12 @@ def prepare(seed: int) -> None:
 
             for gpu in tensorflow.config.list_physical_devices("GPU"):
                 tensorflow.config.experimental.set_memory_growth(gpu, True)
-            tensorflow.config.experimental.enable_op_determinism()
+            if exact:
+                tensorflow.config.experimental.enable_op_determinism()
+        elif keras.backend.backend() == "torch":
+            import torch
+
+            torch.use_deterministic_algorithms(exact)
     keras.utils.set_random_seed(seed)
 
 
@@ -122,24 +142,71 @@ def device() -> Device:
     """Return the device that the Keras backend computes on."""
     import keras
 
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow
-
-        gpus = tensorflow.config.list_physical_devices("GPU")
-        if gpus:
-            details = tensorflow.config.experimental.get_device_details(gpus[0])
-            return Device("gpu", str(details.get("device_name", "GPU")), len(gpus), _gpu_memory_gib())
+    find_gpu = _GPU_OF.get(keras.backend.backend())
+    if find_gpu and (gpu := find_gpu()):
+        return gpu
     import psutil
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return Device("cpu", _cpu_name(), cores, psutil.virtual_memory().total / 2**30)
+    return Device("cpu", _cpu_name(), cores(), psutil.virtual_memory().total / 2**30)
+
+
+def cores() -> int:
+    """Return how many CPU cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def threads() -> str:
+    """Return what decides how many threads compute: the cores, and the variables that limit a backend to fewer."""
+    limits = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "XLA_FLAGS")
+    named = {name: os.environ[name] for name in limits if name in os.environ}
+    return ", ".join([f"{cores()} cores", *(f"{name}={value}" for name, value in named.items())])
+
+
+def jit_compile() -> bool | str:
+    """Return what `Model.compile` is told: XLA where it pays. On a CPU, TensorFlow's is several times slower."""
+    import keras
+
+    return False if keras.backend.backend() == "tensorflow" and device().kind == "cpu" else "auto"
+
+
+def _tensorflow_gpu() -> Device | None:
+    import tensorflow
+
+    gpus = tensorflow.config.list_physical_devices("GPU")
+    if not gpus:
+        return None
+    details = tensorflow.config.experimental.get_device_details(gpus[0])
+    return Device("gpu", str(details.get("device_name", "GPU")), len(gpus), _gpu_memory_gib())
+
+
+def _jax_gpu() -> Device | None:
+    import jax
+
+    gpus = [found for found in jax.local_devices() if found.platform == "gpu"]
+    return Device("gpu", str(gpus[0].device_kind), len(gpus), _gpu_memory_gib()) if gpus else None
+
+
+def _torch_gpu() -> Device | None:
+    import torch
+
+    if not torch.cuda.is_available():
+        return None
+    return Device("gpu", torch.cuda.get_device_name(0), torch.cuda.device_count(), _gpu_memory_gib())
+
+
+_GPU_OF = {"tensorflow": _tensorflow_gpu, "jax": _jax_gpu, "torch": _torch_gpu}
 
 
 def _gpu_memory_gib() -> float:
-    import tensorflow
-
-    info = tensorflow.config.experimental.get_memory_info("GPU:0")
-    return float(info.get("limit", 0)) / 2**30
+    """Return the memory of the first GPU as its driver has it; NaN where the driver's own tool is missing."""
+    try:
+        asked = subprocess.run(
+            ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"],
+            check=True, capture_output=True, text=True,
+        )  # fmt: skip
+        return float(asked.stdout.splitlines()[0]) / 1024
+    except (OSError, subprocess.CalledProcessError, ValueError, IndexError):
+        return math.nan
 
 
 def _cpu_name() -> str:
@@ -152,13 +219,6 @@ def _cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def precision() -> str:
-    """Return the Keras policy in use, such as "float32" or "mixed_float16"."""
-    import keras
-
-    return str(keras.config.dtype_policy().name)
-
-
 def requirements() -> list[str]:
     """Return what a saved model needs to be loaded elsewhere, as pip's requirements."""
     import keras
@@ -168,4 +228,8 @@ def requirements() -> list[str]:
 
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that a result depends on."""
-    return {"python": platform.python_version()} | {name: version(name) for name in _RECORDED_PACKAGES}
+    installed = {"python": platform.python_version()}
+    for name in _RECORDED_PACKAGES:
+        with suppress(PackageNotFoundError):
+            installed[name] = version(name)
+    return installed

@@ -7,7 +7,7 @@ MLFLOW_TRACKING_URI says otherwise.
 import logging
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
@@ -42,6 +42,17 @@ class Run:
     def log_epoch(self, epoch: int, figures: Mapping[str, float]) -> None:
         """Log an epoch's figures; steps count from 1, as in history.csv."""
         _mlflow().log_metrics({name: float(value) for name, value in figures.items()}, step=epoch)
+
+    def log_history(self, history: Sequence[Mapping[str, float]]) -> None:
+        """Log what the run lacks of the epochs that are done: killed between saving and logging, it lacks the last."""
+        if not history:
+            return
+        client = _mlflow().MlflowClient()
+        logged = {name: {point.step for point in client.get_metric_history(self.run_id, name)} for name in history[-1]}
+        for epoch, figures in enumerate(history, start=1):
+            missing = {name: value for name, value in figures.items() if epoch not in logged.get(name, ())}
+            if missing:
+                self.log_epoch(epoch, missing)
 
     def epoch_callback(self) -> "keras.callbacks.Callback":
         """Return the Keras callback that logs every epoch."""
@@ -141,11 +152,25 @@ def _create_database(database: Path, artifacts: Path) -> None:
 
 @contextmanager
 def start_run(
-    root: Path, *, experiment: str, name: str, params: Mapping[str, Any], tags: Mapping[str, str]
+    root: Path,
+    *,
+    experiment: str,
+    name: str,
+    params: Mapping[str, Any],
+    tags: Mapping[str, str],
+    resume: str | None = None,
 ) -> Iterator[Run]:
-    """Start a run and end it with the block: finished, or failed where the block raises.
+    """Start a run and end it with the block: finished, killed by Ctrl-C, or failed where the block raises.
 
     Under `mlflow run`, whose run id stands in the environment, the new run becomes its child.
+
+    Args:
+        root: the repository.
+        experiment: made where it is missing.
+        name: of the run.
+        params: what is logged as the run's parameters.
+        tags: and as its tags.
+        resume: a run to go on with; where the store does not have it (any more), a new one is started.
 
     Raises:
         UserError: the store cannot be reached.
@@ -158,12 +183,46 @@ def start_run(
         mlflow.set_experiment(experiment_id=_experiment_id(experiment, root))
         mlflow.set_system_metrics_sampling_interval(_SYSTEM_METRICS_SECONDS)
         all_tags = dict(tags) | ({"mlflow.parentRunId": parent} if parent else {})
-        active = mlflow.start_run(run_name=name, tags=all_tags, log_system_metrics=True)
+        active = mlflow.start_run(
+            run_id=resume if resume and _is_live(resume) else None,
+            run_name=name,
+            tags=all_tags,
+            log_system_metrics=True,
+        )
     except (mlflow.exceptions.MlflowException, SQLAlchemyError, sqlite3.Error) as error:
         raise _unusable(root, error) from None
-    with active:
+    status = "FAILED"
+    try:
         mlflow.log_params({key: str(value) for key, value in params.items()})
         yield Run(active.info.run_id, uri)
+        status = "FINISHED"
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
+    finally:
+        mlflow.end_run(status)
+
+
+def _is_live(run_id: str) -> bool:
+    mlflow = _mlflow()
+    try:
+        return bool(mlflow.get_run(run_id).info.lifecycle_stage == "active")
+    except mlflow.exceptions.MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return False
+        raise
+
+
+def mark_killed(root: Path, run_ids: Sequence[str]) -> None:
+    """Mark runs that nothing goes on with as killed, where they still seem to be running."""
+    if not run_ids:
+        return
+    mlflow = _mlflow()
+    connect(root)
+    client = mlflow.MlflowClient()
+    for run_id in run_ids:
+        if _is_live(run_id) and client.get_run(run_id).info.status == "RUNNING":
+            client.set_terminated(run_id, "KILLED")
 
 
 def _unusable(root: Path, error: Exception) -> UserError:

@@ -1,5 +1,6 @@
-"""The augmentation, against the generator that the paper's authors used and the PIL that it used."""
+"""The augmentation, against the generator that the paper's authors used, the PIL that it used, and NumPy."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
 from typing import Any
 
@@ -10,8 +11,20 @@ from PIL import Image, ImageEnhance
 from scipy import stats
 
 from tiny_imagenet.dataset import augmentation
-from tiny_imagenet.dataset.augmentation import Augmenter, Draws, affine_matrices, brightness_tables, draw, epoch_order
-from tiny_imagenet.params import NO_AUGMENTATION, PAPER_AUGMENTATION, Augmentation
+from tiny_imagenet.dataset.augmentation import (
+    Augmenter,
+    Draws,
+    Stream,
+    affine_matrices,
+    brightness_tables,
+    draw,
+    draw_crops,
+    draw_erased,
+    epoch_order,
+    random_stream,
+)
+from tiny_imagenet.dataset.trivial_augment import OPERATIONS, TrivialDraws, draw_trivial, recolour
+from tiny_imagenet.recipe import CROP_FLIP, NO_AUGMENTATION, PAPER_AUGMENTATION, PRESETS, Augmentation
 
 PARTS = {
     "rotation": Augmentation(rotation_degrees=180),
@@ -21,6 +34,8 @@ PARTS = {
     "flip": Augmentation(horizontal_flip=True),
     "brightness": Augmentation(brightness=(0.3, 3)),
 }
+WIDEST_WARP = Augmentation(rotation_degrees=180, shear_degrees=40, zoom=(0.5, 2), shift=0.5, horizontal_flip=True)
+MODERN = PRESETS["modern"]
 NUM_DRAWS = 20_000
 PAPER_RANGES = {
     "rotation": (-np.pi / 6, np.pi / 6),
@@ -91,10 +106,16 @@ class TestOracle:
         assert differences.mean() <= 0.6
         assert (differences > 4).mean() <= 0.01
 
-    def test_papers_augmentation_equals_the_generators(self, pictures, generator):
-        draws = draw(PAPER_AUGMENTATION, seed=1, epoch=3, num_images=len(pictures))
+    @pytest.mark.parametrize("chosen", [PAPER_AUGMENTATION, WIDEST_WARP], ids=["paper", "widest"])
+    def test_all_parts_together_equal_the_generators(self, pictures, generator, chosen):
+        draws = draw(chosen, seed=1, epoch=3, num_images=len(pictures))
         theirs = np.stack([generator(image, draws, index) for index, image in enumerate(pictures)])
-        self.compare(augmented(PAPER_AUGMENTATION, pictures, epoch=3), theirs)
+        self.compare(augmented(chosen, pictures, epoch=3), theirs)
+
+    def test_brightness_alone_is_exactly_the_generators(self, pictures, generator):
+        draws = draw(PARTS["brightness"], seed=1, epoch=0, num_images=len(pictures))
+        theirs = [generator(image, draws, index) for index, image in enumerate(pictures)]
+        assert (augmented(PARTS["brightness"], pictures) == np.stack(theirs)).all()
 
     def test_of_the_next_epoch_is_another(self, pictures, generator):
         draws = draw(PAPER_AUGMENTATION, seed=1, epoch=4, num_images=20)
@@ -102,23 +123,23 @@ class TestOracle:
         with pytest.raises(AssertionError):
             self.compare(augmented(PAPER_AUGMENTATION, pictures[:20], epoch=3), theirs)
 
-    @pytest.mark.parametrize("part", PARTS)
+    @pytest.mark.parametrize("part", [part for part in PARTS if part != "brightness"])
     def test_each_part_alone_equals_the_generators(self, pictures, generator, part):
-        images = pictures[:60]
-        draws = draw(PARTS[part], seed=1, epoch=0, num_images=len(images))
-        brightness = part == "brightness"
-        theirs = [generator(image, draws, index, brightness=brightness) for index, image in enumerate(images)]
-        self.compare(augmented(PARTS[part], images), np.stack(theirs))
+        draws = draw(PARTS[part], seed=1, epoch=0, num_images=len(pictures))
+        theirs = [generator(image, draws, index, brightness=False) for index, image in enumerate(pictures)]
+        self.compare(augmented(PARTS[part], pictures), np.stack(theirs))
 
-    @pytest.mark.parametrize("chosen", [PAPER_AUGMENTATION, *PARTS.values()], ids=["paper", *PARTS])
+    @pytest.mark.parametrize("chosen", [PAPER_AUGMENTATION, WIDEST_WARP, *PARTS.values()], ids=["paper", "all", *PARTS])
     def test_matrices_in_single_precision_equal_the_generators(self, pictures, generator, chosen):
-        draws = draw(chosen, seed=2, epoch=0, num_images=100)
+        draws = draw(chosen, seed=2, epoch=0, num_images=len(pictures))
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        differences = []
         for index, matrix in enumerate(affine_matrices(draws, 64, 64)):
             image = pictures[index].astype(np.float32)
             ours = cv2.warpAffine(image, matrix, (64, 64), flags=flags, borderMode=cv2.BORDER_REPLICATE)
             theirs = generator(pictures[index], draws, index, brightness=False)
-            assert np.abs(ours - theirs).mean() <= 0.01
+            differences.append(np.abs(ours - theirs).mean())
+        assert max(differences) <= 0.01  # of every picture; in gray levels
 
 
 class TestBrightnessTables:
@@ -241,43 +262,214 @@ class TestDraws:
         assert changed == own
 
 
+class TestStreams:
+    """Each part draws by itself: what another draws stays as it was."""
+
+    def test_are_each_of_its_own(self):
+        first = [random_stream(stream, seed=1, epoch=2).random() for stream in Stream]
+        assert len(set(first)) == len(Stream)
+
+    def test_of_the_papers_parts_are_what_they_were_before_there_were_others(self):
+        # A change here changes every training that was ever run.
+        uniform = np.random.default_rng([7, 2, 1]).random((5, 8))
+        draws = draw(PAPER_AUGMENTATION, seed=7, epoch=2, num_images=5)
+        assert np.allclose(draws.rotation, np.deg2rad(60 * uniform[:, 0] - 30))
+        assert np.allclose(draws.brightness, 0.8 + 0.4 * uniform[:, 7])
+        order = np.random.default_rng([7, 2, 2]).permutation(100)
+        assert (epoch_order(seed=7, epoch=2, num_images=100) == order).all()
+
+    @pytest.mark.parametrize("others", [{"crop_padding": 9}, {"trivial_augment": True}, {"erasing": 1}, {"mixup": 1}])
+    def test_of_the_papers_parts_do_not_depend_on_the_others(self, paper, others):
+        draws = draw(PAPER_AUGMENTATION.model_copy(update=others), seed=7, epoch=2, num_images=NUM_DRAWS)
+        for field in fields(Draws):
+            assert (getattr(draws, field.name) == getattr(paper, field.name)).all()
+
+    def test_erasing_leaves_the_rest_of_the_picture_as_it_would_be_without(self, pictures):
+        erased = augmented(MODERN.model_copy(update={"erasing": 1.0}), pictures)
+        plain = augmented(MODERN.model_copy(update={"erasing": 0.0}), pictures)
+        boxes = draw_erased(1.0, seed=1, epoch=0, num_images=len(pictures), height=64, width=64)
+        for ours, theirs, (top, bottom, left, right) in zip(erased, plain, boxes, strict=True):
+            changed = (ours != theirs).any(axis=2)
+            assert changed[top:bottom, left:right].mean() > 0.9
+            changed[top:bottom, left:right] = False
+            assert not changed.any()
+
+    def test_images_that_trivial_augment_leaves_alone_are_as_without(self, pictures):
+        draws = draw_trivial(random_stream(Stream.TRIVIAL_AUGMENT, seed=1, epoch=0), len(pictures))
+        alone = draws.operation == OPERATIONS.index("identity")
+        with_trivial = augmented(PAPER_AUGMENTATION.model_copy(update={"trivial_augment": True}), pictures)
+        assert 10 < alone.sum() < 70
+        assert (with_trivial[alone] == augmented(PAPER_AUGMENTATION, pictures)[alone]).all()
+
+
+class TestCrop:
+    def test_is_a_shift_by_whole_pixels_with_the_edge_repeated(self, pictures):
+        begins = draw_crops(8, seed=1, epoch=0, num_images=len(pictures))
+        cropped = augmented(Augmentation(crop_padding=8), pictures[:, :48])  # an oblong tells x from y
+        for ours, image, (x, y) in zip(cropped, pictures[:, :48], begins, strict=True):
+            padded = np.pad(image, ((8, 8), (8, 8), (0, 0)), "edge")
+            assert (ours == padded[8 + y : 56 + y, 8 + x : 72 + x]).all()
+
+    def test_every_shift_is_as_likely_as_the_next(self):
+        begins = draw_crops(8, seed=1, epoch=0, num_images=NUM_DRAWS)
+        for axis in begins.T:
+            values, counts = np.unique(axis, return_counts=True)
+            assert values.tolist() == list(range(-8, 9))
+            assert stats.chisquare(counts).pvalue > 0.01
+        assert abs(np.corrcoef(begins.T)[0, 1]) < 4.5 / np.sqrt(NUM_DRAWS)
+
+    def test_of_an_image_is_the_same_whatever_the_number_of_images(self):
+        more = draw_crops(8, seed=1, epoch=0, num_images=1_000)
+        assert (draw_crops(8, seed=1, epoch=0, num_images=7) == more[:7]).all()
+
+
+class TestTrivialAugment:
+    """Crop, then mirror, then the one operation: Pillow does them in turn on a canvas that repeats the edges."""
+
+    MARGIN = 120
+
+    def by_pillow(self, image: np.ndarray, crop: np.ndarray, mirrored: bool, drawn: tuple[str, float]) -> np.ndarray:
+        operation, magnitude = drawn
+        margin, (x, y) = self.MARGIN, crop
+        padded = np.pad(image, ((margin + 8, margin + 8), (margin + 8, margin + 8), (0, 0)), "edge")
+        canvas = padded[8 + y :, 8 + x :][: 64 + 2 * margin, : 64 + 2 * margin]
+        picture = Image.fromarray(canvas[:, ::-1] if mirrored else canvas)
+        coefficients = {
+            "shear_x": (1, magnitude, -magnitude * margin, 0, 1, 0),
+            "shear_y": (1, 0, 0, magnitude, 1, -magnitude * margin),
+            "translate_x": (1, 0, -magnitude, 0, 1, 0),
+            "translate_y": (1, 0, 0, 0, 1, -magnitude),
+        }
+        if operation == "rotate":
+            picture = picture.rotate(magnitude, Image.Resampling.BILINEAR)
+        elif operation in coefficients:
+            affine, bilinear = Image.Transform.AFFINE, Image.Resampling.BILINEAR
+            picture = picture.transform(picture.size, affine, coefficients[operation], bilinear)
+        turned = np.array(picture)[margin:-margin, margin:-margin]
+        turned = np.ascontiguousarray(turned)
+        recolour(turned, operation, magnitude)
+        return turned
+
+    def test_follows_the_crop_and_the_mirror(self, pictures):
+        chosen = CROP_FLIP.model_copy(update={"trivial_augment": True})
+        crops = draw_crops(8, seed=1, epoch=0, num_images=len(pictures))
+        mirrored = draw(chosen, seed=1, epoch=0, num_images=len(pictures)).mirrored
+        draws: TrivialDraws = draw_trivial(random_stream(Stream.TRIVIAL_AUGMENT, seed=1, epoch=0), len(pictures))
+        names = [OPERATIONS[operation] for operation in draws.operation]
+        drawn = zip(names, draws.magnitude, strict=True)
+        theirs = np.stack([self.by_pillow(*each) for each in zip(pictures, crops, mirrored, drawn, strict=True)])
+        differences = np.abs(augmented(chosen, pictures).astype(int) - theirs)
+        warped = np.isin(names, ["shear_x", "shear_y", "rotate"])
+        assert differences[~warped].max() == 0
+        assert differences[warped].mean() <= 0.6
+        assert (differences[warped] > 4).mean() <= 0.01
+
+
 @pytest.fixture(scope="module")
-def whole(pictures):
+def erased():
+    """The rectangles of many pictures of 64 x 64, each of which gets one."""
+    return draw_erased(1.0, seed=1, epoch=0, num_images=NUM_DRAWS, height=64, width=64)
+
+
+class TestErasing:
+    def test_befalls_the_share_of_images_that_is_asked_for(self):
+        top, bottom, _, _ = draw_erased(0.1, seed=1, epoch=0, num_images=NUM_DRAWS, height=64, width=64).T
+        assert stats.binomtest(int((bottom > top).sum()), NUM_DRAWS, 0.1).pvalue > 0.01
+
+    def test_area_and_aspect_are_of_their_ranges(self, erased):
+        top, bottom, left, right = erased.T
+        tall, wide = bottom - top, right - left
+        area, aspect = tall * wide / 64**2, tall / wide
+        assert 0.017 < area.min() < 0.021  # sides are whole pixels
+        assert 0.32 < area.max() < 0.34
+        assert stats.kstest(area, stats.uniform(0.02, 0.31).cdf).statistic < 0.02
+        assert 0.26 < aspect.min() < 0.31
+        assert 3.2 < aspect.max() < 3.8
+        assert abs((tall > wide).mean() - (tall < wide).mean()) < 0.02
+
+    def test_rectangles_lie_within_the_picture_and_anywhere_in_it(self, erased):
+        top, bottom, left, right = erased.T
+        assert (min(top.min(), left.min()), max(bottom.max(), right.max())) == (0, 64)
+        assert ((top < bottom) & (left < right)).all()
+        assert abs(np.corrcoef(top + bottom, left + right)[0, 1]) < 4.5 / np.sqrt(NUM_DRAWS)
+        assert abs((top + bottom).mean() / 2 - 32) < 0.3
+        assert abs((left + right).mean() / 2 - 32) < 0.3
+
+    def test_fits_into_oblong_pictures(self, pictures):
+        chosen = Augmentation(erasing=1)
+        boxes = draw_erased(1.0, seed=1, epoch=0, num_images=len(pictures), height=20, width=64)
+        assert boxes[:, 1].max() <= 20
+        assert (augmented(chosen, pictures[:, :20]) != pictures[:, :20]).any(axis=(1, 2, 3)).all()
+
+    def test_fills_with_all_values_alike_and_with_others_in_each_image_and_epoch(self):
+        chosen, black = Augmentation(erasing=1), np.zeros((300, 64, 64, 3), np.uint8)
+        epochs = [augmented(chosen, black, epoch=epoch) for epoch in (0, 1)]
+        for images in epochs:
+            top, bottom, left, right = draw_erased(1.0, seed=1, epoch=0, num_images=300, height=64, width=64).T
+            assert len(np.unique(images.reshape(300, -1), axis=0)) == 300
+        inside = [image[t:b, x:y] for image, t, b, x, y in zip(epochs[0], top, bottom, left, right, strict=True)]
+        counts = np.bincount(np.concatenate([noise.ravel() for noise in inside]), minlength=256)
+        assert stats.chisquare(counts).pvalue > 0.01
+        assert (epochs[0] != epochs[1]).any(axis=(1, 2, 3)).all()
+
+    def test_of_an_image_is_the_same_whatever_the_number_of_images(self, erased):
+        fewer = draw_erased(1.0, seed=1, epoch=0, num_images=7, height=64, width=64)
+        assert (fewer == erased[:7]).all()
+
+
+@pytest.fixture(scope="module", params=[PAPER_AUGMENTATION, MODERN], ids=["paper", "modern"])
+def chosen(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def whole(pictures, chosen):
     """All pictures of epoch 0, augmented in one batch on one thread."""
-    return augmented(PAPER_AUGMENTATION, pictures, threads=1)
+    return augmented(chosen, pictures, threads=1)
 
 
 class TestAugmenter:
     @pytest.mark.parametrize("threads", [2, 4, 7])
-    def test_pixels_do_not_depend_on_the_number_of_threads(self, pictures, whole, threads):
-        assert (augmented(PAPER_AUGMENTATION, pictures, threads=threads) == whole).all()
+    def test_pixels_do_not_depend_on_the_number_of_threads(self, pictures, chosen, whole, threads):
+        assert (augmented(chosen, pictures, threads=threads) == whole).all()
 
     @pytest.mark.parametrize("batch_size", [1, 3, 64, 499])
-    def test_pixels_do_not_depend_on_the_split_into_batches_or_the_order(self, pictures, whole, batch_size):
-        augment = Augmenter(PAPER_AUGMENTATION, seed=1, num_images=len(pictures), threads=4)
+    def test_pixels_do_not_depend_on_the_split_into_batches_or_the_order(self, pictures, chosen, whole, batch_size):
+        augment = Augmenter(chosen, seed=1, num_images=len(pictures), threads=4)
         order = np.random.default_rng(batch_size).permutation(len(pictures))
         for start in range(0, len(order), batch_size):
             indices = order[start : start + batch_size]
             assert (augment(pictures[indices], indices, 0) == whole[indices]).all()
 
-    def test_an_epoch_is_the_same_after_another_was_made(self, pictures, whole):
-        augment = Augmenter(PAPER_AUGMENTATION, seed=1, num_images=len(pictures))
+    def test_an_epoch_is_the_same_after_another_was_made(self, pictures, chosen, whole):
+        augment = Augmenter(chosen, seed=1, num_images=len(pictures))
         indices = np.arange(len(pictures))
-        assert (augment(pictures, indices, 5) != whole).any(axis=(1, 2, 3)).all()
+        assert (augment(pictures, indices, 5) != whole).any(axis=(1, 2, 3)).mean() > 0.95
         assert (augment(pictures, indices, 0) == whole).all()
 
+    def test_epochs_asked_for_at_once_do_not_mix(self, pictures, chosen):
+        images, indices = pictures[:2], np.arange(2)
+        augment = Augmenter(chosen, seed=1, num_images=2)
+        expected = [augment(images, indices, epoch) for epoch in (0, 5)] * 100
+        with ThreadPoolExecutor(4) as threads:
+            made = list(threads.map(lambda epoch: augment(images, indices, epoch), [0, 5] * 100))
+        assert all((ours == theirs).all() for ours, theirs in zip(made, expected, strict=True))
+
     @pytest.mark.parametrize(("seed", "epoch"), [(2, 0), (1, 1)])
-    def test_other_seeds_and_epochs_give_other_pictures(self, pictures, whole, seed, epoch):
-        others = augmented(PAPER_AUGMENTATION, pictures, seed=seed, epoch=epoch)
-        assert (others != whole).any(axis=(1, 2, 3)).all()
+    def test_other_seeds_and_epochs_give_other_pictures(self, pictures, chosen, whole, seed, epoch):
+        others = augmented(chosen, pictures, seed=seed, epoch=epoch)
+        assert (others != whole).any(axis=(1, 2, 3)).mean() > 0.95
 
     def test_no_augmentation_returns_the_same_pixels(self, pictures):
         assert (augmented(NO_AUGMENTATION, pictures) == pictures).all()
 
-    def test_originals_stay_as_they_are(self, pictures):
+    def test_mixing_is_not_its_task(self, pictures):
+        assert (augmented(Augmentation(mixup=1, cutmix=1), pictures) == pictures).all()
+
+    def test_originals_stay_as_they_are(self, pictures, chosen):
         images = pictures[:50].copy()
         images.flags.writeable = False  # as those of the memory-mapped cache
-        augmented(PAPER_AUGMENTATION, images)
+        augmented(chosen, images)
         assert (images == pictures[:50]).all()
 
     def test_images_are_uint8_of_the_same_shape(self, pictures, whole):

@@ -1,16 +1,25 @@
 """What Keras is given: every image once an epoch, in an order that seed and epoch alone decide."""
 
 import math
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from tiny_imagenet.dataset.arrays import Split
 from tiny_imagenet.dataset.augmentation import Augmenter, epoch_order
-from tiny_imagenet.params import NO_AUGMENTATION, PAPER_AUGMENTATION
+from tiny_imagenet.dataset.mixing import class_shares, draw_mixes, mix_images, mix_labels
+from tiny_imagenet.errors import UserError
+from tiny_imagenet.recipe import NO_AUGMENTATION, PAPER_AUGMENTATION, PRESETS, Augmentation
 
 NUM_IMAGES = 50
+MODERN = PRESETS["modern"]
+SOME = np.array([3, 4, 11, 20, 21, 22, 30, 49])
 BATCH_SIZE = 16  # 50 images make three batches and one of 2
 
 
@@ -44,6 +53,13 @@ def ordered(keras, split):
         return OrderedBatches(split, **{"batch_size": BATCH_SIZE} | changes)
 
     return ordered
+
+
+@pytest.fixture(scope="module")
+def hold_out(keras):
+    from tiny_imagenet.dataset.batches import hold_out
+
+    return hold_out
 
 
 def batches_of(dataset: Any, num_epochs: int) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -165,6 +181,166 @@ class TestTrainingBatches:
         assert_same([dataset[index] for index in range(len(dataset))], batches_of(dataset, 1))
 
 
+class TestLabels:
+    def test_are_shares_of_classes_where_their_number_is_given(self, training, ordered, split):
+        for dataset in (training(num_classes=60), ordered(num_classes=60)):
+            images, labels = joined(batches_of(dataset, 1))
+            assert (labels.dtype, labels.shape) == (np.float32, (NUM_IMAGES, 60))
+            assert (labels == class_shares(images[:, 0, 0, 0], 60)).all()
+
+    def test_do_not_change_the_pictures(self, training):
+        chosen = {"augmentation": PAPER_AUGMENTATION}
+        numbers, shares = joined(batches_of(training(**chosen), 1)), joined(batches_of(training(num_classes=50), 1))
+        assert (numbers[1] == shares[1].argmax(1)).all()
+        assert (numbers[0] == joined(batches_of(training(**chosen, num_classes=50), 1))[0]).all()
+
+    @pytest.mark.parametrize("chosen", [Augmentation(mixup=0.2), Augmentation(cutmix=1.0), MODERN])
+    def test_of_mixed_pictures_need_the_number_of_classes(self, training, chosen):
+        with pytest.raises(ValueError, match="num_classes"):
+            training(augmentation=chosen)
+
+
+class TestMixedBatches:
+    @pytest.fixture
+    def mixed(self, training):
+        return lambda **changes: training(**{"augmentation": MODERN, "num_classes": NUM_IMAGES} | changes)
+
+    @staticmethod
+    def expected(split: Split, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return all images of the split in their own order: each augmented by itself, then mixed with its partner."""
+        indices = np.arange(NUM_IMAGES)
+        pictures = Augmenter(MODERN, seed=1, num_images=NUM_IMAGES)(split.images, indices, epoch)
+        mixes = draw_mixes(MODERN, seed=1, epoch=epoch, num_images=NUM_IMAGES, partners=indices, height=64, width=64)
+        images = mix_images(pictures, pictures[mixes.partner], mixes)
+        return images, mix_labels(split.labels, split.labels[mixes.partner], mixes, NUM_IMAGES)
+
+    @pytest.mark.parametrize("batch_size", [1, 7, 16, 50, 64])
+    def test_mix_pictures_and_labels_alike_whatever_the_batch_size(self, mixed, split, batch_size):
+        dataset = mixed(batch_size=batch_size)
+        for epoch in (0, 1):
+            images, labels = joined(batches_of(dataset, 1))
+            order = epoch_order(seed=1, epoch=epoch, num_images=NUM_IMAGES)
+            expected_images, expected_labels = self.expected(split, epoch)
+            assert (images == expected_images[order]).all()
+            assert (labels == expected_labels[order]).all()
+            assert (images.dtype, labels.dtype) == (np.uint8, np.float32)
+
+    def test_resumed_at_an_epoch_equal_those_that_went_on(self, mixed):
+        assert_same(batches_of(mixed(first_epoch=2), 1), batches_of(mixed(), 3)[2 * 4 :])
+
+    def test_partners_are_of_the_images_that_take_part(self, mixed):
+        _, labels = joined(batches_of(mixed(indices=SOME), 30))
+        shown = np.flatnonzero(labels.sum(0))
+        assert shown.tolist() == SOME.tolist()
+        assert (np.count_nonzero(labels, axis=1) == 2).mean() > 0.5
+
+
+class TestIndices:
+    def test_name_the_images_that_take_part(self, training, ordered, split):
+        dataset = training(indices=SOME, batch_size=3)
+        assert (len(dataset), dataset.images_per_epoch) == (3, 8)
+        for _ in range(3):
+            images, labels = joined(batches_of(dataset, 1))
+            assert sorted(labels) == SOME.tolist()
+            assert (images == split.images[labels]).all()
+        images, labels = joined(batches_of(ordered(indices=SOME, batch_size=3), 1))
+        assert labels.tolist() == SOME.tolist()
+        assert (images == split.images[SOME]).all()
+
+    def test_order_of_an_epoch_is_drawn_for_them_alone(self, training):
+        _, labels = joined(batches_of(training(indices=SOME, first_epoch=4), 1))
+        assert (labels == SOME[epoch_order(seed=1, epoch=4, num_images=len(SOME))]).all()
+
+    def test_picture_of_an_image_is_the_same_without_the_others(self, training, ordered):
+        chosen = {"augmentation": PAPER_AUGMENTATION}
+        for make in (training, ordered):
+            images, labels = joined(batches_of(make(**chosen), 1))
+            some_images, some_labels = joined(batches_of(make(**chosen, indices=SOME), 1))
+            places = np.argsort(labels)[some_labels]
+            assert (some_images == images[places]).all()
+
+    def test_of_all_are_as_without(self, training):
+        chosen = {"augmentation": PAPER_AUGMENTATION}
+        assert_same(batches_of(training(**chosen), 2), batches_of(training(**chosen, indices=np.arange(50)), 2))
+
+
+class TestAhead:
+    """While a batch is used, a thread makes the next."""
+
+    @pytest.fixture
+    def watched(self, training):
+        """Return batches, and the list of (epoch, first image) that were made, with an event for each further one."""
+        dataset, made, news = training(augmentation=PAPER_AUGMENTATION), [], threading.Semaphore(0)
+        augment = dataset._augment
+
+        def watching(images: np.ndarray, indices: np.ndarray, epoch: int) -> np.ndarray:
+            if 13 in indices and watching.fails:
+                raise OSError("image 13 cannot be read")
+            made.append((epoch, *indices[:1], threading.get_ident()))
+            news.release()
+            return augment(images, indices, epoch)
+
+        watching.fails = False
+        dataset._augment = watching
+        return dataset, made, news, watching
+
+    def test_next_batch_is_made_without_being_asked_for_on_a_thread_of_its_own(self, watched):
+        dataset, made, news, _ = watched
+        dataset[0]
+        assert news.acquire(timeout=10)
+        assert news.acquire(timeout=10)
+        order = epoch_order(seed=1, epoch=0, num_images=NUM_IMAGES)
+        assert {first for _, first, _ in made} == {order[0], order[BATCH_SIZE]}
+        threads = {first: thread for _, first, thread in made}
+        assert threads[order[0]] == threading.get_ident() != threads[order[BATCH_SIZE]]
+
+    def test_each_is_made_once_and_none_past_the_end_of_the_epoch(self, watched):
+        dataset, made, _, _ = watched
+        batches_of(dataset, 2)
+        dataset._background.shutdown()
+        orders = [epoch_order(seed=1, epoch=epoch, num_images=NUM_IMAGES) for epoch in (0, 1)]
+        firsts = [(epoch, order[start]) for epoch, order in enumerate(orders) for start in range(0, 50, BATCH_SIZE)]
+        assert sorted(tuple(of) for *of, _ in made) == sorted(firsts)
+
+    def test_error_is_that_of_the_batch_concerned(self, watched):
+        dataset, _, _, watching = watched
+        concerned = int(np.flatnonzero(epoch_order(seed=1, epoch=0, num_images=NUM_IMAGES) == 13)[0] // BATCH_SIZE)
+        whole = [dataset[index] for index in range(4)]
+        watching.fails = True
+        for index in range(4):
+            if index == concerned:
+                with pytest.raises(OSError, match="image 13"):
+                    dataset[index]
+            else:
+                assert_same([dataset[index]], [whole[index]])
+        watching.fails = False
+        assert_same([dataset[concerned]], [whole[concerned]])
+
+    @settings(max_examples=20, deadline=None)
+    @given(asked=st.lists(st.integers(-1, 3), max_size=15))
+    def test_batches_asked_for_in_any_order_are_right(self, keras, split, asked):
+        from tiny_imagenet.dataset.batches import TrainingBatches
+
+        def made() -> TrainingBatches:
+            return TrainingBatches(split, batch_size=16, augmentation=PAPER_AUGMENTATION, seed=1)
+
+        fresh, dataset, epoch = batches_of(made(), 17), made(), 0
+        dataset.on_epoch_end()
+        for index in asked:  # -1: the epoch ends, wherever it was
+            if index < 0:
+                dataset.on_epoch_end()
+                epoch += 1
+            else:
+                assert_same([dataset[index]], [fresh[4 * epoch + index]])
+
+    def test_batches_asked_for_by_several_threads_are_right(self, training):
+        expected = batches_of(training(augmentation=PAPER_AUGMENTATION), 1)
+        dataset = training(augmentation=PAPER_AUGMENTATION)
+        asked = [*range(4), *range(4), *reversed(range(4))] * 10
+        with ThreadPoolExecutor(5) as threads:
+            assert_same(list(threads.map(dataset.__getitem__, asked)), [expected[index] for index in asked])
+
+
 class TestFit:
     def test_sees_the_batches_in_their_order_for_every_epoch(self, recorder, training):
         chosen = {"augmentation": PAPER_AUGMENTATION}
@@ -238,3 +414,39 @@ class TestOrderedBatches:
         outputs = keras.layers.Rescaling(1.0)(inputs)
         predicted = keras.Model(inputs, outputs).predict(ordered(), verbose=0)
         assert (predicted == split.images).all()
+
+
+class TestHoldOut:
+    def test_holds_out_the_last_of_each_class(self, hold_out):
+        labels = np.array([0, 0, 1, 0, 1, 2, 2, 1], np.int32)
+        training, held_out = hold_out(labels, 1)
+        assert held_out.tolist() == [3, 6, 7]
+        assert training.tolist() == [0, 1, 2, 4, 5]
+
+    def test_of_none_leaves_all(self, hold_out):
+        training, held_out = hold_out(np.array([1, 0, 1], np.int32), 0)
+        assert (training.tolist(), held_out.tolist()) == ([0, 1, 2], [])
+        assert training.dtype == held_out.dtype == np.int64
+
+    @pytest.mark.parametrize("per_class", [2, 3, 100])
+    def test_of_all_of_a_class_is_refused(self, hold_out, per_class):
+        labels = np.array([5] * 3 + [7] * 2 + [0] * 200, np.int32)
+        with pytest.raises(UserError, match=r"class 7 has 2 .* `holdout_per_class` can be at most 1"):
+            hold_out(labels, per_class)
+
+    @settings(deadline=None)
+    @given(labels=arrays(np.int32, st.integers(1, 80), elements=st.integers(0, 3)), per_class=st.integers(0, 5))
+    def test_splits_any_labels_in_two_or_says_which_class_is_too_small(self, hold_out, labels, per_class):
+        counts = np.bincount(labels)
+        if ((counts > 0) & (counts <= per_class)).any():
+            with pytest.raises(UserError):
+                hold_out(labels, per_class)
+            return
+        training, held_out = hold_out(labels, per_class)
+        assert sorted([*training, *held_out]) == list(range(len(labels)))
+        assert training.tolist() == sorted(training)
+        assert held_out.tolist() == sorted(held_out)
+        for label in np.flatnonzero(counts):
+            own = np.flatnonzero(labels == label)
+            assert np.isin(held_out, own).sum() == per_class
+            assert np.isin(own[len(own) - per_class :], held_out).all()

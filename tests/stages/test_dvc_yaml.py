@@ -8,7 +8,7 @@ import yaml
 ROOT = Path(__file__).parents[2]
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 # They open doors, print, and record; nothing that they do changes what a stage computes.
-RECORDERS = {"entry", "errors", "files", "lineage", "progress", "tracking"}
+RECORDERS = {"entry", "errors", "files", "lineage", "progress", "section", "tracking"}
 # What `pretrained` fetches is pinned by its MD5: a change in how it is fetched retrains nothing.
 PINNED = {("tiny_imagenet.pretrained", "tiny_imagenet.dataset.archive")}
 
@@ -62,7 +62,7 @@ def test_every_code_dependency_exists_and_is_used(stage):
             assert (ROOT / path).exists(), path
             assert any(file == path or file.startswith(f"{path}/") for file in needed) or path.endswith(
                 # data; imported by name; the folder that is copied from; read through `entry` by every stage
-                ("/reference", "/_blocks.py", "/models", "/params.py")
+                ("/reference", "/_blocks.py", "/models", "/params.py", "/recipe.py")
             ), path
 
 

@@ -1,98 +1,24 @@
 """The whole pipeline, for real: `dvc repro` in a copy of the repository, on a few images of the embedded digits."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 
 import pandas as pd
 import pytest
 import yaml
+from repository_copy import Copy, copy_of_repository, tiny
 
 from tiny_imagenet.comparison import COLUMNS
 
-ROOT = Path(__file__).parents[2]
 MODELS = ["model_1", "model_2", "model_3", "model_4", "model_5"]
 pytestmark = pytest.mark.slow
 
 
-@dataclass
-class Copy:
-    root: Path
-
-    def run(self, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        variables = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "DVC_"))}
-        variables |= {
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-            "PYTHONPATH": str(self.root / "src"),
-        }
-        return subprocess.run(
-            command, cwd=self.root, env=variables | environment, capture_output=True, text=True, timeout=900
-        )
-
-    def succeed(self, *command: str, **environment: str) -> str:
-        done = self.run(*command, **environment)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout + done.stderr
-
-    def edit(self, change) -> None:
-        path = self.root / "params.yaml"
-        params = yaml.safe_load(path.read_text())
-        change(params)
-        path.write_text(yaml.safe_dump(params, sort_keys=False))
-
-    @contextmanager
-    def edited(self, change) -> Iterator[None]:
-        """Edit params.yaml for the block alone."""
-        before = (self.root / "params.yaml").read_text()
-        try:
-            self.edit(change)
-            yield
-        finally:
-            (self.root / "params.yaml").write_text(before)
-
-    def would_run(self) -> set[str]:
-        lines = self.succeed("dvc", "repro", "--dry").splitlines()
-        return {line.split("'")[1] for line in lines if line.startswith("Running stage '")}
-
-    def runs(self, experiment: str = "demo") -> pd.DataFrame:
-        script = (
-            "import mlflow, sys; mlflow.set_tracking_uri('sqlite:///mlflow.db');"
-            f"mlflow.search_runs(experiment_names=['{experiment}']).to_json(sys.argv[1], orient='records')"
-        )
-        self.succeed(sys.executable, "-c", script, str(self.root / "runs.partial"))
-        return pd.DataFrame(json.loads((self.root / "runs.partial").read_text()))
-
-
-def tiny(params: dict) -> None:
-    demo = params["profiles"]["demo"]
-    demo["dataset"]["images_per_class"] = {"train": 4, "val": 2}
-    demo["training"] |= {"epochs": 2, "batch_size": 8}
-    params["models"]["model_3"]["build"]["dense_units"] = [64, 32]  # the real one needs 2 GB and a minute
-
-
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory) -> Copy:
-    root = tmp_path_factory.mktemp("pipeline") / "repository"
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT, capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    for name in listed.stdout.splitlines():
-        if (ROOT / name).is_file() and name != "dvc.lock":
-            (root / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, root / name)
-    copy = Copy(root)
+    copy = copy_of_repository(tmp_path_factory.mktemp("pipeline") / "repository")
     copy.edit(tiny)
-    copy.succeed("git", "init", "--quiet")
-    copy.succeed("git", "add", "--all")
-    author = ("-c", "user.name=test", "-c", "user.email=test@localhost")
-    copy.succeed("git", *author, "commit", "--quiet", "--message", "copy")
+    copy.commit()
     return copy
 
 

@@ -1,23 +1,47 @@
-"""The paper's augmentation, composed into one affine warp per image and done on uint8 by OpenCV on threads.
+"""What happens to an image by itself: one affine warp, colours, noise; on uint8, by OpenCV, on threads.
 
-Follows Keras's `ImageDataGenerator`, which the authors used: rotation, shift, shear and zoom about the centre, in that
-order, bilinear with the edge repeated; then a mirror; then brightness. What is drawn for an image depends on (seed,
-epoch, index) alone: not on threads, on the order of work, or on a restart.
+The paper's part follows Keras's `ImageDataGenerator`, which the authors used: rotation, shift, shear and zoom about the
+centre, in that order, bilinear with the edge repeated; then a mirror; then brightness. A crop comes before these,
+TrivialAugment and erasing after. What is drawn for an image depends on (seed, epoch, index) alone: not on threads, on
+the order of work, or on a restart.
 """
 
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from enum import IntEnum
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tiny_imagenet.params import NO_AUGMENTATION, Augmentation
+from tiny_imagenet.dataset.trivial_augment import OPERATIONS, TrivialDraws, draw_trivial, geometry_matrices, recolour
+from tiny_imagenet.recipe import NO_AUGMENTATION, Augmentation
 
+ERASED_AREA = (0.02, 0.33)
+"""Of the picture's."""
+ERASED_ASPECT = (0.3, 3.3)
 _COLUMNS = 8
 """Uniform numbers that each image takes: rotation, two shifts, shear, two zooms, mirror, brightness."""
-_WARP_STREAM, _ORDER_STREAM = 1, 2
+
+
+class Stream(IntEnum):
+    """Where a part's random numbers come from, each of its own: switching one part on changes no other's draws."""
+
+    WARP = 1
+    ORDER = 2
+    CROP = 3
+    TRIVIAL_AUGMENT = 4
+    ERASING = 5
+    NOISE = 6
+    MIXING = 7
+    MIXUP_SHARE = 8
+    CUTMIX_SHARE = 9
+
+
+def random_stream(stream: Stream, *, seed: int, epoch: int, index: int | None = None) -> np.random.Generator:
+    """Return the generator of an epoch's random numbers for one purpose, for one image where an index is given."""
+    return np.random.default_rng([seed, epoch, stream] if index is None else [seed, epoch, stream, index])
 
 
 @dataclass(frozen=True)
@@ -47,7 +71,7 @@ class Draws:
 
 def draw(augmentation: Augmentation, *, seed: int, epoch: int, num_images: int) -> Draws:
     """Draw for images 0 to num_images - 1 of an epoch; image i gets the same whatever `num_images` is."""
-    uniform = np.random.default_rng([seed, epoch, _WARP_STREAM]).random((num_images, _COLUMNS))
+    uniform = random_stream(Stream.WARP, seed=seed, epoch=epoch).random((num_images, _COLUMNS))
     columns = uniform.T
 
     def between(column: int, low: float, high: float) -> NDArray[np.float64]:
@@ -67,9 +91,36 @@ def draw(augmentation: Augmentation, *, seed: int, epoch: int, num_images: int) 
     )
 
 
+def draw_crops(padding: int, *, seed: int, epoch: int, num_images: int) -> NDArray[np.int64]:
+    """Return (N, 2): where each crop of the old size begins, in whole pixels (x, y) of -padding to padding."""
+    return random_stream(Stream.CROP, seed=seed, epoch=epoch).integers(
+        -padding, padding, (num_images, 2), endpoint=True
+    )
+
+
+def draw_erased(
+    probability: float, *, seed: int, epoch: int, num_images: int, height: int, width: int
+) -> NDArray[np.int64]:
+    """Return (N, 4): top, bottom, left and right of the rectangle of each image that noise fills; empty for most.
+
+    Area and aspect (height to width, uniform in its logarithm) are as published; a side longer than the image is cut.
+    """
+    uniform = random_stream(Stream.ERASING, seed=seed, epoch=epoch).random((num_images, 5)).T
+    low, high = ERASED_AREA
+    area = (low + (high - low) * uniform[1]) * height * width
+    low, high = np.log(ERASED_ASPECT)
+    aspect = np.exp(low + (high - low) * uniform[2])
+    chosen = uniform[0] < probability
+    tall = np.where(chosen, np.minimum(np.rint(np.sqrt(area * aspect)), height), 0).astype(np.int64)
+    wide = np.where(chosen, np.minimum(np.rint(np.sqrt(area / aspect)), width), 0).astype(np.int64)
+    top = (uniform[3] * (height - tall + 1)).astype(np.int64)
+    left = (uniform[4] * (width - wide + 1)).astype(np.int64)
+    return np.stack([top, top + tall, left, left + wide], -1)
+
+
 def epoch_order(*, seed: int, epoch: int, num_images: int) -> NDArray[np.int64]:
     """Return the order in which an epoch visits the images."""
-    return np.random.default_rng([seed, epoch, _ORDER_STREAM]).permutation(num_images)
+    return random_stream(Stream.ORDER, seed=seed, epoch=epoch).permutation(num_images)
 
 
 def affine_matrices(draws: Draws, height: int, width: int) -> NDArray[np.float64]:
@@ -120,37 +171,77 @@ def _warp(
         cv2.LUT(out, table, dst=out)
 
 
+@dataclass(frozen=True)
+class _Epoch:
+    """What was drawn for all images of an epoch; None for a part that is off."""
+
+    number: int
+    matrices: NDArray[np.float64]
+    tables: NDArray[np.uint8] | None
+    trivial: TrivialDraws | None
+    erased: NDArray[np.int64] | None
+
+
 class Augmenter:
-    """Applies an augmentation to batches, on threads of its own."""
+    """Applies an augmentation to batches, on threads of its own. Mixing with other images is `mixing.py`'s."""
 
     def __init__(self, augmentation: Augmentation, *, seed: int, num_images: int, threads: int | None = None):
         self.augmentation = augmentation
+        self._changes = augmentation.model_copy(update={"mixup": 0.0, "cutmix": 0.0}) != NO_AUGMENTATION
         self.seed = seed
         self.num_images = num_images
         self._num_threads = threads or os.cpu_count() or 1
         self._threads = ThreadPoolExecutor(self._num_threads)
-        self._drawn: tuple[int, NDArray[np.float64], NDArray[np.uint8]] | None = None
+        self._drawn: _Epoch | None = None
         cv2.setNumThreads(1)  # an image of 64 x 64 is too small to share; the batch is what is shared
 
     def __call__(self, images: NDArray[np.uint8], indices: NDArray[np.int64], epoch: int) -> NDArray[np.uint8]:
         """Return augmented copies of `images` (N x H x W x 3), which are images `indices` of the split."""
-        if self.augmentation == NO_AUGMENTATION:
+        if not self._changes:
             return images
-        matrices, tables = self._for_epoch(epoch, images.shape[1], images.shape[2])
-        brighten = self.augmentation.brightness != NO_AUGMENTATION.brightness
+        drawn = self._for_epoch(epoch, images.shape[1], images.shape[2])
         out = np.empty_like(images)
 
         def work(places: range) -> None:
             for place in places:
                 index = indices[place]
-                _warp(images[place], matrices[index], tables[index] if brighten else None, out[place])
+                table = None if drawn.tables is None else drawn.tables[index]
+                _warp(images[place], drawn.matrices[index], table, out[place])
+                if drawn.trivial is not None:
+                    operation = OPERATIONS[drawn.trivial.operation[index]]
+                    recolour(out[place], operation, float(drawn.trivial.magnitude[index]))
+                if drawn.erased is not None:
+                    self._erase(out[place], drawn.erased[index], index, epoch)
 
         shares = [range(start, len(images), self._num_threads) for start in range(self._num_threads)]
         list(self._threads.map(work, shares))
         return out
 
-    def _for_epoch(self, epoch: int, height: int, width: int) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
-        if self._drawn is None or self._drawn[0] != epoch:
-            draws = draw(self.augmentation, seed=self.seed, epoch=epoch, num_images=self.num_images)
-            self._drawn = (epoch, affine_matrices(draws, height, width), brightness_tables(draws.brightness))
-        return self._drawn[1], self._drawn[2]
+    def _erase(self, image: NDArray[np.uint8], box: NDArray[np.int64], index: int, epoch: int) -> None:
+        top, bottom, left, right = box
+        if bottom > top:
+            random = random_stream(Stream.NOISE, seed=self.seed, epoch=epoch, index=index)
+            image[top:bottom, left:right] = random.integers(0, 256, (bottom - top, right - left, 3), np.uint8)
+
+    def _for_epoch(self, epoch: int, height: int, width: int) -> _Epoch:
+        drawn = self._drawn  # once: another thread may be about to replace it
+        if drawn is None or drawn.number != epoch:
+            drawn = self._drawn = self._draw(epoch, height, width)
+        return drawn
+
+    def _draw(self, epoch: int, height: int, width: int) -> _Epoch:
+        chosen, of = self.augmentation, {"seed": self.seed, "epoch": epoch, "num_images": self.num_images}
+        draws = draw(chosen, **of)
+        matrices = affine_matrices(draws, height, width)
+        matrices[:, :, 2] += draw_crops(chosen.crop_padding, **of)
+        trivial = None
+        if chosen.trivial_augment:
+            trivial = draw_trivial(random_stream(Stream.TRIVIAL_AUGMENT, seed=self.seed, epoch=epoch), self.num_images)
+            matrices = matrices @ geometry_matrices(trivial, height, width)
+        return _Epoch(
+            number=epoch,
+            matrices=matrices,
+            tables=brightness_tables(draws.brightness) if chosen.brightness != NO_AUGMENTATION.brightness else None,
+            trivial=trivial,
+            erased=draw_erased(chosen.erasing, **of, height=height, width=width) if chosen.erasing else None,
+        )

@@ -14,7 +14,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from tiny_imagenet.errors import UserError
 from tiny_imagenet.models import _types
-from tiny_imagenet.params import ModelParams, Params, nearest
+from tiny_imagenet.params import Params
+from tiny_imagenet.recipe import ModelParams
+from tiny_imagenet.section import nearest
 
 if TYPE_CHECKING:
     import keras
@@ -72,6 +74,8 @@ def _check_block(where: str, block: ModelParams) -> None:
     arguments = _build_arguments(block.architecture)
     if block.weights is not None and "weights" not in arguments:
         raise UserError(f"{where}.weights: {block.architecture} has no pretrained weights; remove the line")
+    if block.trainable == "head" and "weights" not in arguments:
+        raise UserError(f"{where}.trainable: {block.architecture} has no backbone to leave as it is; remove the line")
     allowed = [name for name in arguments if name not in _GIVEN]
     for key in block.build:
         if key not in allowed:

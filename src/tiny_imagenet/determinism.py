@@ -1,0 +1,102 @@
+"""Does a seed give the same bits twice? A short training in two fresh processes, weights and history compared by hash.
+
+python -m tiny_imagenet.determinism MODEL EPOCHS BATCHES      # one of the two
+"""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from tiny_imagenet import entry, runtime
+from tiny_imagenet.errors import UserError
+from tiny_imagenet.files import write_text
+from tiny_imagenet.params import Params
+
+_MARK = "result: "
+
+
+def verify(model: str, params: Params, *, epochs: int = 2, batches: int = 8) -> dict[str, Any]:
+    """Train `model` twice for `epochs` of `batches`, in the working directory, and return what came out.
+
+    Keys: `same` (bool), `weights` and `history` (SHA-256 of each process), `epochs`, `batches`, `params` (fingerprint
+    of the recipe and the seed), `determinism`, `device`, `threads`, `backend`, `versions`.
+
+    Raises:
+        UserError: the data is not packed yet, or a training failed.
+    """
+    if not Path("data/cache/classes.csv").is_file():
+        raise UserError("the dataset has not been packed yet: run `dvc repro cache`")
+    first, second = (_in_fresh_process(model, epochs, batches, number) for number in (1, 2))
+    hashes = {key: [first.pop(key), second.pop(key)] for key in ("weights", "history")}
+    return {
+        "same": all(one == two for one, two in hashes.values()),
+        **hashes,
+        "epochs": epochs,
+        "batches": batches,
+        "params": params.fingerprint(model),
+        "determinism": params.determinism,
+        **first,
+    }
+
+
+def record(model: str, outcome: dict[str, Any], path: Path) -> None:
+    """Write the outcome into a JSON file that has one for each model."""
+    outcomes = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    write_text(path, json.dumps(outcomes | {model: outcome}, indent=2, sort_keys=True) + "\n")
+
+
+def _in_fresh_process(model: str, epochs: int, batches: int, number: int) -> dict[str, Any]:
+    command = [sys.executable, "-m", "tiny_imagenet.determinism", model, str(epochs), str(batches)]
+    # What differs between two processes anyway is made to differ for certain.
+    done = subprocess.run(
+        command, env=os.environ | {"PYTHONHASHSEED": str(number)}, stdout=subprocess.PIPE, text=True, check=False
+    )
+    marked = [line for line in done.stdout.splitlines() if line.startswith(_MARK)]
+    if done.returncode or not marked:
+        raise UserError(f"the training {number} of 2 failed with exit code {done.returncode}; see above")
+    outcome: dict[str, Any] = json.loads(marked[-1].removeprefix(_MARK))
+    return outcome
+
+
+def _train_briefly(model: str, epochs: int, batches: int) -> None:
+    params = entry.checked_params()
+    recipe = params.recipe(model)
+    runtime.prepare(params.seed, exact=params.determinism == "exact")
+    import keras
+
+    from tiny_imagenet import pretrained, training
+    from tiny_imagenet.dataset.arrays import PackedDataset, Split, open_packed
+
+    schedule = recipe.learning_rate_schedule
+    recipe = recipe.model_copy(
+        update={
+            "epochs": epochs,
+            "batches_per_epoch": batches,
+            "learning_rate_schedule": schedule
+            and schedule.model_copy(update={"warmup_epochs": min(schedule.warmup_epochs, epochs / 2)}),
+        }
+    )
+    packed = open_packed(Path("data/cache"))
+    few = slice(batches * recipe.batch_size)
+    packed = PackedDataset(packed.train, Split(packed.val.images[few], packed.val.labels[few]), packed.classes)
+    trained = training.train(recipe, packed, seed=params.seed, weights_file=pretrained.weights_file(recipe.weights))
+    weights = hashlib.sha256()
+    for weight in trained.model.weights:
+        weights.update(keras.ops.convert_to_numpy(weight).tobytes())
+    outcome = {
+        "weights": weights.hexdigest(),
+        "history": hashlib.sha256(trained.history.to_csv(index=False).encode()).hexdigest(),
+        "device": str(runtime.device()),
+        "threads": runtime.threads(),
+        "backend": runtime.backend(),
+        "versions": runtime.versions(),
+    }
+    print(_MARK + json.dumps(outcome))  # noqa: T201 - how the other process gets it
+
+
+if __name__ == "__main__":
+    sys.exit(entry.run(lambda: _train_briefly(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))))

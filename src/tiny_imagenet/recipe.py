@@ -1,0 +1,197 @@
+"""What a model's block of params.yaml may say: architecture, optimizer, augmentation, schedules and stops.
+
+Keras does the work wherever it has a part for it; the docstrings name the part.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+
+from tiny_imagenet.section import Count, Interval, Name, Section
+
+LearningRate = Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)]
+Momentum = Annotated[float, Field(ge=0, lt=1)]
+Monitor = Literal["val_loss", "val_accuracy", "loss", "accuracy"]
+KERAS_MOMENTUM = 0.99
+"""Keras's default for the moving averages of batch normalization."""
+
+
+class Augmentation(Section):
+    """Random changes of the training images, each drawn uniformly; what is not named stays off.
+
+    Degrees for angles, a fraction of the side for shifts, factors for zoom and brightness.
+    """
+
+    rotation_degrees: Annotated[float, Field(ge=0, le=180)] = 0.0
+    shear_degrees: Annotated[float, Field(ge=0, lt=90)] = 0.0
+    zoom: Interval = (1.0, 1.0)
+    shift: Annotated[float, Field(ge=0, le=1)] = 0.0
+    horizontal_flip: bool = False
+    brightness: Interval = (1.0, 1.0)
+    crop_padding: Annotated[int, Field(ge=0, le=32)] = 0
+    """Pixels by which the edges are repeated before a crop of the old size: a shift by whole pixels."""
+    trivial_augment: bool = False
+    """One of 14 changes, of random strength (Müller & Hutter 2021, https://arxiv.org/abs/2103.10158)."""
+    erasing: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Probability that a rectangle is filled with noise (Zhong et al. 2020, https://arxiv.org/abs/1708.04896)."""
+    mixup: Annotated[float, Field(ge=0, le=10)] = 0.0
+    """Alpha of the Beta distribution of the share (Zhang et al. 2018, https://arxiv.org/abs/1710.09412). 0: off."""
+    cutmix: Annotated[float, Field(ge=0, le=10)] = 0.0
+    """The same for a rectangle of another image (Yun et al. 2019, https://arxiv.org/abs/1905.04899). With both, either
+    befalls half of the images."""
+
+    @field_validator("zoom", "brightness")
+    @classmethod
+    def _positive_and_ordered(cls, interval: Interval) -> Interval:
+        low, high = interval
+        if not 0 < low <= high <= 10:
+            raise ValueError(f"expects [low, high] with 0 < low <= high <= 10, got [{low}, {high}]")
+        return interval
+
+    @property
+    def mixes(self) -> bool:
+        """Whether images are mixed with others, so that their labels are shares of classes."""
+        return self.mixup > 0 or self.cutmix > 0
+
+
+NO_AUGMENTATION = Augmentation()
+PAPER_AUGMENTATION = Augmentation(
+    rotation_degrees=30,
+    shear_degrees=0.2,
+    zoom=(0.8, 1.2),
+    shift=0.1,
+    horizontal_flip=True,
+    brightness=(0.8, 1.2),
+)
+CROP_FLIP = Augmentation(crop_padding=8, horizontal_flip=True)
+PRESETS = {
+    "none": NO_AUGMENTATION,
+    "paper": PAPER_AUGMENTATION,
+    "crop_flip": CROP_FLIP,
+    "modern": CROP_FLIP.model_copy(update={"trivial_augment": True, "erasing": 0.1, "mixup": 0.2, "cutmix": 1.0}),
+}
+# A discriminator picks the member of a union by what was written, so that an error speaks of that member alone.
+AugmentationChoice = Annotated[
+    Annotated[Literal["none", "paper", "crop_flip", "modern"], Tag("<preset>")]
+    | Annotated[Augmentation, Tag("<parts>")],
+    Discriminator(lambda given: "<parts>" if isinstance(given, Mapping | Augmentation) else "<preset>"),
+]
+BatchesPerEpoch = Annotated[
+    Annotated[Literal["all"], Tag("<all>")] | Annotated[Count, Tag("<number>")],
+    Discriminator(lambda given: "<all>" if isinstance(given, str) else "<number>"),
+]
+
+
+def resolve_augmentation(choice: AugmentationChoice) -> Augmentation:
+    """Return the parts that a preset stands for, or the parts as given."""
+    return choice if isinstance(choice, Augmentation) else PRESETS[choice]
+
+
+class Optimizer(Section):
+    """A Keras optimizer by name, with what Keras lets every optimizer do."""
+
+    name: Literal["adam", "adamw", "sgd", "rmsprop"]
+    learning_rate: LearningRate
+    momentum: Momentum | None = None
+    """Of sgd alone."""
+    nesterov: bool = False
+    weight_decay: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Decoupled, of kernels: biases and batch normalization are left alone. Null: Keras's default (adamw: 0.004)."""
+    clip_norm: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """Largest norm of all gradients together (Keras: `global_clipnorm`)."""
+    ema_momentum: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Validate and keep the moving average of the weights (`keras.callbacks.SwapEMAWeights`)."""
+
+    @model_validator(mode="after")
+    def _momentum_of_sgd(self) -> Self:
+        if self.name != "sgd" and (self.momentum is not None or self.nesterov):
+            raise ValueError(f"`momentum` and `nesterov` belong to sgd, not to {self.name}; remove them")
+        if self.nesterov and not self.momentum:
+            raise ValueError("`nesterov: true` needs a `momentum` above 0")
+        return self
+
+
+class LearningRateSchedule(Section):
+    """Step by step from 0 up to the optimizer's learning rate, then down (`keras.optimizers.schedules.CosineDecay`)."""
+
+    decay: Literal["cosine", "none"] = "cosine"
+    warmup_epochs: Annotated[float, Field(ge=0, le=1000)] = 0.0
+    final_fraction: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Of the learning rate, what cosine decay ends with."""
+
+
+class EarlyStopping(Section):
+    """Stop when `monitor` has not improved for `patience` epochs (`keras.callbacks.EarlyStopping`)."""
+
+    monitor: Monitor = "val_loss"
+    patience: Annotated[int, Field(ge=0)]
+    restore_best_weights: bool = True
+
+
+class ReduceLearningRate(Section):
+    """Multiply the learning rate by `factor` on a plateau (`keras.callbacks.ReduceLROnPlateau`)."""
+
+    monitor: Monitor = "val_loss"
+    factor: Annotated[float, Field(gt=0, lt=1)]
+    patience: Annotated[int, Field(ge=0)]
+
+
+class ModelParams(Section):
+    """One model: its architecture and the recipe that trains it."""
+
+    architecture: Name
+    build: dict[str, Any] = Field(default_factory=dict)
+    preprocessing: Literal["rescale", "caffe"] = "rescale"
+    weights: str | None = None
+    trainable: Literal["all", "head"] = "all"
+    """`head`: the pretrained backbone stays as it is."""
+    precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
+    """A Keras policy; mixed ones scale the loss by themselves where they have to."""
+    optimizer: Optimizer
+    learning_rate_schedule: LearningRateSchedule | None = None
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    augmentation: AugmentationChoice | None = None
+    """Null: the one that all models share."""
+    epochs: Count | None = None
+    batch_size: Count = 64
+    batches_per_epoch: BatchesPerEpoch = "all"
+    holdout_per_class: Annotated[int, Field(ge=0)] = 0
+    """Training images of each class, the last by number, that no step sees: stops and schedules watch them instead
+    of the validation images, which stay a test."""
+    early_stopping: EarlyStopping | None = None
+    reduce_learning_rate: ReduceLearningRate | None = None
+    reported_epoch: Literal["recipe", "last", "best"] = "recipe"
+    paper_protocol_every_epoch: bool = False
+    """Measure the paper-protocol validation after every epoch too, not only at the end."""
+
+    @model_validator(mode="after")
+    def _one_way_to_choose_the_epoch(self) -> Self:
+        if self.reported_epoch == "last" and self.early_stopping and self.early_stopping.restore_best_weights:
+            raise ValueError(
+                "`reported_epoch: last` contradicts `early_stopping.restore_best_weights: true`; change one"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _one_schedule(self) -> Self:
+        if self.learning_rate_schedule and self.reduce_learning_rate:
+            raise ValueError("`learning_rate_schedule` and `reduce_learning_rate` both set the learning rate; keep one")
+        return self
+
+    def monitored(self, monitor: str) -> str:
+        """Return the column of history.csv that is watched for `monitor`: the held-out images' where there are any."""
+        return monitor.replace("val_", "holdout_") if self.holdout_per_class else monitor
+
+
+class Recipe(ModelParams):
+    """A model's block after its profile's `training` has had its say: what really runs."""
+
+    epochs: Count
+    augmentation: Augmentation
+    batch_normalization_momentum: Momentum | None = None
+
+    @property
+    def soft_labels(self) -> bool:
+        """Whether the loss needs a share for each class instead of the number of one class."""
+        return self.label_smoothing > 0 or self.augmentation.mixes
