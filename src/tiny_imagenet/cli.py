@@ -70,7 +70,8 @@ def check() -> None:
 @app.command()
 def verify(
     determinism_of: Annotated[
-        str, typer.Option("--determinism", metavar="MODEL", help="Train MODEL briefly, twice, and compare the bits.")
+        list[str],
+        typer.Option("--determinism", metavar="MODEL", help="Train MODEL briefly, twice, and compare. Repeatable."),
     ],
     epochs: Annotated[int, typer.Option(min=1, help="Of each of the two trainings.")] = 2,
     batches: Annotated[int, typer.Option(min=1, help="Of each epoch.")] = 8,
@@ -82,14 +83,23 @@ def verify(
     root = lineage.repository_root()
     os.chdir(root)
     params = entry.checked_params()
-    outcome = determinism.verify(determinism_of, params, epochs=epochs, batches=batches)
-    determinism.record(determinism_of, outcome, root / "docs" / "results" / "determinism.json")
-    for name in ("weights", "history"):
-        one, two = outcome[name]
-        print(f"{name}: {one[:16]} and {two[:16]}: {'the same' if one == two else 'NOT the same'}")
-    if not outcome["same"]:
-        raise UserError(f"{determinism_of}: two trainings with seed {params.seed} differ on {outcome['device']}")
-    print(f"{determinism_of}: the same bits twice, on {outcome['device']}; `dvc repro` puts it into the report")
+    for model in determinism_of:
+        params.block(model)
+    differing = []
+    for model in determinism_of:
+        print(f"{model}: training twice, {epochs} epochs of {batches} batches")
+        outcome = determinism.verify(model, params, epochs=epochs, batches=batches)
+        determinism.record(model, outcome, root / "docs" / "results" / "determinism.json")
+        for name in ("weights", "history"):
+            one, two = outcome[name]
+            print(f"{name}: {one[:16]} and {two[:16]}: {'the same' if one == two else 'NOT the same'}")
+        if outcome["same"]:
+            print(f"{model}: the same bits twice, on {outcome['device']}")
+        else:
+            differing.append(model)
+    if differing:
+        raise UserError(f"{', '.join(differing)}: two trainings with seed {params.seed} differ on {outcome['device']}")
+    print("`dvc repro` puts it into the report")
 
 
 def main() -> None:

@@ -1,21 +1,15 @@
 """A real `dvc repro` of a training, killed or interrupted: the next one goes on, in the same run, to the same bits."""
 
-import json
 import os
-import shutil
 import signal
-import subprocess
 import sys
 
-import pandas as pd
 import pytest
-from repository_copy import Copy, copy_of_repository, tiny
-
-from tiny_imagenet.files import md5
+from repository_copy import copy_of_repository, tiny
+from stopped import Training, wait_for_epoch
 
 MODEL = "model_2"
 EPOCHS = 5
-OUTPUTS = ("model.keras", "history.csv")
 pytestmark = pytest.mark.slow
 
 
@@ -26,89 +20,34 @@ def small_model_2(params: dict) -> None:
 
 
 @pytest.fixture(scope="module")
-def copy(tmp_path_factory) -> Copy:
+def training(tmp_path_factory) -> Training:
     copy = copy_of_repository(tmp_path_factory.mktemp("stopped") / "repository")
     copy.edit(small_model_2)
     copy.commit()
-    return copy
+    return Training(copy, MODEL, EPOCHS)
 
 
 @pytest.fixture(scope="module")
-def undisturbed(copy) -> dict[str, str]:
+def undisturbed(training) -> dict[str, str]:
     """What a training that nobody stops gives."""
-    copy.succeed("dvc", "repro", f"train@{MODEL}")
-    return outputs(copy)
-
-
-def outputs(copy: Copy) -> dict[str, str]:
-    return {name: md5(copy.root / "models" / MODEL / name) for name in OUTPUTS}
-
-
-def train_again(copy: Copy) -> subprocess.Popen[str]:
-    """Start a training whose result DVC has nowhere: not in its run cache, and not in its cache of files."""
-    folder, cache = copy.root / "models" / MODEL, copy.root / ".dvc" / "cache"
-    shutil.rmtree(cache / "runs", ignore_errors=True)
-    for name in (*OUTPUTS, "run.json"):
-        digest = md5(folder / name)
-        (cache / "files" / "md5" / digest[:2] / digest[2:]).unlink(missing_ok=True)
-        (folder / name).unlink()
-    return copy.start("dvc", "repro", f"train@{MODEL}")
-
-
-def wait_for_epoch(process: subprocess.Popen[str], epoch: int) -> str:
-    """Return what was printed until an epoch was done."""
-    printed = ""
-    assert process.stdout is not None
-    for line in process.stdout:
-        printed += line
-        if line.startswith(f"epoch  {epoch}/"):
-            return printed
-    raise AssertionError(printed)
-
-
-def newest_run(copy: Copy) -> pd.Series:
-    return copy.runs().sort_values("start_time").iloc[-1]
-
-
-def steps(copy: Copy, run_id: str) -> dict[str, list[int]]:
-    """Return the steps at which each metric of the epochs was logged, in their order."""
-    script = (
-        "import json, mlflow, sys; client = mlflow.MlflowClient('sqlite:///mlflow.db');"
-        "names = ['loss', 'accuracy', 'val_loss', 'val_accuracy', 'learning_rate'];"
-        "print(json.dumps({name: [point.step for point in client.get_metric_history(sys.argv[1], name)]"
-        " for name in names}))"
-    )
-    return json.loads(copy.succeed(sys.executable, "-c", script, run_id).splitlines()[-1])
-
-
-def finish(copy: Copy, undisturbed: dict[str, str]) -> dict:
-    """Let the next `dvc repro` go on, check all that has to hold, and return run.json."""
-    printed = copy.succeed("dvc", "repro", f"train@{MODEL}")
-    record = json.loads((copy.root / "models" / MODEL / "run.json").read_text())
-    run = newest_run(copy)
-    assert outputs(copy) == undisturbed, printed
-    assert run["run_id"] == record["run_id"]
-    assert run["status"] == "FINISHED"
-    assert set(map(tuple, steps(copy, run["run_id"]).values())) == {tuple(range(1, EPOCHS + 1))}
-    assert not list((copy.root / "checkpoints").glob("*/*"))
-    return record
+    training.run()
+    return training.outputs()
 
 
 @pytest.mark.parametrize("epoch", [1, 4])
-def test_killed_it_goes_on_in_the_same_run_to_the_same_bits(copy, undisturbed, epoch):
-    runs = len(copy.runs())
-    process = train_again(copy)
+def test_killed_it_goes_on_in_the_same_run_to_the_same_bits(training, undisturbed, epoch):
+    runs = len(training.copy.runs())
+    process = training.start_anew()
     wait_for_epoch(process, epoch)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
-    record = finish(copy, undisturbed)
-    assert len(copy.runs()) == runs + 1
+    record = training.go_on(undisturbed)
     assert record["resumed_from"][0] >= epoch
-    assert len(record["epoch_seconds"]) == EPOCHS
+    assert len(training.copy.runs()) == runs + 1
 
 
-def test_interrupted_it_says_so_marks_the_run_and_goes_on_later(copy, undisturbed):
-    process = train_again(copy)
+def test_interrupted_it_says_so_marks_the_run_and_goes_on_later(training, undisturbed):
+    process = training.start_anew()
     wait_for_epoch(process, 2)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does on Ctrl-C
     rest, _ = process.communicate(timeout=60)
@@ -116,35 +55,35 @@ def test_interrupted_it_says_so_marks_the_run_and_goes_on_later(copy, undisturbe
     assert "stopped" in rest
     assert "exited with 130" in rest
     assert "Traceback" not in rest
-    assert newest_run(copy)["status"] == "KILLED"
-    assert finish(copy, undisturbed)["resumed_from"][0] >= 2
+    assert training.newest_run()["status"] == "KILLED"
+    assert training.go_on(undisturbed)["resumed_from"][0] >= 2
 
 
-def test_after_an_edit_the_old_checkpoint_is_not_used_and_its_run_is_marked(copy, undisturbed):
-    process = train_again(copy)
+def test_after_an_edit_the_old_checkpoint_is_not_used_and_its_run_is_marked(training, undisturbed):
+    process = training.start_anew()
     wait_for_epoch(process, 2)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
-    killed = newest_run(copy)
+    killed = training.newest_run()
     assert killed["status"] == "RUNNING"  # nobody could tell MLflow
-    with copy.edited(lambda params: params["models"][MODEL]["optimizer"].update(learning_rate=0.002)):
-        copy.succeed("dvc", "repro", f"train@{MODEL}")
-    record = json.loads((copy.root / "models" / MODEL / "run.json").read_text())
-    runs = copy.runs().set_index("run_id")
+    with training.copy.edited(lambda params: params["models"][MODEL]["optimizer"].update(learning_rate=0.002)):
+        training.run()
+    record = training.record()
+    runs = training.copy.runs().set_index("run_id")
     assert record["run_id"] != killed["run_id"]
     assert record["resumed_from"] == []
     assert runs.loc[killed["run_id"], "status"] == "KILLED"
     assert runs.loc[record["run_id"], "status"] == "FINISHED"
-    assert not list((copy.root / "checkpoints").glob("*/*"))
+    assert not list((training.copy.root / "checkpoints").glob("*/*"))
 
 
-def test_a_second_training_of_the_same_model_is_refused_and_the_first_goes_on(copy, undisturbed):
-    first = copy.start(sys.executable, "-m", "stages.train", MODEL)
+def test_a_second_training_of_the_same_model_is_refused_and_the_first_goes_on(training, undisturbed):
+    first = training.copy.start(sys.executable, "-m", "stages.train", MODEL)
     wait_for_epoch(first, 1)
-    second = copy.run(sys.executable, "-m", "stages.train", MODEL)
+    second = training.copy.run(sys.executable, "-m", "stages.train", MODEL)
     rest, _ = first.communicate(timeout=120)
     assert second.returncode == 1
     assert f"{MODEL} is being trained by another process" in second.stderr
     assert "Traceback" not in second.stderr
     assert first.returncode == 0, rest
-    assert outputs(copy) == undisturbed
+    assert training.outputs() == undisturbed

@@ -1,0 +1,84 @@
+"""One model's training in a copy of the repository, started anew, stopped by a test, and gone on with."""
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from repository_copy import Copy
+
+from tiny_imagenet.files import md5
+
+OUTPUTS = ("model.keras", "history.csv")
+
+
+@dataclass
+class Training:
+    copy: Copy
+    model: str
+    epochs: int
+
+    @property
+    def folder(self) -> Path:
+        return self.copy.root / "models" / self.model
+
+    def run(self) -> str:
+        """Let `dvc repro` train, or go on, to the end; return what was printed."""
+        return self.copy.succeed("dvc", "repro", f"train@{self.model}")
+
+    def start_anew(self) -> subprocess.Popen[str]:
+        """Start a training whose result DVC has nowhere: not in its run cache, and not in its cache of files."""
+        cache = self.copy.root / ".dvc" / "cache"
+        shutil.rmtree(cache / "runs", ignore_errors=True)
+        for name in (*OUTPUTS, "run.json"):
+            digest = md5(self.folder / name)
+            (cache / "files" / "md5" / digest[:2] / digest[2:]).unlink(missing_ok=True)
+            (self.folder / name).unlink()
+        return self.copy.start("dvc", "repro", f"train@{self.model}")
+
+    def outputs(self) -> dict[str, str]:
+        return {name: md5(self.folder / name) for name in OUTPUTS}
+
+    def record(self) -> dict:
+        return json.loads((self.folder / "run.json").read_text())
+
+    def newest_run(self) -> pd.Series:
+        runs = self.copy.runs()
+        return runs[runs["tags.mlflow.runName"] == self.model].sort_values("start_time").iloc[-1]
+
+    def steps(self, run_id: str) -> dict[str, list[int]]:
+        """Return the steps at which each metric of the epochs was logged, in their order."""
+        script = (
+            "import json, mlflow, sys; client = mlflow.MlflowClient('sqlite:///mlflow.db');"
+            "names = ['loss', 'accuracy', 'val_loss', 'val_accuracy', 'learning_rate'];"
+            "print(json.dumps({name: [point.step for point in client.get_metric_history(sys.argv[1], name)]"
+            " for name in names}))"
+        )
+        return json.loads(self.copy.succeed(sys.executable, "-c", script, run_id).splitlines()[-1])
+
+    def go_on(self, expected: dict[str, str]) -> dict:
+        """Let the next `dvc repro` go on, check all that has to hold, and return run.json."""
+        printed = self.run()
+        assert self.outputs() == expected, printed
+        record, run = self.record(), self.newest_run()
+        assert run["run_id"] == record["run_id"]
+        assert run["status"] == "FINISHED"
+        epochs = len(pd.read_csv(self.folder / "history.csv"))
+        assert set(map(tuple, self.steps(run["run_id"]).values())) == {tuple(range(1, epochs + 1))}
+        assert len(record["epoch_seconds"]) == epochs
+        assert not list((self.copy.root / "checkpoints").glob("*/*"))
+        return record
+
+
+def wait_for_epoch(process: subprocess.Popen[str], epoch: int) -> None:
+    """Return when a training has printed that an epoch is done."""
+    printed = ""
+    assert process.stdout is not None
+    for line in process.stdout:
+        printed += line
+        if line.startswith(f"epoch {epoch:>2}/"):
+            return
+    raise AssertionError(printed)
