@@ -94,6 +94,15 @@ def test_accuracies_are_shares_of_images_that_are_right(measured, packed, model,
     assert measured.metrics["train_accuracy_clean"] == pytest.approx(clean.mean())
 
 
+def test_the_clean_training_accuracy_leaves_out_what_was_held_out(evaluation, packed, model):
+    """The last 3 images of each class, in the order of the split."""
+    labels = packed.train.labels
+    held_out = np.concatenate([np.flatnonzero(labels == label)[-3:] for label in range(packed.num_classes)])
+    right = np.delete(model.predict_on_batch(packed.train.images).argmax(1) == labels, held_out)
+    measured = evaluation.evaluate(model, packed, HISTORY, LAST.model_copy(update={"holdout_per_class": 3}))
+    assert measured.metrics["train_accuracy_clean"] == pytest.approx(right.mean())
+
+
 def test_the_interval_is_wilsons_for_the_number_of_validation_images(measured):
     interval = binomtest(round(measured.metrics["val_accuracy"] * 130), 130).proportion_ci(method="wilson")
     assert measured.metrics["val_accuracy_low"] == pytest.approx(interval.low)

@@ -9,6 +9,7 @@ import sys
 import time
 
 import keras
+import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -72,6 +73,21 @@ class StopAtNaN(keras.callbacks.Callback):  # type: ignore[misc] # Keras publish
         for name, value in (logs or {}).items():
             if not math.isfinite(value):
                 raise UserError(f"{name} is {value} in {where}: the training has diverged; lower its learning rate")
+
+
+class SeedEpoch(keras.callbacks.Callback):  # type: ignore[misc] # Keras publishes no types
+    """Seeds each epoch by (seed, epoch), so that one that is taken up draws what it would have drawn.
+
+    For what draws from a generator that Keras does not own: dropout on the torch backend. Elsewhere the state of
+    dropout's generator is a variable of the model.
+    """
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self._seed = seed
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        keras.utils.set_random_seed(int(np.random.SeedSequence([self._seed, epoch]).generate_state(1)[0]))
 
 
 class AveragedWeights(keras.callbacks.SwapEMAWeights):  # type: ignore[misc] # Keras publishes no types

@@ -22,7 +22,7 @@ from sklearn.metrics import (
 )
 
 from tiny_imagenet.dataset.arrays import PackedDataset, Split
-from tiny_imagenet.dataset.batches import OrderedBatches
+from tiny_imagenet.dataset.batches import OrderedBatches, hold_out
 from tiny_imagenet.files import replaced, write_text
 from tiny_imagenet.progress import track
 from tiny_imagenet.recipe import PAPER_AUGMENTATION, Augmentation, ModelParams
@@ -59,6 +59,7 @@ def evaluate(model: keras.Model, packed: PackedDataset, history: pd.DataFrame, r
     clean = predict(model, packed.val, "validation, clean")
     augmented = predict(model, packed.val, "validation, paper protocol", PAPER_AUGMENTATION)
     training = predict(model, packed.train, "training, clean")
+    trained_on, _ = hold_out(packed.train.labels, recipe.holdout_per_class)
 
     predicted = clean.argmax(1)
     all_labels = np.arange(packed.num_classes)
@@ -67,7 +68,7 @@ def evaluate(model: keras.Model, packed: PackedDataset, history: pd.DataFrame, r
     best = kept_epoch(history, recipe)
     metrics: dict[str, float | int] = {
         "train_accuracy": float(history["accuracy"].iloc[best - 1]),
-        "train_accuracy_clean": float((training.argmax(1) == packed.train.labels).mean()),
+        "train_accuracy_clean": float((training.argmax(1) == packed.train.labels)[trained_on].mean()),
         "val_accuracy": correct / len(labels),
         "val_accuracy_low": low,
         "val_accuracy_high": high,

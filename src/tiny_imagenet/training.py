@@ -16,6 +16,7 @@ from tiny_imagenet.callbacks import (
     ConsoleLines,
     ExtraValidation,
     LearningRate,
+    SeedEpoch,
     StopAtNaN,
     schedules_and_stops,
 )
@@ -182,6 +183,7 @@ def train(
         shuffle=False,
         verbose=0,
         callbacks=[
+            SeedEpoch(seed),
             StopAtNaN(),
             *acting,
             keeper,
