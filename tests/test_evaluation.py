@@ -155,6 +155,27 @@ def test_confusion_has_true_classes_in_rows(measured, packed, probabilities):
     np.testing.assert_array_equal(measured.confusion, expected)
 
 
+def test_confusion_pairs_are_the_matrix_by_name_the_diagonal_and_then_the_largest_first(measured, packed):
+    frame, names = measured.confusion_pairs, packed.class_names
+    assert list(frame.columns) == ["actual", "predicted", "count"]
+    found = frame.pivot_table(index="actual", columns="predicted", values="count", fill_value=0, aggfunc="sum")
+    np.testing.assert_array_equal(found.loc[names, names], measured.confusion)
+    assert not frame.duplicated(["actual", "predicted"]).any()
+    assert frame["actual"][:10].tolist() == frame["predicted"][:10].tolist() == names
+    assert len(frame) > 10
+    assert (frame["count"][10:] > 0).all()
+    assert frame["count"][10:].is_monotonic_decreasing
+
+
+def test_classes_of_one_name_are_told_apart_by_their_wnids(evaluation, packed, model):
+    """ImageNet has two cranes, a bird and a machine."""
+    names = ["crane, a bird", "crane", *packed.classes["name"][2:]]
+    cranes = PackedDataset(packed.train, packed.val, packed.classes.assign(name=names))
+    found = evaluation.evaluate(model, cranes, HISTORY, LAST).confusion_pairs["actual"][:3].tolist()
+    first, second, _ = packed.classes["wnid"][:3]
+    assert found == [f"crane ({first})", f"crane ({second})", packed.class_names[2]]
+
+
 def test_per_class_has_a_row_for_each_class_with_its_names(measured, packed, probabilities):
     frame = measured.per_class
     assert list(frame.columns) == ["label", "wnid", "name", "precision", "recall", "f1", "support"]
@@ -308,6 +329,7 @@ def test_what_is_written_is_what_was_measured(evaluation, measured, tmp_path):
     evaluation.write_evaluation(measured, folder)
     assert {file.name for file in folder.iterdir()} == {
         "architecture.json",
+        "confusion.csv",
         "confusion.npy",
         "metrics.json",
         "per_class.csv",
@@ -317,6 +339,7 @@ def test_what_is_written_is_what_was_measured(evaluation, measured, tmp_path):
     assert json.loads((folder / "architecture.json").read_text()) == measured.architecture
     pd.testing.assert_frame_equal(pd.read_parquet(folder / "predictions.parquet"), measured.predictions)
     pd.testing.assert_frame_equal(pd.read_csv(folder / "per_class.csv"), measured.per_class)
+    pd.testing.assert_frame_equal(pd.read_csv(folder / "confusion.csv"), measured.confusion_pairs)
     np.testing.assert_array_equal(np.load(folder / "confusion.npy"), measured.confusion)
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from tiny_imagenet import determinism, entry, lineage, pretrained, report
+from tiny_imagenet import determinism, entry, lineage, prediction, pretrained, report
 from tiny_imagenet.dataset.unpack import unpack as unpack_images
 from tiny_imagenet.errors import UserError
 
@@ -100,6 +100,59 @@ def verify(
     if differing:
         raise UserError(f"{', '.join(differing)}: two trainings with seed {params.seed} differ on {outcome['device']}")
     print("`dvc repro` puts it into the report")
+
+
+@app.command()
+def predict(
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Files, or folders of files.")],
+    model: Annotated[
+        str | None,
+        typer.Option(help="A folder of models/, or a .keras file.", show_default="the best active one in validation"),
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, help="How many classes for each image.")] = 5,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")] = False,
+) -> None:
+    """Say what a trained model sees in images of any size and kind; exit with 1 where one cannot be read."""
+    path = _chosen_model(model)
+    classes = prediction.read_classes(path)
+    sources, refusals = prediction.find_sources(images)
+    answers = prediction.predict(
+        sources,
+        classes,
+        lambda: prediction.load_classifier(path, classes),
+        top=top,
+        refusals=refusals,
+        on_refusal=lambda refusal: print(
+            f"error: {prediction.printable(refusal.path)}: {refusal.error}", file=sys.stderr
+        ),
+    )
+    if answers.skipped:
+        print(f"files in folders that are no images, skipped: {answers.skipped:,}", file=sys.stderr)
+    if as_json:
+        document = {"model": str(path), "images": answers.images, "errors": answers.errors, "skipped": answers.skipped}
+        json.dump(document, sys.stdout, indent=2, allow_nan=False)
+        print()
+    elif answers.images:
+        print("\n".join(prediction.table_lines(answers.images)))
+    sys.stdout.flush()
+    if answers.errors:
+        raise UserError(f"no answer for {len(answers.errors):,}, see above; answers for {len(answers.images):,}")
+    if not answers.images:
+        raise UserError("there is no image among these files")
+
+
+def _chosen_model(wanted: str | None) -> Path:
+    """Return the file of the model that is asked for, or of the best one, and say on stderr which it is."""
+    if wanted and wanted.endswith(".keras"):
+        path, why = Path(wanted), "as asked for"
+    elif wanted:
+        path, why = prediction.trained_model(lineage.repository_root(), wanted), "as asked for"
+    else:
+        root = lineage.repository_root()
+        path, accuracy = prediction.best_model(root, entry.checked_params(root / "params.yaml").active)
+        why = f"of the active models the best, with a validation accuracy of {report.percent(accuracy)} %"
+    print(f"model: {prediction.printable(path)} ({why})", file=sys.stderr)
+    return path
 
 
 def main() -> None:

@@ -42,6 +42,8 @@ class Evaluation:
     predictions: pd.DataFrame
     confusion: NDArray[np.int64]
     """Rows: true class, columns: predicted class, on clean validation images."""
+    confusion_pairs: pd.DataFrame
+    """The same with the classes' names, a row per pair: `actual`, `predicted`, `count`."""
     architecture: dict[str, Any]
     """The layers, `parameters`, and `parameters_200_classes`."""
 
@@ -63,6 +65,7 @@ def evaluate(model: keras.Model, packed: PackedDataset, history: pd.DataFrame, r
 
     predicted = clean.argmax(1)
     all_labels = np.arange(packed.num_classes)
+    confusion = confusion_matrix(labels, predicted, labels=all_labels)
     correct = int((predicted == labels).sum())
     low, high = wilson_interval(correct, len(labels))
     best = kept_epoch(history, recipe)
@@ -85,7 +88,8 @@ def evaluate(model: keras.Model, packed: PackedDataset, history: pd.DataFrame, r
         metrics,
         _per_class(labels, predicted, packed),
         _predictions(labels, clean),
-        confusion_matrix(labels, predicted, labels=all_labels),
+        confusion,
+        _confusion_pairs(confusion, packed),
         describe_architecture(model),
     )
 
@@ -158,11 +162,12 @@ def describe_architecture(model: keras.Model) -> dict[str, Any]:
 
 
 def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
-    """Write `metrics.json`, `architecture.json`, `per_class.csv`, `predictions.parquet` and `confusion.npy`."""
+    """Write `{metrics,architecture}.json`, `{per_class,confusion}.csv`, `predictions.parquet` and `confusion.npy`."""
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "metrics.json", json.dumps(evaluation.metrics, indent=2) + "\n")
     write_text(folder / "architecture.json", json.dumps(evaluation.architecture, indent=2) + "\n")
     write_text(folder / "per_class.csv", evaluation.per_class.to_csv(index=False))
+    write_text(folder / "confusion.csv", evaluation.confusion_pairs.to_csv(index=False))
     with replaced(folder / "predictions.parquet") as partial:
         evaluation.predictions.to_parquet(partial, index=False)
     with replaced(folder / "confusion.npy") as partial, partial.open("wb") as stream:
@@ -185,6 +190,30 @@ def _top_k_accuracy(labels: NDArray[np.int32], probabilities: NDArray[np.float32
 def _per_class(labels: NDArray[np.int32], predicted: NDArray[np.int64], packed: PackedDataset) -> pd.DataFrame:
     scores = precision_recall_fscore_support(labels, predicted, labels=np.arange(packed.num_classes), zero_division=0)
     return packed.classes.assign(**dict(zip(("precision", "recall", "f1", "support"), scores, strict=True)))
+
+
+def _confusion_pairs(confusion: NDArray[np.int64], packed: PackedDataset) -> pd.DataFrame:
+    """Return `actual`, `predicted`, `count`: each class with itself, then the confusions that occur, the largest first.
+
+    As both columns begin with all classes in their order, so do the axes of a plot. A name that several classes bear
+    is followed by the wnid.
+    """
+    names = pd.Series(packed.class_names)
+    names = names.mask(names.duplicated(keep=False), names + " (" + packed.classes["wnid"].astype(str) + ")")
+    wrong = confusion.copy()
+    np.fill_diagonal(wrong, 0)
+    actual, predicted = np.nonzero(wrong)
+    largest_first = np.argsort(-wrong[actual, predicted], kind="stable")
+    every = np.arange(len(names))
+    rows = np.concatenate([every, actual[largest_first]])
+    columns = np.concatenate([every, predicted[largest_first]])
+    return pd.DataFrame(
+        {
+            "actual": names.to_numpy()[rows],
+            "predicted": names.to_numpy()[columns],
+            "count": confusion[rows, columns],
+        }
+    )
 
 
 def _predictions(labels: NDArray[np.int32], probabilities: NDArray[np.float32]) -> pd.DataFrame:

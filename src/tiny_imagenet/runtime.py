@@ -15,6 +15,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import keras
 
 _MMAP_THRESHOLD, _TRIM_THRESHOLD, _ARENA_MAX = -3, -1, -8  # glibc, malloc.h
 _LARGEST_ALLOCATION_KEPT = 1 << 30
@@ -167,6 +171,16 @@ def jit_compile() -> bool | str:
     import keras
 
     return False if keras.backend.backend() == "tensorflow" and device().kind == "cpu" else "auto"
+
+
+def use_fast_kernels(model: "keras.Model") -> None:
+    """Let a compiled model take the backend's faster kernels where Keras does not by itself: TensorFlow's on a CPU."""
+    import keras
+
+    if keras.backend.backend() == "tensorflow" and device().kind == "cpu":
+        from tiny_imagenet.tensorflow_kernels import use_fused_kernels
+
+        use_fused_kernels(model)
 
 
 def _tensorflow_gpu() -> Device | None:

@@ -90,6 +90,7 @@ def build_model(
         metrics=["accuracy"],
         jit_compile=runtime.jit_compile(),
     )
+    runtime.use_fast_kernels(model)
     return model
 
 

@@ -1,0 +1,372 @@
+"""How fast training is: the loader, whole epochs against the authors' way, one step against the machine's best.
+
+    python -m benchmarks.training                                 # loader, epoch, step
+    python -m benchmarks.training --data /some/clone/data epoch model_1 --images 6400
+    python -m benchmarks.training memory /some/clone model_1      # runs its train@model_1 to the end
+
+Images are those of DATA, which `dvc repro cache` has made; the steps use random ones. Whatever is compared runs in turn
+(A B A B), each side in a process of its own; figures are medians. The authors' way is Keras as it comes, without any
+settings, and `ImageDataGenerator.flow_from_directory` on class folders. PyTorch takes part where it can be imported.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import zipfile
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import IO, Annotated, Any
+
+import typer
+
+from tiny_imagenet import entry, runtime
+
+app = typer.Typer(help=__doc__, invoke_without_command=True, add_completion=False, rich_markup_mode=None)
+BATCH = 64
+GEMM_SIDE = 2048  # a matrix has 16 MiB: two fit the caches of a server's core, and the peak no longer grows
+Models = Annotated[list[str] | None, typer.Argument(metavar="[MODELS]...")]
+
+# The paper's augmentation in the names of ImageDataGenerator.
+_GENERATOR = """
+def generator():
+    from tensorflow.keras.preprocessing.image import ImageDataGenerator
+    return ImageDataGenerator(
+        rescale=1 / 255, rotation_range=30, width_shift_range=0.1, height_shift_range=0.1, shear_range=0.2,
+        zoom_range=0.2, horizontal_flip=True, brightness_range=(0.8, 1.2),
+    )
+"""
+
+_AUTHORS_EPOCH = (
+    _GENERATOR
+    + """
+import json, sys, time
+folder, epochs, jit, wanted = sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3]), json.loads(sys.argv[4])
+import keras
+from tiny_imagenet.models import build_classifier
+batches = generator().flow_from_directory(folder, target_size=(64, 64), batch_size=64)
+shapes = {"input_shape": (64, 64, 3), "num_classes": batches.num_classes}
+whole = build_classifier(wanted["architecture"], **shapes, **wanted["build"])
+model = keras.Model(whole.get_layer("rescale").output, whole.output)  # the generator has done the scaling
+optimizer = keras.optimizers.Adam(wanted["learning_rate"])
+model.compile(optimizer, "categorical_crossentropy", metrics=["accuracy"], jit_compile=jit)
+class Clock(keras.callbacks.Callback):
+    seconds = []
+    def on_epoch_begin(self, epoch, logs=None):
+        self.start = time.perf_counter()
+    def on_train_batch_end(self, batch, logs=None):
+        self.end = time.perf_counter()
+    def on_epoch_end(self, epoch, logs=None):
+        self.seconds.append(self.end - self.start)
+clock = Clock()
+model.fit(batches, epochs=epochs, verbose=0, callbacks=[clock])
+print(json.dumps([batches.n / seconds for seconds in clock.seconds[1:]]))
+"""
+)
+
+_OUR_EPOCH = """
+import json, sys
+from pathlib import Path
+cache, chosen, epochs, name = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4]
+from tiny_imagenet import entry, runtime
+params = entry.checked_params()
+runtime.prepare(params.seed)
+import numpy as np
+from tiny_imagenet import training
+from tiny_imagenet.dataset.arrays import PackedDataset, Split, open_packed
+from tiny_imagenet.recipe import PAPER_AUGMENTATION
+packed, places = open_packed(cache), np.load(chosen)
+subset = PackedDataset(
+    Split(packed.train.images[places], packed.train.labels[places]),
+    Split(packed.val.images[:64], packed.val.labels[:64]),
+    packed.classes,
+)
+recipe = params.recipe(name).model_copy(
+    update={
+        "epochs": epochs, "batch_size": 64, "weights": None, "augmentation": PAPER_AUGMENTATION, "early_stopping": None,
+    }
+)
+trained = training.train(recipe, subset, seed=params.seed)
+print(json.dumps([trained.images_per_second]))
+"""
+
+_LOADERS = (
+    _GENERATOR
+    + """
+import json, sys, time
+from pathlib import Path
+folder, cache, rounds = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
+from tiny_imagenet.dataset.arrays import open_packed
+from tiny_imagenet.dataset.batches import TrainingBatches
+from tiny_imagenet.recipe import PAPER_AUGMENTATION
+theirs = generator().flow_from_directory(folder, target_size=(64, 64), batch_size=64)
+ours = TrainingBatches(open_packed(cache).train, batch_size=64, augmentation=PAPER_AUGMENTATION, seed=1)
+def rate(batches, first, count):
+    start = time.perf_counter()
+    images = sum(len(batches[first + index][0]) for index in range(count))
+    return images / (time.perf_counter() - start)
+few, many = min(8, len(theirs) - 1), len(ours) - 1
+rate(theirs, 0, 1), rate(ours, 0, 1)
+print(json.dumps([[rate(theirs, 0, few), rate(ours, 0, many)] for _ in range(rounds)]))
+"""
+)
+
+_KERAS_STEPS = """
+import json, sys, time
+from tiny_imagenet import entry, runtime
+params = entry.checked_params()
+runtime.prepare(0)
+import keras, numpy as np
+from benchmarks.cost import step_flops
+from tiny_imagenet import training
+name, side = sys.argv[1], int(sys.argv[2])
+recipe = params.recipe(name).model_copy(update={"weights": None})
+model = training.build_model(recipe, num_classes=200, weights_file=None)
+if sys.argv[3] == "xla":
+    model.compile(model.optimizer, model.loss, metrics=["accuracy"], jit_compile=True)
+random = np.random.default_rng(0)
+images = random.integers(0, 256, (64, 64, 64, 3), np.uint8)
+labels = random.integers(0, 200, 64).astype(np.int32)
+square = keras.ops.convert_to_tensor(random.standard_normal((side, side), np.float32))
+print(json.dumps({"parameters": model.count_params(), "flops": 64 * step_flops(model)}), flush=True)
+for line in sys.stdin:
+    steps, gemms = [], []
+    for _ in range(int(line)):
+        start = time.perf_counter()
+        model.train_on_batch(images, labels)
+        middle = time.perf_counter()
+        float(keras.ops.matmul(square, square)[0, 0])
+        steps.append(middle - start)
+        gemms.append(time.perf_counter() - middle)
+    print(json.dumps({"step": steps, "gemm": gemms}), flush=True)
+"""
+
+
+@app.callback()
+def _all(
+    context: typer.Context,
+    data: Annotated[Path, typer.Option(help="Data folder of a repository in which `dvc repro cache` has run")] = Path(
+        "data"
+    ),
+) -> None:
+    context.obj = data
+    if context.invoked_subcommand is None:
+        loader(context)
+        epoch(context)
+        step()
+
+
+@app.command()
+def loader(context: typer.Context, images: int = 3200, rounds: int = 7) -> None:
+    """Load and augment without a model: ours against ImageDataGenerator.flow_from_directory, batches of 64."""
+    data: Path = context.obj
+    with tempfile.TemporaryDirectory() as folder:
+        chosen = _class_folders(data, Path(folder), images)
+        measured = _child(_LOADERS, folder, data / "cache", rounds)
+    theirs, ours = (statistics.median(column) for column in zip(*measured, strict=True))
+    _headline(
+        f"loader alone: {len(chosen):,} files for the generator, the whole cache for ours, {rounds} rounds in turn"
+    )
+    _row("", "ImageDataGenerator, images/s", "ours, images/s", "ratio, median of the rounds (bar: 50)")
+    _rule(4)
+    ratio = statistics.median(b / a for a, b in measured)
+    _row("loader", f"{theirs:,.0f}", f"{ours:,.0f}", f"{ratio:.0f}")
+
+
+@app.command()
+def epoch(
+    context: typer.Context,
+    models: Models = None,
+    images: Annotated[int, typer.Option(help="Training images in an epoch, the same number of each class")] = 3200,
+    rounds: int = 3,
+    epochs: Annotated[int, typer.Option(help="Epochs of each process; the first warms up and does not count")] = 3,
+    authors_jit: Annotated[
+        str, typer.Option(help="`jit_compile` of the authors' side: false, or auto, Keras's default")
+    ] = "false",
+) -> None:
+    """Whole epochs, loader and step together, against the authors' way. Validation is not counted."""
+    data: Path = context.obj
+    params = entry.checked_params()
+    jit = json.dumps({"false": False, "auto": "auto"}[authors_jit])
+    with tempfile.TemporaryDirectory() as folder:
+        chosen = _class_folders(data, Path(folder) / "train", images)
+        places = Path(folder) / "places.npy"
+        import numpy as np
+
+        np.save(places, chosen)
+        _headline(
+            f"whole epochs of {len(chosen):,} real images, {rounds} x {epochs - 1} epochs of each in turn, "
+            f"validation not counted, the authors' jit_compile {authors_jit}"
+        )
+        _row("model", "authors' way, images/s", "ours, images/s", "ratio", "bar")
+        _rule(5)
+        for name in models or ["model_1", "model_2", "model_4"]:
+            block = params.recipe(name)
+            wanted = {"architecture": block.architecture, "build": block.build}
+            wanted["learning_rate"] = block.optimizer.learning_rate
+            theirs, ours = [], []
+            for _ in range(rounds):
+                theirs += _child(_AUTHORS_EPOCH, Path(folder) / "train", epochs, jit, json.dumps(wanted), plain=True)
+                ours += _child(_OUR_EPOCH, data / "cache", places, epochs, name)
+            a, b = statistics.median(theirs), statistics.median(ours)
+            bar = {"model_1": "3", "model_2": "3", "model_4": "1.5"}.get(name, "")
+            _row(name, f"{a:,.0f}", f"{b:,.0f}", f"{b / a:.2f}", bar)
+
+
+@app.command()
+def step(models: Models = None, rounds: int = 4, steps: int = 5, xla: bool = False) -> None:
+    """One training step of 64 random images, 200 classes, beside the best matrix product of the same minute.
+
+    Counted are 2 x the multiply-adds of convolutions and dense layers: forward, gradient of the weights, and gradient
+    of the input, which the first layer does not need. GEMM is a float32 matrix product of 2048 x 2048 on the same
+    backend, one after each step. PyTorch does the same step in a process of its own, in turn.
+    """
+    names = models or list(entry.checked_params().active)
+    with_torch = find_spec("torch") is not None
+    _headline(
+        f"training step, batch {BATCH}, {rounds} rounds of {steps} steps in turn after one to warm up; PyTorch "
+        + (version("torch") if with_torch else "is not installed")
+    )
+    _row(
+        "model", "GFLOP per step", "step, ms", "images/s", "GFLOP/s", "GEMM, GFLOP/s", "ratio", "bar",
+        "PyTorch, ms", "PyTorch / ours",
+    )  # fmt: skip
+    _rule(10)
+    for name in names:
+        sides = {"ours": _Server([sys.executable, "-c", _KERAS_STEPS, name, str(GEMM_SIDE), "xla" if xla else ""])}
+        if with_torch and name in ("model_1", "model_2", "model_3", "model_4", "model_5"):
+            sides["torch"] = _Server([sys.executable, "-m", "benchmarks.torch_step", name])
+        if len({side.hello["parameters"] for side in sides.values()}) != 1:
+            raise SystemExit(f"{name}: the twins differ: {[side.hello for side in sides.values()]}")
+        for side in sides.values():
+            side.ask(3)  # warm up
+        times: dict[str, list[float]] = {key: [] for key in sides}
+        gemms: list[float] = []
+        for _ in range(rounds):
+            for key, side in sides.items():
+                answer = side.ask(steps)
+                times[key] += answer["step"]
+                gemms += answer["gemm"]
+        for side in sides.values():
+            side.close()
+        ours, gemm = statistics.median(times["ours"]), statistics.median(gemms)
+        flops = sides["ours"].hello["flops"]
+        peak = 2 * GEMM_SIDE**3 / gemm
+        cells = [name, f"{flops / 1e9:.1f}", f"{ours * 1e3:.1f}", f"{BATCH / ours:,.0f}", f"{flops / ours / 1e9:.0f}"]
+        cells += [f"{peak / 1e9:.0f}", f"{flops / ours / peak:.0%}", "50%" if name == "model_1" else "60%"]
+        theirs = statistics.median(times["torch"]) if "torch" in times else None
+        _row(*cells, *([f"{theirs * 1e3:.1f}", f"{theirs / ours:.2f}"] if theirs else ["", ""]))
+
+
+@app.command()
+def memory(repository: Path, model: Annotated[str, typer.Argument()] = "model_1") -> None:
+    """Run `python -m stages.train MODEL` in REPOSITORY, whose cache is made, and print its peak of anonymous memory."""
+    process = subprocess.Popen([sys.executable, "-m", "stages.train", model], cwd=repository, text=True)
+    peak = [0]
+    watcher = threading.Thread(target=_watch, args=(process, peak))
+    start = time.perf_counter()
+    watcher.start()
+    code = process.wait()
+    watcher.join()
+    if code:
+        raise typer.Exit(code)
+    _headline(f"memory of `python -m stages.train {model}`, {time.perf_counter() - start:.0f} s")
+    _row("model", "peak RssAnon, MiB", "bar")
+    _rule(3)
+    _row(model, f"{peak[0] / 1024:,.0f}", "1,536")
+
+
+def _class_folders(data: Path, folder: Path, num_images: int) -> list[int]:
+    """Write the first images of each class as files, and return their places in the packed arrays."""
+    from tiny_imagenet.dataset.arrays import image_paths
+
+    if not (data / "cache" / "train_images.npy").is_file():
+        raise SystemExit(f"{data}/cache holds no images: run `dvc repro cache`, or give --data")
+    classes: dict[str, list[int]] = {}
+    names = image_paths(data / "images")["train"]
+    for place, name in enumerate(names):
+        classes.setdefault(name.split("/")[0], []).append(place)
+    each = max(1, num_images // len(classes))
+    chosen = [place for places in classes.values() for place in places[:each]]
+    with zipfile.ZipFile(data / "images" / "train.zip") as archive:
+        archive.extractall(folder, [names[place] for place in chosen])
+    return chosen
+
+
+def _child(code: str, *arguments: object, plain: bool = False) -> Any:
+    """Run Python code in a process of its own and return what its last line says, as JSON."""
+    environment = dict(os.environ)
+    if plain:  # nothing that this project, or whoever runs it, has set for the libraries
+        environment = {
+            key: value for key, value in environment.items() if not key.startswith(("TF_", "KERAS_", "ONEDNN_", "XLA_"))
+        }
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(done.stderr[-3000:])
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+class _Server:
+    """A process that takes numbers of steps, one per line, and answers with seconds, as JSON."""
+
+    def __init__(self, command: list[str]):
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+        self.hello = self._answer()
+
+    def ask(self, steps: int) -> dict[str, list[float]]:
+        """Have `steps` steps done and return the seconds of each."""
+        assert self._process.stdin  # noqa: S101 - opened above
+        self._process.stdin.write(f"{steps}\n")
+        self._process.stdin.flush()
+        return self._answer()
+
+    def _answer(self) -> Any:
+        stdout: IO[str] | None = self._process.stdout
+        line = stdout.readline() if stdout else ""
+        if not line:
+            raise SystemExit(f"{self._process.args!r:.200} has ended without an answer")
+        return json.loads(line)
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.communicate()
+
+
+def _watch(process: subprocess.Popen[str], peak: list[int]) -> None:
+    """Keep in `peak` the most KiB of anonymous memory that the process has had."""
+    status = Path(f"/proc/{process.pid}/status")
+    while process.poll() is None:
+        try:
+            line = next(line for line in status.read_text().splitlines() if line.startswith("RssAnon"))
+            peak[0] = max(peak[0], int(line.split()[1]))
+        except (OSError, StopIteration):
+            pass
+        time.sleep(0.02)
+
+
+def _headline(text: str) -> None:
+    cores = len(os.sched_getaffinity(0))
+    libraries = ", ".join(f"{name} {version(name)}" for name in ("tensorflow", "keras"))
+    print(
+        f"\n{text}\n({runtime._cpu_name()}, {cores} cores; {libraries}, Python {sys.version.split()[0]})\n", flush=True
+    )
+
+
+def _row(*cells: str) -> None:
+    print("| " + " | ".join(cells) + " |", flush=True)
+
+
+def _rule(columns: int) -> None:
+    _row("---", *["---:"] * (columns - 1))
+
+
+if __name__ == "__main__":
+    app()

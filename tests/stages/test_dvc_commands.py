@@ -1,0 +1,261 @@
+"""DVC's own commands, typed as in README: metrics, params, plots, experiments, queues, and a remote."""
+
+import json
+import shlex
+import subprocess
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from made_results import make_results
+from repository_copy import ROOT, Copy, copy_of_repository, tiny
+
+from tiny_imagenet.figures import COLOURS
+
+PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text())
+PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
+MODELS = list(PARAMS["models"])
+MODEL = "model_2"
+RATE = f"models.{MODEL}.optimizer.learning_rate"
+CURVES = ["Training accuracy", "Validation accuracy"]
+CONFUSION = "Confusion on clean validation images"
+pytestmark = pytest.mark.slow
+
+
+def type_in(copy: Copy, command: str) -> str:
+    """Run a command as it is typed, and return what it prints; errors and warnings go elsewhere."""
+    done = copy.run(*shlex.split(command))
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def commit(copy: Copy) -> None:
+    copy.commit()  # `git init` changes nothing where there is a repository
+    assert not copy.succeed("git", "status", "--porcelain")
+
+
+def plots(copy: Copy, command: str = "dvc plots show") -> dict[str, dict]:
+    """Return title -> the filled Vega-Lite specification."""
+    found = json.loads(type_in(copy, f"{command} --json"))["data"]
+    assert all(len(figures) == 1 for figures in found.values())
+    return {title: figures[0]["content"] for title, figures in found.items()}
+
+
+def rows(figure: dict) -> pd.DataFrame:
+    return pd.DataFrame(figure["data"]["values"])
+
+
+# --- what dvc.yaml and the templates say ---
+
+
+def test_metrics_and_plots_name_every_model_of_params():
+    definitions = {title: plot for entry in PIPELINE["plots"] for title, plot in entry.items()}
+    assert PIPELINE["metrics"] == [f"results/{model}/metrics.json" for model in MODELS]
+    assert list(definitions) == [*CURVES, CONFUSION]
+    for title in CURVES:
+        assert list(definitions[title]["y"]) == [f"models/{model}/history.csv" for model in MODELS]
+    assert list(definitions[CONFUSION]["y"]) == [f"results/{model}/confusion.csv" for model in MODELS]
+    for plot in definitions.values():
+        assert (ROOT / ".dvc" / "plots" / f"{plot['template']}.json").is_file()
+
+
+@pytest.fixture(scope="module")
+def five(tmp_path_factory) -> Copy:
+    """Return a repository that has results of all five models, which nobody trained."""
+    copy = copy_of_repository(tmp_path_factory.mktemp("five") / "repository")
+    for model in MODELS:
+        make_results(copy.root, model)
+        (copy.root / "results" / model / "confusion.csv").write_text(
+            'actual,predicted,count\ncrane (n1),crane (n1),3\n"a ""b""",...,0\ncrane (n1),"a ""b""",1\n'
+        )
+    commit(copy)
+    return copy
+
+
+def test_metrics_show_has_a_row_for_each_model(five):
+    printed = type_in(five, "dvc metrics show")
+    for model in MODELS:
+        assert f"results/{model}/metrics.json" in printed
+    assert printed.count("0.3861") == len(MODELS)
+
+
+def test_the_five_curves_are_one_figure_in_colours_that_all_can_tell_apart(five):
+    figures = plots(five)
+    for title, column in zip(CURVES, ["accuracy", "val_accuracy"], strict=True):
+        figure = figures[title]
+        encoding = figure["encoding"]
+        assert figure["title"]["text"] == title
+        assert encoding["x"]["field"] == encoding["x"]["title"] == "epoch"
+        assert encoding["y"]["field"] == column
+        assert encoding["y"]["title"] == title.lower()
+        assert encoding["color"]["scale"]["range"] == list(COLOURS)
+        assert encoding["strokeDash"]["field"] == "rev"
+        found = rows(figure)
+        assert {"epoch", column, "rev"} < set(found.columns)
+        assert found["filename"].unique().tolist() == [f"{model}/history.csv" for model in MODELS]
+        # of the file's path, in `models/` or without, the last folder is the model
+        assert figure["transform"][0] == {"calculate": "slice(split(datum.filename, '/'), -2)[0]", "as": "model"}
+        assert encoding["color"]["field"] == "model"
+
+
+def test_no_placeholder_is_left_in_a_figure_and_the_page_has_them_all(five):
+    figures = plots(five)
+    assert "<DVC_METRIC" not in json.dumps(figures)
+    address = type_in(five, "dvc plots show").strip()
+    assert address == (five.root / "dvc_plots" / "index.html").as_uri()
+    page = (five.root / "dvc_plots" / "index.html").read_text()
+    assert page.count("vegaEmbed(") == len(figures) == 3
+
+
+# --- one small model, for real ---
+
+
+def one_small_model(params: dict) -> None:
+    tiny(params)
+    params["active"] = [MODEL]
+    params["models"][MODEL]["build"] |= {"filters": [4, 4, 4], "dense_units": 16}
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory) -> Copy:
+    """Return a repository whose pipeline has run, all of it committed."""
+    copy = copy_of_repository(tmp_path_factory.mktemp("commands") / "repository")
+    copy.edit(one_small_model)
+    commit(copy)
+    copy.succeed("dvc", "repro")
+    commit(copy)
+    return copy
+
+
+@pytest.fixture
+def clean(copy):
+    """Yield the repository, and take it back to what is committed."""
+    yield copy
+    copy.succeed("git", "checkout", "--quiet", ".")
+    copy.succeed("dvc", "checkout", "--quiet")
+    assert "up to date" in copy.succeed("dvc", "status")
+
+
+def test_models_that_are_not_made_yet_are_left_out(copy):
+    shown = json.loads(type_in(copy, "dvc metrics show --json"))[""]["data"]
+    measured = json.loads((copy.root / "results" / MODEL / "metrics.json").read_text())
+    assert shown[f"results/{MODEL}/metrics.json"]["data"] == measured
+    assert [path for path, found in shown.items() if "data" in found] == [f"results/{MODEL}/metrics.json"]
+    assert {path.split("/")[-2] for path in rows(plots(copy)["Validation accuracy"])["filename"]} == {MODEL}
+
+
+def test_the_confusion_plot_shows_what_evaluate_counted(copy):
+    figure = plots(copy)[CONFUSION]
+    encoding = figure["spec"]["encoding"]
+    assert [encoding[axis]["title"] for axis in "xy"] == ["predicted class", "actual class"]
+    assert encoding["color"]["scale"] == {"scheme": "viridis", "domain": [0, 1]}
+    found = rows(figure)
+    names = pd.read_csv(copy.root / "data" / "cache" / "classes.csv")["name"].tolist()
+    assert found["actual"].unique().tolist() == found["predicted"].unique().tolist() == names
+    assert found["count"].astype(int).sum() == 10 * 2
+
+
+def test_params_diff_names_what_was_edited(clean):
+    clean.edit(lambda params: params["models"][MODEL]["optimizer"].update(learning_rate=0.002))
+    lines = type_in(clean, "dvc params diff").splitlines()
+    assert [line.split() for line in lines[1:]] == [["params.yaml", RATE, "0.001", "0.002"]]
+
+
+def newest(copy: Copy, rate: str) -> pd.Series:
+    """Return the one run in the main repository's store that was trained with this rate."""
+    runs = copy.runs()
+    (place,) = runs.index[runs["params.optimizer.learning_rate"] == rate]
+    return runs.loc[place]
+
+
+def experiments(copy: Copy) -> pd.DataFrame:
+    table = copy.root / "experiments.partial"
+    table.write_text(type_in(copy, "dvc exp show --csv"))
+    return pd.read_csv(table).set_index("Experiment")
+
+
+def test_an_experiment_edits_runs_and_is_shown_beside_its_baseline(clean):
+    printed = type_in(clean, f"dvc exp run --name higher -S {RATE}=0.003")
+    ran = {line.split("'")[1] for line in printed.splitlines() if line.startswith("Running stage '")}
+    assert ran == {f"train@{MODEL}", f"evaluate@{MODEL}", "compare"}
+    assert yaml.safe_load((clean.root / "params.yaml").read_text())["models"][MODEL]["optimizer"] == {
+        "name": "adam",
+        "learning_rate": 0.003,
+    }
+    run = newest(clean, "0.003")
+    assert run["status"] == "FINISHED"
+    assert json.loads((clean.root / "models" / MODEL / "run.json").read_text())["run_id"] == run["run_id"]
+    shown = type_in(clean, "dvc exp show --only-changed")
+    assert "higher" in shown
+    assert RATE in shown
+    experiment = experiments(clean).loc["higher"]
+    assert experiment[RATE] == 0.003
+    assert experiment["val_accuracy"] == run["metrics.final_val_accuracy"]
+    versions = rows(plots(clean, "dvc plots diff HEAD higher")["Validation accuracy"])
+    assert versions.groupby("rev").size().to_dict() == {"HEAD": 2, "higher": 2}
+
+
+def wait_for_queue(copy: Copy) -> None:
+    end = time.monotonic() + 300
+    while "Success" not in (status := type_in(copy, "dvc queue status")):
+        assert "Failed" not in status, status
+        assert time.monotonic() < end, status
+        time.sleep(1)
+
+
+def test_a_queued_experiment_runs_elsewhere_and_is_logged_here(clean):
+    artifacts = clean.root / "mlruns" / "demo"
+    before = set(artifacts.iterdir())
+    type_in(clean, f"dvc exp run --queue --name queued -S {RATE}=0.004")
+    assert "Queued" in type_in(clean, "dvc queue status")
+    try:
+        type_in(clean, "dvc queue start")
+        wait_for_queue(clean)
+    finally:
+        type_in(clean, "dvc queue stop --kill")
+    assert f"Running stage 'train@{MODEL}'" in type_in(clean, "dvc queue logs queued")
+    assert not clean.succeed("git", "status", "--porcelain")  # the files here are as they were
+    run = newest(clean, "0.004")
+    assert run["status"] == "FINISHED"
+    assert run["metrics.final_val_accuracy"] >= 0
+    assert set(artifacts.iterdir()) - before == {artifacts / run["run_id"]}
+    assert (artifacts / run["run_id"] / "artifacts" / "history.csv").is_file()
+    assert list((clean.root / ".dvc" / "tmp" / "exps").rglob("mlflow.db")) == []
+    assert experiments(clean).loc["queued", RATE] == 0.004
+
+    type_in(clean, "dvc exp apply queued")
+    record = json.loads((clean.root / "models" / MODEL / "run.json").read_text())
+    assert record["run_id"] == run["run_id"]
+    assert record["tracking_uri"] == f"sqlite:///{clean.root / 'mlflow.db'}"
+    assert "up to date" in type_in(clean, "dvc repro")
+
+
+def clone(copy: Copy, place: Path) -> Copy:
+    subprocess.run(["git", "clone", "--quiet", str(copy.root), str(place)], check=True)
+    return Copy(place)
+
+
+def test_a_fresh_clone_is_rebuilt_from_the_remote_with_nothing_rerun(clean, tmp_path):
+    type_in(clean, f"dvc remote add --default storage {tmp_path / 'storage'}")
+    pushed = type_in(clean, "dvc push")
+    commit(clean)
+    fresh = clone(clean, tmp_path / "clone")
+    assert "pushed" in pushed
+    assert "fetched" in type_in(fresh, "dvc pull")
+
+    repro = type_in(fresh, "dvc repro")
+    assert "Data and pipelines are up to date." in repro
+    assert "Running stage" not in repro
+    table = (clean.root / "reports" / "summary.txt").read_text()
+    assert type_in(fresh, "tiny-imagenet results") == table
+    assert not fresh.succeed("git", "status", "--porcelain")
+    assert "up to date" in fresh.succeed("dvc", "status")
+
+    # The run stands in the store of the machine that trained, and this one has none: that is said, and nothing breaks.
+    assert not (fresh.root / "mlflow.db").exists()
+    run = json.loads((fresh.root / "models" / MODEL / "run.json").read_text())["run_id"]
+    printed = type_in(fresh, "dvc repro --force --single-item compare")
+    assert f"{MODEL}: MLflow has no run {run} (deleted, or made in another store)" in printed
+    assert (fresh.root / "reports" / "summary.txt").read_text() == table
