@@ -122,9 +122,7 @@ def predict(
         lambda: prediction.load_classifier(path, classes),
         top=top,
         refusals=refusals,
-        on_refusal=lambda refusal: print(
-            f"error: {prediction.printable(refusal.path)}: {refusal.error}", file=sys.stderr
-        ),
+        on_refusal=_print_refusal,
     )
     if answers.skipped:
         print(f"files in folders that are no images, skipped: {answers.skipped:,}", file=sys.stderr)
@@ -139,6 +137,10 @@ def predict(
         raise UserError(f"no answer for {len(answers.errors):,}, see above; answers for {len(answers.images):,}")
     if not answers.images:
         raise UserError("there is no image among these files")
+
+
+def _print_refusal(refusal: prediction.Refusal) -> None:
+    print(f"error: {prediction.printable(f'{refusal.path}: {refusal.error}')}", file=sys.stderr)
 
 
 def _chosen_model(wanted: str | None) -> Path:

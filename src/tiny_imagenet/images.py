@@ -119,9 +119,12 @@ def _decoded(image: Image.Image, stream: BinaryIO) -> Image.Image:
 def _decoded_jpeg(image: Image.Image, stream: BinaryIO) -> Image.Image | None:
     """Return the JPEG as the cache would decode it, or None where that decoder cannot."""
     stream.seek(0)
+    content = stream.read()
     cmyk = image.mode == "CMYK"
     try:
-        pixels = simplejpeg.decode_jpeg(stream.read(), colorspace="CMYK" if cmyk else "RGB", strict=True)
+        if simplejpeg.decode_jpeg_header(content)[:2] != image.size[::-1]:  # it would not be the size that was checked
+            return None
+        pixels = simplejpeg.decode_jpeg(content, colorspace="CMYK" if cmyk else "RGB", strict=True)
     except ValueError as error:
         if _DAMAGED_JPEG.match(str(error)):
             raise ImageError(f"is damaged or cut short ({error})") from None

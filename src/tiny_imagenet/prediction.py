@@ -1,6 +1,6 @@
 """What a trained model sees in pictures: which files, in batches, the likeliest classes as plain data.
 
-At most two batches of pixels are held at a time; an answer takes about 1 KB.
+At most two batches of pixels are held at a time; an answer takes 1.4 KB.
 """
 
 import json
@@ -284,6 +284,6 @@ def table_lines(images: Sequence[dict[str, Any]]) -> Iterator[str]:
         yield f"{row[0]:<{path}}  {row[1]:<{name}}  {row[2]:<{wnid}}  {100 * row[3]:9.2f} %"
 
 
-def printable(path: str | Path) -> str:
-    """Return a path that neither breaks lines nor steers a terminal, whatever a file may be called."""
-    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in str(path))
+def printable(text: str | Path) -> str:
+    """Return a text that neither breaks lines nor steers a terminal, whatever a file may be called."""
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in str(text))
