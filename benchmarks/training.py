@@ -46,7 +46,7 @@ _AUTHORS_EPOCH = (
     _GENERATOR
     + """
 import json, sys, time
-folder, epochs, jit, wanted = sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3]), json.loads(sys.argv[4])
+folder, epochs, wanted = sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3])
 import keras
 from tiny_imagenet.models import build_classifier
 batches = generator().flow_from_directory(folder, target_size=(64, 64), batch_size=64)
@@ -54,7 +54,7 @@ shapes = {"input_shape": (64, 64, 3), "num_classes": batches.num_classes}
 whole = build_classifier(wanted["architecture"], **shapes, **wanted["build"])
 model = keras.Model(whole.get_layer("rescale").output, whole.output)  # the generator has done the scaling
 optimizer = keras.optimizers.Adam(wanted["learning_rate"])
-model.compile(optimizer, "categorical_crossentropy", metrics=["accuracy"], jit_compile=jit)
+model.compile(optimizer, "categorical_crossentropy", metrics=["accuracy"])
 class Clock(keras.callbacks.Callback):
     seconds = []
     def on_epoch_begin(self, epoch, logs=None):
@@ -120,7 +120,7 @@ _KERAS_STEPS = """
 import json, sys, time
 from tiny_imagenet import entry, runtime
 params = entry.checked_params()
-runtime.prepare(0)
+runtime.prepare(0, exact=sys.argv[3] != "xla")  # XLA is not for exact training
 import keras, numpy as np
 from benchmarks.cost import step_flops
 from tiny_imagenet import training
@@ -185,14 +185,10 @@ def epoch(
     images: Annotated[int, typer.Option(help="Training images in an epoch, the same number of each class")] = 3200,
     rounds: int = 3,
     epochs: Annotated[int, typer.Option(help="Epochs of each process; the first warms up and does not count")] = 3,
-    authors_jit: Annotated[
-        str, typer.Option(help="`jit_compile` of the authors' side: false, or auto, Keras's default")
-    ] = "false",
 ) -> None:
     """Whole epochs, loader and step together, against the authors' way. Validation is not counted."""
     data: Path = context.obj
     params = entry.checked_params()
-    jit = json.dumps({"false": False, "auto": "auto"}[authors_jit])
     with tempfile.TemporaryDirectory() as folder:
         chosen = _class_folders(data, Path(folder) / "train", images)
         places = Path(folder) / "places.npy"
@@ -201,7 +197,7 @@ def epoch(
         np.save(places, chosen)
         _headline(
             f"whole epochs of {len(chosen):,} real images, {rounds} x {epochs - 1} epochs of each in turn, "
-            f"validation not counted, the authors' jit_compile {authors_jit}"
+            "validation not counted"
         )
         _row("model", "authors' way, images/s", "ours, images/s", "ratio", "bar")
         _rule(5)
@@ -211,7 +207,7 @@ def epoch(
             wanted["learning_rate"] = block.optimizer.learning_rate
             theirs, ours = [], []
             for _ in range(rounds):
-                theirs += _child(_AUTHORS_EPOCH, Path(folder) / "train", epochs, jit, json.dumps(wanted), plain=True)
+                theirs += _child(_AUTHORS_EPOCH, Path(folder) / "train", epochs, json.dumps(wanted), plain=True)
                 ours += _child(_OUR_EPOCH, data / "cache", places, epochs, name)
             a, b = statistics.median(theirs), statistics.median(ours)
             bar = {"model_1": "3", "model_2": "3", "model_4": "1.5"}.get(name, "")

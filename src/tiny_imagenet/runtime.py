@@ -166,13 +166,6 @@ def threads() -> str:
     return ", ".join([f"{cores()} cores", *(f"{name}={value}" for name, value in named.items())])
 
 
-def jit_compile() -> bool | str:
-    """Return what `Model.compile` is told: XLA where it pays. On a CPU, TensorFlow's is several times slower."""
-    import keras
-
-    return False if keras.backend.backend() == "tensorflow" and device().kind == "cpu" else "auto"
-
-
 def use_fast_kernels(model: "keras.Model") -> None:
     """Let a compiled model take the backend's faster kernels where Keras does not by itself: TensorFlow's on a CPU."""
     import keras

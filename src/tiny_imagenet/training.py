@@ -88,7 +88,6 @@ def build_model(
         optimizer=_optimizer(recipe.optimizer, recipe.learning_rate_schedule, steps_per_epoch, recipe.epochs),
         loss=loss,
         metrics=["accuracy"],
-        jit_compile=runtime.jit_compile(),
     )
     runtime.use_fast_kernels(model)
     return model
