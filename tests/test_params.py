@@ -128,9 +128,9 @@ REFUSED: dict[str, tuple[tuple[Any, ...], list[str]]] = {
         ["models.model_1.optimizer.learning_rate", "number", "got True"],
     ),
     "number for a bool": (("augmentation", "horizontal_flip", 1), ["augmentation.horizontal_flip", "bool", "got 1"]),
-    "1e-3, which YAML reads as text": (
-        (*MODEL, "optimizer", "learning_rate", "1e-3"),
-        ["models.model_1.optimizer.learning_rate", "number", "'1e-3'", "YAML reads 1e-3 as text", "0.001"],
+    "words for a rate": (
+        (*MODEL, "optimizer", "learning_rate", "small"),
+        ["models.model_1.optimizer.learning_rate", "number", "got 'small'"],
     ),
     "learning rate of zero": (
         (*MODEL, "optimizer", "learning_rate", 0),
@@ -519,3 +519,11 @@ def test_any_yaml_structure_is_refused_or_loaded(values, path):
 def test_any_value_in_any_place_of_the_committed_file_is_refused_or_loaded(place, value, path):
     path.write_text(yaml.safe_dump(changed(*place, value)), encoding="utf-8")
     refused_or_loaded(path)
+
+
+@pytest.mark.parametrize("written", ["1e-05", "1e-5", "1.e-5", "0.00001", "1.0e-5", "1E-5", "10e-6", "+1e-05"])
+def test_a_small_number_may_be_written_as_dvc_and_people_write_it(written, tmp_path):
+    """`dvc exp run -S ...=0.00001` writes 1e-05, which plain PyYAML takes for text."""
+    path = tmp_path / "params.yaml"
+    path.write_text(COMMITTED.read_text().replace("learning_rate: 0.0001}", f"learning_rate: {written}}}"))
+    assert load_params(path).models["model_1"].optimizer.learning_rate == pytest.approx(1e-5)

@@ -64,6 +64,12 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+# PyYAML wants a point and a sign in 1.0e-5; DVC, which reads the same file, does not, and writes 1e-05 itself.
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """Return the mapping that a YAML file holds; raises UserError where there is none."""
     try:
@@ -106,8 +112,6 @@ def _describe(offence: Mapping[str, Any]) -> str:
     given = offence.get("input")
     if offence["type"] == "unknown_key":
         return f"{path}: {message}" if path else message
-    if offence["type"] in {"int_type", "float_type", "int_from_float"} and isinstance(given, str):
-        message += " (YAML reads 1e-3 as text: write 0.001)" if "e" in given.lower() else ""
     if offence["type"] == "literal_error" and isinstance(given, str):
         message += nearest(given, re.findall(r"'([^']+)'", offence["ctx"]["expected"]))
     shown = "" if offence["type"] in {"value_error", "missing"} else f", got {_short(given)}"

@@ -1,4 +1,8 @@
+import os
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import grimp
@@ -68,3 +72,13 @@ def test_every_code_dependency_exists_and_is_used(stage):
 
 def test_no_output_is_kept_out_of_the_cache():
     assert "cache: false" not in (ROOT / "dvc.yaml").read_text()
+
+
+def test_a_stage_runs_the_code_beside_it_and_not_that_of_the_installed_package(tmp_path):
+    """As in the copy of the repository that a queued experiment runs in."""
+    shutil.copytree(ROOT / "stages", tmp_path / "stages")
+    shutil.copytree(ROOT / "src", tmp_path / "src")
+    script = "import stages, tiny_imagenet; print(tiny_imagenet.__file__)"
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    found = subprocess.check_output([sys.executable, "-c", script], cwd=tmp_path, env=environment, text=True)
+    assert Path(found.strip()).is_relative_to(tmp_path)
