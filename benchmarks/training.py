@@ -125,6 +125,8 @@ import keras, numpy as np
 from benchmarks.cost import step_flops
 from tiny_imagenet import training
 name, side = sys.argv[1], int(sys.argv[2])
+if sys.argv[3] == "plain":
+    runtime.use_fast_kernels = lambda model: None
 recipe = params.recipe(name).model_copy(update={"weights": None})
 model = training.build_model(recipe, num_classes=200, weights_file=None)
 if sys.argv[3] == "xla":
@@ -215,7 +217,13 @@ def epoch(
 
 
 @app.command()
-def step(models: Models = None, rounds: int = 4, steps: int = 5, xla: bool = False) -> None:
+def step(
+    models: Models = None,
+    rounds: int = 4,
+    steps: int = 5,
+    plain: Annotated[bool, typer.Option("--plain", help="Keras's own kernels alone")] = False,
+    xla: Annotated[bool, typer.Option("--xla", help="Compiled by XLA")] = False,
+) -> None:
     """One training step of 64 random images, 200 classes, beside the best matrix product of the same minute.
 
     Counted are 2 x the multiply-adds of convolutions and dense layers: forward, gradient of the weights, and gradient
@@ -224,8 +232,9 @@ def step(models: Models = None, rounds: int = 4, steps: int = 5, xla: bool = Fal
     """
     names = models or list(entry.checked_params().active)
     with_torch = find_spec("torch") is not None
+    variant = "xla" if xla else "plain" if plain else "ours"
     _headline(
-        f"training step, batch {BATCH}, {rounds} rounds of {steps} steps in turn after one to warm up; PyTorch "
+        f"training step ({variant}), batch {BATCH}, {rounds} rounds of {steps} steps in turn after a warm-up; PyTorch "
         + (version("torch") if with_torch else "is not installed")
     )
     _row(
@@ -234,7 +243,7 @@ def step(models: Models = None, rounds: int = 4, steps: int = 5, xla: bool = Fal
     )  # fmt: skip
     _rule(10)
     for name in names:
-        sides = {"ours": _Server([sys.executable, "-c", _KERAS_STEPS, name, str(GEMM_SIDE), "xla" if xla else ""])}
+        sides = {"ours": _Server([sys.executable, "-c", _KERAS_STEPS, name, str(GEMM_SIDE), variant])}
         if with_torch and name in ("model_1", "model_2", "model_3", "model_4", "model_5"):
             sides["torch"] = _Server([sys.executable, "-m", "benchmarks.torch_step", name])
         if len({side.hello["parameters"] for side in sides.values()}) != 1:

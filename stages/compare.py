@@ -37,7 +37,7 @@ def main() -> None:
     captions["Parameters (the paper's figure 9)"] = "figures/parameters.png"
     write_text(DESTINATION / "results.csv", table.to_csv(index=False))
     unconcerned = comparison.without_batch_normalization(params, RESULTS)
-    same_bits = comparison.determinism(params, DETERMINISM)
+    same_bits = comparison.determinism(params, MODELS, DETERMINISM)
     write_text(DESTINATION / "results.md", report.results_markdown(table, params, captions, unconcerned, same_bits))
     summary = report.terminal_table(table, params, unconcerned)
     write_text(DESTINATION / "summary.txt", summary + "\n")

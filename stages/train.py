@@ -1,10 +1,12 @@
 """Stage `train@<model>`: one model trained by its recipe, as one MLflow run."""
 
+import platform
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from tiny_imagenet import entry, lineage, runtime, tracking
-from tiny_imagenet.files import fingerprint, only_one
+from tiny_imagenet.files import fingerprint, md5, only_one
 from tiny_imagenet.params import Params
 
 CHECKPOINTS = Path("checkpoints")
@@ -23,6 +25,11 @@ def main(model: str) -> None:
         _train(model, params)
 
 
+def training_key(params: Params, model: str, hashes: Mapping[str, str], numerics: Mapping[str, object]) -> str:
+    """Return what differs where anything differs that decides the bits of a training."""
+    return fingerprint({"params": params.fingerprint(model), "hashes": dict(hashes), "numerics": dict(numerics)})
+
+
 def _train(model: str, params: Params) -> None:
     recipe = params.recipe(model)
     root = lineage.repository_root()
@@ -36,6 +43,7 @@ def _train(model: str, params: Params) -> None:
     packed = open_packed(Path("data/cache"))
     weights_file = pretrained.weights_file(recipe.weights)
     hashes = lineage.dependency_hashes(stage)
+    weights = {"weights": md5(weights_file)} if weights_file else {}
     device = str(runtime.device())
     facts = {
         "profile": params.profile,
@@ -49,19 +57,20 @@ def _train(model: str, params: Params) -> None:
         "precision": recipe.precision,
     }
     what = tracking.flatten(recipe.model_dump()) | facts
-    checkpoint = Checkpoint(CHECKPOINTS / model, fingerprint(what | hashes | runtime.versions()))
+    checkpoint = Checkpoint(CHECKPOINTS / model, training_key(params, model, hashes | weights, runtime.numerics()))
     history = checkpoint.history()
     print(f"{model}: {recipe.architecture}, {recipe.epochs} epochs of {len(packed.train):,} images, on {device}")
     if history:
         print(f"{model}: goes on after epoch {len(history)}, where it was stopped")
-    tags = {"dvc.stage": stage, "weights": str(recipe.weights), "device": device}
-    tags |= lineage.git_state(Path.cwd())
-    tags |= {f"dependency.{path}": digest for path, digest in hashes.items()}
+    here = {"workspace": f"{platform.node()}:{Path.cwd()}"}
+    tags = {"dvc.stage": stage} | here | lineage.git_state(Path.cwd())
+    tags |= {f"dependency.{path}": digest for path, digest in (hashes | weights).items()}
     tags |= {f"version.{name}": version for name, version in runtime.versions().items()}
+    # Whatever still seems to be running here is dead: this process alone holds the lock.
+    tracking.mark_killed(root, name=model, tags=here, but=checkpoint.run_id)
     with tracking.start_run(
         root, experiment=params.profile, name=model, params=what, tags=tags, resume=checkpoint.run_id
     ) as run:
-        tracking.mark_killed(root, checkpoint.abandoned_runs())
         checkpoint.begin(run.run_id)
         run.log_history(history)
         trained = training.train(

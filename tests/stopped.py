@@ -59,6 +59,14 @@ class Training:
         )
         return json.loads(self.copy.succeed(sys.executable, "-c", script, run_id).splitlines()[-1])
 
+    def num_logged_models(self, run_id: str) -> int:
+        script = (
+            "import mlflow, sys; client = mlflow.MlflowClient('sqlite:///mlflow.db');"
+            "experiment = client.get_run(sys.argv[1]).info.experiment_id;"
+            "print(len(client.search_logged_models([experiment], f\"source_run_id = '{sys.argv[1]}'\")))"
+        )
+        return int(self.copy.succeed(sys.executable, "-c", script, run_id).splitlines()[-1])
+
     def go_on(self, expected: dict[str, str]) -> dict:
         """Let the next `dvc repro` go on, check all that has to hold, and return run.json."""
         printed = self.run()
@@ -66,6 +74,9 @@ class Training:
         record, run = self.record(), self.newest_run()
         assert run["run_id"] == record["run_id"]
         assert run["status"] == "FINISHED"
+        runs = self.copy.runs()
+        assert "RUNNING" not in set(runs[runs["tags.mlflow.runName"] == self.model]["status"])
+        assert self.num_logged_models(run["run_id"]) == 1
         epochs = len(pd.read_csv(self.folder / "history.csv"))
         assert set(map(tuple, self.steps(run["run_id"]).values())) == {tuple(range(1, epochs + 1))}
         assert len(record["epoch_seconds"]) == epochs

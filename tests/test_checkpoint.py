@@ -1,5 +1,6 @@
 """Trainings that are stopped and taken up again, bit for bit as if they had not been."""
 
+import errno
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,10 @@ OTHERS: dict[str, dict[str, Any]] = {
         "optimizer": {"name": "adamw", "learning_rate": 0.01, "ema_momentum": 0.5},
         "learning_rate_schedule": None,
         "early_stopping": {"monitor": "val_accuracy", "patience": 1, "restore_best_weights": False},
+    },
+    "a plateau that is under way": {
+        "optimizer": {"name": "sgd", "learning_rate": 1e-12},
+        "reduce_learning_rate": {"monitor": "val_accuracy", "factor": 0.5, "patience": 2},
     },
     "best epoch": {"reported_epoch": "best", "optimizer": {"name": "rmsprop", "learning_rate": 0.01}},
     "half precision": {"precision": "mixed_float16"},
@@ -135,12 +140,32 @@ def test_with_another_key_nothing_is_taken_up(train):
     assert train({}, stop_in=None, key="f" * 16).resumed_from == []
 
 
-def test_a_half_written_checkpoint_is_never_read(train, tmp_path):
-    with pytest.raises(Stopped):
-        train({}, stop_in=3)
-    file = tmp_path / "kept" / f"{KEY}.checkpoint"
-    (tmp_path / "kept" / f"{KEY}.checkpoint.partial").write_bytes(file.read_bytes()[:100])
+def test_a_full_disk_leaves_the_last_whole_checkpoint_and_nothing_half_written(train, tmp_path, monkeypatch):
+    writes = [0]
+    write = np.lib.format.write_array
+
+    def fill_the_disk(stream: Any, array: Any, **options: Any) -> None:
+        writes[0] += 1
+        if writes[0] == 60:  # in the middle of the third: a checkpoint has some 26 arrays here
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(stream, array, **options)
+
+    monkeypatch.setattr(np.lib.format, "write_array", fill_the_disk)
+    with pytest.raises(OSError, match="No space"):
+        train({}, stop_in=None)
+    monkeypatch.undo()
+    assert [path.name for path in (tmp_path / "kept").iterdir()] == [f"{KEY}.checkpoint"]
     assert train({}, stop_in=None).resumed_from == [2]
+
+
+def test_a_training_that_diverges_leaves_no_checkpoint_without_numbers(train, keras, tmp_path):
+    from tiny_imagenet.checkpoint import Checkpoint
+
+    changes = {"optimizer": {"name": "sgd", "learning_rate": 10.0}, "preprocessing": "caffe", "epochs": 20}
+    with pytest.raises(UserError, match="the training has diverged"):
+        train(changes, stop_in=None)
+    history = Checkpoint(tmp_path / "kept", KEY).history()
+    assert all(np.isfinite(list(figures.values())).all() for figures in history)
 
 
 @pytest.mark.parametrize("keep", [0.001, 0.5, 0.9])
@@ -184,12 +209,10 @@ def test_a_run_is_found_again_by_its_key_alone(checkpoint):
     assert checkpoint("b").run_id is None
 
 
-def test_a_training_with_other_params_names_the_run_it_leaves_and_drops_its_files(checkpoint, tmp_path):
+def test_a_training_with_another_key_drops_the_files_of_the_one_before(checkpoint, tmp_path):
     checkpoint("a").begin("run of a")
     checkpoint("a").write({"history": []}, iter([("model/0.npy", np.zeros(3))]))
-    assert checkpoint("b").abandoned_runs() == ["run of a"]
     checkpoint("b").begin("run of b")
-    assert checkpoint("b").abandoned_runs() == []
     assert [path.name for path in (tmp_path / "model").iterdir()] == ["b.run"]
 
 

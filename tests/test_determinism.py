@@ -12,6 +12,7 @@ from standin import STANDINS, packed_digits
 
 from tiny_imagenet import cli, comparison, determinism
 from tiny_imagenet.errors import UserError
+from tiny_imagenet.files import fingerprint
 from tiny_imagenet.params import Params, load_params, parse_params
 
 ROOT = Path(__file__).parents[1]
@@ -34,7 +35,7 @@ def repository(tmp_path, monkeypatch) -> Params:
     del values["models"]["model_2"]["reduce_learning_rate"]
     values["models"]["model_2"]["learning_rate_schedule"] = {"decay": "cosine", "warmup_epochs": 4}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
-    (tmp_path / "dvc.yaml").write_text("stages: {}\n")
+    (tmp_path / "dvc.yaml").write_text((ROOT / "dvc.yaml").read_text())
     monkeypatch.chdir(tmp_path)
     return load_params()
 
@@ -107,16 +108,29 @@ def test_outcomes_of_several_models_stand_side_by_side(tmp_path):
 
 # --- in the report ---
 
+RUN = {"dependencies": {"src/a.py": "1"}, "versions": {"keras": "3"}}
+
 
 def shown(tmp_path: Path, now: Params, **outcome: object) -> dict[str, str]:
-    determinism.record("model_1", OUTCOME | outcome, tmp_path / "determinism.json")
-    return comparison.determinism(now, tmp_path / "determinism.json")
+    (tmp_path / "models" / "model_1").mkdir(parents=True, exist_ok=True)
+    (tmp_path / "models" / "model_1" / "run.json").write_text(json.dumps(RUN))
+    found = OUTCOME | {"dependencies": fingerprint(RUN["dependencies"]), "versions": RUN["versions"]} | outcome
+    determinism.record("model_1", found, tmp_path / "determinism.json")
+    return comparison.determinism(now, tmp_path / "models", tmp_path / "determinism.json")
 
 
-def test_the_report_says_what_was_found_for_the_params_as_they_are(tmp_path):
+def test_the_report_says_what_was_found_for_the_run_that_it_shows(tmp_path):
     params = parse_params(VALUES)
-    fingerprint = params.fingerprint("model_1")
-    assert shown(tmp_path, params, params=fingerprint) == {"model_1": "yes, 2 epochs of 8 batches on CPU, 2 cores"}
-    assert shown(tmp_path, params, params=fingerprint, same=False)["model_1"].startswith("NO, ")
-    assert shown(tmp_path, parse_params(VALUES | {"seed": 77}), params=fingerprint) == {}
-    assert comparison.determinism(params, tmp_path / "missing.json") == {}
+    own = {"params": params.fingerprint("model_1")}
+    assert shown(tmp_path, params, **own) == {"model_1": "yes, 2 epochs of 8 batches on CPU, 2 cores"}
+    assert shown(tmp_path, params, **own, same=False)["model_1"].startswith("NO, ")
+    assert shown(tmp_path, parse_params(VALUES | {"seed": 77}), **own) == {}
+    assert shown(tmp_path, params, **own, dependencies="of other code") == {}
+    assert shown(tmp_path, params, **own, versions={"keras": "4"}) == {}
+    assert comparison.determinism(params, tmp_path / "models", tmp_path / "missing.json") == {}
+
+
+def test_a_broken_record_is_named_with_the_way_out(tmp_path):
+    (tmp_path / "determinism.json").write_text("{")
+    with pytest.raises(UserError, match="no readable JSON"):
+        determinism.record("model_1", OUTCOME, tmp_path / "determinism.json")

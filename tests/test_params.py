@@ -195,6 +195,23 @@ REFUSED: dict[str, tuple[tuple[Any, ...], list[str]]] = {
         (*MODEL, "learning_rate_schedule", {"decay": "cosin"}),
         ["models.model_1.learning_rate_schedule.decay", "did you mean 'cosine'"],
     ),
+    "no decay but a final fraction": (
+        (*MODEL, "learning_rate_schedule", {"decay": "none", "warmup_epochs": 1, "final_fraction": 0.5}),
+        ["models.model_1.learning_rate_schedule", "`decay: none` is for a warm-up alone"],
+    ),
+    "a schedule of nothing": (
+        (*MODEL, "learning_rate_schedule", {"decay": "none"}),
+        ["models.model_1.learning_rate_schedule", "`decay: none` is for a warm-up alone"],
+    ),
+    "all images held out": (
+        (*MODEL, "holdout_per_class", 40),
+        ["models.model_1.holdout_per_class", "40 of 40 training images"],
+    ),
+    "a head on random weights": (
+        ("models", "model_5", "trainable", "head"),
+        ["models.model_5.trainable", "backbone of random weights", "profiles.demo.training"],
+    ),
+    "no path of weights": (("models", "model_5", "weights", ""), ["models.model_5.weights", "at least 1 character"]),
     "two schedules": (
         ("models", "model_2", "learning_rate_schedule", {"decay": "cosine"}),
         ["models.model_2", "both set the learning rate; keep one"],

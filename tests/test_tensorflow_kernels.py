@@ -88,6 +88,15 @@ def test_batch_normalization_gives_keras_values_gradients_and_moving_averages(sh
         np.testing.assert_allclose(fused, plain, rtol=2e-4, atol=2e-5)
 
 
+@pytest.mark.parametrize(("shape", "axis"), [((4, 3, 5, 5), 1), ((6, 7, 3), -1), ((5, 3), 1)])
+def test_batch_normalization_of_other_axes_and_ranks_is_right_too(shape, axis, keras, kernels):
+    inputs = np.random.default_rng(0).normal(2, 3, shape).astype(np.float32)
+    layer = keras.layers.BatchNormalization(axis=axis)
+    layer.build(shape)
+    expected = layer(inputs, training=True)
+    np.testing.assert_allclose(kernels._normalize(layer, inputs, training=True), expected, rtol=2e-4, atol=2e-5)
+
+
 def test_batch_normalization_that_does_not_train_uses_its_averages(keras, kernels):
     layer = keras.layers.BatchNormalization()
     layer.build((4, 3))

@@ -227,14 +227,49 @@ def test_a_run_that_the_store_does_not_have_is_begun_anew(root, client, deleted)
     assert history(client, run.run_id, "loss") == [(1, 1.0)]
 
 
-def test_runs_that_nobody_goes_on_with_are_marked_as_killed_and_others_left_alone(root, client):
-    experiment = client.get_run(stop(root)).info.experiment_id
-    running = client.create_run(experiment).info.run_id
-    failed = client.create_run(experiment).info.run_id
-    client.set_terminated(failed, "FAILED")
-    tracking.mark_killed(root, [running, failed, "0" * 32])
-    assert client.get_run(running).info.status == "KILLED"
-    assert client.get_run(failed).info.status == "FAILED"
+def test_dead_runs_of_a_workspace_are_marked_as_killed_and_others_left_alone(root, client):
+    experiment = client.create_experiment("some")
+
+    def create(name="m", workspace="here", status="RUNNING"):
+        run_id = client.create_run(experiment, run_name=name, tags={"workspace": workspace}).info.run_id
+        client.update_run(run_id, status=status)
+        return run_id
+
+    dead, kept, failed = create(), create(), create(status="FAILED")
+    elsewhere, other = create(workspace="there"), create(name="other")
+    tracking.mark_killed(root, name="m", tags={"workspace": "here"}, but=kept)
+    found = {run_id: client.get_run(run_id).info.status for run_id in (dead, kept, failed, elsewhere, other)}
+    assert list(found.values()) == ["KILLED", "RUNNING", "FAILED", "RUNNING", "RUNNING"]
+
+
+def test_a_run_gone_on_with_keeps_its_params_and_gets_those_it_lacks(root, client):
+    stopped = stop(root)
+    with tracking.start_run(root, experiment="demo", name="m", params={"a": 2, "b": 3}, tags={}, resume=stopped):
+        pass
+    assert client.get_run(stopped).data.params == {"a": "1", "b": "3"}
+
+
+def test_a_run_gone_on_with_has_its_model_once(root, client, keras):
+    inputs = keras.Input((2, 2, 3), dtype="uint8")
+    outputs = keras.layers.Softmax()(keras.layers.Flatten()(keras.layers.Rescaling(1.0)(inputs)))
+    model = keras.Model(inputs, outputs)
+    stopped = stop(root)
+    for _ in range(2):
+        with resume(root, stopped) as run:
+            run.log_model(model, ["keras"], ["a"])
+    experiment = client.get_run(stopped).info.experiment_id
+    found = client.search_logged_models([experiment], f"source_run_id = '{stopped}'")
+    assert [str(logged.status) for logged in found] == ["READY"]
+
+
+def test_a_store_that_fails_in_the_middle_is_one_message(root):
+    with pytest.raises(UserError, match="cannot be used: disk full"):
+        fail_in_the_middle(root)
+
+
+def fail_in_the_middle(root):
+    with tracking.start_run(root, experiment="demo", name="m", params={}, tags={}):
+        raise sqlite3.OperationalError("disk full")
 
 
 def test_under_mlflow_run_the_run_is_a_child_and_the_parent_stays_as_it_is(root, client, monkeypatch):

@@ -358,6 +358,32 @@ def test_with_the_head_alone_trainable_the_backbone_stays_as_it_is():
     assert [weight.shape for weight in model.trainable_weights] == [(2048, 4), (4,), (4, 10), (10,)]
 
 
+def test_training_the_head_leaves_weights_and_averages_of_the_backbone_alone(packed):
+    model = build(architecture="resnet50", build={"dense_units": 4, "dropout": 0.0}, trainable="head")
+    backbone = next(layer for layer in model.layers if layer.name == "resnet50")
+    before, head = backbone.get_weights(), model.layers[-1].get_weights()
+    model.train_on_batch(packed.train.images[:8], packed.train.labels[:8])
+    assert all((old == new).all() for old, new in zip(before, backbone.get_weights(), strict=True))
+    assert (head[0] != model.layers[-1].get_weights()[0]).any()
+
+
+def test_a_warm_up_of_all_but_a_fraction_of_a_step_is_no_error(train):
+    schedule = {"decay": "cosine", "warmup_epochs": 3.99}
+    assert len(train(learning_rate_schedule=schedule).history) == 4
+
+
+def test_each_epoch_draws_by_its_seed_and_number_alone(keras):
+    from tiny_imagenet.callbacks import SeedEpoch
+
+    def drawn(seed: int, epoch: int) -> float:
+        keras.utils.set_random_seed(99)
+        SeedEpoch(seed).on_epoch_begin(epoch)
+        return float(np.random.random())  # noqa: NPY002 - the global generator is what is seeded
+
+    assert drawn(1, 2) == drawn(1, 2)
+    assert len({drawn(1, 2), drawn(1, 3), drawn(2, 2)}) == 3
+
+
 def test_averaged_weights_are_what_is_validated_and_kept(keras, packed, train):
     averaged = {"name": "sgd", "learning_rate": 0.05, "ema_momentum": 0.9}
     plain = {"name": "sgd", "learning_rate": 0.05}

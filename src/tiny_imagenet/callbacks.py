@@ -110,7 +110,7 @@ class AveragedWeights(keras.callbacks.SwapEMAWeights):  # type: ignore[misc] # K
 
 
 class LearningRate(keras.callbacks.Callback):  # type: ignore[misc] # Keras publishes no types
-    """Adds the learning rate of an epoch's last step to its figures, before a plateau changes it."""
+    """Adds the learning rate as an epoch ends to its figures, before a plateau changes it."""
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         if logs is not None:
@@ -208,7 +208,7 @@ class ConsoleLines(keras.callbacks.Callback):  # type: ignore[misc] # Keras publ
             )
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        self._close()
+        self.close()
         figures = logs or {}
         self._say(
             f"epoch {epoch + 1:>2}/{self._epochs}  "
@@ -217,10 +217,8 @@ class ConsoleLines(keras.callbacks.Callback):  # type: ignore[misc] # Keras publ
             f"learning_rate {figures['learning_rate']:.3g}  {_duration(self._clock.epoch_seconds[-1])}"
         )
 
-    def on_train_end(self, logs: dict[str, float] | None = None) -> None:
-        self._close()
-
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Take the bar away; Keras does not say that a training has ended with an error."""
         if self._bar:
             self._bar.stop()
             self._bar = None

@@ -22,12 +22,12 @@ from tiny_imagenet.files import replaced, write_text
 _STATE = "state.json"
 _BEST_WEIGHTS = "best_weights"
 _REMEMBERED: dict[type, tuple[str, ...]] = {
-    keras.callbacks.EarlyStopping: ("wait", "stopped_epoch", "best", "best_epoch", _BEST_WEIGHTS),
-    keras.callbacks.ReduceLROnPlateau: ("wait", "best", "cooldown_counter"),
+    keras.callbacks.EarlyStopping: ("wait", "best", _BEST_WEIGHTS),
+    keras.callbacks.ReduceLROnPlateau: ("wait", "best"),
     AveragedWeights: ("_ema_weights_in_model",),
     Clock: ("epoch_seconds", "training_seconds"),
 }
-"""What callbacks know from one epoch to the next, by attribute. Keras sets it back as a training begins."""
+"""What callbacks know from one epoch to the next and act upon. Keras sets it back as a training begins."""
 
 
 class Checkpoint:
@@ -48,22 +48,21 @@ class Checkpoint:
         """The MLflow run of a training with this key that was stopped, or None."""
         return self._run_file.read_text(encoding="utf-8").strip() if self._run_file.is_file() else None
 
-    def abandoned_runs(self) -> list[str]:
-        """Return the MLflow runs of stopped trainings with other keys, which nothing will go on with."""
-        return [path.read_text(encoding="utf-8").strip() for path in self._other_files("*.run")]
-
     def begin(self, run_id: str) -> None:
         """Note the run, so that it is found again from the first step on, and drop what other trainings left."""
         write_text(self._run_file, f"{run_id}\n")
-        for path in self._other_files("*"):
-            path.unlink()
+        for path in self._folder.iterdir():
+            if path.stem != self._file.stem:
+                path.unlink()
 
-    def _other_files(self, pattern: str) -> list[Path]:
-        return [path for path in sorted(self._folder.glob(pattern)) if path.stem != self._file.stem]
+    @property
+    def bytes(self) -> int:
+        """How much of the disk the last one takes."""
+        return self._file.stat().st_size if self._file.is_file() else 0
 
     def remove(self) -> None:
         """Remove the files of a training that is complete."""
-        for path in (self._file, self._run_file):
+        for path in (self._run_file, self._file):  # a run without its checkpoint would be gone on with from epoch 1
             path.unlink(missing_ok=True)
         if self._folder.is_dir() and not any(self._folder.iterdir()):
             self._folder.rmdir()
@@ -71,7 +70,7 @@ class Checkpoint:
     def read_state(self) -> dict[str, Any] | None:
         """Return what was saved beside the arrays, or None where nothing was.
 
-        Keys: `epoch` (how many are done), `stopped`, `history` (a mapping per epoch), `resumed_from`, `callbacks`.
+        Keys: `stopped` (before the last epoch), `history` (a mapping per epoch), `resumed_from`, `callbacks`.
 
         Raises:
             UserError: the file is broken, which a stopped training cannot have done.
@@ -130,7 +129,7 @@ class KeepHistory(keras.callbacks.Callback):  # type: ignore[misc] # Keras publi
         self._others = others
         self._found = checkpoint.read_state() if checkpoint else None
         self.history: list[dict[str, float]] = self._found["history"] if self._found else []
-        self.resumed_from: list[int] = [*self._found["resumed_from"], self._found["epoch"]] if self._found else []
+        self.resumed_from: list[int] = [*self._found["resumed_from"], len(self.history)] if self._found else []
 
     @property
     def epochs_done(self) -> int:
@@ -160,7 +159,6 @@ class KeepHistory(keras.callbacks.Callback):  # type: ignore[misc] # Keras publi
         if self._checkpoint is None:
             return
         state = {
-            "epoch": self.epochs_done,
             "stopped": bool(self.model.stop_training),
             "history": self.history,
             "resumed_from": self.resumed_from,

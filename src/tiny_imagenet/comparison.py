@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from tiny_imagenet.files import fingerprint
 from tiny_imagenet.params import Params
 
 COLUMNS = [
@@ -85,15 +86,20 @@ def without_batch_normalization(params: Params, results: Path) -> list[str]:
     return [model for model, found in architectures.items() if found and not found["batch_normalization_layers"]]
 
 
-def determinism(params: Params, path: Path) -> dict[str, str]:
-    """Return what double runs showed, by model: of the active models, and of the params as they are now."""
+def determinism(params: Params, models: Path, path: Path) -> dict[str, str]:
+    """Return what double runs showed, by model: those with the params, data, code and versions of the run shown."""
     outcomes = _read_json(path) or {}
-    return {
-        model: f"{'yes' if outcome['same'] else 'NO'}, {outcome['epochs']} epochs of {outcome['batches']} batches on "
-        f"{outcome['device']}"
-        for model, outcome in outcomes.items()
-        if model in params.active and outcome["params"] == params.fingerprint(model)
-    }
+    shown = {}
+    for model in params.active:
+        outcome, run = outcomes.get(model), _read_json(models / model / "run.json")
+        if not outcome or not run:
+            continue
+        found = outcome["params"], outcome["dependencies"], outcome["versions"]
+        if found == (params.fingerprint(model), fingerprint(run["dependencies"]), run["versions"]):
+            answer = "yes" if outcome["same"] else "NO"
+            how = f"{outcome['epochs']} epochs of {outcome['batches']} batches on {outcome['device']}"
+            shown[model] = f"{answer}, {how}"
+    return shown
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:

@@ -11,9 +11,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tiny_imagenet import entry, runtime
+from tiny_imagenet import entry, lineage, runtime
 from tiny_imagenet.errors import UserError
-from tiny_imagenet.files import write_text
+from tiny_imagenet.files import fingerprint, write_text
 from tiny_imagenet.params import Params
 
 _MARK = "result: "
@@ -23,7 +23,8 @@ def verify(model: str, params: Params, *, epochs: int = 2, batches: int = 8) -> 
     """Train `model` twice for `epochs` of `batches`, in the working directory, and return what came out.
 
     Keys: `same` (bool), `weights` and `history` (SHA-256 of each process), `epochs`, `batches`, `params` (fingerprint
-    of the recipe and the seed), `determinism`, `device`, `threads`, `backend`, `versions`.
+    of the recipe and the seed), `dependencies` (fingerprint of data and code), `determinism`, `device`, `threads`,
+    `backend`, `versions`.
 
     Raises:
         UserError: the data is not packed yet, or a training failed.
@@ -39,13 +40,17 @@ def verify(model: str, params: Params, *, epochs: int = 2, batches: int = 8) -> 
         "batches": batches,
         "params": params.fingerprint(model),
         "determinism": params.determinism,
+        "dependencies": fingerprint(lineage.dependency_hashes(f"train@{model}")),
         **first,
     }
 
 
 def record(model: str, outcome: dict[str, Any], path: Path) -> None:
     """Write the outcome into a JSON file that has one for each model."""
-    outcomes = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    try:
+        outcomes = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except ValueError as error:
+        raise UserError(f"{path} is no readable JSON ({error}); `git checkout {path}` brings it back") from None
     write_text(path, json.dumps(outcomes | {model: outcome}, indent=2, sort_keys=True) + "\n")
 
 

@@ -102,7 +102,7 @@ class Training(Section):
     batch_size: Count | None = None
     learning_rate: LearningRate | None = None
     augmentation: AugmentationChoice | None = None
-    weights: str | None = None
+    weights: Annotated[str, Field(min_length=1)] | None = None
     batch_normalization_momentum: Momentum | None = None
 
     @model_validator(mode="after")
@@ -161,6 +161,24 @@ class Params(Section):
                 raise ValueError(
                     f"models.{name}.learning_rate_schedule.warmup_epochs: {schedule.warmup_epochs:g} is not below the "
                     f"{recipe.epochs} epochs that are trained"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _active_models_can_train(self) -> Self:
+        held = [self.dataset.expect.train, self.dataset.images_per_class.train]
+        images = min((number for number in held if number is not None), default=None)
+        for name in self.active:
+            recipe = self.recipe(name)
+            if images is not None and recipe.holdout_per_class >= images:
+                raise ValueError(
+                    f"models.{name}.holdout_per_class: {recipe.holdout_per_class} of {images} training images of each "
+                    "class leave none to train on"
+                )
+            if recipe.trainable == "head" and recipe.weights is None:
+                raise ValueError(
+                    f"models.{name}.trainable: `head` would leave a backbone of random weights as it is; give it "
+                    f"`weights`, here or in profiles.{self.profile}.training"
                 )
         return self
 

@@ -120,6 +120,12 @@ class LearningRateSchedule(Section):
     final_fraction: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Of the learning rate, what cosine decay ends with."""
 
+    @model_validator(mode="after")
+    def _does_something(self) -> Self:
+        if self.decay == "none" and (self.final_fraction or not self.warmup_epochs):
+            raise ValueError("`decay: none` is for a warm-up alone: it takes `warmup_epochs`, and no `final_fraction`")
+        return self
+
 
 class EarlyStopping(Section):
     """Stop when `monitor` has not improved for `patience` epochs (`keras.callbacks.EarlyStopping`)."""
@@ -143,7 +149,7 @@ class ModelParams(Section):
     architecture: Name
     build: dict[str, Any] = Field(default_factory=dict)
     preprocessing: Literal["rescale", "caffe"] = "rescale"
-    weights: str | None = None
+    weights: Annotated[str, Field(min_length=1)] | None = None
     trainable: Literal["all", "head"] = "all"
     """`head`: the pretrained backbone stays as it is."""
     precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
@@ -162,6 +168,7 @@ class ModelParams(Section):
     early_stopping: EarlyStopping | None = None
     reduce_learning_rate: ReduceLearningRate | None = None
     reported_epoch: Literal["recipe", "last", "best"] = "recipe"
+    """Which weights are kept: what early stopping restores or else the last; the last; those of the best accuracy."""
     paper_protocol_every_epoch: bool = False
     """Measure the paper-protocol validation after every epoch too, not only at the end."""
 

@@ -1,6 +1,7 @@
 """Devices, threads, seeds and the allocator: what must be set before the Keras backend starts.
 
-The only file that names a backend. The settings make the same seed give the same bits on one machine.
+With `tensorflow_kernels`, the only file that names a backend. The settings make the same seed give the same bits on one
+machine.
 """
 
 import ctypes
@@ -32,6 +33,17 @@ _RECORDED_PACKAGES = (
     "scikit-learn",
     "tensorflow",
     "torch",
+)
+
+
+_DECIDING_VARIABLES = (
+    "NVIDIA_TF32_OVERRIDE",
+    "OMP_NUM_THREADS",
+    "ONEDNN_MAX_CPU_ISA",
+    "TF_ENABLE_ONEDNN_OPTS",
+    "TF_NUM_INTEROP_THREADS",
+    "TF_NUM_INTRAOP_THREADS",
+    "XLA_FLAGS",
 )
 
 
@@ -160,9 +172,8 @@ def cores() -> int:
 
 
 def threads() -> str:
-    """Return what decides how many threads compute: the cores, and the variables that limit a backend to fewer."""
-    limits = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "XLA_FLAGS")
-    named = {name: os.environ[name] for name in limits if name in os.environ}
+    """Return how many cores compute, and the variables that have a backend use fewer, or other kernels."""
+    named = {name: os.environ[name] for name in _DECIDING_VARIABLES if name in os.environ}
     return ", ".join([f"{cores()} cores", *(f"{name}={value}" for name, value in named.items())])
 
 
@@ -231,6 +242,14 @@ def requirements() -> list[str]:
     import keras
 
     return [f"{name}=={version(name)}" for name in ("keras", keras.backend.backend(), "numpy")]
+
+
+def numerics() -> dict[str, object]:
+    """Return what decides the last bits of a result on this machine: processor, threads, versions of what computes."""
+    found = device()
+    computing = {name: number for name, number in versions().items() if name not in ("dvc", "mlflow")}
+    machine = {"device": [found.kind, found.name, found.count], "threads": threads(), "backend": backend()}
+    return {**machine, **computing}
 
 
 def versions() -> dict[str, str]:

@@ -1,7 +1,7 @@
 """The same training step through faster kernels of TensorFlow, on a CPU; what is saved stays plain Keras.
 
 Keras writes its layers in small operations that every backend has. TensorFlow has single kernels for some of them, and
-slow ones for others: `benchmarks/training.py step` measures what the four replacements here are worth.
+slow ones for others: `python -m benchmarks.training step`, with and without `--plain`, measures what this is worth.
 """
 
 from types import MethodType
@@ -33,10 +33,12 @@ def use_fused_kernels(model: keras.Model) -> None:
 def _normalize(
     layer: keras.layers.BatchNormalization, inputs: Any, training: bool | None = None, mask: Any = None
 ) -> Any:
-    """Normalize in one kernel, and its gradient in another; Keras makes a dozen passes over the images."""
-    if not (training and layer.trainable) or mask is not None or layer.renorm or not (layer.center and layer.scale):
+    """Normalize in one kernel, and its gradient in another; Keras takes many passes over the images."""
+    rank = len(inputs.shape)
+    usual = rank in (2, 4) and layer.axis in (-1, rank - 1) and layer.center and layer.scale and not layer.renorm
+    if not (training and layer.trainable) or mask is not None or not usual:
         return type(layer).call(layer, inputs, training=training, mask=mask)
-    images = inputs if len(inputs.shape) == 4 else inputs[:, None, None, :]
+    images = inputs if rank == 4 else inputs[:, None, None, :]
     empty = tf.zeros(0)
     normalized, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
         x=images,
@@ -52,7 +54,7 @@ def _normalize(
     variance *= tf.maximum(count - 1, 1) / count
     for average, value in ((layer.moving_mean, mean), (layer.moving_variance, variance)):
         average.assign(average * layer.momentum + value * (1 - layer.momentum))
-    return normalized if len(inputs.shape) == 4 else normalized[:, 0, 0, :]
+    return normalized if rank == 4 else normalized[:, 0, 0, :]
 
 
 @tf.custom_gradient  # type: ignore[untyped-decorator] # TensorFlow publishes no types
@@ -66,6 +68,8 @@ def _add_bias(images: Any, bias: Any) -> Any:
 
 def _convolve(layer: keras.layers.Conv2D, inputs: Any) -> Any:
     """Convolve, with the gradient of the bias on its own: TensorFlow fuses it into a slow one of the kernel."""
+    if layer.data_format != "channels_last":
+        return type(layer).call(layer, inputs)
     outputs = layer.convolution_op(inputs, layer.kernel)
     if layer.use_bias:
         outputs = _add_bias(outputs, tf.convert_to_tensor(layer.bias))
@@ -82,7 +86,7 @@ def _product(rows: Any, kernel: Any) -> Any:
 
 
 def _multiply(layer: keras.layers.Dense, inputs: Any, training: bool | None = None) -> Any:
-    """Multiply, with the gradient of the inputs by the batched product: thrice as fast as oneDNN's for 64 rows."""
+    """Multiply, with the gradient of the inputs by the batched product, which is faster for 64 rows."""
     if len(inputs.shape) != 2 or not layer.use_bias:
         return type(layer).call(layer, inputs, training=training)
     outputs = tf.nn.bias_add(_product(inputs, tf.convert_to_tensor(layer.kernel)), tf.convert_to_tensor(layer.bias))
@@ -90,7 +94,7 @@ def _multiply(layer: keras.layers.Dense, inputs: Any, training: bool | None = No
 
 
 def _adam(optimizer: keras.optimizers.Adam, gradient: Any, variable: Any, learning_rate: Any) -> None:
-    """Update in one pass over the weights and both moments; Keras makes a dozen."""
+    """Update in one pass over the weights and both moments; Keras takes many."""
     place = optimizer._get_variable_index(variable)
     step = tf.cast(optimizer.iterations + 1, variable.dtype)
     tf.raw_ops.ResourceApplyAdam(

@@ -8,8 +8,8 @@ import logging
 import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, redirect_stdout
-from dataclasses import dataclass
+from contextlib import closing, contextmanager, redirect_stdout, suppress
+from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,21 +38,26 @@ class Run:
 
     run_id: str
     tracking_uri: str
+    is_resumed: bool = False
+    _steps: dict[str, set[int]] = field(default_factory=dict)
+    """Of a run that is gone on with: the steps of each metric that are there."""
 
     def log_epoch(self, epoch: int, figures: Mapping[str, float]) -> None:
-        """Log an epoch's figures; steps count from 1, as in history.csv."""
-        _mlflow().log_metrics({name: float(value) for name, value in figures.items()}, step=epoch)
+        """Log what the run lacks of an epoch's figures; steps count from 1, as in history.csv."""
+        missing = {name: float(value) for name, value in figures.items() if epoch not in self._logged_steps(name)}
+        if missing:
+            _mlflow().log_metrics(missing, step=epoch)
+
+    def _logged_steps(self, name: str) -> set[int]:
+        if self.is_resumed and name not in self._steps:
+            points = _mlflow().MlflowClient().get_metric_history(self.run_id, name)
+            self._steps[name] = {point.step for point in points}
+        return self._steps.get(name, set())
 
     def log_history(self, history: Sequence[Mapping[str, float]]) -> None:
         """Log what the run lacks of the epochs that are done: killed between saving and logging, it lacks the last."""
-        if not history:
-            return
-        client = _mlflow().MlflowClient()
-        logged = {name: {point.step for point in client.get_metric_history(self.run_id, name)} for name in history[-1]}
         for epoch, figures in enumerate(history, start=1):
-            missing = {name: value for name, value in figures.items() if epoch not in logged.get(name, ())}
-            if missing:
-                self.log_epoch(epoch, missing)
+            self.log_epoch(epoch, figures)
 
     def epoch_callback(self) -> "keras.callbacks.Callback":
         """Return the Keras callback that logs every epoch."""
@@ -62,6 +67,13 @@ class Run:
 
     def log_model(self, model: "keras.Model", requirements: list[str], class_names: list[str]) -> None:
         """Log the model with its signature (plain uint8 RGB images in, class probabilities out) and class names."""
+        client = _mlflow().MlflowClient()
+        if self.is_resumed:  # killed after it had logged the model, or while it did
+            experiment = client.get_run(self.run_id).info.experiment_id
+            for logged in client.search_logged_models([experiment], f"source_run_id = '{self.run_id}'"):
+                if logged.status == "READY":
+                    return
+                client.delete_logged_model(logged.model_id)
         import numpy as np
         from mlflow.models import ModelSignature
         from mlflow.types import Schema, TensorSpec
@@ -94,6 +106,11 @@ def _mlflow() -> Any:
         logging.getLogger(chatty).setLevel(logging.WARNING)
 
     return mlflow
+
+
+def _store_errors() -> tuple[type[Exception], ...]:
+    """Return what MLflow raises where its store is missing, broken or away."""
+    return (_mlflow().exceptions.MlflowException, SQLAlchemyError, sqlite3.Error)
 
 
 def tracking_uri(root: Path) -> str:
@@ -183,24 +200,29 @@ def start_run(
         mlflow.set_experiment(experiment_id=_experiment_id(experiment, root))
         mlflow.set_system_metrics_sampling_interval(_SYSTEM_METRICS_SECONDS)
         all_tags = dict(tags) | ({"mlflow.parentRunId": parent} if parent else {})
+        live = resume if resume and _is_live(resume) else None
         active = mlflow.start_run(
-            run_id=resume if resume and _is_live(resume) else None,
+            run_id=live,
             run_name=name,
             tags=all_tags,
             log_system_metrics=True,
         )
-    except (mlflow.exceptions.MlflowException, SQLAlchemyError, sqlite3.Error) as error:
+    except _store_errors() as error:
         raise _unusable(root, error) from None
     status = "FAILED"
     try:
-        mlflow.log_params({key: str(value) for key, value in params.items()})
-        yield Run(active.info.run_id, uri)
+        logged = mlflow.get_run(live).data.params if live else {}
+        mlflow.log_params({key: str(value) for key, value in params.items() if key not in logged})
+        yield Run(active.info.run_id, uri, is_resumed=live is not None)
         status = "FINISHED"
     except KeyboardInterrupt:
         status = "KILLED"
         raise
+    except _store_errors() as error:
+        raise _unusable(root, error) from None
     finally:
-        mlflow.end_run(status)
+        with suppress(*_store_errors()):
+            mlflow.end_run(status)
 
 
 def _is_live(run_id: str) -> bool:
@@ -213,16 +235,23 @@ def _is_live(run_id: str) -> bool:
         raise
 
 
-def mark_killed(root: Path, run_ids: Sequence[str]) -> None:
-    """Mark runs that nothing goes on with as killed, where they still seem to be running."""
-    if not run_ids:
-        return
+def mark_killed(root: Path, *, name: str, tags: Mapping[str, str], but: str | None = None) -> None:
+    """Mark the runs of that name and with these tags as killed that still seem to be running, `but` one.
+
+    Raises:
+        UserError: the store cannot be reached.
+    """
     mlflow = _mlflow()
-    connect(root)
-    client = mlflow.MlflowClient()
-    for run_id in run_ids:
-        if _is_live(run_id) and client.get_run(run_id).info.status == "RUNNING":
-            client.set_terminated(run_id, "KILLED")
+    try:
+        connect(root)
+        client = mlflow.MlflowClient()
+        experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+        asked = [f'tags.`{key}` = "{value}"' for key, value in (dict(tags) | {"mlflow.runName": name}).items()]
+        for run in client.search_runs(experiments, " and ".join(["attributes.status = 'RUNNING'", *asked])):
+            if run.info.run_id != but:
+                client.set_terminated(run.info.run_id, "KILLED")
+    except _store_errors() as error:
+        raise _unusable(root, error) from None
 
 
 def _unusable(root: Path, error: Exception) -> UserError:

@@ -1,6 +1,7 @@
 """Compile and fit one model by its recipe. Knows nothing of MLflow or DVC: it takes callbacks."""
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,10 +99,11 @@ def _optimizer(
 ) -> keras.optimizers.Optimizer:
     options: dict[str, Any] = {"learning_rate": chosen.learning_rate, "global_clipnorm": chosen.clip_norm}
     if schedule:
-        warmup_steps = round(schedule.warmup_epochs * steps_per_epoch)
+        steps = epochs * steps_per_epoch
+        warmup_steps = min(round(schedule.warmup_epochs * steps_per_epoch), steps - 1)
         options["learning_rate"] = keras.optimizers.schedules.CosineDecay(
             initial_learning_rate=0.0 if warmup_steps else chosen.learning_rate,
-            decay_steps=epochs * steps_per_epoch - warmup_steps,
+            decay_steps=steps - warmup_steps,
             alpha=1.0 if schedule.decay == "none" else schedule.final_fraction,
             warmup_target=chosen.learning_rate if warmup_steps else None,
             warmup_steps=warmup_steps,
@@ -171,26 +173,20 @@ def train(
         indices=training_indices,
     )
     model = build_model(recipe, num_classes=packed.num_classes, weights_file=weights_file, steps_per_epoch=len(batches))
-    # Written thrice: by Keras, as model.keras with a fixed date, and by MLflow. A checkpoint has the weights, two
-    # moments of each, and the best ones, and the next is written before the last goes.
-    copies = 3 + (8 if checkpoint else 0)
-    require_free(Path.cwd(), copies * 4 * model.count_params(), f"saving {model.count_params():,} parameters")
-    model.fit(
-        batches,
-        validation_data=OrderedBatches(packed.val, batch_size=recipe.batch_size, num_classes=one_hot),
-        initial_epoch=recipe.epochs if keeper.is_complete else keeper.epochs_done,
-        epochs=recipe.epochs,
-        shuffle=False,
-        verbose=0,
-        callbacks=[
-            SeedEpoch(seed),
-            StopAtNaN(),
-            *acting,
-            keeper,
-            ConsoleLines(recipe.epochs, keeper.epochs_done, len(batches), clock),
-            *callbacks,
-        ],
-    )
+    require_free(Path.cwd(), _bytes_needed(model, checkpoint), f"saving {model.count_params():,} parameters")
+    lines = ConsoleLines(recipe.epochs, keeper.epochs_done, len(batches), clock)
+    try:
+        model.fit(
+            batches,
+            validation_data=OrderedBatches(packed.val, batch_size=recipe.batch_size, num_classes=one_hot),
+            initial_epoch=recipe.epochs if keeper.is_complete else keeper.epochs_done,
+            epochs=recipe.epochs,
+            shuffle=False,
+            verbose=0,
+            callbacks=[SeedEpoch(seed), StopAtNaN(), *acting, keeper, lines, *callbacks],
+        )
+    finally:
+        lines.close()
     frame = pd.DataFrame({"epoch": range(1, keeper.epochs_done + 1)}).join(pd.DataFrame(keeper.history))
     extra = [name for name in frame.columns if name not in HISTORY_COLUMNS]
     return Trained(
@@ -200,6 +196,20 @@ def train(
         clock.images_per_second(batches.images_per_epoch),
         keeper.resumed_from,
     )
+
+
+def _bytes_needed(model: keras.Model, checkpoint: Checkpoint | None) -> int:
+    """Return what training and saving will write beyond what is there.
+
+    The model is written thrice: by Keras, as model.keras with a fixed date, and by MLflow. A checkpoint holds weights,
+    best weights and the optimizer's moments, and the next one is written before the last goes.
+    """
+    weights: int = 4 * model.count_params()
+    if checkpoint is None:
+        return 3 * weights
+    model.optimizer.build(model.trainable_variables)
+    moments: int = sum(4 * math.prod(variable.shape) for variable in model.optimizer.variables)
+    return 3 * weights + 2 * (2 * weights + moments) - checkpoint.bytes
 
 
 def write_history(history: pd.DataFrame, path: Path) -> None:
