@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro ui test faults check format lock clean
+.PHONY: help setup repro ui test e2e faults check format lock clean
 
 help:  ## Say what there is
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ ui: $(READY)  ## Compare the runs in the browser (mlflow ui)
 
 test: $(READY)  ## Run the tests
 	@python -m pytest
+
+e2e: $(READY)  ## Run the longer end-to-end tests: DVC's experiments and remotes, other backends
+	@python -m pytest -m e2e
 
 faults: $(READY)  ## Kill the stages at random moments, again and again; some ten minutes
 	@python -m pytest -m faults

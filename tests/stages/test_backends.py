@@ -11,7 +11,7 @@ from repository_copy import Copy, copy_of_repository, tiny
 from stopped import Training, wait_for_epoch
 
 MODEL = "model_2"
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.e2e
 
 
 def small_model_2(params: dict) -> None:

@@ -21,7 +21,7 @@ MODEL = "model_2"
 RATE = f"models.{MODEL}.optimizer.learning_rate"
 CURVES = ["Training accuracy", "Validation accuracy"]
 CONFUSION = "Confusion on clean validation images"
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.e2e
 
 
 def type_in(copy: Copy, command: str) -> str:
