@@ -38,7 +38,7 @@ test: $(READY)  ## Run the tests
 e2e: $(READY)  ## Run the longer end-to-end tests: DVC's experiments and remotes, other backends
 	@python -m pytest -m e2e
 
-faults: $(READY)  ## Kill the stages at random moments, again and again; some ten minutes
+faults: $(READY)  ## Kill the stages at random moments, again and again; half an hour
 	@python -m pytest -m faults
 
 check: $(READY)  ## Lint, types, layers, and whether the lock fits pyproject.toml
