@@ -12,8 +12,6 @@ import json
 import subprocess
 import sys
 import tempfile
-import threading
-import time
 from pathlib import Path
 from typing import Annotated
 
@@ -25,6 +23,7 @@ from pathlib import Path
 from tiny_imagenet.dataset.arrays import pack, summarize
 from tiny_imagenet.dataset.duplicates import find_duplicates
 from tiny_imagenet.dataset.layout import reorganize
+from benchmarks.memory import AnonymousMemory
 from tiny_imagenet.params import Expect, ImagesPerClass
 source, folder, train = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
 start = time.perf_counter()
@@ -47,28 +46,15 @@ def main(archive: Path, steps: Annotated[list[int] | None, typer.Option()] = Non
         with tempfile.TemporaryDirectory() as folder:
             command = [sys.executable, "-c", _CHILD, str(archive), folder, json.dumps(train)]
             process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-            peak = [0]
-            watcher = threading.Thread(target=_watch, args=(process, peak))
-            watcher.start()
+            memory = AnonymousMemory(process)
             printed, _ = process.communicate()
-            watcher.join()
         if process.returncode:
             raise typer.Exit(process.returncode)
         images, *seconds = json.loads(printed)
         cells = [f"{images:,}", *(f"{part:.1f}" for part in seconds), f"{sum(seconds):.1f}"]
-        print("| " + " | ".join([*cells, f"{images / sum(seconds):,.0f}", f"{peak[0] / 1024:.0f}"]) + " |", flush=True)
-
-
-def _watch(process: subprocess.Popen[str], peak: list[int]) -> None:
-    """Keep in `peak` the most KiB of anonymous memory that the process has had."""
-    status = Path(f"/proc/{process.pid}/status")
-    while process.poll() is None:
-        try:
-            line = next(line for line in status.read_text().splitlines() if line.startswith("RssAnon"))
-            peak[0] = max(peak[0], int(line.split()[1]))
-        except (OSError, StopIteration):
-            pass
-        time.sleep(0.02)
+        print(
+            "| " + " | ".join([*cells, f"{images / sum(seconds):,.0f}", f"{memory.peak_mib():.0f}"]) + " |", flush=True
+        )
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import zipfile
 from importlib.metadata import version
@@ -272,18 +271,15 @@ def step(
 def memory(repository: Path, model: Annotated[str, typer.Argument()] = "model_1") -> None:
     """Run `python -m stages.train MODEL` in REPOSITORY, whose cache is made, and print its peak of anonymous memory."""
     process = subprocess.Popen([sys.executable, "-m", "stages.train", model], cwd=repository, text=True)
-    peak = [0]
-    watcher = threading.Thread(target=_watch, args=(process, peak))
     start = time.perf_counter()
-    watcher.start()
+    used = AnonymousMemory(process)
     code = process.wait()
-    watcher.join()
     if code:
         raise typer.Exit(code)
     _headline(f"memory of `python -m stages.train {model}`, {time.perf_counter() - start:.0f} s")
     _row("model", "peak RssAnon, MiB", "bar")
     _rule(3)
-    _row(model, f"{peak[0] / 1024:,.0f}", "1,536")
+    _row(model, f"{used.peak_mib():,.0f}", "1,536")
 
 
 def _class_folders(data: Path, folder: Path, num_images: int) -> list[int]:
@@ -343,18 +339,6 @@ class _Server:
     def close(self) -> None:
         """End the process."""
         self._process.communicate()
-
-
-def _watch(process: subprocess.Popen[str], peak: list[int]) -> None:
-    """Keep in `peak` the most KiB of anonymous memory that the process has had."""
-    status = Path(f"/proc/{process.pid}/status")
-    while process.poll() is None:
-        try:
-            line = next(line for line in status.read_text().splitlines() if line.startswith("RssAnon"))
-            peak[0] = max(peak[0], int(line.split()[1]))
-        except (OSError, StopIteration):
-            pass
-        time.sleep(0.02)
 
 
 def _headline(text: str) -> None:
