@@ -20,6 +20,7 @@ import typer
 _CHILD = """
 import json, sys, time
 from pathlib import Path
+from benchmarks.memory import AnonymousMemory
 from tiny_imagenet.dataset.arrays import pack, summarize
 from tiny_imagenet.dataset.duplicates import find_duplicates
 from tiny_imagenet.dataset.layout import reorganize

@@ -1,4 +1,4 @@
-"""The most anonymous memory that a process has had: pages of a mapped file are not its own, so RssAnon is what counts."""
+"""The most anonymous memory that a process has had (RssAnon): pages of a mapped file are not its own."""
 
 import subprocess
 import threading

@@ -24,6 +24,7 @@ from typing import IO, Annotated, Any
 
 import typer
 
+from benchmarks.memory import AnonymousMemory
 from tiny_imagenet import entry, runtime
 
 app = typer.Typer(help=__doc__, invoke_without_command=True, add_completion=False, rich_markup_mode=None)
