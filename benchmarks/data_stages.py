@@ -17,14 +17,14 @@ from typing import Annotated
 
 import typer
 
+from benchmarks.memory import AnonymousMemory
+
 _CHILD = """
 import json, sys, time
 from pathlib import Path
-from benchmarks.memory import AnonymousMemory
 from tiny_imagenet.dataset.arrays import pack, summarize
 from tiny_imagenet.dataset.duplicates import find_duplicates
 from tiny_imagenet.dataset.layout import reorganize
-from benchmarks.memory import AnonymousMemory
 from tiny_imagenet.params import Expect, ImagesPerClass
 source, folder, train = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
 start = time.perf_counter()
