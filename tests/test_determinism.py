@@ -128,6 +128,8 @@ def test_the_report_says_what_was_found_for_the_run_that_it_shows(tmp_path):
     assert shown(tmp_path, params, **own, dependencies="of other code") == {}
     assert shown(tmp_path, params, **own, versions={"keras": "4"}) == {}
     assert comparison.determinism(params, tmp_path / "models", tmp_path / "missing.json") == {}
+    (tmp_path / "determinism.json").write_text('{"model_1": {"same": true}}')  # as another version wrote it
+    assert comparison.determinism(params, tmp_path / "models", tmp_path / "determinism.json") == {}
 
 
 def test_a_broken_record_is_named_with_the_way_out(tmp_path):

@@ -94,7 +94,7 @@ def determinism(params: Params, models: Path, path: Path) -> dict[str, str]:
         outcome, run = outcomes.get(model), _read_json(models / model / "run.json")
         if not outcome or not run:
             continue
-        found = outcome["params"], outcome["dependencies"], outcome["versions"]
+        found = tuple(outcome.get(key) for key in ("params", "dependencies", "versions"))
         if found == (params.fingerprint(model), fingerprint(run["dependencies"]), run["versions"]):
             answer = "yes" if outcome["same"] else "NO"
             how = f"{outcome['epochs']} epochs of {outcome['batches']} batches on {outcome['device']}"
