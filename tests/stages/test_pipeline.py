@@ -73,6 +73,20 @@ def test_no_half_written_file_is_left(copy, made):
     assert left == []
 
 
+def test_a_retrain_to_the_same_bits_evaluates_nothing_and_its_run_has_the_final_metrics(copy, made):
+    before = len(copy.runs())
+    copy.succeed("dvc", "repro", "--force", "--single-item", "train@model_2")
+    printed = copy.succeed("dvc", "repro")
+    assert [line.split("'")[1] for line in printed.splitlines() if line.startswith("Running stage '")] == ["compare"]
+    runs = copy.runs().set_index("run_id")
+    assert len(runs) == before + 1
+    newest = json.loads((copy.root / "models" / "model_2" / "run.json").read_text())["run_id"]
+    metrics = json.loads((copy.root / "results" / "model_2" / "metrics.json").read_text())
+    assert runs.loc[newest, "metrics.final_val_accuracy"] == metrics["val_accuracy"]
+    table = pd.read_csv(copy.root / "reports" / "results.csv").set_index("model")
+    assert table.loc["model_2", "run_id"] == newest
+
+
 def test_editing_one_model_makes_its_three_stages_stale_and_no_other(copy, made):
     with copy.edited(lambda params: params["models"]["model_2"]["optimizer"].update(learning_rate=0.002)):
         assert copy.would_run() == {"train@model_2", "evaluate@model_2", "compare"}
@@ -99,13 +113,13 @@ def test_a_new_architecture_file_and_block_train_the_new_model_alone(copy, made)
     assert copy.would_run() == set()
 
 
-def test_an_edit_reruns_three_stages_and_the_table_points_to_the_sixth_run(copy, made):
+def test_an_edit_reruns_three_stages_and_the_table_points_to_the_new_run(copy, made):
     copy.edit(lambda params: params["models"]["model_2"]["optimizer"].update(learning_rate=0.003))
     printed = copy.succeed("dvc", "repro")
     ran = {line.split("'")[1] for line in printed.splitlines() if line.startswith("Running stage '")}
     assert ran == {"train@model_2", "evaluate@model_2", "compare"}
     runs = copy.runs()
-    assert len(runs) == 6
+    assert len(runs) == 7
     newest = runs[runs["params.optimizer.learning_rate"] == "0.003"]["run_id"].item()
     table = pd.read_csv(copy.root / "reports" / "results.csv").set_index("model")
     assert table.loc["model_2", "run_id"] == newest
