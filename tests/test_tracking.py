@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -176,6 +177,37 @@ def test_a_run_whose_training_fails_or_is_stopped_says_so_and_the_error_goes_on(
     with pytest.raises(error), tracking.start_run(root, experiment="demo", name="m", params={}, tags={}) as run:
         raise error
     assert client.get_run(run.run_id).info.status == status
+
+
+def test_ctrl_c_waits_for_the_end_of_a_batch_and_the_second_one_does_not(root, client, keras):
+    reached = []
+
+    def interrupted(times):
+        with tracking.start_run(root, experiment="demo", name="m", params={}, tags={}) as run:
+            reached.append(run.run_id)
+            for _ in range(times):
+                os.kill(os.getpid(), signal.SIGINT)
+            reached.append("went on")
+            run.epoch_callback().on_train_batch_end(0, logs={})
+            reached.append("never")
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted(1)
+    assert reached[1:] == ["went on"]
+    assert client.get_run(reached[0]).info.status == "KILLED"
+    with pytest.raises(KeyboardInterrupt):
+        interrupted(2)
+    assert len(reached) == 3
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_ctrl_c_after_the_last_batch_is_not_lost(root, client):
+    def interrupted():
+        with tracking.start_run(root, experiment="demo", name="m", params={}, tags={}):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
 
 
 # --- a run that is taken up again ---

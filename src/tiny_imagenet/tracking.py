@@ -6,12 +6,15 @@ MLFLOW_TRACKING_URI says otherwise.
 
 import logging
 import os
+import signal
 import sqlite3
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
@@ -32,6 +35,40 @@ _ARTIFACT_PATHS = (
 )
 
 
+class _HeldInterrupt:
+    """Ctrl-C, held back until a safe moment; the second one is not.
+
+    Raised anywhere, it may leave the lock of Python's logging taken, and MLflow's thread would wait for it for ever.
+    """
+
+    def __init__(self) -> None:
+        self._asked = False
+
+    def hold(self, _signal: int, _frame: FrameType | None) -> None:
+        """Note that a stop was asked for; what `signal.signal` takes."""
+        if self._asked:
+            raise KeyboardInterrupt
+        self._asked = True
+
+    def check(self) -> None:
+        """Raise what was held back."""
+        if self._asked:
+            raise KeyboardInterrupt
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[_HeldInterrupt]:
+    held = _HeldInterrupt()
+    if threading.current_thread() is not threading.main_thread():
+        yield held
+        return
+    before = signal.signal(signal.SIGINT, held.hold)
+    try:
+        yield held
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 @dataclass(frozen=True)
 class Run:
     """An MLflow run that is being written."""
@@ -39,6 +76,7 @@ class Run:
     run_id: str
     tracking_uri: str
     is_resumed: bool = False
+    _interrupt: _HeldInterrupt = field(default_factory=_HeldInterrupt)
     _steps: dict[str, set[int]] = field(default_factory=dict)
     """Of a run that is gone on with: the steps of each metric that are there."""
 
@@ -60,10 +98,17 @@ class Run:
             self.log_epoch(epoch, figures)
 
     def epoch_callback(self) -> "keras.callbacks.Callback":
-        """Return the Keras callback that logs every epoch."""
+        """Return the Keras callback that logs every epoch, and lets Ctrl-C through after a batch."""
         import keras
 
-        return keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: self.log_epoch(epoch + 1, logs))
+        def check(batch: int, logs: Mapping[str, float] | None = None) -> None:  # noqa: ARG001 - Keras names them
+            self._interrupt.check()
+
+        return keras.callbacks.LambdaCallback(
+            on_epoch_end=lambda epoch, logs: self.log_epoch(epoch + 1, logs),
+            on_train_batch_end=check,
+            on_test_batch_end=check,
+        )
 
     def log_model(self, model: "keras.Model", requirements: list[str], class_names: list[str]) -> None:
         """Log the model with its signature (plain uint8 RGB images in, class probabilities out) and class names."""
@@ -195,34 +240,36 @@ def start_run(
     parent = os.environ.pop("MLFLOW_RUN_ID", None)
     os.environ.pop("MLFLOW_EXPERIMENT_ID", None)
     mlflow = _mlflow()
-    try:
-        uri = connect(root)
-        mlflow.set_experiment(experiment_id=_experiment_id(experiment, root))
-        mlflow.set_system_metrics_sampling_interval(_SYSTEM_METRICS_SECONDS)
-        all_tags = dict(tags) | ({"mlflow.parentRunId": parent} if parent else {})
-        live = resume if resume and _is_live(resume) else None
-        active = mlflow.start_run(
-            run_id=live,
-            run_name=name,
-            tags=all_tags,
-            log_system_metrics=True,
-        )
-    except _store_errors() as error:
-        raise _unusable(root, error) from None
-    status = "FAILED"
-    try:
-        logged = mlflow.get_run(live).data.params if live else {}
-        mlflow.log_params({key: str(value) for key, value in params.items() if key not in logged})
-        yield Run(active.info.run_id, uri, is_resumed=live is not None)
-        status = "FINISHED"
-    except KeyboardInterrupt:
-        status = "KILLED"
-        raise
-    except _store_errors() as error:
-        raise _unusable(root, error) from None
-    finally:
-        with suppress(*_store_errors()):
-            mlflow.end_run(status)
+    with _interrupts_held() as interrupt:
+        try:
+            uri = connect(root)
+            mlflow.set_experiment(experiment_id=_experiment_id(experiment, root))
+            mlflow.set_system_metrics_sampling_interval(_SYSTEM_METRICS_SECONDS)
+            all_tags = dict(tags) | ({"mlflow.parentRunId": parent} if parent else {})
+            live = resume if resume and _is_live(resume) else None
+            active = mlflow.start_run(
+                run_id=live,
+                run_name=name,
+                tags=all_tags,
+                log_system_metrics=True,
+            )
+        except _store_errors() as error:
+            raise _unusable(root, error) from None
+        status = "FAILED"
+        try:
+            logged = mlflow.get_run(live).data.params if live else {}
+            mlflow.log_params({key: str(value) for key, value in params.items() if key not in logged})
+            yield Run(active.info.run_id, uri, is_resumed=live is not None, _interrupt=interrupt)
+            interrupt.check()
+            status = "FINISHED"
+        except KeyboardInterrupt:
+            status = "KILLED"
+            raise
+        except _store_errors() as error:
+            raise _unusable(root, error) from None
+        finally:
+            with suppress(*_store_errors()):
+                mlflow.end_run(status)
 
 
 def _is_live(run_id: str) -> bool:
