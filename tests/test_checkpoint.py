@@ -162,6 +162,7 @@ def test_a_training_that_diverges_leaves_no_checkpoint_without_numbers(train, ke
     from tiny_imagenet.checkpoint import Checkpoint
 
     changes = {"optimizer": {"name": "sgd", "learning_rate": 10.0}, "preprocessing": "caffe", "epochs": 20}
+    changes["augmentation"] = PRESETS["none"]
     with pytest.raises(UserError, match="the training has diverged"):
         train(changes, stop_in=None)
     history = Checkpoint(tmp_path / "kept", KEY).history()
