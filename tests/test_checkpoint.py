@@ -98,7 +98,10 @@ def assert_same_bits(resumed: Any, whole: Any) -> None:
             pytest.param(changes, id=model, marks=[pytest.mark.e2e] if model == "model_5" else [])
             for model, changes in STANDINS.items()
         ),
-        *(pytest.param(changes, id=name) for name, changes in OTHERS.items()),
+        *(
+            pytest.param(changes, id=name, marks=[] if changes is RICH else [pytest.mark.e2e])
+            for name, changes in OTHERS.items()
+        ),
     ],
 )
 def test_a_stopped_training_ends_with_the_bits_of_one_that_was_not(train, changes):
