@@ -1,11 +1,11 @@
 """Stage `compare`: the table of all active models beside the paper's, in reports/, and on the terminal."""
 
-import json
 import shutil
 import sys
 from pathlib import Path
 
-from tiny_imagenet import comparison, entry, figures, lineage, report, tracking
+from tiny_imagenet import comparison, entry, figures, report, sync
+from tiny_imagenet.errors import UserError
 from tiny_imagenet.files import replaced, write_text
 
 CACHE, MODELS, RESULTS, DESTINATION = Path("data/cache"), Path("models"), Path("results"), Path("reports")
@@ -43,12 +43,15 @@ def main() -> None:
     write_text(DESTINATION / "summary.txt", summary + "\n")
     print(summary)
 
-    # A bit-identical retrain is a new run, and `evaluate` has been skipped: its metrics are copied here.
-    root = lineage.repository_root()
-    for row in table.dropna(subset="run_id").to_dict("records"):
-        metrics = json.loads((RESULTS / row["model"] / "metrics.json").read_text(encoding="utf-8"))
-        if not tracking.add_results(root, row["run_id"], metrics):
-            print(f"{row['model']}: MLflow has no run {row['run_id']} (deleted, or made in another store)")
+    # After a bit-identical retrain, which is a new run, `evaluate` has been skipped; a result may come from DVC's cache
+    # without its run; MLflow's server may have been away.
+    try:
+        for line in sync.sync(params, table):
+            print(line)
+    except UserError as error:
+        raise UserError(
+            f"the table is complete, see reports/results.md, but its runs in MLflow are not: {error}"
+        ) from None
 
 
 if __name__ == "__main__":

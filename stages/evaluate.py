@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from tiny_imagenet import entry, figures, lineage, runtime, tracking
+from tiny_imagenet.errors import UserError
 
 
 def main(model: str) -> None:
@@ -31,8 +32,13 @@ def main(model: str) -> None:
 
     # run.json names the run; it is no dependency, so that a bit-identical retrain does not evaluate again.
     run = json.loads((source / "run.json").read_text(encoding="utf-8"))
-    if not tracking.add_results(lineage.repository_root(), run["run_id"], measured.metrics, destination):
-        print(f"{model}: MLflow has no run {run['run_id']} (deleted, or made in another store): nothing is added to it")
+    try:
+        found = tracking.add_results(lineage.repository_root(), run["run_id"], measured.metrics, destination)
+        later = "" if found else f"MLflow has no run {run['run_id']} (deleted, or made in another store)"
+    except UserError as error:
+        later = str(error)
+    if later:
+        print(f"{later}\n{model}: `compare` will see to its run", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
 """Stage `train@<model>`: one model trained by its recipe, as one MLflow run."""
 
-import platform
 import sys
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from tiny_imagenet import entry, lineage, runtime, tracking
+from tiny_imagenet import entry, lineage, runtime, sync, tracking
 from tiny_imagenet.files import fingerprint, md5, only_one
 from tiny_imagenet.params import Params
 
@@ -31,9 +32,9 @@ def training_key(params: Params, model: str, hashes: Mapping[str, str], numerics
 
 
 def _train(model: str, params: Params) -> None:
+    started_at = datetime.now(UTC)
     recipe = params.recipe(model)
     root = lineage.repository_root()
-    stage = f"train@{model}"
 
     runtime.prepare(params.seed, exact=params.determinism == "exact")  # before anything that imports Keras
     from tiny_imagenet import model_file, pretrained, training
@@ -42,37 +43,52 @@ def _train(model: str, params: Params) -> None:
 
     packed = open_packed(Path("data/cache"))
     weights_file = pretrained.weights_file(recipe.weights)
-    hashes = lineage.dependency_hashes(stage)
-    weights = {"weights": md5(weights_file)} if weights_file else {}
-    device = str(runtime.device())
     facts = {
         "profile": params.profile,
         "dataset": params.dataset.name,
         "seed": params.seed,
         "determinism": params.determinism,
         "weights": recipe.weights,
-        "device": device,
+        "device": str(runtime.device()),
         "threads": runtime.threads(),
         "backend": runtime.backend(),
         "precision": recipe.precision,
     }
-    what = tracking.flatten(recipe.model_dump()) | facts
-    checkpoint = Checkpoint(CHECKPOINTS / model, training_key(params, model, hashes | weights, runtime.numerics()))
+    record: dict[str, Any] = {
+        "experiment": params.profile,
+        **facts,
+        "params": tracking.flatten(recipe.model_dump()) | facts,
+        **lineage.provenance(f"train@{model}"),
+        "versions": runtime.versions(),
+        "images": {"classes": packed.num_classes, "train": len(packed.train), "val": len(packed.val)},
+        "source": params.dataset.source,
+    }
+    weights = {"weights": md5(weights_file)} if weights_file else {}
+    key = training_key(params, model, record["dependencies"] | weights, runtime.numerics())
+    record["hashes"] |= {"params": params.fingerprint(model), "training": key} | weights
+    checkpoint = Checkpoint(CHECKPOINTS / model, key)
     history = checkpoint.history()
-    print(f"{model}: {recipe.architecture}, {recipe.epochs} epochs of {len(packed.train):,} images, on {device}")
+    print(
+        f"{model}: {recipe.architecture}, {recipe.epochs} epochs of {len(packed.train):,} images, on {facts['device']}"
+    )
     if history:
         print(f"{model}: goes on after epoch {len(history)}, where it was stopped")
-    here = {"workspace": f"{platform.node()}:{Path.cwd()}"}
-    tags = {"dvc.stage": stage} | here | lineage.git_state(Path.cwd())
-    tags |= {f"dependency.{path}": digest for path, digest in (hashes | weights).items()}
-    tags |= {f"version.{name}": version for name, version in runtime.versions().items()}
+    here = {"workspace": lineage.workspace()}
     # Whatever still seems to be running here is dead: this process alone holds the lock.
     tracking.mark_killed(root, name=model, tags=here, but=checkpoint.run_id)
     with tracking.start_run(
-        root, experiment=params.profile, name=model, params=what, tags=tags, resume=checkpoint.run_id
+        root,
+        experiment=params.profile,
+        name=model,
+        params=record["params"],
+        tags=lineage.run_tags(record) | here,
+        resume=checkpoint.run_id,
     ) as run:
         checkpoint.begin(run.run_id)
         run.log_history(history)
+        run.log_dataset(sync.dataset_input(record))
+        if record["git"]["dirty"]:
+            run.log_text(lineage.git_diff(Path.cwd()), "git.diff")
         trained = training.train(
             recipe,
             packed,
@@ -82,23 +98,26 @@ def _train(model: str, params: Params) -> None:
             callbacks=[run.epoch_callback()],
         )
         folder = Path("models") / model
-        wnids = [str(wnid) for wnid in packed.classes["wnid"]]
-        model_file.save_model(trained.model, folder / "model.keras", wnids=wnids, class_names=packed.class_names)
+        classes = {"wnids": [str(wnid) for wnid in packed.classes["wnid"]], "class_names": packed.class_names}
+        model_file.save_model(trained.model, folder / "model.keras", **classes)
         training.write_history(trained.history, folder / "history.csv")
-        record = {
-            "run_id": run.run_id,
-            "tracking_uri": run.tracking_uri,
-            "experiment": params.profile,
-            **facts,
-            "versions": runtime.versions(),
+        run.log_artifact(folder / "history.csv")
+        model_uri = run.log_model(
+            model_file.without_optimizer(trained.model),
+            folder / "model.keras",
+            runtime.requirements(),
+            classes,
+            packed.val.images[:1],
+        )
+        where = {"run_id": run.run_id, "tracking_uri": run.tracking_uri, "artifact_uri": run.artifact_uri}
+        course = {
+            "model_uri": model_uri,
+            "started_at": started_at.isoformat(timespec="seconds"),
             "epoch_seconds": trained.epoch_seconds,
             "images_per_second": trained.images_per_second,
             "resumed_from": trained.resumed_from,
-            "dependencies": hashes,
         }
-        training.write_json(record, folder / "run.json")
-        run.log_model(model_file.without_optimizer(trained.model), runtime.requirements(), packed.class_names)
-        run.log_artifact(folder / "history.csv")
+        training.write_json(where | record | course, folder / "run.json")
     checkpoint.remove()
 
 

@@ -32,10 +32,10 @@ class Copy:
             command, cwd=self.root, env=self.environment() | environment, capture_output=True, text=True, timeout=900
         )
 
-    def start(self, *command: str) -> subprocess.Popen[str]:
+    def start(self, *command: str, **environment: str) -> subprocess.Popen[str]:
         """Start a command in a process group of its own, so that it and its children can be sent a signal."""
         return subprocess.Popen(
-            command, cwd=self.root, env=self.environment(), text=True, start_new_session=True,
+            command, cwd=self.root, env=self.environment() | environment, text=True, start_new_session=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
 
@@ -77,6 +77,14 @@ class Copy:
         )
         self.succeed(sys.executable, "-c", script, str(self.root / "runs.partial"))
         return pd.DataFrame(json.loads((self.root / "runs.partial").read_text()))
+
+    def experiment(self, name: str = "demo") -> dict[str, str]:
+        """Return the tags of an MLflow experiment."""
+        script = (
+            "import json, mlflow; client = mlflow.MlflowClient('sqlite:///mlflow.db');"
+            f"print(json.dumps(client.get_experiment_by_name('{name}').tags))"
+        )
+        return json.loads(self.succeed(sys.executable, "-c", script).splitlines()[-1])
 
 
 def tiny(params: dict) -> None:

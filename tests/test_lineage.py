@@ -77,32 +77,32 @@ def committed(repository):
 
 
 def test_a_clean_tree_is_its_commit(committed):
-    assert lineage.git_state(committed) == {"git.commit": git(committed, "rev-parse", "HEAD"), "git.dirty": "false"}
+    assert lineage.git_state(committed) == {"commit": git(committed, "rev-parse", "HEAD"), "dirty": False}
 
 
 @pytest.mark.parametrize("name", ["code.py", "dvc.yaml", "new.py", "a/b/new.py"])
 def test_a_changed_or_new_file_makes_the_tree_dirty(name, committed):
     (committed / name).write_text("2")
-    assert lineage.git_state(committed)["git.dirty"] == "true"
+    assert lineage.git_state(committed)["dirty"] is True
 
 
 def test_a_removed_and_a_staged_file_make_the_tree_dirty(committed):
     (committed / "code.py").unlink()
-    assert lineage.git_state(committed)["git.dirty"] == "true"
+    assert lineage.git_state(committed)["dirty"] is True
     git(committed, "checkout", "code.py")
     (committed / "code.py").write_text("2")
     git(committed, "add", "code.py")
-    assert lineage.git_state(committed)["git.dirty"] == "true"
+    assert lineage.git_state(committed)["dirty"] is True
 
 
 def test_dvc_lock_and_ignored_files_do_not_make_the_tree_dirty(committed):
     (committed / "dvc.lock").write_text("2")
     (committed / "data").mkdir()
     (committed / "data" / "images.npy").write_text("2")
-    assert lineage.git_state(committed)["git.dirty"] == "false"
+    assert lineage.git_state(committed)["dirty"] is False
 
 
-UNKNOWN = {"git.commit": "none", "git.dirty": "unknown"}
+UNKNOWN = {"commit": None, "dirty": None}
 
 
 def test_a_tree_without_git_says_so(repository, monkeypatch):
@@ -118,6 +118,61 @@ def test_a_tree_without_commits_says_so(repository):
 def test_a_machine_without_git_says_so(committed, monkeypatch):
     monkeypatch.setenv("PATH", str(committed / "nothing here"))
     assert lineage.git_state(committed) == UNKNOWN
+
+
+def test_the_difference_since_the_commit_is_kept_with_the_names_of_new_files(committed):
+    (committed / "code.py").write_text("2")
+    (committed / "dvc.lock").write_text("2")
+    (committed / "new.py").write_text("a secret")
+    difference = lineage.git_diff(committed)
+    assert "-1\n" in difference
+    assert "+2\n" in difference
+    assert "dvc.lock" not in difference
+    assert "# new file: new.py\n" in difference
+    assert "a secret" not in difference
+    (committed / "code.py").write_text("2\n" * 100_000)
+    assert "characters of difference: left out" in lineage.git_diff(committed)
+    assert len(lineage.git_diff(committed)) < 1000
+
+
+def test_without_git_there_is_no_difference(repository, monkeypatch):
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(repository.parent))
+    assert lineage.git_diff(repository) == ""
+
+
+def test_a_commit_exists_or_does_not(committed):
+    assert lineage.commit_exists(committed, git(committed, "rev-parse", "HEAD"))
+    assert not lineage.commit_exists(committed, "0" * 40)
+    assert not lineage.commit_exists(committed, git(committed, "rev-parse", "HEAD:code.py"))  # a blob
+
+
+def test_tags_of_a_run_say_where_it_comes_from():
+    record = {
+        "stage": "train@model_1",
+        "git": {"commit": None, "dirty": None},
+        "hashes": {"params": "12", "data": "34"},
+        "device": "CPU",
+        "platform": "Linux",
+        "dependencies": {"a.py": "56"},
+        "versions": {"keras": "3"},
+    }
+    assert lineage.run_tags(record) == {
+        "dvc.stage": "train@model_1", "git.commit": "none", "git.dirty": "unknown", "params_hash": "12",
+        "data_hash": "34", "hardware": "CPU", "platform": "Linux", "dependency.a.py": "56", "version.keras": "3",
+    }  # fmt: skip
+    dirty = record | {"git": {"commit": "78", "dirty": True}}
+    assert lineage.run_tags(dirty)["git.commit"] == "78"
+    assert lineage.run_tags(dirty)["git.dirty"] == "true"
+
+
+def test_the_environment_has_another_hash_with_another_package(tmp_path, monkeypatch):
+    before = lineage.environment_hash()
+    assert lineage.environment_hash() == before
+    package = tmp_path / "some_package-1.0.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: some-package\nVersion: 1.0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert lineage.environment_hash() != before
 
 
 # --- hashes ---

@@ -98,7 +98,11 @@ REFUSED: dict[str, tuple[tuple[Any, ...], list[str]]] = {
     "unknown profile": (("profile", "demmo"), ["profile", "'demmo'", "did you mean 'demo'", "demo, paper"]),
     "misspelt top key": (
         ("sede", 1),
-        ["'sede'", "did you mean 'seed'", "known: profile, profiles, seed, determinism, augmentation, active, models"],
+        [
+            "'sede'",
+            "did you mean 'seed'",
+            "known: profile, profiles, seed, determinism, augmentation, champion, active, models",
+        ],
     ),
     "misspelt key of a model": (
         (*MODEL, "epohcs", 3),

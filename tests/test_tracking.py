@@ -14,6 +14,7 @@ import pytest
 
 from tiny_imagenet import tracking
 from tiny_imagenet.errors import UserError
+from tiny_imagenet.tracking import store
 
 
 @pytest.fixture(autouse=True)
@@ -219,7 +220,7 @@ def stop(root, *, epochs=2, name="m"):
     with started as run:
         for epoch in range(1, epochs + 1):
             run.log_epoch(epoch, {"loss": float(epoch)})
-    tracking._mlflow().MlflowClient().update_run(run.run_id, status="RUNNING")  # as one is left by SIGKILL
+    store.client().update_run(run.run_id, status="RUNNING")  # as one is left by SIGKILL
     return run.run_id
 
 
@@ -281,27 +282,27 @@ def test_a_run_gone_on_with_keeps_its_params_and_gets_those_it_lacks(root, clien
     assert client.get_run(stopped).data.params == {"a": "1", "b": "3"}
 
 
-def test_a_run_gone_on_with_has_its_model_once(root, client, keras):
-    inputs = keras.Input((2, 2, 3), dtype="uint8")
-    outputs = keras.layers.Softmax()(keras.layers.Flatten()(keras.layers.Rescaling(1.0)(inputs)))
-    model = keras.Model(inputs, outputs)
+@pytest.fixture(scope="module")
+def small(tmp_path_factory, keras):
+    """Return a model, its file, and what is logged with it."""
+    from tiny_imagenet import model_file
+    from tiny_imagenet.models import build_classifier
+
+    model = build_classifier("two_conv", input_shape=(64, 64, 3), num_classes=2, filters=[2], dense_units=2)
+    path = tmp_path_factory.mktemp("small") / "model.keras"
+    classes = {"wnids": ["n1", "n2"], "class_names": ["one", "two"]}
+    model_file.save_model(model, path, **classes)
+    return model, path, ["keras", "numpy"], classes, np.zeros((1, 64, 64, 3), np.uint8)
+
+
+def test_a_run_gone_on_with_has_its_model_once(root, client, small):
     stopped = stop(root)
     for _ in range(2):
         with resume(root, stopped) as run:
-            run.log_model(model, ["keras"], ["a"])
+            run.log_model(*small)
     experiment = client.get_run(stopped).info.experiment_id
     found = client.search_logged_models([experiment], f"source_run_id = '{stopped}'")
     assert [str(logged.status) for logged in found] == ["READY"]
-
-
-def test_a_store_that_fails_in_the_middle_is_one_message(root):
-    with pytest.raises(UserError, match="cannot be used: disk full"):
-        fail_in_the_middle(root)
-
-
-def fail_in_the_middle(root):
-    with tracking.start_run(root, experiment="demo", name="m", params={}, tags={}):
-        raise sqlite3.OperationalError("disk full")
 
 
 def test_under_mlflow_run_the_run_is_a_child_and_the_parent_stays_as_it_is(root, client, monkeypatch):
@@ -338,57 +339,213 @@ def test_artifacts_lie_in_the_root_beside_the_database(root, client, tmp_path):
     assert next((root / "mlruns").rglob("history.csv")).read_text() == "epoch\n1\n"
 
 
-def test_a_logged_model_takes_plain_pixels_and_gives_the_same_bits(root, client, keras, capfd):
+def test_a_logged_model_takes_plain_pixels_and_gives_the_same_bits(root, client, small, capfd):
     import mlflow
 
-    from tiny_imagenet.models import build_classifier
-
-    model = build_classifier("two_conv", input_shape=(64, 64, 3), num_classes=10, filters=[2], dense_units=2)
+    model, path, *_ = small
     with tracking.start_run(root, experiment="models", name="m", params={}, tags={}) as run:
-        run.log_model(model, ["keras", "numpy"], ["one", "two"])
+        uri = run.log_model(*small)
     assert capfd.readouterr().out == ""
-    experiment = client.get_run(run.run_id).info.experiment_id
-    uri = mlflow.search_logged_models(experiment_ids=[experiment], output_format="list")[0].model_uri
-    signature = mlflow.models.get_model_info(uri).signature
-    inputs, outputs = signature.inputs.inputs[0], signature.outputs.inputs[0]
+    info = mlflow.models.get_model_info(uri)
+    inputs, outputs = info.signature.inputs.inputs[0], info.signature.outputs.inputs[0]
     assert (inputs.type, inputs.shape) == (np.dtype(np.uint8), (-1, 64, 64, 3))
-    assert (outputs.type, outputs.shape) == (np.dtype(np.float32), (-1, 10))
+    assert (outputs.type, outputs.shape) == (np.dtype(np.float32), (-1, 2))
+    assert info.metadata == {"wnids": ["n1", "n2"], "class_names": ["one", "two"]}
+    folder = Path(mlflow.artifacts.download_artifacts(uri))
+    assert (folder / "data" / "model.keras").read_bytes() == path.read_bytes()
+    example = mlflow.models.Model.load(folder).load_input_example(str(folder))
+    assert (example.shape, example.dtype) == ((1, 64, 64, 3), np.uint8)
     images = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8)
     served = mlflow.pyfunc.load_model(uri).predict(images)
     np.testing.assert_array_equal(served, model.predict_on_batch(images))
 
 
+def test_the_dataset_is_the_input_of_the_run_and_named_once(root, client):
+    dataset = tracking.DatasetInput("digits", "0123456789abcdef", "embedded", {"classes": 10, "train": 40})
+    with tracking.start_run(root, experiment="demo", name="m", params={}, tags={}) as run:
+        run.log_dataset(dataset)
+        run.log_dataset(dataset)
+    [logged] = client.get_run(run.run_id).inputs.dataset_inputs
+    assert (logged.dataset.name, logged.dataset.digest) == ("digits", "0123456789abcdef")
+    assert '"train": 40' in logged.dataset.profile
+
+
+def test_a_password_in_the_address_stays_out_of_what_is_shared():
+    assert tracking.public("postgresql://me:secret@host/db") == "postgresql://host/db"
+    assert (
+        tracking.public("failed at http://me:se@host:5000 and http://a:b@c")
+        == "failed at http://host:5000 and http://c"
+    )
+    assert tracking.public("sqlite:////a/b@c/mlflow.db") == "sqlite:////a/b@c/mlflow.db"
+
+
+# --- the store goes away ---
+
+
+class Away:
+    """Let the store fail as an unreachable server does, for as long as `is_away`."""
+
+    def __init__(self, monkeypatch):
+        import mlflow
+
+        self.is_away, self.loses_answer = False, False
+        for name in ("log_batch", "log_artifact", "log_inputs", "get_metric_history", "search_logged_models"):
+            monkeypatch.setattr(mlflow.MlflowClient, name, self.failing(getattr(mlflow.MlflowClient, name)))
+
+    def failing(self, method):
+        import mlflow
+
+        def call(*arguments, **named):
+            if self.loses_answer:
+                method(*arguments, **named)
+            if self.is_away or self.loses_answer:
+                raise mlflow.exceptions.MlflowException("connection refused")
+            return method(*arguments, **named)
+
+        return call
+
+
+@pytest.fixture
+def store_away(monkeypatch):
+    return Away(monkeypatch)
+
+
+def test_epochs_that_the_store_missed_are_delivered_when_it_is_back(root, client, store_away, capfd):
+    with tracking.start_run(root, experiment="demo", name="m", params={}, tags={}) as run:
+        for epoch in range(1, 6):
+            store_away.is_away = epoch in (2, 3)
+            run.log_epoch(epoch, {"loss": float(epoch)})
+    assert history(client, run.run_id, "loss") == [(epoch, float(epoch)) for epoch in range(1, 6)]
+    printed = capfd.readouterr().err
+    assert printed.count("is away (connection refused)") == 1
+    assert printed.count("is back, and has") == 1
+    assert client.get_run(run.run_id).info.status == "FINISHED"
+
+
+def test_what_arrived_though_the_answer_was_lost_is_not_logged_twice(root, client, store_away):
+    with tracking.start_run(root, experiment="demo", name="m", params={}, tags={}) as run:
+        run.log_epoch(1, {"loss": 1.0})
+        store_away.loses_answer = True
+        run.log_epoch(2, {"loss": 2.0})
+        store_away.loses_answer = False
+        run.log_epoch(3, {"loss": 3.0})
+    assert history(client, run.run_id, "loss") == [(1, 1.0), (2, 2.0), (3, 3.0)]
+
+
+def test_a_store_that_stays_away_does_not_stop_a_training(root, client, store_away, tmp_path, small):
+    with tracking.start_run(root, experiment="demo", name="m", params={}, tags={}) as run:
+        store_away.is_away = True
+        run.log_epoch(1, {"loss": 1.0})
+        run.log_artifact(tmp_path / "not read")
+        assert run.log_model(*small) is None
+    store_away.is_away = False
+    assert history(client, run.run_id, "loss") == []
+
+
 # --- results ---
 
 
-def test_results_are_added_once_and_again_only_where_they_change(root, client):
+def result(folder: Path, run_id: str = "0" * 32, **given: Any) -> tracking.Result:
+    (folder / "results").mkdir(exist_ok=True)
+    (folder / "results" / "metrics.json").write_text("{}")
+    (folder / "history.csv").write_text("epoch\n")
+    values: dict[str, Any] = {
+        "model": "model_1",
+        "experiment": "restoring",
+        "run_id": run_id,
+        "started_at": "2026-01-02T03:04:05+00:00",
+        "epoch_seconds": [10.0, 20.0],
+        "params": {"epochs": 2},
+        "tags": {"workspace": "here"},
+        "dataset": tracking.DatasetInput("digits", "0123", "embedded", {}),
+        "history": [{"loss": 2.0}, {"loss": 1.0}],
+        "metrics": {"val_accuracy": 0.5},
+        "folder": folder / "results",
+        "files": [folder / "history.csv"],
+        "description": "a row",
+    }
+    return tracking.Result(**values | given)
+
+
+def complete(root, wanted, small):
+    return tracking.complete(root, wanted, lambda run_id: tracking.add_model(run_id, *small))
+
+
+def test_a_run_that_is_not_in_the_store_is_restored_from_the_files_and_never_twice(root, client, tmp_path, small):
+    wanted = result(tmp_path)
+    (first, restored), (second, again) = (complete(root, wanted, small) for _ in range(2))
+    assert (restored, again) == (True, False)
+    assert first.run_id == second.run_id
+    assert tracking.find_run(root, "0" * 32).run_id == first.run_id
+    run = client.get_run(first.run_id)
+    assert run.data.tags["restored_from"] == "0" * 32
+    assert run.data.tags["mlflow.note.content"] == "a row"
+    assert (run.info.run_name, run.info.status) == ("model_1", "FINISHED")
+    assert (run.info.end_time - run.info.start_time) == 30_000
+    assert run.data.params == {"epochs": "2"}
+    assert history(client, first.run_id, "loss") == [(1, 2.0), (2, 1.0)]
+    assert history(client, first.run_id, "final_val_accuracy") == [(0, 0.5)]
+    assert {found.path for found in client.list_artifacts(first.run_id)} >= {"history.csv", "results"}
+    assert len(client.search_logged_models([run.info.experiment_id], f"source_run_id = '{first.run_id}'")) == 1
+
+
+def test_a_run_that_lacks_something_is_completed(root, client, tmp_path, small):
+    run_id = train(root, experiment="restoring", epochs=1)
+    store.client().update_run(run_id, status="RUNNING")  # the server was away when it ended
+    wanted = result(tmp_path, run_id, history=[{"loss": 1.0}, {"loss": 0.5}])
+    run, restored = complete(root, wanted, small)
+    assert (run.run_id, restored, run.status) == (run_id, False, "FINISHED")
+    assert sorted(history(client, run_id, "loss")) == [(1, 1.0), (2, 0.5)]
+    assert run.metrics["final_val_accuracy"] == 0.5
+
+
+def test_results_that_change_are_logged_and_others_are_not_logged_again(root, client, tmp_path, small):
     run_id = train(root)
-    for _ in range(2):
-        assert tracking.add_results(root, run_id, {"val_accuracy": 0.5, "num_images": 200})
-    assert history(client, run_id, "final_val_accuracy") == [(0, 0.5)]
+    for accuracy in (0.5, 0.5, 0.25):
+        complete(root, result(tmp_path, run_id, metrics={"val_accuracy": accuracy, "num_images": 200}), small)
+    assert sorted(history(client, run_id, "final_val_accuracy")) == [(0, 0.25), (0, 0.5)]
+    assert client.get_run(run_id).data.metrics["final_val_accuracy"] == 0.25
     assert history(client, run_id, "final_num_images") == [(0, 200.0)]
-    assert tracking.add_results(root, run_id, {"val_accuracy": 0.25, "num_images": 200})
-    assert client.get_run(run_id).data.metrics == {"final_val_accuracy": 0.25, "final_num_images": 200.0}
-    assert len(history(client, run_id, "final_num_images")) == 1
-    assert client.get_run(run_id).info.status == "FINISHED"
 
 
-def test_an_epochs_figures_are_not_mixed_with_final_ones(root, client):
-    with tracking.start_run(root, experiment="demo", name="m", params={}, tags={}) as run:
-        run.log_epoch(1, {"val_accuracy": 0.5})
-    tracking.add_results(root, run.run_id, {"val_accuracy": 0.25})
-    assert history(client, run.run_id, "val_accuracy") == [(1, 0.5)]
+def test_of_the_finished_runs_of_a_workspace_one_is_current(root, client):
+    name, here = "superseding", {"workspace": "here"}
+    first, second = (train(root, experiment="demo", name=name, tags=here) for _ in range(2))
+    elsewhere = train(root, experiment="demo", name=name, tags={"workspace": "there"})
+    other = train(root, experiment="demo", name="other", tags=here)
+
+    def superseded():
+        return [client.get_run(run).data.tags.get("superseded_by") for run in (first, second, elsewhere, other)]
+
+    tracking.supersede(root, tracking.find_run(root, second), here)
+    assert superseded() == [second, None, None, None]
+    assert not tracking.find_run(root, first).is_current
+    tracking.supersede(root, tracking.find_run(root, first), here)  # switched back to it, out of DVC's cache
+    assert superseded() == [None, first, None, None]
 
 
-def test_the_files_of_a_folder_are_added_under_results(root, client, tmp_path):
-    (tmp_path / "metrics.json").write_text("{}")
-    run_id = train(root)
-    assert tracking.add_results(root, run_id, {}, tmp_path)
-    assert [file.path for file in client.list_artifacts(run_id, "results")] == ["results/metrics.json"]
+def test_the_champion_is_registered_once_and_the_alias_moves(root, client, tmp_path, small):
+    runs = []
+    for number, name in enumerate(("model_1", "model_2")):
+        runs.append(complete(root, result(tmp_path, f"{number + 1:032}", model=name), small)[0])
+    with pytest.raises(UserError, match="has no tiny-imagenet@champion yet"):
+        tracking.champion_file(root)
+    assert [tracking.register_champion(root, run, "a row") for run in (*runs, runs[1], runs[0])] == ["1", "2", "2", "1"]
+    assert len(client.search_model_versions("name = 'tiny-imagenet'")) == 2
+    version = client.get_model_version_by_alias("tiny-imagenet", "champion")
+    assert (version.run_id, version.description) == (runs[0].run_id, "a row")
+    path, name = tracking.champion_file(root)
+    assert (path.read_bytes(), name) == (small[1].read_bytes(), "model_1")
 
 
-def test_a_run_that_this_store_does_not_have_is_reported_and_no_error(root):
-    assert tracking.add_results(root, "0123456789abcdef0123456789abcdef", {"val_accuracy": 0.5}) is False
+def test_an_experiments_description_is_what_was_said_last(root, client):
+    for text in ("a table", "another"):
+        tracking.describe_experiment(root, "described", text)
+    assert client.get_experiment_by_name("described").tags["mlflow.note.content"] == "another"
+
+
+def test_results_of_a_run_that_this_store_does_not_have_are_reported_and_no_error(root, tmp_path):
+    assert tracking.add_results(root, "0123456789abcdef0123456789abcdef", {"val_accuracy": 0.5}, tmp_path) is False
 
 
 def test_flatten_joins_keys_with_dots():
@@ -436,4 +593,4 @@ def test_metrics_for_a_store_that_cannot_be_reached_are_no_missing_run(tmp_path,
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with pytest.raises(UserError, match="cannot be used"):
-        tracking.add_results(tmp_path, "0" * 32, {"val_accuracy": 0.5})
+        tracking.add_results(tmp_path, "0" * 32, {"val_accuracy": 0.5}, tmp_path)

@@ -9,9 +9,23 @@ from typing import Annotated
 
 import typer
 
-from tiny_imagenet import determinism, entry, lineage, prediction, pretrained, report
+from tiny_imagenet import (
+    comparison,
+    determinism,
+    entry,
+    lineage,
+    prediction,
+    pretrained,
+    report,
+    tracking,
+    verification,
+)
+from tiny_imagenet import sync as synchronization
 from tiny_imagenet.dataset.unpack import unpack as unpack_images
 from tiny_imagenet.errors import UserError
+from tiny_imagenet.params import Params
+
+_ANSWERS = {True: "ok", False: "FAILS", None: "not asked"}
 
 app = typer.Typer(
     help="Works on the results of the Tiny ImageNet pipeline; `dvc repro` makes them.",
@@ -52,44 +66,87 @@ def unpack(folder: Annotated[Path, typer.Argument(help="Where the folders `train
 
 
 @app.command()
-def check() -> None:
+def sync() -> None:
+    """See that MLflow has one complete run for each result; `dvc repro` does it, too, whenever it makes a table."""
+    os.chdir(lineage.repository_root())
+    params = entry.checked_params()
+    table = comparison.results_table(params, Path("models"), Path("results"))
+    for line in synchronization.sync(params, table):
+        print(line)
+    print(f"MLflow has the runs of {table['run_id'].notna().sum()} of {len(table)} active models")
+
+
+@app.command()
+def check(
+    model: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="See that params.yaml has a block of this name.")
+    ] = None,
+) -> None:
     """Check params.yaml, pretrained weights and dvc.lock, and say what `dvc repro` works with."""
     if lineage.remove_broken_lock(lineage.repository_root()):
         print(
             "dvc.lock was cut short (DVC was killed as it wrote it): removed; `dvc repro` makes it anew from its cache"
         )
     params = entry.checked_params(lineage.repository_root() / "params.yaml")
-    dataset = params.dataset
-    source = dataset.archive or (", ".join(dataset.urls) if dataset.urls else "embedded in the project")
-    for model in params.active:
-        pretrained.weights_file(params.recipe(model).weights)
-    print(f"params.yaml is fine: profile {params.profile}, dataset {dataset.name} ({source})")
+    if model:
+        params.block(model)
+        if model not in params.active:
+            raise UserError(f"'{model}' has a block in params.yaml, but `active` does not name it")
+    for name in params.active:
+        pretrained.weights_file(params.recipe(name).weights)
+    print(f"params.yaml is fine: profile {params.profile}, dataset {params.dataset.name} ({params.dataset.source})")
     print(f"models: {', '.join(params.active)}")
 
 
 @app.command()
 def verify(
+    models: Annotated[
+        list[str] | None, typer.Argument(metavar="MODEL", show_default="all active ones that have results")
+    ] = None,
+    no_evaluation: Annotated[bool, typer.Option("--no-evaluation", help="Do not measure the models anew.")] = False,
     determinism_of: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option("--determinism", metavar="MODEL", help="Train MODEL briefly, twice, and compare. Repeatable."),
-    ],
-    epochs: Annotated[int, typer.Option(min=1, help="Of each of the two trainings.")] = 2,
-    batches: Annotated[int, typer.Option(min=1, help="Of each epoch.")] = 8,
+    ] = None,
+    epochs: Annotated[int, typer.Option(min=1, help="With --determinism: of each of the two trainings.")] = 2,
+    batches: Annotated[int, typer.Option(min=1, help="With --determinism: of each epoch.")] = 8,
 ) -> None:
-    """Check what the results claim; exit with 1 where it does not hold.
+    """Check whether the table of results follows from its files, runs and commits; exit with 1 where it does not.
 
-    The outcome goes into docs/results/determinism.json, and from there into the next report.
+    With --determinism: whether a seed gives the same bits twice. The outcome goes into docs/results/determinism.json,
+    and from there into the next report.
     """
-    root = lineage.repository_root()
-    os.chdir(root)
+    os.chdir(lineage.repository_root())
     params = entry.checked_params()
-    for model in determinism_of:
+    if determinism_of and models:
+        raise UserError("name models either with --determinism or without, not both")
+    if determinism_of:
+        _verify_determinism(params, determinism_of, epochs, batches)
+    else:
+        _verify_results(params, models or [], evaluate=not no_evaluation)
+
+
+def _verify_results(params: Params, models: list[str], *, evaluate: bool) -> None:
+    answers: list[bool | None] = []
+    for heading, checks in verification.walk(params, models, evaluate=evaluate):
+        print(heading)
+        for check in checks:
+            print(f"  {_ANSWERS[check.holds]:<9}  {check.subject:<13}  {check.detail}", flush=True)
+            answers.append(check.holds)
+    held, failed, not_asked = (answers.count(answer) for answer in (True, False, None))
+    if failed:
+        raise UserError(f"{failed} of {held + failed} checks do not hold, see above")
+    print(f"{held} checks hold" + (f"; not asked: {not_asked}" if not_asked else ""))
+
+
+def _verify_determinism(params: Params, models: list[str], epochs: int, batches: int) -> None:
+    for model in models:
         params.block(model)
     differing = []
-    for model in determinism_of:
+    for model in models:
         print(f"{model}: training twice, {epochs} epochs of {batches} batches")
         outcome = determinism.verify(model, params, epochs=epochs, batches=batches)
-        determinism.record(model, outcome, root / "docs" / "results" / "determinism.json")
+        determinism.record(model, outcome, Path("docs/results/determinism.json"))
         for name in ("weights", "history"):
             one, two = outcome[name]
             print(f"{name}: {one[:16]} and {two[:16]}: {'the same' if one == two else 'NOT the same'}")
@@ -107,7 +164,10 @@ def predict(
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Files, or folders of files.")],
     model: Annotated[
         str | None,
-        typer.Option(help="A folder of models/, or a .keras file.", show_default="the best active one in validation"),
+        typer.Option(
+            help="A folder of models/, a .keras file, or `champion`, as MLflow has it.",
+            show_default="the best active one in validation",
+        ),
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="How many classes for each image.")] = 5,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")] = False,
@@ -147,6 +207,9 @@ def _chosen_model(wanted: str | None) -> Path:
     """Return the file of the model that is asked for, or of the best one, and say on stderr which it is."""
     if wanted and wanted.endswith(".keras"):
         path, why = Path(wanted), "as asked for"
+    elif wanted == tracking.CHAMPION:
+        path, name = tracking.champion_file(lineage.repository_root())
+        why = f"{tracking.REGISTERED_MODEL}@{tracking.CHAMPION}, which is {name}"
     elif wanted:
         path, why = prediction.trained_model(lineage.repository_root(), wanted), "as asked for"
     else:

@@ -1,14 +1,19 @@
 """Where a result comes from: git's commit, the hashes of a stage's dependencies. The only file that knows DVC."""
 
+import json
+import platform
 import subprocess
+from collections.abc import Mapping
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from tiny_imagenet.errors import UserError
-from tiny_imagenet.files import md5
+from tiny_imagenet.files import fingerprint, md5
 
+_MOST_DIFF = 100_000
 _EXPERIMENTS = (".dvc", "tmp", "exps")
 
 
@@ -59,14 +64,38 @@ def remove_broken_lock(root: Path) -> bool:
     return False
 
 
-def git_state(root: Path) -> dict[str, str]:
-    """Return `git.commit` and `git.dirty`; dvc.lock, which every run rewrites, does not make a tree dirty."""
+def git_state(root: Path) -> dict[str, Any]:
+    """Return `commit` and `dirty`, None where git knows nothing.
+
+    dvc.lock, which every run rewrites, does not make a tree dirty.
+    """
     try:
         commit = _git(root, "rev-parse", "HEAD")
         changes = _git(root, "status", "--porcelain", "--", ".", ":(exclude)dvc.lock")
     except (OSError, subprocess.CalledProcessError):
-        return {"git.commit": "none", "git.dirty": "unknown"}
-    return {"git.commit": commit.strip(), "git.dirty": str(bool(changes.strip())).lower()}
+        return {"commit": None, "dirty": None}
+    return {"commit": commit.strip(), "dirty": bool(changes.strip())}
+
+
+def git_diff(root: Path) -> str:
+    """Return what a dirty tree has changed since its commit, the names of new files too; at most 100 kB of it."""
+    try:
+        difference = _git(root, "diff", "HEAD", "--", ".", ":(exclude)dvc.lock")
+        new = _git(root, "ls-files", "--others", "--exclude-standard")
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    if len(difference) > _MOST_DIFF:
+        difference = f"# {len(difference):,} characters of difference: left out\n"
+    return difference + "".join(f"# new file: {name}\n" for name in new.splitlines()[:1000])
+
+
+def commit_exists(root: Path, commit: str) -> bool:
+    """Return whether git has this commit."""
+    try:
+        _git(root, "cat-file", "-e", f"{commit}^{{commit}}")
+    except (OSError, subprocess.CalledProcessError):
+        return False
+    return True
 
 
 def _git(root: Path, *arguments: str) -> str:
@@ -83,3 +112,83 @@ def dependency_hashes(stage: str, folder: Path | None = None) -> dict[str, str]:
     definition: dict[str, Any] = yaml.safe_load((folder / "dvc.yaml").read_text(encoding="utf-8"))["stages"][name]
     dependencies = [path.replace("${item}", item) for path in definition.get("do", definition).get("deps", [])]
     return {path: md5(folder / path) for path in sorted(dependencies) if (folder / path).is_file()}
+
+
+def locked_files(root: Path, stage: str) -> dict[str, str]:
+    """Return path -> MD5 of each file that dvc.lock has as a dependency or an output of a stage.
+
+    Raises:
+        UserError: dvc.lock is missing or broken, or does not have the stage.
+    """
+    path = root / "dvc.lock"
+    try:
+        locked = yaml.safe_load(path.read_text(encoding="utf-8"))["stages"][stage]
+        return {entry["path"]: entry["md5"] for kind in ("deps", "outs") for entry in locked.get(kind, [])}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError) as error:
+        raise UserError(f"{path} has no record of {stage} ({error!r}); run `dvc repro`") from None
+
+
+def changed_since_lock(root: Path) -> list[str]:
+    """Return what `dvc status` finds to differ from dvc.lock, a line for each: stage, kind, path, how.
+
+    Raises:
+        UserError: DVC fails.
+    """
+    done = subprocess.run(["dvc", "status", "--json"], cwd=root, check=False, capture_output=True, text=True)
+    try:
+        found: dict[str, list[Any]] = json.loads(done.stdout)
+    except ValueError:
+        raise UserError(f"`dvc status` failed: {done.stderr.strip() or done.stdout.strip()}") from None
+    lines = []
+    for stage, changes in found.items():
+        for change in changes:
+            if not isinstance(change, dict):
+                lines.append(f"{stage}: {change}")
+                continue
+            for kind, paths in change.items():
+                lines += [f"{stage}: {kind}: {path}: {how}" for path, how in paths.items()]
+    return lines
+
+
+def environment_hash() -> str:
+    """Return what differs where Python or any installed package has another version."""
+    installed = {found.metadata["Name"]: found.version for found in distributions()}
+    return fingerprint({"python": platform.python_version(), "packages": installed})
+
+
+def provenance(stage: str) -> dict[str, Any]:
+    """Return where the result of a stage, begun now in the working directory, comes from.
+
+    Keys: `stage`; `git`: `commit`, `dirty`; `dependencies`: path -> MD5; `hashes`: `data`, `environment`; `platform`.
+    """
+    dependencies = dependency_hashes(stage)
+    return {
+        "stage": stage,
+        "git": git_state(Path.cwd()),
+        "dependencies": dependencies,
+        "hashes": {
+            "data": fingerprint({path: digest for path, digest in dependencies.items() if path.startswith("data/")}),
+            "environment": environment_hash(),
+        },
+        "platform": platform.platform(),
+    }
+
+
+def workspace() -> str:
+    """Return machine and folder: the runs that were made here are told apart by it."""
+    return f"{platform.node()}:{Path.cwd()}"
+
+
+def run_tags(record: Mapping[str, Any]) -> dict[str, str]:
+    """Return the tags of an MLflow run, from what run.json has of it."""
+    git = record["git"]
+    return {
+        "dvc.stage": record["stage"],
+        "git.commit": git["commit"] or "none",
+        "git.dirty": "unknown" if git["dirty"] is None else str(git["dirty"]).lower(),
+        **{f"{name}_hash": digest for name, digest in record["hashes"].items()},
+        "hardware": record["device"],
+        "platform": record["platform"],
+        **{f"dependency.{path}": digest for path, digest in record["dependencies"].items()},
+        **{f"version.{name}": version for name, version in record["versions"].items()},
+    }

@@ -90,6 +90,11 @@ class Dataset(Section):
         return 2 * (self.bytes or 0) + images * 64 * 64 * 3
 
     @property
+    def source(self) -> str:
+        """Where the images come from, in words."""
+        return self.archive or ", ".join(self.urls) or "embedded in the project"
+
+    @property
     def embedded(self) -> bool:
         """Whether the images come with the project (scikit-learn's digits) and nothing is fetched."""
         return self.name == "digits" and not self.urls and self.archive is None
@@ -120,6 +125,13 @@ class Profile(Section):
     training: Training
 
 
+class Champion(Section):
+    """Which model `compare` registers in MLflow: the active one with the highest `metric`, in these profiles alone."""
+
+    metric: Literal["val_accuracy", "val_accuracy_paper_protocol", "val_top5_accuracy", "val_macro_f1"]
+    profiles: tuple[Name, ...] = Field(strict=False)
+
+
 class Params(Section):
     """The whole of params.yaml."""
 
@@ -129,6 +141,7 @@ class Params(Section):
     determinism: Literal["exact", "fast"]
     """`exact`: the same seed gives the same bits on the same machine. `fast`: the backend may choose on a GPU."""
     augmentation: AugmentationChoice
+    champion: Champion
     active: tuple[Name, ...] = Field(min_length=1, strict=False)
     models: dict[Name, ModelParams]
 
@@ -139,6 +152,12 @@ class Params(Section):
                 f"profile: unknown profile '{self.profile}'{nearest(self.profile, self.profiles)}; "
                 f"known: {', '.join(self.profiles)}"
             )
+        for name in self.champion.profiles:
+            if name not in self.profiles:
+                raise ValueError(
+                    f"champion.profiles: unknown profile '{name}'{nearest(name, self.profiles)}; "
+                    f"known: {', '.join(self.profiles)}"
+                )
         for name in self.active:
             if name not in self.models:
                 raise ValueError(

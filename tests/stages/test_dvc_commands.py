@@ -253,9 +253,12 @@ def test_a_fresh_clone_is_rebuilt_from_the_remote_with_nothing_rerun(clean, tmp_
     assert not fresh.succeed("git", "status", "--porcelain")
     assert "up to date" in fresh.succeed("dvc", "status")
 
-    # The run stands in the store of the machine that trained, and this one has none: that is said, and nothing breaks.
+    # The run stands in the store of the machine that trained, and this one has none: it is made from the files, once.
     assert not (fresh.root / "mlflow.db").exists()
     run = json.loads((fresh.root / "models" / MODEL / "run.json").read_text())["run_id"]
-    printed = type_in(fresh, "dvc repro --force --single-item compare")
-    assert f"{MODEL}: MLflow has no run {run} (deleted, or made in another store)" in printed
+    assert f"{MODEL}: MLflow did not have the run {run}; restored as " in type_in(fresh, "tiny-imagenet sync")
+    assert "restored" not in type_in(fresh, "dvc repro --force --single-item compare")
+    restored = fresh.runs()
+    assert restored["tags.restored_from"].tolist() == [run]
+    assert restored["status"].tolist() == ["FINISHED"]
     assert (fresh.root / "reports" / "summary.txt").read_text() == table

@@ -60,6 +60,13 @@ def test_mlflow_has_a_finished_run_per_model_with_its_figures(copy, made):
         assert runs.loc[model, "tags.git.dirty"] == "false"
         run = json.loads((copy.root / "models" / model / "run.json").read_text())
         assert run["run_id"] == runs.loc[model, "run_id"]
+        for path, digest in run["dependencies"].items():
+            assert runs.loc[model, f"tags.dependency.{path}"] == digest
+        assert runs.loc[model, "tags.git.commit"] == run["git"]["commit"]
+        assert runs.loc[model, "tags.params_hash"] == run["hashes"]["params"]
+        assert runs.loc[model, "tags.mlflow.note.content"].startswith("| model | train, paper |")
+    description = copy.experiment()["mlflow.note.content"]
+    assert all(f"\n| {model} | " in description for model in MODELS)
 
 
 def test_a_second_repro_has_nothing_to_do(copy, made):
@@ -85,6 +92,8 @@ def test_a_retrain_to_the_same_bits_evaluates_nothing_and_its_run_has_the_final_
     assert runs.loc[newest, "metrics.final_val_accuracy"] == metrics["val_accuracy"]
     table = pd.read_csv(copy.root / "reports" / "results.csv").set_index("model")
     assert table.loc["model_2", "run_id"] == newest
+    current = runs[runs["tags.superseded_by"].isna()].groupby("tags.mlflow.runName")["run_id"].apply(list)
+    assert current.to_dict() == {model: [table.loc[model, "run_id"]] for model in MODELS}
 
 
 def test_editing_one_model_makes_its_three_stages_stale_and_no_other(copy, made):
@@ -123,6 +132,8 @@ def test_an_edit_reruns_three_stages_and_the_table_points_to_the_new_run(copy, m
     newest = runs[runs["params.optimizer.learning_rate"] == "0.003"]["run_id"].item()
     table = pd.read_csv(copy.root / "reports" / "results.csv").set_index("model")
     assert table.loc["model_2", "run_id"] == newest
+    current = runs[runs["tags.superseded_by"].isna()].groupby("tags.mlflow.runName")["run_id"].apply(list)
+    assert current.to_dict() == {model: [table.loc[model, "run_id"]] for model in MODELS}
 
 
 def test_mlflow_run_trains_one_model_as_a_child_of_its_own_run(copy, made):

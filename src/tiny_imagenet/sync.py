@@ -1,0 +1,115 @@
+"""One live run in MLflow for each row of the table, complete, whatever happened to the store or to the trainings."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tiny_imagenet import lineage, report, runtime, tracking
+from tiny_imagenet.errors import UserError
+from tiny_imagenet.files import only_one
+from tiny_imagenet.model_file import load_model, read_metadata, without_optimizer
+from tiny_imagenet.params import Params
+
+CHECKPOINTS = Path("checkpoints")
+
+
+def dataset_input(record: Mapping[str, Any]) -> tracking.DatasetInput:
+    """Return what MLflow is told of the images, from what run.json has of them."""
+    return tracking.DatasetInput(record["dataset"], record["hashes"]["data"], record["source"], record["images"])
+
+
+def sync(params: Params, table: pd.DataFrame) -> list[str]:
+    """Bring what the results in the working directory say into MLflow, and return what was done, in words.
+
+    Runs that died are marked as killed. A run that the store does not have is restored, one that lacks something is
+    completed, and the runs that were made here before are marked as superseded. The best model becomes the champion.
+
+    Args:
+        params: params.yaml.
+        table: of `comparison.results_table`.
+
+    Raises:
+        UserError: the store cannot be reached, or another process is at the same work.
+    """
+    with only_one(CHECKPOINTS / "sync.lock", "another process is bringing these results into MLflow: wait for it"):
+        return _sync(params, table)
+
+
+def _sync(params: Params, table: pd.DataFrame) -> list[str]:
+    root, here = lineage.repository_root(), {"workspace": lineage.workspace()}
+    is_main = root == Path.cwd()  # and not the copy in which DVC runs an experiment
+    done = []
+    for model in params.active:
+        try:
+            with only_one(CHECKPOINTS / f"{model}.lock", "is being trained"):
+                killed = tracking.mark_killed(root, name=model, tags=here)
+        except UserError as error:
+            if "is being trained" not in str(error):
+                raise
+            continue
+        done += [f"{model}: the run {run_id} was dead, and is marked as killed" for run_id in killed]
+    runs = {}
+    for row in table.dropna(subset="run_id").to_dict("records"):
+        model = str(row["model"])
+        result = _result(model, here, report.run_description(row, params))
+        run, restored = tracking.complete(root, result, lambda run_id, model=model: _log_model(run_id, model))  # type: ignore[misc]
+        if restored:
+            done.append(f"{model}: MLflow did not have the run {result.run_id}; restored as {run.run_id}")
+        tracking.supersede(root, run, here)
+        runs[model] = run
+    if is_main:
+        tracking.describe_experiment(root, params.profile, report.experiment_description(table, params))
+        done += _crown(root, params, table, runs)
+    return done
+
+
+def _crown(root: Path, params: Params, table: pd.DataFrame, runs: Mapping[str, tracking.TrackedRun]) -> list[str]:
+    """Register the champion, if the profile has one."""
+    if params.profile not in params.champion.profiles or not runs:
+        return []
+    metric = f"final_{params.champion.metric}"
+    model = max(runs, key=lambda name: runs[name].metrics[metric])  # of equals the first
+    row = table[table["model"] == model].to_dict("records")[0]
+    version = tracking.register_champion(root, runs[model], report.run_description(row, params))
+    name = f"{tracking.REGISTERED_MODEL}@{tracking.CHAMPION}"
+    return [f"{name}: {model}, version {version}, by {params.champion.metric}"]
+
+
+def _result(model: str, here: dict[str, str], description: str) -> tracking.Result:
+    folder = Path("models") / model
+    record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    history = pd.read_csv(folder / "history.csv", float_precision="round_trip")
+    return tracking.Result(
+        model=model,
+        experiment=record["experiment"],
+        run_id=record["run_id"],
+        started_at=record["started_at"],
+        epoch_seconds=record["epoch_seconds"],
+        params=record["params"],
+        tags=lineage.run_tags(record) | here,
+        dataset=dataset_input(record),
+        history=history.drop(columns="epoch").to_dict("records"),  # type: ignore[arg-type] # the columns are words
+        metrics=json.loads((Path("results") / model / "metrics.json").read_text(encoding="utf-8")),
+        folder=Path("results") / model,
+        files=[folder / "history.csv"],
+        description=description,
+    )
+
+
+def _log_model(run_id: str, model: str) -> None:
+    path = Path("models") / model / "model.keras"
+    runtime.prepare(seed=0)  # nothing is drawn; before anything that imports Keras
+    example = np.load("data/cache/val_images.npy", mmap_mode="r")[:1]
+    metadata = read_metadata(path)
+    tracking.add_model(
+        run_id,
+        without_optimizer(load_model(path)),
+        path,
+        runtime.requirements(),
+        {key: metadata[key] for key in ("wnids", "class_names")},
+        np.ascontiguousarray(example),
+    )

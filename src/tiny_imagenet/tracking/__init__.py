@@ -1,0 +1,42 @@
+"""MLflow: one run per trained model, in one experiment per profile. The only package that imports it."""
+
+from tiny_imagenet.tracking.results import (
+    CHAMPION,
+    REGISTERED_MODEL,
+    Result,
+    TrackedRun,
+    add_results,
+    champion_file,
+    complete,
+    describe_experiment,
+    find_run,
+    metric_history,
+    register_champion,
+    supersede,
+)
+from tiny_imagenet.tracking.run import DatasetInput, Run, add_model, flatten, mark_killed, start_run
+from tiny_imagenet.tracking.store import connect, public, tracking_uri
+
+__all__ = [
+    "CHAMPION",
+    "REGISTERED_MODEL",
+    "DatasetInput",
+    "Result",
+    "Run",
+    "TrackedRun",
+    "add_model",
+    "add_results",
+    "champion_file",
+    "complete",
+    "connect",
+    "describe_experiment",
+    "find_run",
+    "flatten",
+    "mark_killed",
+    "metric_history",
+    "public",
+    "register_champion",
+    "start_run",
+    "supersede",
+    "tracking_uri",
+]

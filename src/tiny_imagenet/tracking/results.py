@@ -1,0 +1,306 @@
+"""What the pipeline's files say, brought into MLflow: whatever a run lacks, which run is the current one, the champion.
+
+All of it may be done again at any time: what is there is left as it is.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from tiny_imagenet.errors import UserError
+from tiny_imagenet.files import fingerprint, md5
+from tiny_imagenet.tracking.run import (
+    MODEL_FILE,
+    DatasetInput,
+    add_dataset,
+    add_params,
+    add_points,
+    logged_model,
+    now,
+    points,
+)
+from tiny_imagenet.tracking.store import client, connect, experiment_id, is_missing, mlflow, usable
+
+REGISTERED_MODEL = "tiny-imagenet"
+CHAMPION = "champion"
+SUPERSEDED_BY, RESTORED_FROM = "superseded_by", "restored_from"
+_NOTE = "mlflow.note.content"
+_RESULTS = "results"
+
+
+@dataclass(frozen=True)
+class TrackedRun:
+    """A run as the store has it."""
+
+    run_id: str
+    name: str
+    status: str
+    params: Mapping[str, str]
+    metrics: Mapping[str, float]
+    """The last value of each."""
+    tags: Mapping[str, str]
+    artifact_uri: str
+
+    @property
+    def is_current(self) -> bool:
+        """Whether no later run stands for its model."""
+        return SUPERSEDED_BY not in self.tags
+
+
+@dataclass(frozen=True)
+class Result:
+    """One model's run as the pipeline's files have it."""
+
+    model: str
+    experiment: str
+    run_id: str
+    """As `train` wrote it."""
+    started_at: str
+    """ISO 8601."""
+    epoch_seconds: Sequence[float]
+    params: Mapping[str, Any]
+    tags: Mapping[str, str]
+    dataset: DatasetInput
+    history: Sequence[Mapping[str, float]]
+    """Figures of each epoch, without its number."""
+    metrics: Mapping[str, float]
+    folder: Path
+    """results/<model>."""
+    files: Sequence[Path] = field(default=())
+    """Others that belong beside the run."""
+    description: str = ""
+
+
+def find_run(root: Path, run_id: str) -> TrackedRun | None:
+    """Return a run, or the one that was restored from it, or None where the store has neither.
+
+    Raises:
+        UserError: the store cannot be reached.
+    """
+    with usable(root):
+        connect(root)
+        found = _find(run_id)
+    return None if found is None else _tracked(found)
+
+
+def metric_history(root: Path, run_id: str, name: str) -> dict[int, float]:
+    """Return step -> value of a run's metric; raises UserError where the store cannot be reached."""
+    with usable(root):
+        connect(root)
+        return {point.step: point.value for point in client().get_metric_history(run_id, name)}
+
+
+def _find(run_id: str) -> Any | None:
+    try:
+        run = client().get_run(run_id)
+        if run.info.lifecycle_stage == "active":
+            return run
+    except mlflow().exceptions.MlflowException as error:
+        if not is_missing(error):
+            raise
+    experiments = [experiment.experiment_id for experiment in client().search_experiments()]
+    restored = client().search_runs(experiments, f"tags.{RESTORED_FROM} = '{run_id}'", max_results=1)
+    return restored[0] if restored else None
+
+
+def _tracked(run: Any) -> TrackedRun:
+    return TrackedRun(
+        run_id=run.info.run_id,
+        name=run.info.run_name,
+        status=run.info.status,
+        params=run.data.params,
+        metrics=run.data.metrics,
+        tags=run.data.tags,
+        artifact_uri=run.info.artifact_uri,
+    )
+
+
+def add_results(root: Path, run_id: str, metrics: Mapping[str, float], folder: Path) -> bool:
+    """Add the final metrics to a run that has ended, and the files of a folder; return whether the run was found.
+
+    Raises:
+        UserError: the store cannot be reached.
+    """
+    with usable(root):
+        connect(root)
+        run = _find(run_id)
+        if run is not None:
+            _add_results(run, metrics, folder)
+        return run is not None
+
+
+def _add_results(run: Any, metrics: Mapping[str, float], folder: Path) -> None:
+    run_id, there = run.info.run_id, run.data.metrics
+    final = {f"final_{name}": float(value) for name, value in metrics.items()}
+    changed = {name: value for name, value in final.items() if there.get(name) != value}
+    if changed:
+        client().log_batch(run_id, metrics=points(0, changed, now()))
+    state = fingerprint({path.name: md5(path) for path in sorted(folder.iterdir())})
+    if run.data.tags.get("results_hash") != state:
+        client().log_artifacts(run_id, str(folder), _RESULTS)
+        client().set_tag(run_id, "results_hash", state)
+
+
+def complete(root: Path, result: Result, log_model: Callable[[str], object]) -> tuple[TrackedRun, bool]:
+    """See that the store has all of a result's run, and that it is the current one of its model.
+
+    Where the store does not have the run, it is made from the files and tagged as restored, by which it is found later.
+
+    Args:
+        root: the repository.
+        result: what the files say.
+        log_model: called with the run's id, if it has no model.
+
+    Returns:
+        The run, and whether it had to be restored.
+
+    Raises:
+        UserError: the store cannot be reached.
+    """
+    with usable(root):
+        connect(root)
+        run = _find(result.run_id)
+        restored = run is None
+        if run is None:
+            run = client().create_run(
+                experiment_id(result.experiment, root),
+                start_time=_milliseconds(result),
+                tags=dict(result.tags) | {RESTORED_FROM: result.run_id},
+                run_name=result.model,
+            )
+        run_id = run.info.run_id
+        add_params(run_id, result.params)
+        add_dataset(run_id, result.dataset)
+        add_points(run_id, _history_points(result), anew=restored)
+        _add_results(run, result.metrics, result.folder)
+        there = {found.path for found in client().list_artifacts(run_id)}
+        for path in result.files:
+            if path.name not in there:
+                client().log_artifact(run_id, str(path))
+        if logged_model(run_id) is None:
+            log_model(run_id)
+        _describe(run, result.description)
+        if client().get_run(run_id).info.status != "FINISHED" or restored:
+            client().set_terminated(run_id, "FINISHED", _milliseconds(result, len(result.epoch_seconds)))
+        return _tracked(client().get_run(run_id)), restored
+
+
+def _milliseconds(result: Result, epochs: int = 0) -> int:
+    """Return when so many epochs were done."""
+    seconds = datetime.fromisoformat(result.started_at).timestamp() + sum(result.epoch_seconds[:epochs])
+    return int(seconds * 1000)
+
+
+def _history_points(result: Result) -> list[Any]:
+    return [
+        point
+        for epoch, figures in enumerate(result.history, start=1)
+        for point in points(epoch, figures, _milliseconds(result, epoch))
+    ]
+
+
+def _describe(run: Any, text: str) -> None:
+    if text and run.data.tags.get(_NOTE) != text:
+        client().set_tag(run.info.run_id, _NOTE, text)
+
+
+def supersede(root: Path, current: TrackedRun, tags: Mapping[str, str]) -> None:
+    """Mark the other finished runs of the current one's name, experiment and `tags`, and the current one as none.
+
+    Raises:
+        UserError: the store cannot be reached.
+    """
+    with usable(root):
+        connect(root)
+        experiment = client().get_run(current.run_id).info.experiment_id
+        asked = [f'tags.`{key}` = "{value}"' for key, value in (dict(tags) | {"mlflow.runName": current.name}).items()]
+        found = client().search_runs([experiment], " and ".join(["attributes.status = 'FINISHED'", *asked]))
+        for run in found:
+            if run.info.run_id != current.run_id and SUPERSEDED_BY not in run.data.tags:
+                client().set_tag(run.info.run_id, SUPERSEDED_BY, current.run_id)
+        if not current.is_current:
+            client().delete_tag(current.run_id, SUPERSEDED_BY)
+
+
+def describe_experiment(root: Path, experiment: str, text: str) -> None:
+    """Give the experiment its description, in Markdown; raises UserError where the store cannot be reached."""
+    with usable(root):
+        connect(root)
+        found = experiment_id(experiment, root)
+        if client().get_experiment(found).tags.get(_NOTE) != text:
+            client().set_experiment_tag(found, _NOTE, text)
+
+
+def register_champion(root: Path, run: TrackedRun, description: str) -> str:
+    """Give a run's model the alias `champion` of the registered model, and return its version.
+
+    The model is registered where it is not; the former champion keeps its version.
+
+    Raises:
+        UserError: the store cannot be reached.
+    """
+    module = mlflow()
+    with usable(root):
+        connect(root)
+        versions = _versions()
+        mine = [version for version in versions if version.run_id == run.run_id]
+        if mine:
+            version = mine[0]
+        else:
+            if not versions:
+                _create_registered_model()
+            logged = logged_model(run.run_id)
+            if logged is None:
+                raise UserError(f"the run {run.run_id} has no model in MLflow: run `tiny-imagenet sync`")
+            version = client().create_model_version(
+                REGISTERED_MODEL,
+                logged.model_uri,
+                run.run_id,
+                tags={"model": run.name},
+                description=description,
+                model_id=logged.model_id,
+            )
+        if version.description != description:
+            client().update_model_version(REGISTERED_MODEL, version.version, description)
+        try:
+            present = client().get_model_version_by_alias(REGISTERED_MODEL, CHAMPION).version
+        except module.exceptions.MlflowException:
+            present = None
+        if present != version.version:
+            client().set_registered_model_alias(REGISTERED_MODEL, CHAMPION, version.version)
+        return str(version.version)
+
+
+def _versions() -> list[Any]:
+    return list(client().search_model_versions(f"name = '{REGISTERED_MODEL}'"))
+
+
+def _create_registered_model() -> None:
+    try:
+        client().create_registered_model(REGISTERED_MODEL, description="The best model of the table, as `champion`.")
+    except mlflow().exceptions.MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+
+
+def champion_file(root: Path) -> tuple[Path, str]:
+    """Return the file of the registered champion, fetched where the store is elsewhere, and the model's name.
+
+    Raises:
+        UserError: there is none, or the store cannot be reached.
+    """
+    with usable(root):
+        connect(root)
+        try:
+            version = client().get_model_version_by_alias(REGISTERED_MODEL, CHAMPION)
+        except mlflow().exceptions.MlflowException as error:
+            if not is_missing(error) and error.error_code != "INVALID_PARAMETER_VALUE":
+                raise
+            raise UserError(
+                f"MLflow has no {REGISTERED_MODEL}@{CHAMPION} yet: `compare` registers the best model of the profiles "
+                "that `champion.profiles` of params.yaml names"
+            ) from None
+        folder = mlflow().artifacts.download_artifacts(f"models:/{REGISTERED_MODEL}@{CHAMPION}")
+    return Path(folder) / MODEL_FILE, version.tags["model"]

@@ -1,0 +1,398 @@
+"""A run that is being written: its epochs, its model, and how it ends.
+
+A training does not stop because MLflow's server does: what the run then lacks waits for the next epoch, and what it
+lacks in the end is delivered by `tracking.complete`.
+"""
+
+import json
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout, suppress
+from dataclasses import dataclass, field
+from io import StringIO
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tiny_imagenet.tracking.store import (
+    client,
+    connect,
+    experiment_id,
+    is_missing,
+    mlflow,
+    public,
+    reason,
+    store_errors,
+    usable,
+)
+
+if TYPE_CHECKING:
+    import keras
+
+SYSTEM_METRICS_SECONDS = 5
+MODEL_FILE = Path("data/model.keras")
+"""In the folder of a logged model."""
+
+
+class _HeldInterrupt:
+    """Ctrl-C, held back until a safe moment; the second one is not.
+
+    Raised anywhere, it may leave the lock of Python's logging taken, and MLflow's thread would wait for it for ever.
+    """
+
+    def __init__(self) -> None:
+        self._asked = False
+
+    def hold(self, _signal: int, _frame: FrameType | None) -> None:
+        """Note that a stop was asked for; what `signal.signal` takes."""
+        if self._asked:
+            raise KeyboardInterrupt
+        self._asked = True
+
+    def check(self) -> None:
+        """Raise what was held back."""
+        if self._asked:
+            raise KeyboardInterrupt
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[_HeldInterrupt]:
+    held = _HeldInterrupt()
+    if threading.current_thread() is not threading.main_thread():
+        yield held
+        return
+    before = signal.signal(signal.SIGINT, held.hold)
+    try:
+        yield held
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@dataclass(frozen=True)
+class DatasetInput:
+    """What a run says of its images, without reading them."""
+
+    name: str
+    digest: str
+    """At most 36 characters, another one for other images."""
+    source: str
+    """An address, a path or a word."""
+    counts: Mapping[str, int]
+    """`classes`, `train`, `val`."""
+
+
+@dataclass
+class Run:
+    """An MLflow run that is being written.
+
+    Where the store is away, nothing is raised: epochs wait, and all else is left to `tracking.complete`.
+    """
+
+    run_id: str
+    tracking_uri: str
+    """Without a password."""
+    artifact_uri: str
+    is_resumed: bool = False
+    _interrupt: _HeldInterrupt = field(default_factory=_HeldInterrupt)
+    _unsent: list[Any] = field(default_factory=list)
+    _may_have_been_sent: bool = False
+    _is_away: bool = False
+
+    def __post_init__(self) -> None:
+        self._may_have_been_sent = self.is_resumed
+
+    def log_epoch(self, epoch: int, figures: Mapping[str, float]) -> None:
+        """Log what the run lacks of an epoch's figures; steps count from 1, as in history.csv."""
+        self._unsent += points(epoch, figures, now())
+        self._send()
+
+    def log_history(self, history: Sequence[Mapping[str, float]]) -> None:
+        """Log what the run lacks of the epochs that are done: killed between saving and logging, it lacks the last."""
+        for epoch, figures in enumerate(history, start=1):
+            self._unsent += points(epoch, figures, now())
+        self._send()
+
+    def _send(self) -> None:
+        with self._unless_the_store_is_away():
+            add_points(self.run_id, self._unsent, anew=not self._may_have_been_sent)
+            self._unsent.clear()
+            self._may_have_been_sent = False
+            if self._is_away:
+                print("MLflow's store is back, and has the epochs that it missed", file=sys.stderr)  # noqa: T201 - for the user
+            self._is_away = False
+
+    def epoch_callback(self) -> "keras.callbacks.Callback":
+        """Return the Keras callback that logs every epoch, and lets Ctrl-C through after a batch."""
+        import keras
+
+        def check(batch: int, logs: Mapping[str, float] | None = None) -> None:  # noqa: ARG001 - Keras names them
+            self._interrupt.check()
+
+        return keras.callbacks.LambdaCallback(
+            on_epoch_end=lambda epoch, logs: self.log_epoch(epoch + 1, logs),
+            on_train_batch_end=check,
+            on_test_batch_end=check,
+        )
+
+    def log_dataset(self, dataset: DatasetInput) -> None:
+        """Log the dataset as the run's input."""
+        with self._unless_the_store_is_away():
+            add_dataset(self.run_id, dataset)
+
+    def log_model(
+        self,
+        model: "keras.Model",
+        file: Path,
+        requirements: list[str],
+        classes: Mapping[str, list[str]],
+        example: NDArray[np.uint8],
+    ) -> str | None:
+        """Log the model, as `add_model` does, and return its address; None where the store is away."""
+        if not self._is_away:
+            with self._unless_the_store_is_away():
+                return add_model(self.run_id, model, file, requirements, classes, example)
+        return None
+
+    def log_artifact(self, path: Path) -> None:
+        """Log a file beside the run."""
+        if not self._is_away:
+            with self._unless_the_store_is_away():
+                client().log_artifact(self.run_id, str(path))
+
+    def log_text(self, text: str, name: str) -> None:
+        """Log a text as a file beside the run."""
+        with self._unless_the_store_is_away():
+            client().log_text(self.run_id, text, name)
+
+    @contextmanager
+    def _unless_the_store_is_away(self) -> Iterator[None]:
+        try:
+            yield
+        except store_errors() as error:
+            if not self._is_away:
+                print(  # noqa: T201 - what a user is meant to read
+                    f"warning: MLflow's store {self.tracking_uri} is away ({reason(error)}): the training goes on, and "
+                    "what the run lacks is delivered when the store is back, or by the next `dvc repro`",
+                    file=sys.stderr,
+                )
+            self._is_away = self._may_have_been_sent = True
+
+
+@contextmanager
+def start_run(
+    root: Path,
+    *,
+    experiment: str,
+    name: str,
+    params: Mapping[str, Any],
+    tags: Mapping[str, str],
+    resume: str | None = None,
+) -> Iterator[Run]:
+    """Start a run and end it with the block: finished, killed by Ctrl-C, or failed where the block raises.
+
+    Under `mlflow run`, whose run id stands in the environment, the new run becomes its child.
+
+    Args:
+        root: the repository.
+        experiment: made where it is missing.
+        name: of the run.
+        params: what is logged as the run's parameters.
+        tags: and as its tags.
+        resume: a run to go on with; where the store does not have it (any more), a new one is started.
+
+    Raises:
+        UserError: the store cannot be reached at the start.
+    """
+    parent = os.environ.pop("MLFLOW_RUN_ID", None)
+    os.environ.pop("MLFLOW_EXPERIMENT_ID", None)
+    module = mlflow()
+    with _interrupts_held() as interrupt:
+        with usable(root):
+            uri = public(connect(root))
+            module.set_experiment(experiment_id=experiment_id(experiment, root))
+            module.set_system_metrics_sampling_interval(SYSTEM_METRICS_SECONDS)
+            live = resume if resume and _is_live(resume) else None
+            active = module.start_run(
+                run_id=live,
+                run_name=name,
+                tags=dict(tags) | ({"mlflow.parentRunId": parent} if parent else {}),
+                log_system_metrics=True,
+            )
+        run = Run(active.info.run_id, uri, active.info.artifact_uri, live is not None, _interrupt=interrupt)
+        status = "FAILED"
+        try:
+            with usable(root):
+                add_params(run.run_id, params)
+            yield run
+            interrupt.check()
+            status = "FINISHED"
+        except KeyboardInterrupt:
+            status = "KILLED"
+            raise
+        finally:
+            with suppress(*store_errors()):
+                module.end_run(status)
+
+
+def _is_live(run_id: str) -> bool:
+    try:
+        return bool(client().get_run(run_id).info.lifecycle_stage == "active")
+    except mlflow().exceptions.MlflowException as error:
+        if is_missing(error):
+            return False
+        raise
+
+
+def mark_killed(root: Path, *, name: str, tags: Mapping[str, str], but: str | None = None) -> list[str]:
+    """Mark the runs of that name and with these tags as killed that still seem to be running, `but` one.
+
+    Returns:
+        The ids of those that were marked.
+
+    Raises:
+        UserError: the store cannot be reached.
+    """
+    marked = []
+    with usable(root):
+        connect(root)
+        experiments = [experiment.experiment_id for experiment in client().search_experiments()]
+        asked = [f'tags.`{key}` = "{value}"' for key, value in (dict(tags) | {"mlflow.runName": name}).items()]
+        for run in client().search_runs(experiments, " and ".join(["attributes.status = 'RUNNING'", *asked])):
+            if run.info.run_id != but:
+                client().set_terminated(run.info.run_id, "KILLED")
+                marked.append(run.info.run_id)
+    return marked
+
+
+# What adds to a run what it lacks, whoever calls it and however often. All of these raise what the store raises.
+
+
+def now() -> int:
+    """Return the time as MLflow counts it, in milliseconds."""
+    return int(time.time() * 1000)
+
+
+def points(step: int, figures: Mapping[str, float], timestamp: int) -> list[Any]:
+    """Return figures as points of MLflow's metrics."""
+    from mlflow.entities import Metric
+
+    return [Metric(name, float(value), timestamp, step) for name, value in figures.items()]
+
+
+def add_points(run_id: str, wanted: Sequence[Any], *, anew: bool = False) -> None:
+    """Add the points whose steps a run's metrics lack; `anew`: it lacks them all, and need not be asked."""
+    if not anew:
+        names = {point.key for point in wanted}
+        there = {name: {point.step for point in client().get_metric_history(run_id, name)} for name in names}
+        wanted = [point for point in wanted if point.step not in there[point.key]]
+    for start in range(0, len(wanted), 500):  # of at most 1,000 at once
+        client().log_batch(run_id, metrics=wanted[start : start + 500])
+
+
+def add_params(run_id: str, params: Mapping[str, Any]) -> None:
+    """Add the parameters that a run lacks; one that is there stays, as MLflow wants it."""
+    from mlflow.entities import Param
+
+    there = client().get_run(run_id).data.params
+    missing = [Param(key, str(value)) for key, value in params.items() if key not in there]
+    for start in range(0, len(missing), 100):  # at most so many at once
+        client().log_batch(run_id, params=missing[start : start + 100])
+
+
+def add_dataset(run_id: str, dataset: DatasetInput) -> None:
+    """Name the dataset as the input of a run; nothing is read. MLflow keeps one of each digest."""
+    from mlflow.entities import Dataset, InputTag
+    from mlflow.entities import DatasetInput as Input
+
+    entity = Dataset(
+        name=dataset.name,
+        digest=dataset.digest,
+        source_type="http" if dataset.source.startswith("http") else "code",
+        source=json.dumps({"url" if dataset.source.startswith("http") else "source": dataset.source}),
+        profile=json.dumps(dict(dataset.counts)),
+    )
+    client().log_inputs(run_id, [Input(entity, [InputTag("mlflow.data.context", "training")])])
+
+
+def logged_model(run_id: str) -> Any | None:
+    """Return MLflow's record of the model that a run has logged, if it has one that is complete."""
+    experiment = client().get_run(run_id).info.experiment_id
+    for logged in client().search_logged_models([experiment], f"source_run_id = '{run_id}'"):
+        if logged.status == "READY":
+            return logged
+        client().delete_logged_model(logged.model_id)  # killed while it was logged
+    return None
+
+
+@dataclass(frozen=True)
+class _KerasFlavor:
+    """`mlflow.keras`, with the very file of the model; makes the folder that MLflow does not (mlflow#16183)."""
+
+    file: Path
+
+    def save_model(self, path: str, *, validate_serving_input: bool, **arguments: Any) -> None:
+        """Save as `mlflow.keras.save_model` does, and put the pipeline's file of the same model in the place."""
+        Path(path).mkdir(parents=True)
+        mlflow().keras.save_model(path=path, **arguments)
+        shutil.copyfile(self.file, Path(path) / MODEL_FILE)
+
+
+def add_model(
+    run_id: str,
+    model: "keras.Model",
+    file: Path,
+    requirements: list[str],
+    classes: Mapping[str, list[str]],
+    example: NDArray[np.uint8],
+) -> str:
+    """Log a model to a run, unless it has one, and return its address.
+
+    With it go its signature (plain uint8 RGB images in, class probabilities out), an example of its input, and as
+    metadata the `wnids` and `class_names` of its `classes`. The file in MLflow is a copy of `file`.
+    """
+    there = logged_model(run_id)
+    if there is not None:
+        return str(there.model_uri)
+    from mlflow.models import Model, ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    signature = ModelSignature(
+        Schema([TensorSpec(np.dtype(np.uint8), (-1, *model.input_shape[1:]))]),
+        Schema([TensorSpec(np.dtype(np.float32), (-1, *model.output_shape[1:]))]),
+    )
+    # MLflow takes the run from the argument, and the experiment from what was set last.
+    mlflow().set_experiment(experiment_id=client().get_run(run_id).info.experiment_id)
+    with redirect_stdout(StringIO()):  # Keras's summary of the model
+        logged = Model.log(
+            artifact_path=None,
+            name="model",
+            flavor=_KerasFlavor(file),
+            run_id=run_id,
+            model=model,
+            signature=signature,
+            input_example=example,
+            validate_serving_input=False,  # it would load the model a second time
+            pip_requirements=requirements,
+            save_exported_model=False,
+            metadata=dict(classes),
+        )
+    return str(logged.model_uri)
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested mappings as one: {"optimizer": {"name": "adam"}} -> {"optimizer.name": "adam"}."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

@@ -1,0 +1,155 @@
+"""Where MLflow keeps its runs: `mlflow.db` and `mlruns/` in the repository's root, or what MLFLOW_TRACKING_URI names.
+
+Plain `mlflow ui` in the root finds the former.
+"""
+
+import logging
+import os
+import re
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+from requests import RequestException
+from sqlalchemy.exc import SQLAlchemyError
+
+from tiny_imagenet.errors import UserError
+
+_DATABASE = "mlflow.db"
+_ARTIFACT_PATHS = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "storage_location"),
+)
+# MLflow's own would have a training wait for minutes, in every epoch, for a server that is away.
+_DEFAULTS = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+}
+
+
+def mlflow() -> Any:
+    """Return the module mlflow, imported late: its settings have to be there before, and it takes seconds."""
+    for name, value in _DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    import mlflow
+
+    for chatty in ("mlflow.store", "mlflow.system_metrics", "alembic.runtime.migration", "urllib3"):
+        logging.getLogger(chatty).setLevel(logging.ERROR)
+
+    return mlflow
+
+
+def client() -> Any:
+    """Return a client of the store that `connect` pointed at."""
+    return mlflow().MlflowClient()
+
+
+def store_errors() -> tuple[type[Exception], ...]:
+    """Return what MLflow raises where its store is missing, broken or away."""
+    return (mlflow().exceptions.MlflowException, SQLAlchemyError, sqlite3.Error, RequestException)
+
+
+def is_missing(error: Exception) -> bool:
+    """Return whether MLflow says that what was asked for does not exist."""
+    return getattr(error, "error_code", None) == "RESOURCE_DOES_NOT_EXIST"
+
+
+def reason(error: Exception) -> str:
+    """Return the first line of what MLflow says, without passwords."""
+    return public((str(error).strip() or type(error).__name__).splitlines()[0])
+
+
+@contextmanager
+def usable(root: Path) -> Iterator[None]:
+    """Turn an error of the store, in the block, into a UserError that names the store."""
+    try:
+        yield
+    except store_errors() as error:
+        raise UserError(
+            f"MLflow's store {public(tracking_uri(root))} cannot be used: {reason(error)}\n"
+            "Start its server, correct MLFLOW_TRACKING_URI, or move a broken mlflow.db away: a new one is made."
+        ) from None
+
+
+def tracking_uri(root: Path) -> str:
+    """Return the address of the store: MLFLOW_TRACKING_URI, or the database in the repository's root."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root / _DATABASE}"
+
+
+def public(text: str) -> str:
+    """Return a text with `user:password@` in addresses left out, fit for a file that is shared."""
+    return re.sub(r"(?<=://)[^/@\s]+@", "", text)
+
+
+def connect(root: Path) -> str:
+    """Point MLflow at the store, make the database where it is missing, and return the address.
+
+    Several processes may do this at once: two that create one SQLite file together would break it, so one does, under
+    a lock and a temporary name.
+    """
+    uri = tracking_uri(root)
+    database = root / _DATABASE
+    if uri == f"sqlite:///{database}":
+        with FileLock(root / f"{_DATABASE}.lock"):
+            if not database.exists():
+                _create_database(database, root / "mlruns")
+            else:
+                _follow_move(database, root / "mlruns")
+    mlflow().set_tracking_uri(uri)
+    return uri
+
+
+def _follow_move(database: Path, artifacts: Path) -> None:
+    """Point the database to `artifacts`, which moved along with it: MLflow keeps absolute paths.
+
+    Only what is there is followed: an experiment whose folder is not in `artifacts` keeps its place.
+    """
+    with closing(sqlite3.connect(database, timeout=60)) as connection, connection:
+        rows = connection.execute("SELECT artifact_location FROM experiments").fetchall()
+        for old in {Path(location).parent for (location,) in rows if location and location.startswith("/")}:
+            moved = [location for (location,) in rows if location and Path(location).parent == old]
+            if old == artifacts or not any((artifacts / Path(location).name).is_dir() for location in moved):
+                continue
+            for table, column in _ARTIFACT_PATHS:
+                connection.execute(
+                    f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE {column} LIKE ? || '/%'",  # noqa: S608 - fixed names
+                    (str(artifacts), len(str(old)) + 1, str(old)),
+                )
+
+
+def _create_database(database: Path, artifacts: Path) -> None:
+    mlflow()
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    partial = database.with_name(database.name + ".partial")
+    for leftover in database.parent.glob(partial.name + "*"):
+        leftover.unlink()
+    store: Any = SqlAlchemyStore(f"sqlite:///{partial}", str(artifacts))  # type: ignore[no-untyped-call] # MLflow has none
+    store.engine.dispose()
+    partial.replace(database)
+
+
+def experiment_id(name: str, root: Path) -> str:
+    """Return the id of an experiment, made where it is missing; another process may make it at the same time."""
+    found = client().get_experiment_by_name(name)
+    if found is None:
+        local = tracking_uri(root).startswith("sqlite:")
+        location = str(root / "mlruns" / name) if local else None
+        try:
+            return str(client().create_experiment(name, artifact_location=location))
+        except mlflow().exceptions.MlflowException:
+            found = client().get_experiment_by_name(name)
+            if found is None:
+                raise
+    if found.lifecycle_stage == "deleted":
+        raise UserError(
+            f"the MLflow experiment '{name}' was deleted; restore it with "
+            f"`mlflow experiments restore --experiment-id {found.experiment_id}`"
+        )
+    return str(found.experiment_id)
