@@ -27,7 +27,7 @@ repro: $(READY)  ## Rebuild whatever is out of date and print the table of resul
 	@tiny-imagenet check
 	@touch $(VENV)/.started
 	@dvc repro
-	@test reports/results.csv -nt $(VENV)/.started || tiny-imagenet results
+	@test reports/results.csv -nt $(VENV)/.started || { tiny-imagenet sync && tiny-imagenet results; }
 
 ui: $(READY)  ## Compare the runs in the browser (mlflow ui)
 	@mlflow ui
@@ -35,7 +35,8 @@ ui: $(READY)  ## Compare the runs in the browser (mlflow ui)
 test: $(READY)  ## Run the tests
 	@python -m pytest
 
-e2e: $(READY)  ## Run the longer end-to-end tests: DVC's experiments and remotes, other backends
+e2e: $(READY)  ## Run the longer end-to-end tests: MLflow's pages and servers, DVC's experiments, other backends
+	@sh tests/e2e/install.sh chromium chromium-driver postgresql
 	@python -m pytest -m e2e
 
 faults: $(READY)  ## Kill the stages at random moments, again and again; half an hour

@@ -48,6 +48,14 @@ RUN: dict[str, Any] = {
     "images_per_second": 425.8,
     "resumed_from": [],
     "dependencies": {},
+    "stage": "train",
+    "started_at": "2026-01-02T03:04:05+00:00",
+    "params": {"epochs": 2},
+    "git": {"commit": None, "dirty": None},
+    "hashes": {"data": "0123456789abcdef"},
+    "platform": "Linux",
+    "images": {"classes": 10, "train": 40, "val": 20},
+    "source": "embedded in the project",
 }
 
 

@@ -20,8 +20,8 @@ from tiny_imagenet.files import md5
 MODELS, RESULTS, TABLE = Path("models"), Path("results"), Path("reports/results.csv")
 _TRAINED = ("model.keras", "history.csv", "run.json")
 _RECORD = (
-    "run_id", "stage", "git", "dependencies", "hashes", "params", "versions", "platform", "device", "threads", "backend",
-    "weights", "seed", "profile", "dataset", "images_per_second", "epoch_seconds",
+    "run_id", "stage", "git", "dependencies", "hashes", "params", "versions", "platform", "device", "threads",
+    "backend", "weights", "seed", "profile", "dataset", "images_per_second", "epoch_seconds",
 )  # fmt: skip
 SIZES = ("parameters", "parameters_200_classes")
 """What the table has of architecture.json."""
@@ -78,14 +78,15 @@ class Evidence:
         """history.csv to the last digit, by epoch."""
         path = MODELS / self.model / "history.csv"
         try:
-            return pd.read_csv(path, float_precision="round_trip").astype(float).set_index("epoch")
+            return pd.read_csv(path, dtype=str).astype(float).set_index("epoch")
         except (OSError, ValueError, KeyError) as error:
             raise UserError(f"{path} cannot be read ({error}): {restore(path)}") from None
 
     @property
     def locked(self) -> dict[str, str]:
         """Path -> MD5, by dvc.lock, of what training depends on and makes."""
-        return lineage.locked_files(Path.cwd(), f"train@{self.model}")
+        locked = lineage.locked_files(Path.cwd(), f"train@{self.model}")
+        return {path: str(digest) for path, digest in locked.items()}
 
     @property
     def tracked(self) -> Tracked:

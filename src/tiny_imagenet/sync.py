@@ -1,6 +1,7 @@
 """One live run in MLflow for each row of the table, complete, whatever happened to the store or to the trainings."""
 
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -82,7 +83,7 @@ def _crown(root: Path, params: Params, table: pd.DataFrame, runs: Mapping[str, t
 def _result(model: str, here: dict[str, str], description: str) -> tracking.Result:
     folder = Path("models") / model
     record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    history = pd.read_csv(folder / "history.csv", float_precision="round_trip")
+    history = pd.read_csv(folder / "history.csv")
     return tracking.Result(
         model=model,
         experiment=record["experiment"],
@@ -102,7 +103,8 @@ def _result(model: str, here: dict[str, str], description: str) -> tracking.Resu
 
 def _log_model(run_id: str, model: str) -> None:
     path = Path("models") / model / "model.keras"
-    runtime.prepare(seed=0)  # nothing is drawn; before anything that imports Keras
+    if "keras" not in sys.modules:
+        runtime.prepare(seed=0)  # nothing is drawn
     example = np.load("data/cache/val_images.npy", mmap_mode="r")[:1]
     metadata = read_metadata(path)
     tracking.add_model(

@@ -261,11 +261,12 @@ def _same(found: Mapping[str, Any], wanted: Mapping[str, Any], where: tuple[str,
     """Raise UserError where two mappings are not the same, numbers to the last digit."""
     wrong = []
     for key in dict.fromkeys([*wanted, *found]):
-        one, two = found.get(key), wanted.get(key)
+        one, two = found.get(key, ""), wanted.get(key, "")
         if one == two or (one != one and two != two):  # the latter is NaN twice
             continue
         by = f" ({one - two:+.2g})" if isinstance(one, int | float) and isinstance(two, int | float) else ""
-        wrong.append(f"{key} is {one} {where[0]}, {two} {where[1]}{by}")
+        shown = ["nothing" if value == "" else value for value in (one, two)]
+        wrong.append(f"{key} is {shown[0]} {where[0]}, {shown[1]} {where[1]}{by}")
     _none(wrong, remedy)
 
 

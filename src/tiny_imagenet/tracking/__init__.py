@@ -1,5 +1,6 @@
 """MLflow: one run per trained model, in one experiment per profile. The only package that imports it."""
 
+from tiny_imagenet.tracking.additions import DatasetInput, add_model
 from tiny_imagenet.tracking.results import (
     CHAMPION,
     REGISTERED_MODEL,
@@ -14,7 +15,7 @@ from tiny_imagenet.tracking.results import (
     register_champion,
     supersede,
 )
-from tiny_imagenet.tracking.run import DatasetInput, Run, add_model, flatten, mark_killed, start_run
+from tiny_imagenet.tracking.run import Run, flatten, mark_killed, start_run
 from tiny_imagenet.tracking.store import connect, public, tracking_uri
 
 __all__ = [

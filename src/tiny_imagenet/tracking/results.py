@@ -11,7 +11,7 @@ from typing import Any
 
 from tiny_imagenet.errors import UserError
 from tiny_imagenet.files import fingerprint, md5
-from tiny_imagenet.tracking.run import (
+from tiny_imagenet.tracking.additions import (
     MODEL_FILE,
     DatasetInput,
     add_dataset,

@@ -4,24 +4,27 @@ A training does not stop because MLflow's server does: what the run then lacks w
 lacks in the end is delivered by `tracking.complete`.
 """
 
-import json
 import os
-import shutil
-import signal
 import sys
-import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from io import StringIO
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tiny_imagenet.tracking.additions import (
+    DatasetInput,
+    add_dataset,
+    add_model,
+    add_params,
+    add_points,
+    now,
+    points,
+)
+from tiny_imagenet.tracking.interrupts import HeldInterrupt, interrupts_held
 from tiny_imagenet.tracking.store import (
     client,
     connect,
@@ -38,55 +41,6 @@ if TYPE_CHECKING:
     import keras
 
 SYSTEM_METRICS_SECONDS = 5
-MODEL_FILE = Path("data/model.keras")
-"""In the folder of a logged model."""
-
-
-class _HeldInterrupt:
-    """Ctrl-C, held back until a safe moment; the second one is not.
-
-    Raised anywhere, it may leave the lock of Python's logging taken, and MLflow's thread would wait for it for ever.
-    """
-
-    def __init__(self) -> None:
-        self._asked = False
-
-    def hold(self, _signal: int, _frame: FrameType | None) -> None:
-        """Note that a stop was asked for; what `signal.signal` takes."""
-        if self._asked:
-            raise KeyboardInterrupt
-        self._asked = True
-
-    def check(self) -> None:
-        """Raise what was held back."""
-        if self._asked:
-            raise KeyboardInterrupt
-
-
-@contextmanager
-def _interrupts_held() -> Iterator[_HeldInterrupt]:
-    held = _HeldInterrupt()
-    if threading.current_thread() is not threading.main_thread():
-        yield held
-        return
-    before = signal.signal(signal.SIGINT, held.hold)
-    try:
-        yield held
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-@dataclass(frozen=True)
-class DatasetInput:
-    """What a run says of its images, without reading them."""
-
-    name: str
-    digest: str
-    """At most 36 characters, another one for other images."""
-    source: str
-    """An address, a path or a word."""
-    counts: Mapping[str, int]
-    """`classes`, `train`, `val`."""
 
 
 @dataclass
@@ -101,7 +55,7 @@ class Run:
     """Without a password."""
     artifact_uri: str
     is_resumed: bool = False
-    _interrupt: _HeldInterrupt = field(default_factory=_HeldInterrupt)
+    _interrupt: HeldInterrupt = field(default_factory=HeldInterrupt)
     _unsent: list[Any] = field(default_factory=list)
     _may_have_been_sent: bool = False
     _is_away: bool = False
@@ -214,7 +168,7 @@ def start_run(
     parent = os.environ.pop("MLFLOW_RUN_ID", None)
     os.environ.pop("MLFLOW_EXPERIMENT_ID", None)
     module = mlflow()
-    with _interrupts_held() as interrupt:
+    with interrupts_held() as interrupt:
         with usable(root):
             uri = public(connect(root))
             module.set_experiment(experiment_id=experiment_id(experiment, root))
@@ -270,121 +224,6 @@ def mark_killed(root: Path, *, name: str, tags: Mapping[str, str], but: str | No
                 client().set_terminated(run.info.run_id, "KILLED")
                 marked.append(run.info.run_id)
     return marked
-
-
-# What adds to a run what it lacks, whoever calls it and however often. All of these raise what the store raises.
-
-
-def now() -> int:
-    """Return the time as MLflow counts it, in milliseconds."""
-    return int(time.time() * 1000)
-
-
-def points(step: int, figures: Mapping[str, float], timestamp: int) -> list[Any]:
-    """Return figures as points of MLflow's metrics."""
-    from mlflow.entities import Metric
-
-    return [Metric(name, float(value), timestamp, step) for name, value in figures.items()]
-
-
-def add_points(run_id: str, wanted: Sequence[Any], *, anew: bool = False) -> None:
-    """Add the points whose steps a run's metrics lack; `anew`: it lacks them all, and need not be asked."""
-    if not anew:
-        names = {point.key for point in wanted}
-        there = {name: {point.step for point in client().get_metric_history(run_id, name)} for name in names}
-        wanted = [point for point in wanted if point.step not in there[point.key]]
-    for start in range(0, len(wanted), 500):  # of at most 1,000 at once
-        client().log_batch(run_id, metrics=wanted[start : start + 500])
-
-
-def add_params(run_id: str, params: Mapping[str, Any]) -> None:
-    """Add the parameters that a run lacks; one that is there stays, as MLflow wants it."""
-    from mlflow.entities import Param
-
-    there = client().get_run(run_id).data.params
-    missing = [Param(key, str(value)) for key, value in params.items() if key not in there]
-    for start in range(0, len(missing), 100):  # at most so many at once
-        client().log_batch(run_id, params=missing[start : start + 100])
-
-
-def add_dataset(run_id: str, dataset: DatasetInput) -> None:
-    """Name the dataset as the input of a run; nothing is read. MLflow keeps one of each digest."""
-    from mlflow.entities import Dataset, InputTag
-    from mlflow.entities import DatasetInput as Input
-
-    entity = Dataset(
-        name=dataset.name,
-        digest=dataset.digest,
-        source_type="http" if dataset.source.startswith("http") else "code",
-        source=json.dumps({"url" if dataset.source.startswith("http") else "source": dataset.source}),
-        profile=json.dumps(dict(dataset.counts)),
-    )
-    client().log_inputs(run_id, [Input(entity, [InputTag("mlflow.data.context", "training")])])
-
-
-def logged_model(run_id: str) -> Any | None:
-    """Return MLflow's record of the model that a run has logged, if it has one that is complete."""
-    experiment = client().get_run(run_id).info.experiment_id
-    for logged in client().search_logged_models([experiment], f"source_run_id = '{run_id}'"):
-        if logged.status == "READY":
-            return logged
-        client().delete_logged_model(logged.model_id)  # killed while it was logged
-    return None
-
-
-@dataclass(frozen=True)
-class _KerasFlavor:
-    """`mlflow.keras`, with the very file of the model; makes the folder that MLflow does not (mlflow#16183)."""
-
-    file: Path
-
-    def save_model(self, path: str, *, validate_serving_input: bool, **arguments: Any) -> None:
-        """Save as `mlflow.keras.save_model` does, and put the pipeline's file of the same model in the place."""
-        Path(path).mkdir(parents=True)
-        mlflow().keras.save_model(path=path, **arguments)
-        shutil.copyfile(self.file, Path(path) / MODEL_FILE)
-
-
-def add_model(
-    run_id: str,
-    model: "keras.Model",
-    file: Path,
-    requirements: list[str],
-    classes: Mapping[str, list[str]],
-    example: NDArray[np.uint8],
-) -> str:
-    """Log a model to a run, unless it has one, and return its address.
-
-    With it go its signature (plain uint8 RGB images in, class probabilities out), an example of its input, and as
-    metadata the `wnids` and `class_names` of its `classes`. The file in MLflow is a copy of `file`.
-    """
-    there = logged_model(run_id)
-    if there is not None:
-        return str(there.model_uri)
-    from mlflow.models import Model, ModelSignature
-    from mlflow.types import Schema, TensorSpec
-
-    signature = ModelSignature(
-        Schema([TensorSpec(np.dtype(np.uint8), (-1, *model.input_shape[1:]))]),
-        Schema([TensorSpec(np.dtype(np.float32), (-1, *model.output_shape[1:]))]),
-    )
-    # MLflow takes the run from the argument, and the experiment from what was set last.
-    mlflow().set_experiment(experiment_id=client().get_run(run_id).info.experiment_id)
-    with redirect_stdout(StringIO()):  # Keras's summary of the model
-        logged = Model.log(
-            artifact_path=None,
-            name="model",
-            flavor=_KerasFlavor(file),
-            run_id=run_id,
-            model=model,
-            signature=signature,
-            input_example=example,
-            validate_serving_input=False,  # it would load the model a second time
-            pip_requirements=requirements,
-            save_exported_model=False,
-            metadata=dict(classes),
-        )
-    return str(logged.model_uri)
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

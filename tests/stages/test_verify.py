@@ -1,0 +1,193 @@
+"""`tiny-imagenet verify` over a real pipeline: whatever is tampered with is found, and what it says mends it."""
+
+import os
+import re
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from repository_copy import Copy, copy_of_repository, tiny
+
+from tiny_imagenet import model_file, tracking, verification
+from tiny_imagenet.evidence import Evidence
+from tiny_imagenet.params import load_params
+
+MODEL = "model_2"
+RUN, KERAS, HISTORY = (Path("models") / MODEL / name for name in ("run.json", "model.keras", "history.csv"))
+METRICS, TABLE = Path("results") / MODEL / "metrics.json", Path("reports/results.csv")
+CODE, DATA = Path("src/tiny_imagenet/training.py"), Path("data/cache/val_labels.npy")
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Copy:
+    """A repository after `dvc repro`, with one tiny model."""
+    copy = copy_of_repository(tmp_path_factory.mktemp("verify") / "repository")
+
+    def change(params: dict) -> None:
+        tiny(params)
+        params["active"] = [MODEL]
+        params["models"][MODEL]["build"] |= {"filters": [4, 4, 4], "dense_units": 16}
+
+    copy.edit(change)
+    copy.commit()
+    copy.succeed("dvc", "repro")
+    return copy
+
+
+@pytest.fixture
+def copy(made: Copy, monkeypatch) -> Iterator[Copy]:
+    """Work in it, and leave MLflow's store as it was."""
+    monkeypatch.chdir(made.root)
+    for name in set(os.environ) - set(made.environment()):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PATH", made.environment()["PATH"])
+    with closing(sqlite3.connect("mlflow.db")) as store, closing(sqlite3.connect(":memory:")) as before:
+        store.backup(before)
+        yield made
+        before.backup(store)
+
+
+def failures(*, evaluate: bool = False) -> dict[str, str]:
+    """Return what does not hold of the model, and of the pipeline."""
+    walked = verification.walk(load_params(), evaluate=evaluate)
+    return {check.subject: check.detail for _, checks in walked for check in checks if check.holds is False}
+
+
+def rewrite(path: Path, content: bytes) -> None:
+    """Write into the very file, and so into DVC's copy where that is a hard link; time and mode stay."""
+    before = path.stat()
+    path.chmod(0o600)
+    with path.open("rb+") as stream:
+        stream.write(content)
+        stream.truncate()
+    path.chmod(before.st_mode)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+@contextmanager
+def kept(path: Path) -> Iterator[None]:
+    content = path.read_bytes()
+    try:
+        yield
+    finally:
+        rewrite(path, content)
+
+
+def last_digit(pattern: str) -> Callable[[bytes], bytes]:
+    """Return what changes the last digit of the first match."""
+
+    def change(content: bytes) -> bytes:
+        place = re.search(pattern.encode(), content).end() - 1
+        return content[:place] + b"%d" % ((int(content[place : place + 1]) + 1) % 10) + content[place + 1 :]
+
+    return change
+
+
+def a_bit(content: bytes) -> bytes:
+    return content[:-100] + bytes([content[-100] ^ 1]) + content[-99:]
+
+
+def test_untouched_all_of_it_holds(made):
+    printed = made.succeed("tiny-imagenet", "verify")
+    assert printed.splitlines()[0] == MODEL
+    assert "evaluation     15 figures measured anew, the same to the last digit" in printed
+    assert printed.splitlines()[-1] == "12 checks hold"
+
+
+@pytest.mark.parametrize(
+    ("path", "tamper", "subjects", "said"),
+    [
+        (METRICS, last_digit(r'"val_top5_accuracy": [.\d]+'), {"final metrics", "table"}, "val_top5_accuracy is"),
+        (TABLE, last_digit(r"\nmodel_2,three_conv,\d+"), {"table"}, "parameters is"),
+        (KERAS, a_bit, {"files"}, f"{KERAS} is "),
+        (HISTORY, last_digit(r"\n2,0\.\d\d"), {"files", "epochs"}, "accuracy of epoch 2 is"),
+        (RUN, last_digit(r'"run_id": "[^"]*\d'), {"files", "run", "table"}, "MLflow does not have the run"),
+        (RUN, last_digit(r'"commit": "[^"]*\d'), {"files", "commit", "run"}, "git does not have"),
+        (Path("dvc.lock"), last_digit(r"(?s)train@model_2:.*?val_labels.npy\s+hash: md5\s+md5: \w*\d"),
+         {"stages", "data and code"}, f"{DATA} is "),
+        (CODE, a_bit, {"data and code"}, f"{CODE} is "),
+        (DATA, a_bit, {"data and code"}, f"{DATA} is "),
+    ],
+    ids=["metric", "table", "model", "epoch", "run_id", "commit", "dvc.lock", "code", "data"],
+)  # fmt: skip
+def test_a_byte_of_a_file_is_found_with_its_size_and_time_as_they_were(copy, path, tamper, subjects, said):
+    with kept(path):
+        rewrite(path, tamper(path.read_bytes()))
+        found = failures()
+    assert set(found) == subjects
+    assert any(said in detail for detail in found.values())
+
+
+@pytest.mark.parametrize(
+    ("tamper", "subject", "said"),
+    [
+        (
+            lambda client, run: client.log_metric(run, "final_val_accuracy", 0.99),
+            "final metrics",
+            "val_accuracy is 0.99",
+        ),
+        (lambda client, run: client.log_metric(run, "loss", 0.1, step=3), "epochs", "loss of epoch 3 is 0.1 in MLflow"),
+        (lambda client, run: client.log_param(run, "more", 1), "run", "param more is 1 in MLflow"),
+        (lambda client, run: client.set_tag(run, "git.commit", "0" * 40), "run", f"tag git.commit is {'0' * 40}"),
+    ],
+    ids=["final metric", "epoch", "param", "tag"],
+)
+def test_what_was_changed_in_the_run_is_found(copy, tamper, subject, said):
+    tamper(*client_and_run())
+    found = failures()
+    assert set(found) == {subject}
+    assert said in found[subject]
+
+
+def client_and_run() -> tuple[Any, str]:
+    import mlflow
+
+    tracking.connect(Path.cwd())
+    return mlflow.MlflowClient(), Evidence(MODEL, None, None).record["run_id"]
+
+
+def test_a_run_that_was_tampered_with_is_mended_as_the_answer_says(copy):
+    client, run_id = client_and_run()
+    client.log_metric(run_id, "loss", 0.1, step=3)
+    delete = re.search(r"`(mlflow runs delete [^`]+)`", failures()["epochs"])[1]
+    copy.succeed(*delete.split())
+    assert f"does not have the run {run_id}: `tiny-imagenet sync`" in failures()["run"]
+    copy.succeed("tiny-imagenet", "sync")
+    assert failures() == {}
+
+
+def test_a_model_file_that_was_replaced_is_mended_as_the_answer_says(copy):
+    content = a_bit(KERAS.read_bytes())
+    KERAS.unlink()
+    KERAS.write_bytes(content)
+    found = failures()
+    assert set(found) >= {"files", "stages"}
+    remove, checkout = re.findall(r"`([^`]+)`", found["files"])
+    copy.succeed(*remove.split())
+    copy.succeed(*checkout.split())
+    assert failures() == {}
+
+
+def test_a_model_file_that_was_changed_with_dvcs_own_copy_says_where_that_is(copy):
+    with kept(KERAS):
+        rewrite(KERAS, a_bit(KERAS.read_bytes()))
+        remove = re.search(r"`rm -f (\S+) (\S+)`", failures()["files"])
+        assert Path(remove[1]) == KERAS
+        assert Path(remove[2]).samefile(KERAS)
+
+
+def test_a_model_of_other_weights_has_other_figures_and_a_broken_one_is_said_to_be(copy, keras):
+    names = model_file.read_metadata(KERAS)
+    with kept(KERAS):
+        model = model_file.load_model(KERAS)
+        model.layers[-1].set_weights([-weights for weights in model.layers[-1].get_weights()])
+        model_file.save_model(model, KERAS, wnids=names["wnids"], class_names=names["class_names"])
+        found = failures(evaluate=True)["evaluation"]
+        assert re.search(r"val_accuracy is [.\d]+ measured anew, [.\d]+ written", found)
+        assert "here, the last digits may differ" not in found
+        rewrite(KERAS, KERAS.read_bytes()[:-1000])
+        assert str(KERAS) in failures(evaluate=True)["evaluation"]
