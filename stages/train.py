@@ -57,7 +57,7 @@ def _train(model: str, params: Params) -> None:
     record: dict[str, Any] = {
         "experiment": params.profile,
         **facts,
-        "params": tracking.flatten(recipe.model_dump()) | facts,
+        "params": tracking.flatten(recipe.model_dump(mode="json")) | facts,
         **lineage.provenance(f"train@{model}"),
         "versions": runtime.versions(),
         "images": {"classes": packed.num_classes, "train": len(packed.train), "val": len(packed.val)},

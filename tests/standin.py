@@ -5,6 +5,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pandas as pd
+from repository_copy import tiny
 from sklearn.datasets import load_digits
 
 from tiny_imagenet.dataset.arrays import SIDE, PackedDataset, Split
@@ -69,3 +70,11 @@ STANDINS: dict[str, dict[str, Any]] = {
     "model_5": {"architecture": "resnet50", "build": {"dense_units": 8, "dropout": 0.5}, "batches_per_epoch": 2},
 }
 """The recipes of the five models in small: what `small_recipe` changes. The fifth is a whole ResNet50, and slow."""
+
+
+def small_models(params: dict[str, Any]) -> None:
+    """Make params.yaml's demo tiny, with the layers of the stand-ins: a training takes as long as its start."""
+    tiny(params)
+    for model, changes in STANDINS.items():
+        params["models"][model]["build"] = small_recipe(**changes).model_dump(mode="json")["build"]
+    params["models"]["model_5"]["batches_per_epoch"] = 2

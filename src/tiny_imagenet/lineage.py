@@ -124,7 +124,7 @@ def locked_files(root: Path, stage: str) -> dict[str, str]:
     try:
         locked = yaml.safe_load(path.read_text(encoding="utf-8"))["stages"][stage]
         return {entry["path"]: entry["md5"] for kind in ("deps", "outs") for entry in locked.get(kind, [])}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} has no record of {stage} ({error!r}); run `dvc repro`") from None
 
 

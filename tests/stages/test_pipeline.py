@@ -140,15 +140,6 @@ def test_an_edit_reruns_three_stages_and_the_table_points_to_the_new_run(copy, m
     assert current_runs(copy) == {model: [table.loc[model, "run_id"]] for model in table.index}
 
 
-def test_mlflow_run_trains_one_model_as_a_child_of_its_own_run(copy, made):
-    copy.edit(lambda params: params["models"]["model_2"]["optimizer"].update(learning_rate=0.004))
-    copy.succeed("mlflow", "run", ".", "--env-manager=local", "-e", "train", "-P", "model=model_2")
-    runs = copy.runs()
-    child = runs[runs["params.optimizer.learning_rate"] == "0.004"].iloc[0]
-    assert child["tags.mlflow.runName"] == "model_2"
-    assert child["tags.mlflow.parentRunId"] in set(copy.runs("Default")["run_id"])
-
-
 @pytest.mark.parametrize(
     ("change", "said"),
     [

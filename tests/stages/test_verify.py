@@ -189,5 +189,9 @@ def test_a_model_of_other_weights_has_other_figures_and_a_broken_one_is_said_to_
         found = failures(evaluate=True)["evaluation"]
         assert re.search(r"val_accuracy is [.\d]+ measured anew, [.\d]+ written", found)
         assert "here, the last digits may differ" not in found
+        with kept(RUN):
+            rewrite(RUN, RUN.read_bytes().replace(b'"device": "', b'"device": "another '))
+            found = failures(evaluate=True)["evaluation"]
+        assert re.search(r"here, the last digits may differ \(device .*, not another ", found)
         rewrite(KERAS, KERAS.read_bytes()[:-1000])
         assert str(KERAS) in failures(evaluate=True)["evaluation"]
