@@ -223,3 +223,18 @@ def test_a_bar_in_a_value_does_not_break_the_table(tmp_path):
     make_results(tmp_path, "model_1", run={"device": "CPU a|b, 2 cores"})
     params = made_params(active=["model_1"])
     assert r"CPU a\|b, 2 cores" in report.results_markdown(table(params, tmp_path), params, {})
+
+
+# --- in MLflow ---
+
+
+def test_mlflow_shows_the_table_in_few_columns_and_a_run_its_row_in_a_sentence(results):
+    params, frame = results
+    lines = report.experiment_description(frame, params).splitlines()
+    assert "not comparable with the paper's" in lines[0]
+    rows = [line.strip("| ").split(" | ") for line in lines[2:]]
+    assert {len(row) for row in rows} == {7}
+    assert rows[2] == ["model_1", "38.61 (37.7-39.6)", "35.14", "50.00", "14.19", "22.96", "15"]
+    sentence = report.run_description(frame.to_dict("records")[0], params)
+    assert sentence.startswith("val **38.61 (37.7-39.6)** %, paper protocol 35.14 %, train 50.00 %, 15 epochs.")
+    assert "The paper: val 14.19 %, train 22.96 %." in sentence

@@ -88,7 +88,7 @@ def check(
             "dvc.lock was cut short (DVC was killed as it wrote it): removed; `dvc repro` makes it anew from its cache"
         )
     params = entry.checked_params(lineage.repository_root() / "params.yaml")
-    if model:
+    if model is not None:
         params.block(model)
         if model not in params.active:
             raise UserError(f"'{model}' has a block in params.yaml, but `active` does not name it")

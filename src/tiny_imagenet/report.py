@@ -181,7 +181,28 @@ def results_markdown(
             ],
         ),
         "",
-        *_accuracies(rows),
+        *_markdown_table(
+            ["model", "train, paper", "train, authors' log", "train", "val, paper", "val, authors' log", "val",
+             "val, paper protocol", "val, top 5", "epochs", "best epoch", "seconds", "images/s"],
+            [
+                [
+                    row["model"],
+                    percent(row["train_accuracy_paper"]),
+                    percent(row["train_accuracy_authors_log"]),
+                    percent(row["train_accuracy"]),
+                    percent(row["val_accuracy_paper"]),
+                    percent(row["val_accuracy_authors_log"]),
+                    _interval(row),
+                    percent(row["val_accuracy_paper_protocol"]),
+                    percent(row["val_top5_accuracy"]),
+                    _count(row["epochs"]),
+                    _count(row["best_epoch"]),
+                    _text(row["seconds"]),
+                    _text(row["images_per_second"]),
+                ]
+                for row in rows
+            ],
+        ),
         "",
         "- **train**: as the training log has it, on augmented images, at the epoch whose weights are kept.",
         "- **val**: on the validation images as they are: the one to believe.",
@@ -218,41 +239,31 @@ def results_markdown(
 
 
 def experiment_description(table: pd.DataFrame, params: Params) -> str:
-    """Return the table in Markdown, as MLflow shows it over the runs of a profile."""
-    rows = table.to_dict("records")
-    return "\n".join(
-        [comparability(params), "", *_accuracies(rows), "", "Accuracy in percent, 95 % interval in brackets."]
-    )
+    """Return the table in Markdown, narrow enough for MLflow's page over the runs of a profile."""
+    headings = ["model", "val, %", "val, paper protocol", "train", "paper: val", "paper: train", "epochs"]
+    rows = [
+        [
+            row["model"],
+            _interval(row),
+            percent(row["val_accuracy_paper_protocol"]),
+            percent(row["train_accuracy"]),
+            percent(row["val_accuracy_paper"]),
+            percent(row["train_accuracy_paper"]),
+            _count(row["epochs"]),
+        ]
+        for row in table.to_dict("records")
+    ]
+    return "\n".join([comparability(params), "", *_markdown_table(headings, rows)])
 
 
 def run_description(row: Mapping[Any, Any], params: Params) -> str:
-    """Return a model's row of the table in Markdown."""
-    return "\n".join([*_accuracies([row]), "", comparability(params)])
-
-
-def _accuracies(rows: Sequence[Mapping[Any, Any]]) -> list[str]:
-    return _markdown_table(
-        ["model", "train, paper", "train, authors' log", "train", "val, paper", "val, authors' log", "val",
-         "val, paper protocol", "val, top 5", "epochs", "best epoch", "seconds", "images/s"],
-        [
-            [
-                row["model"],
-                percent(row["train_accuracy_paper"]),
-                percent(row["train_accuracy_authors_log"]),
-                percent(row["train_accuracy"]),
-                percent(row["val_accuracy_paper"]),
-                percent(row["val_accuracy_authors_log"]),
-                _interval(row),
-                percent(row["val_accuracy_paper_protocol"]),
-                percent(row["val_top5_accuracy"]),
-                _count(row["epochs"]),
-                _count(row["best_epoch"]),
-                _text(row["seconds"]),
-                _text(row["images_per_second"]),
-            ]
-            for row in rows
-        ],
-    )  # fmt: skip
+    """Return a model's row of the table in a sentence."""
+    return (
+        f"val **{_interval(row)}** %, paper protocol {percent(row['val_accuracy_paper_protocol'])} %, train "
+        f"{percent(row['train_accuracy'])} %, {_count(row['epochs'])} epochs. The paper: val "
+        f"{percent(row['val_accuracy_paper'])} %, train {percent(row['train_accuracy_paper'])} %.\n\n"
+        f"{comparability(params)}"
+    )
 
 
 def _text(value: Any) -> str:

@@ -64,7 +64,7 @@ def test_mlflow_has_a_finished_run_per_model_with_its_figures(copy, made):
             assert runs.loc[model, f"tags.dependency.{path}"] == digest
         assert runs.loc[model, "tags.git.commit"] == run["git"]["commit"]
         assert runs.loc[model, "tags.params_hash"] == run["hashes"]["params"]
-        assert runs.loc[model, "tags.mlflow.note.content"].startswith("| model | train, paper |")
+        assert runs.loc[model, "tags.mlflow.note.content"].startswith(f"val **{100 * metrics['val_accuracy']:.2f} (")
     description = copy.experiment()["mlflow.note.content"]
     assert all(f"\n| {model} | " in description for model in MODELS)
 
