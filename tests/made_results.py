@@ -51,7 +51,7 @@ RUN: dict[str, Any] = {
     "stage": "train",
     "started_at": "2026-01-02T03:04:05+00:00",
     "params": {"epochs": 2},
-    "git": {"commit": None, "dirty": None},
+    "git": {"commit": None, "dirty": None, "diff": ""},
     "hashes": {"data": "0123456789abcdef"},
     "platform": "Linux",
     "images": {"classes": 10, "train": 40, "val": 20},

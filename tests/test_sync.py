@@ -1,10 +1,11 @@
 """After `sync`, MLflow has one complete, current run for each row of the table, however the store was before."""
 
-import os
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from made_results import made_params, make_results
 
 from tiny_imagenet import comparison, files, lineage, sync, tracking
@@ -32,8 +33,18 @@ def root(tmp_path_factory, keras):
             make_results(root, name, run={"run_id": f"run_of_{name}"}, metrics={"val_accuracy": accuracy})
             path = root / "models" / name / "model.keras"
             model_file.save_model(model, path, wnids=["n1", "n2"], class_names=["one", "two"])
+        write_lock(ACTIVE)
         tracking.connect(root)
         yield root
+
+
+def write_lock(models: list[str]) -> None:
+    """Write a dvc.lock in which the results are of the models that are there."""
+    stages = {}
+    for model in models:
+        paths = [Path("models") / model / name for name in ("model.keras", "history.csv")]
+        stages[f"evaluate@{model}"] = {"deps": [{"path": str(path), "md5": files.md5(path)} for path in paths]}
+    Path("dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": stages}))
 
 
 def run_sync(**changes) -> list[str]:
@@ -80,12 +91,53 @@ def test_a_run_that_died_is_marked_and_one_that_is_trained_now_is_not(root):
     assert statuses("model_2")[begun["model_2"]] == "KILLED"
 
 
+def test_a_model_that_was_trained_and_not_evaluated_yet_keeps_its_run_as_it_is(root):
+    history = Path("models/model_1/history.csv")
+    before, run = history.read_text(), tracking.find_run(root, "run_of_model_1")
+    history.write_text(before.replace("0.3,2.0", "0.4,2.0"))
+    try:
+        assert run_sync() == ["model_1: not evaluated since it was trained: `dvc repro`"]
+    finally:
+        history.write_text(before)
+    assert tracking.find_run(root, "run_of_model_1") == run
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("models/model_1/run.json", '{"run_id": '),
+        ("models/model_1/run.json", '{"run_id": "x"}'),
+        ("models/model_1/run.json", "[]"),
+        ("results/model_1/metrics.json", "nothing"),
+    ],
+)
+def test_a_broken_file_is_one_message_with_its_path(root, name, content):
+    path = Path(name)
+    before = path.read_text()
+    path.write_text(content)
+    try:
+        with pytest.raises(UserError, match=f"{name} cannot be read .*dvc checkout"):
+            run_sync()
+    finally:
+        path.write_text(before)
+
+
+def test_a_model_whose_file_mlflow_has_lost_is_logged_anew(root):
+    shutil.rmtree(root / "mlruns")
+    run_sync()
+    for name in ACTIVE:
+        run = tracking.find_run(root, f"run_of_{name}")
+        assert tracking.model_md5(root, run.run_id) == files.md5(Path("models") / name / "model.keras")
+        found = {file.path for file in store.client().list_artifacts(run.run_id)}
+        assert found >= {"history.csv", "results"}
+
+
 def test_the_champion_is_the_best_of_the_profiles_that_are_asked_for(root):
     assert run_sync() == []  # paper alone, by default
     champion = {"metric": "val_accuracy", "profiles": ["demo"]}
     assert run_sync(champion=champion) == ["tiny-imagenet@champion: model_2, version 1, by val_accuracy"]
-    path, name = tracking.champion_file(root)
-    assert (name, path.read_bytes()) == ("model_2", Path("models/model_2/model.keras").read_bytes())
+    with tracking.champion_file(root) as (path, name):
+        assert (name, path.read_bytes()) == ("model_2", Path("models/model_2/model.keras").read_bytes())
     # Of equals the first, as in `active`.
     equal = champion | {"metric": "val_macro_f1"}
     assert run_sync(champion=equal) == ["tiny-imagenet@champion: model_1, version 2, by val_macro_f1"]
@@ -106,8 +158,9 @@ def test_an_experiments_copy_completes_its_runs_and_leaves_table_and_champion_al
     make_results(root, "model_3", run={"run_id": "run_of_an_experiment"})
     (root / "models" / "model_3" / "model.keras").symlink_to(root / "models" / "model_1" / "model.keras")
     monkeypatch.chdir(place)
+    write_lock(["model_3"])
     params = made_params(active=["model_3"], champion={"metric": "val_accuracy", "profiles": ["demo"]})
     done = sync.sync(params, comparison.results_table(params, Path("models"), Path("results")))
     assert [line.split(":")[0] for line in done] == ["model_3"]
-    assert tracking.find_run(root, "run_of_an_experiment").tags["workspace"].endswith(os.fspath(place))
+    assert tracking.find_run(root, "run_of_an_experiment").tags["workspace"] == lineage.workspace()
     assert store.client().get_experiment_by_name("demo").tags["mlflow.note.content"] == described

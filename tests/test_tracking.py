@@ -376,6 +376,7 @@ def test_a_password_in_the_address_stays_out_of_what_is_shared():
         tracking.public("failed at http://me:se@host:5000 and http://a:b@c")
         == "failed at http://host:5000 and http://c"
     )
+    assert tracking.public("http://me:s@e/c@host:5000/path") == "http://host:5000/path"
     assert tracking.public("sqlite:////a/b@c/mlflow.db") == "sqlite:////a/b@c/mlflow.db"
 
 
@@ -407,7 +408,29 @@ class Away:
 
 @pytest.fixture
 def store_away(monkeypatch):
+    monkeypatch.setattr(tracking.run, "_PATIENCE", 0)
     return Away(monkeypatch)
+
+
+def test_a_store_that_takes_long_to_fail_is_asked_less_often(root, store_away, monkeypatch):
+    monkeypatch.setattr(tracking.run, "_PATIENCE", 10)
+    seconds, asked = [0.0], []
+
+    def log_batch(*arguments, **named):
+        import mlflow
+
+        asked.append(seconds[0])
+        seconds[0] += 30
+        raise mlflow.exceptions.MlflowException("timed out")
+
+    with tracking.start_run(root, experiment="demo", name="m", params={}, tags={}) as run:
+        monkeypatch.setattr(store.mlflow().MlflowClient, "log_batch", log_batch)
+        monkeypatch.setattr(tracking.run.time, "monotonic", lambda: seconds[0])
+        for epoch in range(1, 11):
+            run.log_epoch(epoch, {"loss": 1.0})
+            seconds[0] += 60
+        monkeypatch.undo()
+    assert asked == [0, 30 + 10 * 30]
 
 
 def test_epochs_that_the_store_missed_are_delivered_when_it_is_back(root, client, store_away, capfd):
@@ -528,14 +551,14 @@ def test_the_champion_is_registered_once_and_the_alias_moves(root, client, tmp_p
     runs = []
     for number, name in enumerate(("model_1", "model_2")):
         runs.append(complete(root, result(tmp_path, f"{number + 1:032}", model=name), small)[0])
-    with pytest.raises(UserError, match="has no tiny-imagenet@champion yet"):
-        tracking.champion_file(root)
+    with pytest.raises(UserError, match="has no tiny-imagenet@champion yet"), tracking.champion_file(root):
+        pass
     assert [tracking.register_champion(root, run, "a row") for run in (*runs, runs[1], runs[0])] == ["1", "2", "2", "1"]
     assert len(client.search_model_versions("name = 'tiny-imagenet'")) == 2
     version = client.get_model_version_by_alias("tiny-imagenet", "champion")
     assert (version.run_id, version.description) == (runs[0].run_id, "a row")
-    path, name = tracking.champion_file(root)
-    assert (path.read_bytes(), name) == (small[1].read_bytes(), "model_1")
+    with tracking.champion_file(root) as (path, name):
+        assert (path.read_bytes(), name) == (small[1].read_bytes(), "model_1")
 
 
 def test_an_experiments_description_is_what_was_said_last(root, client):

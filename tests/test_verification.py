@@ -30,7 +30,18 @@ HISTORY = {
     "val_loss": {1: 2.5, 2: 2.1},
     "learning_rate": {1: 0.001, 2: 0.001},
 }
-SUBJECTS = ["files", "stages", "recipe", "data and code", "commit", "run", "final metrics", "epochs", "table"]
+SUBJECTS = [
+    "files",
+    "results",
+    "stages",
+    "recipe",
+    "data and code",
+    "commit",
+    "run",
+    "final metrics",
+    "epochs",
+    "table",
+]
 
 
 class Repository:
@@ -39,6 +50,8 @@ class Repository:
     def __init__(self) -> None:
         self.runs: dict[str, tracking.TrackedRun] = {}
         self.histories: dict[str, dict[str, dict[int, float]]] = {}
+        self.models: dict[str, str | None] = {}
+        """The MD5 of each run's model in MLflow."""
         self.changed: list[str] = []
         self.commits = {COMMIT}
         for path in (CODE, DATA):
@@ -46,8 +59,8 @@ class Repository:
             Path(path).write_text(f"what is in {path}")
         for model in MODELS:
             self._make(model)
-        self.write_lock()
         self.write_table()
+        self.write_lock()
 
     def _make(self, model: str) -> None:
         record: dict[str, Any] = {
@@ -64,6 +77,7 @@ class Repository:
         make_results(Path(), model, run=record)
         (Path("models") / model / "model.keras").write_bytes(model.encode() * 100)
         run_id = RUN_IDS[model]
+        self.models[run_id] = md5(Path("models") / model / "model.keras")
         self.histories[run_id] = {name: dict(points) for name, points in HISTORY.items()}
         self.runs[run_id] = tracking.TrackedRun(
             run_id=run_id,
@@ -76,10 +90,11 @@ class Repository:
                 "system/cpu_utilization_percentage": 97.0,
             },
             tags=lineage.run_tags(record | {"device": "CPU AMD EPYC, 2 cores, 24 GiB"}) | {"mlflow.user": "somebody"},
-            artifact_uri="",
         )
 
     def write_lock(self) -> None:
+        """Write dvc.lock; what is there of the table is in it."""
+
         def entries(paths: list[str]) -> list[dict[str, str]]:
             return [{"path": path, "md5": md5(Path(path))} for path in paths]
 
@@ -87,6 +102,9 @@ class Repository:
         for model in MODELS:
             outs = [f"models/{model}/{name}" for name in ("model.keras", "history.csv", "run.json")]
             stages[f"train@{model}"] = {"deps": entries([CODE, DATA]), "outs": entries(outs)}
+            results = {"path": f"results/{model}", "md5": lineage.folder_md5(Path("results") / model)}
+            stages[f"evaluate@{model}"] = {"outs": [results]}
+        stages["compare"] = {"outs": [{"path": "reports", "md5": lineage.folder_md5(Path("reports"))}]}
         Path("dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": stages}))
 
     def write_table(self) -> None:
@@ -110,6 +128,11 @@ class Repository:
         assert all("\n" not in check.detail for check in answers.values())
         return {where: check.detail for where, check in answers.items() if check.holds is False}
 
+    def failures_within(self, *models: str) -> dict[tuple[str, str], str]:
+        """Return the failures without those that any byte of a folder causes."""
+        found = self.failures(*models)
+        return {where: detail for where, detail in found.items() if where[1] not in ("results", "reports")}
+
     def not_asked(self) -> dict[tuple[str, str], str]:
         return {where: check.detail for where, check in self.answers().items() if check.holds is None}
 
@@ -122,6 +145,7 @@ def repository(tmp_path, monkeypatch) -> Repository:
     monkeypatch.setattr(lineage, "changed_since_lock", lambda _: made.changed)
     monkeypatch.setattr(lineage, "commit_exists", lambda _, commit: commit in made.commits)
     monkeypatch.setattr(tracking, "find_run", lambda _, run_id: made.runs.get(run_id))
+    monkeypatch.setattr(tracking, "model_md5", lambda _, run_id: made.models[run_id])
     monkeypatch.setattr(tracking, "metric_history", lambda _, run_id, name: made.histories[run_id].get(name, {}))
     return made
 
@@ -151,10 +175,47 @@ def test_where_nothing_was_touched_everything_holds(repository):
     assert list(answers) == [
         *((model, subject) for model in MODELS for subject in [*SUBJECTS, "evaluation"]),
         ("pipeline", "stages"),
+        ("pipeline", "reports"),
         ("pipeline", "table"),
     ]
     assert repository.failures() == {}
     assert set(repository.not_asked()) == {(model, "evaluation") for model in MODELS}
+
+
+# --- folders ---
+
+
+@pytest.mark.parametrize(
+    ("path", "where"),
+    [
+        ("results/model_2/metrics.json", ("model_2", "results")),
+        ("results/model_2/architecture.json", ("model_2", "results")),
+        ("reports/results.csv", ("pipeline", "reports")),
+    ],
+)
+def test_any_byte_of_a_folder_is_found(repository, path, where):
+    flip_last_bit(Path(path))
+    detail = repository.failures()[where]
+    assert "in dvc.lock: `git checkout dvc.lock`, or `dvc repro`" in detail
+
+
+def test_where_dvc_has_a_record_of_the_folder_the_file_is_named(repository):
+    folder = Path("results/model_2")
+    entries = [{"md5": md5(path), "relpath": path.name} for path in sorted(folder.iterdir())]
+    digest = lineage.folder_md5(folder).removesuffix(".dir")
+    listing = Path(".dvc/cache/files/md5") / digest[:2] / f"{digest[2:]}.dir"
+    listing.parent.mkdir(parents=True)
+    listing.write_text(json.dumps(entries))
+    (folder / "more.txt").touch()
+    assert "results/model_2/more.txt is " in repository.failures()["model_2", "results"]
+    (folder / "more.txt").unlink()
+    (folder / "metrics.json").unlink()
+    assert "results/model_2/metrics.json is None, " in repository.failures()["model_2", "results"]
+
+
+def test_another_model_in_mlflow_is_found(repository):
+    repository.models[RUN_IDS["model_2"]] = None
+    assert "the run's model is " in repository.failures()["model_2", "run"]
 
 
 # --- files ---
@@ -162,7 +223,7 @@ def test_where_nothing_was_touched_everything_holds(repository):
 
 def test_a_metric_that_was_written_by_hand_is_in_neither_mlflow_nor_the_table(repository):
     edit("results/model_2/metrics.json", "0.3861", "0.9861")
-    failures = repository.failures()
+    failures = repository.failures_within()
     assert set(failures) == {("model_2", "final metrics"), ("model_2", "table")}
     assert "val_accuracy is 0.3861 in MLflow, 0.9861 in metrics.json (-0.6)" in failures["model_2", "final metrics"]
     assert "val_accuracy is 0.3861 in reports/results.csv, 0.9861 by the files" in failures["model_2", "table"]
@@ -173,7 +234,7 @@ def test_a_digit_of_the_table_is_named_with_its_column(repository, old, new):
     lines = Path("reports/results.csv").read_text().splitlines(keepends=True)
     assert lines[2].startswith("model_2")
     Path("reports/results.csv").write_text(lines[0] + lines[1] + lines[2].replace(f",{old},", f",{new},", 1))
-    failures = repository.failures()
+    failures = repository.failures_within()
     assert set(failures) == {("model_2", "table")}
     assert f" is {float(new)} in reports/results.csv, {old} by the files" in failures["model_2", "table"]
     assert "`dvc checkout reports results/model_2`" in failures["model_2", "table"]
@@ -182,13 +243,13 @@ def test_a_digit_of_the_table_is_named_with_its_column(repository, old, new):
 def test_the_same_number_written_in_another_way_is_the_same(repository):
     text = Path("reports/results.csv").read_text()
     Path("reports/results.csv").write_text(text.replace(",0.3861,", ",3.861e-1,"))
-    assert repository.failures() == {}
+    assert repository.failures_within() == {}
 
 
 def test_rows_of_the_table_that_are_twice_there_missing_or_of_others_are_named(repository):
     header, first, second = Path("reports/results.csv").read_text().splitlines()
     Path("reports/results.csv").write_text("\n".join([header, first, first, second.replace("model_2", "model_9")]))
-    failures = repository.failures()
+    failures = repository.failures_within()
     assert "has 2 rows of model_1" in failures["model_1", "table"]
     assert "has 0 rows of model_2" in failures["model_2", "table"]
     assert "has a row of model_9" in failures["pipeline", "table"]
@@ -200,7 +261,7 @@ def test_a_byte_of_a_trained_file_is_found_whatever_its_size_and_time(repository
     path = Path("models/model_2") / name
     was = md5(path)
     flip_last_bit(path)
-    assert f"{path} is {md5(path)[:8]}, {was[:8]} in dvc.lock" in repository.failures()["model_2", "files"]
+    assert f"{path} is {md5(path)[:8]}, {was[:8]} in dvc.lock" in repository.failures_within()["model_2", "files"]
 
 
 def test_what_mends_a_file_depends_on_what_dvc_still_has(repository):
@@ -208,21 +269,21 @@ def test_what_mends_a_file_depends_on_what_dvc_still_has(repository):
     sound, wanted = path.read_bytes(), md5(path)
     copy = Path(".dvc/cache/files/md5") / wanted[:2] / wanted[2:]
     edit(str(path), "model_2", "model_3")
-    assert f"`rm -f {path} {copy}`, then `dvc pull` or `dvc repro`" in repository.failures()["model_2", "files"]
+    assert f"`rm -f {path} {copy}`, then `dvc pull` or `dvc repro`" in repository.failures_within()["model_2", "files"]
     copy.parent.mkdir(parents=True)
     copy.write_bytes(path.read_bytes())  # as through a hard link
-    assert f"`rm -f {path} {copy}`, then `dvc pull` or `dvc repro`" in repository.failures()["model_2", "files"]
+    assert f"`rm -f {path} {copy}`, then `dvc pull` or `dvc repro`" in repository.failures_within()["model_2", "files"]
     copy.write_bytes(sound)
-    assert f"`rm -f {path}` and `dvc checkout {path}`" in repository.failures()["model_2", "files"]
+    assert f"`rm -f {path}` and `dvc checkout {path}`" in repository.failures_within()["model_2", "files"]
     path.write_bytes(sound)
     edit("dvc.lock", wanted, "f" * 32)
-    assert "`git checkout dvc.lock`" in repository.failures()["model_2", "files"]
+    assert "`git checkout dvc.lock`" in repository.failures_within()["model_2", "files"]
 
 
 def test_a_missing_model_file_is_named(repository):
     Path("models/model_2/model.keras").unlink()
-    assert set(repository.failures()) == {("model_2", "files")}
-    assert "models/model_2/model.keras is missing" in repository.failures()["model_2", "files"]
+    assert set(repository.failures_within()) == {("model_2", "files")}
+    assert "models/model_2/model.keras is missing" in repository.failures_within()["model_2", "files"]
 
 
 @pytest.mark.parametrize(
@@ -237,7 +298,7 @@ def test_a_missing_model_file_is_named(repository):
 @pytest.mark.parametrize("content", [b"", b"{", b"[1, 2]", b"\xff\xfe", b"epoch,loss\n1,x\n"])
 def test_a_broken_file_is_a_failed_check_with_its_path(repository, path, subjects, content):
     Path(path).write_bytes(content)
-    failures = repository.failures()
+    failures = repository.failures_within()
     assert set(failures) == {("model_2", subject) for subject in subjects}
     assert all(path in detail for detail in failures.values())
 
@@ -245,13 +306,13 @@ def test_a_broken_file_is_a_failed_check_with_its_path(repository, path, subject
 @pytest.mark.parametrize("path", ["models/model_2/run.json", "results/model_2/architecture.json"])
 def test_a_file_that_lacks_what_is_needed_is_a_failed_check_with_its_path(repository, path):
     Path(path).write_text("{}")
-    assert path in repository.failures()["model_2", "table"]
+    assert path in repository.failures_within()["model_2", "table"]
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe", b'"', b"model\nmodel_2,1,2,3\n", b"a\0b"])
 def test_a_broken_table_is_a_failed_check_of_each_model(repository, content):
     Path("reports/results.csv").write_bytes(content)
-    failures = repository.failures()
+    failures = repository.failures_within()
     assert {("model_1", "table"), ("model_2", "table")} <= set(failures)
     assert all("reports/results.csv" in detail for detail in failures.values())
 
@@ -260,7 +321,7 @@ def test_a_broken_table_is_a_failed_check_of_each_model(repository, content):
 @pytest.mark.parametrize("value", [None, [1], {"a": {}}])
 def test_a_record_of_other_types_is_no_traceback(repository, key, value):
     edit_json("models/model_2/run.json", **{key: value})
-    assert ("model_2", "files") in repository.failures()
+    assert ("model_2", "files") in repository.failures_within()
 
 
 # --- MLflow ---
@@ -293,7 +354,7 @@ def test_a_record_of_other_types_is_no_traceback(repository, key, value):
 )
 def test_what_differs_in_the_run_is_named(repository, change, subject, said):
     repository.change_run(**change)
-    failures = repository.failures()
+    failures = repository.failures_within()
     assert set(failures) == {("model_2", subject)}
     assert said in failures["model_2", subject]
 
@@ -310,27 +371,29 @@ def test_what_differs_in_the_run_is_named(repository, change, subject, said):
 def test_an_epoch_too_many_or_another_is_named(repository, name, points, said):
     repository.histories[RUN_IDS["model_2"]].setdefault(name, {}).update(points)
     repository.change_run(metrics={name: 1.5})
-    failures = repository.failures()
+    failures = repository.failures_within()
     assert set(failures) == {("model_2", "epochs")}
     assert said in failures["model_2", "epochs"]
 
 
 def test_an_epoch_too_few_is_named(repository):
     del repository.histories[RUN_IDS["model_2"]]["loss"][1]
-    assert "loss of epoch 1 is nothing in MLflow, 3.0 in history.csv" in repository.failures()["model_2", "epochs"]
+    assert (
+        "loss of epoch 1 is nothing in MLflow, 3.0 in history.csv" in repository.failures_within()["model_2", "epochs"]
+    )
 
 
 def test_of_many_offenders_five_are_named_and_all_are_counted(repository):
     for points in repository.histories[RUN_IDS["model_2"]].values():
         points.update(dict.fromkeys(range(1, 101), 0.5))
-    detail = repository.failures()["model_2", "epochs"]
+    detail = repository.failures_within()["model_2", "epochs"]
     assert detail.count(" in MLflow, ") == 5
     assert "; ... 500 in all: " in detail
 
 
 def test_a_run_that_mlflow_does_not_have_is_one_failure_and_what_hangs_on_it_is_not_asked(repository):
     del repository.runs[RUN_IDS["model_2"]]
-    failures = repository.failures()
+    failures = repository.failures_within()
     assert set(failures) == {("model_2", "run")}
     assert RUN_IDS["model_2"] in failures["model_2", "run"]
     assert "`tiny-imagenet sync`" in failures["model_2", "run"]
@@ -341,11 +404,12 @@ def test_a_restored_run_holds_and_is_named_beside_the_one_that_it_stands_for(rep
     edit_json("models/model_2/run.json", git={"commit": COMMIT, "dirty": True})
     repository.write_lock()
     repository.change_run(run_id="3" * 32, params={"augmentation.zoom": "[0.9, 1.1]"}, tags={"git.dirty": "true"})
-    repository.histories["3" * 32] = repository.histories.pop(RUN_IDS["model_2"])
+    for of_runs in (repository.histories, repository.models):
+        of_runs["3" * 32] = of_runs.pop(RUN_IDS["model_2"])
     answers = repository.answers()
-    assert repository.failures() == {}
+    assert repository.failures_within() == {}
     assert f"{'3' * 32}, restored from {RUN_IDS['model_2']}" in answers["model_2", "run"].detail
-    assert "changes since went with the run" in answers["model_2", "commit"].detail
+    assert "changes since are in run.json" in answers["model_2", "commit"].detail
 
 
 def test_a_store_that_is_away_is_one_failure_and_the_other_questions_are_asked(repository, monkeypatch):
@@ -354,7 +418,7 @@ def test_a_store_that_is_away_is_one_failure_and_the_other_questions_are_asked(r
 
     monkeypatch.setattr(tracking, "find_run", away)
     edit("results/model_2/metrics.json", "0.3861", "0.9861")
-    failures = repository.failures()
+    failures = repository.failures_within()
     assert set(failures) == {("pipeline", "MLflow"), ("model_2", "table")}
     assert "http://nowhere:5000" in failures["pipeline", "MLflow"]
     assert repository.not_asked()["model_1", "run"] == "MLflow's store is away, see below"
@@ -365,7 +429,7 @@ def test_a_store_that_is_away_is_one_failure_and_the_other_questions_are_asked(r
 
 def test_a_commit_that_git_does_not_have_is_named(repository):
     repository.commits.clear()
-    failures = repository.failures("model_1")
+    failures = repository.failures_within("model_1")
     assert set(failures) == {("model_1", "commit")}
     assert f"git does not have {COMMIT}" in failures["model_1", "commit"]
 
@@ -373,7 +437,7 @@ def test_a_commit_that_git_does_not_have_is_named(repository):
 @pytest.mark.parametrize(
     ("git", "tags", "remark"),
     [
-        ({"commit": COMMIT, "dirty": True}, {"git.dirty": "true"}, "changes since are in the git.diff of the run"),
+        ({"commit": COMMIT, "dirty": True}, {"git.dirty": "true"}, "changes since are in run.json"),
         ({"commit": None, "dirty": None}, {"git.commit": "none", "git.dirty": "unknown"}, "without git"),
     ],
 )
@@ -381,7 +445,7 @@ def test_a_dirty_tree_and_none_at_all_are_remarks(repository, git, tags, remark)
     edit_json("models/model_2/run.json", git=git)
     repository.write_lock()
     repository.change_run(tags=tags)
-    assert repository.failures() == {}
+    assert repository.failures_within() == {}
     assert remark in repository.answers()["model_2", "commit"].detail
 
 
@@ -389,7 +453,7 @@ def test_a_dirty_tree_and_none_at_all_are_remarks(repository, git, tags, remark)
 def test_a_byte_of_data_or_code_is_found_for_all_models_that_hang_on_it(repository, path, mended):
     was = md5(Path(path))
     flip_last_bit(Path(path))
-    failures = repository.failures()
+    failures = repository.failures_within()
     assert set(failures) == {(model, "data and code") for model in MODELS}
     assert (
         f"{path} is {md5(Path(path))[:8]}, {was[:8]} in run.json, {was[:8]} in dvc.lock"
@@ -400,13 +464,13 @@ def test_a_byte_of_data_or_code_is_found_for_all_models_that_hang_on_it(reposito
 
 def test_a_dependency_that_is_gone_is_named(repository):
     Path(DATA).unlink()
-    assert f"{DATA} is missing" in repository.failures()["model_2", "data and code"]
+    assert f"{DATA} is missing" in repository.failures_within()["model_2", "data and code"]
 
 
 def test_a_hash_in_dvc_lock_is_named(repository):
     was = md5(Path(DATA))
     edit("dvc.lock", was, "f" * 32)  # the first: of train@model_1
-    failures = repository.failures()
+    failures = repository.failures_within()
     assert set(failures) == {("model_1", "data and code")}
     assert f"{DATA} is {was[:8]}, {was[:8]} in run.json, ffffffff in dvc.lock" in failures["model_1", "data and code"]
     assert "`git checkout dvc.lock`" in failures["model_1", "data and code"]
@@ -416,7 +480,7 @@ def test_a_dependency_that_only_one_of_dvc_lock_and_run_json_has_is_named(reposi
     lock = yaml.safe_load(Path("dvc.lock").read_text())
     lock["stages"]["train@model_2"]["deps"][0]["path"] = "src/other.py"
     Path("dvc.lock").write_text(yaml.safe_dump(lock))
-    detail = repository.failures()["model_2", "data and code"]
+    detail = repository.failures_within()["model_2", "data and code"]
     assert "src/other.py is missing, missing in run.json" in detail
     assert f"{CODE} is {md5(Path(CODE))[:8]}" in detail
 
@@ -424,7 +488,7 @@ def test_a_dependency_that_only_one_of_dvc_lock_and_run_json_has_is_named(reposi
 @pytest.mark.parametrize("content", ["", "{", "stages: {}", "stages: []", "stages: {train@model_2: {deps: 3}}", "\x00"])
 def test_a_broken_dvc_lock_is_no_traceback(repository, content):
     Path("dvc.lock").write_text(content)
-    assert {("model_2", "files"), ("model_2", "data and code")} <= set(repository.failures())
+    assert {("model_2", "files"), ("model_2", "data and code")} <= set(repository.failures_within())
 
 
 def test_another_recipe_in_params_is_named(repository):
@@ -447,11 +511,11 @@ def test_what_dvc_finds_stale_is_said_of_its_model_and_the_rest_of_the_pipeline(
         "cache: changed deps: src/x.py: modified",
         "compare: changed command",
     ]
-    failures = repository.failures()
+    failures = repository.failures_within()
     assert set(failures) == {("model_2", "stages"), ("model_1", "stages"), ("pipeline", "stages")}
     assert failures["pipeline", "stages"].count("; ") == 1
     assert "train@model_2: changed deps: stages/train.py: modified" in failures["model_2", "stages"]
-    assert set(repository.failures("model_2")) == {("model_2", "stages"), ("pipeline", "stages")}
+    assert set(repository.failures_within("model_2")) == {("model_2", "stages"), ("pipeline", "stages")}
 
 
 def test_where_dvc_fails_that_is_one_failure(repository, monkeypatch):
@@ -459,7 +523,7 @@ def test_where_dvc_fails_that_is_one_failure(repository, monkeypatch):
         raise FileNotFoundError(2, "No such file or directory", "dvc")
 
     monkeypatch.setattr(lineage, "changed_since_lock", fail)
-    assert set(repository.failures()) == {("pipeline", "stages")}
+    assert set(repository.failures_within()) == {("pipeline", "stages")}
     assert ("model_1", "stages") in repository.not_asked()
 
 
@@ -470,14 +534,14 @@ def test_a_model_without_results_fails_only_where_it_is_named(repository):
     for path in ("models/model_2/run.json", "results/model_2/metrics.json"):
         Path(path).unlink()
     repository.write_table()
-    assert repository.failures() == {}
+    assert repository.failures_within() == {}
     assert "`dvc repro`" in repository.not_asked()["model_2", "results"]
-    assert set(repository.failures("model_2")) == {("model_2", "results")}
+    assert set(repository.failures("model_2")) == {("model_2", "results"), ("pipeline", "reports")}
 
 
 def test_a_model_whose_files_are_gone_but_whose_figures_are_in_the_table_fails(repository):
     Path("results/model_2/metrics.json").unlink()
-    failures = repository.failures()
+    failures = repository.failures_within()
     assert set(failures) == {("model_2", "final metrics"), ("model_2", "table")}
     assert "results/model_2/metrics.json" in failures["model_2", "table"]
 
@@ -503,8 +567,8 @@ def test_the_command_has_a_heading_for_each_model_and_a_line_for_each_check(veri
     lines = output.splitlines()
     assert [line for line in lines[:-1] if not line.startswith("  ")] == ["model_1", "model_2", "pipeline"]
     assert lines[1] == "  ok         files          model.keras, history.csv, run.json are those of dvc.lock"
-    assert lines[10] == "  not asked  evaluation     the model was not measured anew"
-    assert lines[-1] == "20 checks hold; not asked: 2"
+    assert lines[11] == "  not asked  evaluation     the model was not measured anew"
+    assert lines[-1] == "23 checks hold; not asked: 2"
 
 
 def test_the_command_exits_with_1_and_counts_what_does_not_hold(verify):
@@ -512,7 +576,7 @@ def test_the_command_exits_with_1_and_counts_what_does_not_hold(verify):
     code, output, errors = verify("model_2")
     assert code == 1
     assert "  FAILS      final metrics  val_accuracy is 0.3861 in MLflow" in output
-    assert errors == "error: 2 of 11 checks do not hold, see above\n"
+    assert errors == "error: 3 of 13 checks do not hold, see above\n"
     assert verify("model_1")[0] == 0
 
 

@@ -4,6 +4,8 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -173,21 +175,21 @@ def predict(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")] = False,
 ) -> None:
     """Say what a trained model sees in images of any size and kind; exit with 1 where one cannot be read."""
-    path = _chosen_model(model)
-    classes = prediction.read_classes(path)
-    sources, refusals = prediction.find_sources(images)
-    answers = prediction.predict(
-        sources,
-        classes,
-        lambda: prediction.load_classifier(path, classes),
-        top=top,
-        refusals=refusals,
-        on_refusal=_print_refusal,
-    )
+    with _chosen_model(model) as (path, name):
+        classes = prediction.read_classes(path)
+        sources, refusals = prediction.find_sources(images)
+        answers = prediction.predict(
+            sources,
+            classes,
+            lambda: prediction.load_classifier(path, classes),
+            top=top,
+            refusals=refusals,
+            on_refusal=_print_refusal,
+        )
     if answers.skipped:
         print(f"files in folders that are no images, skipped: {answers.skipped:,}", file=sys.stderr)
     if as_json:
-        document = {"model": str(path), "images": answers.images, "errors": answers.errors, "skipped": answers.skipped}
+        document = {"model": name, "images": answers.images, "errors": answers.errors, "skipped": answers.skipped}
         json.dump(document, sys.stdout, indent=2, allow_nan=False)
         print()
     elif answers.images:
@@ -203,21 +205,25 @@ def _print_refusal(refusal: prediction.Refusal) -> None:
     print(f"error: {prediction.printable(f'{refusal.path}: {refusal.error}')}", file=sys.stderr)
 
 
-def _chosen_model(wanted: str | None) -> Path:
-    """Return the file of the model that is asked for, or of the best one, and say on stderr which it is."""
-    if wanted and wanted.endswith(".keras"):
-        path, why = Path(wanted), "as asked for"
-    elif wanted == tracking.CHAMPION:
-        path, name = tracking.champion_file(lineage.repository_root())
-        why = f"{tracking.REGISTERED_MODEL}@{tracking.CHAMPION}, which is {name}"
-    elif wanted:
-        path, why = prediction.trained_model(lineage.repository_root(), wanted), "as asked for"
-    else:
-        root = lineage.repository_root()
-        path, accuracy = prediction.best_model(root, entry.checked_params(root / "params.yaml").active)
-        why = f"of the active models the best, with a validation accuracy of {report.percent(accuracy)} %"
-    print(f"model: {prediction.printable(path)} ({why})", file=sys.stderr)
-    return path
+@contextmanager
+def _chosen_model(wanted: str | None) -> Iterator[tuple[Path, str]]:
+    """Yield the file of the model that is asked for, or of the best one, and its name; say on stderr which it is."""
+    with ExitStack() as fetched:
+        if wanted == tracking.CHAMPION:
+            path, model = fetched.enter_context(tracking.champion_file(lineage.repository_root()))
+            name = f"{tracking.REGISTERED_MODEL}@{tracking.CHAMPION}"
+            why = f"which is {model}"
+        elif wanted:
+            is_file = wanted.endswith(".keras")
+            path = Path(wanted) if is_file else prediction.trained_model(lineage.repository_root(), wanted)
+            name, why = str(path), "as asked for"
+        else:
+            root = lineage.repository_root()
+            path, accuracy = prediction.best_model(root, entry.checked_params(root / "params.yaml").active)
+            name = str(path)
+            why = f"of the active models the best, with a validation accuracy of {report.percent(accuracy)} %"
+        print(f"model: {prediction.printable(name)} ({why})", file=sys.stderr)
+        yield path, name
 
 
 def main() -> None:

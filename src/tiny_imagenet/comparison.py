@@ -4,14 +4,14 @@ Reads what `train` and `evaluate` wrote, by the names in params.yaml and never b
 that was removed leaves the table.
 """
 
-import json
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from tiny_imagenet.files import fingerprint
+from tiny_imagenet.files import fingerprint, read_json
 from tiny_imagenet.params import Params
 
 COLUMNS = [
@@ -21,6 +21,7 @@ COLUMNS = [
     "val_top5_accuracy", "epochs", "best_epoch", "seconds", "images_per_second", "device", "backend", "weights",
     "seed", "profile", "dataset", "run_id",
 ]  # fmt: skip
+_RUN = ("images_per_second", "device", "backend", "seed", "profile", "run_id", "dataset", "weights", "epoch_seconds")
 _COUNTS = ["parameters", "parameters_200_classes", "parameters_paper", "epochs", "best_epoch", "seed"]
 
 
@@ -58,15 +59,14 @@ def results_table(params: Params, models: Path, results: Path) -> pd.DataFrame:
             row["train_accuracy_authors_log"] = logs.loc[model, "accuracy"]
             row["val_accuracy_authors_log"] = logs.loc[model, "val_accuracy"]
         run, metrics, architecture = (
-            _read_json(models / model / "run.json"),
+            _read_json(models / model / "run.json", _RUN),
             _read_json(results / model / "metrics.json"),
             _read_json(results / model / "architecture.json"),
         )
         if run and metrics and architecture:
             row |= {key: metrics[key] for key in COLUMNS if key in metrics}
             row |= {key: architecture[key] for key in ("parameters", "parameters_200_classes")}
-            row |= {key: run[key] for key in ("images_per_second", "device", "backend", "seed", "profile", "run_id")}
-            row["dataset"] = run["dataset"]
+            row |= {key: run[key] for key in _RUN if key in COLUMNS}
             row["weights"] = run["weights"] or "random"
             row["seconds"] = round(sum(run["epoch_seconds"]), 1)
         rows.append(row)
@@ -102,8 +102,5 @@ def determinism(params: Params, models: Path, path: Path) -> dict[str, str]:
     return shown
 
 
-def _read_json(path: Path) -> dict[str, Any] | None:
-    if not path.is_file():
-        return None
-    values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return values
+def _read_json(path: Path, needed: Sequence[str] = ()) -> dict[str, Any] | None:
+    return read_json(path, needed) if path.is_file() else None

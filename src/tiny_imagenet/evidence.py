@@ -5,7 +5,6 @@ Whatever is missing or broken is a UserError that says what brings it back.
 
 import csv
 import io
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ import pandas as pd
 
 from tiny_imagenet import lineage, tracking
 from tiny_imagenet.errors import UserError
-from tiny_imagenet.files import md5
+from tiny_imagenet.files import md5, read_json
 
 MODELS, RESULTS, TABLE = Path("models"), Path("results"), Path("reports/results.csv")
 _TRAINED = ("model.keras", "history.csv", "run.json")
@@ -61,17 +60,17 @@ class Evidence:
     @property
     def record(self) -> dict[str, Any]:
         """run.json."""
-        return read_json(MODELS / self.model / "run.json", _RECORD)
+        return _read(MODELS / self.model / "run.json", _RECORD)
 
     @property
     def metrics(self) -> dict[str, Any]:
         """metrics.json."""
-        return read_json(RESULTS / self.model / "metrics.json")
+        return _read(RESULTS / self.model / "metrics.json")
 
     @property
     def architecture(self) -> dict[str, Any]:
         """architecture.json."""
-        return read_json(RESULTS / self.model / "architecture.json", SIZES)
+        return _read(RESULTS / self.model / "architecture.json", SIZES)
 
     @property
     def history(self) -> pd.DataFrame:
@@ -113,7 +112,7 @@ def ask_store(models: Sequence[str]) -> dict[str, Tracked]:
     root, tracked = lineage.repository_root(), {}
     for model in models:
         try:
-            run_id = str(read_json(MODELS / model / "run.json")["run_id"])
+            run_id = str(_read(MODELS / model / "run.json")["run_id"])
         except (UserError, KeyError):
             continue  # whoever needs the file says so
         if run := tracking.find_run(root, run_id):
@@ -124,17 +123,8 @@ def ask_store(models: Sequence[str]) -> dict[str, Tracked]:
     return tracked
 
 
-def read_json(path: Path, needed: Sequence[str] = ()) -> dict[str, Any]:
-    """Return the keys and values that a file holds; those that are needed are among them."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        lacking = [key for key in needed if key not in values]
-        if isinstance(values, dict) and not lacking:
-            return values
-        reason: object = f"it lacks {', '.join(lacking) or 'keys and values'}"
-    except (OSError, ValueError, TypeError, RecursionError) as error:
-        reason = error
-    raise UserError(f"{path} cannot be read ({reason}): {restore(path)}")
+def _read(path: Path, needed: Sequence[str] = ()) -> dict[str, Any]:
+    return read_json(path, needed, remedy=restore(path))
 
 
 def table_rows(model: str | None = None) -> list[dict[str, Any]]:
@@ -162,6 +152,22 @@ def _number(cell: object) -> object:
 def current_md5(path: Path) -> str | None:
     """Return the MD5 of the bytes, and not what DVC remembers of a file of that size and time."""
     return md5(path) if path.is_file() else None
+
+
+def see_folder(folder: Path, wanted: str | None) -> None:
+    """See that a folder is the one that dvc.lock has by this hash; raises UserError with the first file that is not."""
+    found = lineage.folder_md5(folder)
+    if found == wanted:
+        return
+    files, locked = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}, {}
+    if wanted is not None:
+        locked = lineage.cached_folder(wanted)
+    for name in sorted(files | locked.keys()):
+        digest = current_md5(folder / name)
+        if locked and digest != locked.get(name):
+            remedy = restore(folder / name, digest, locked.get(name))
+            raise UserError(f"{folder / name} is {digest}, {locked.get(name)} in DVC's record of the folder: {remedy}")
+    raise UserError(f"{folder} is {found}, {wanted} in dvc.lock: `git checkout dvc.lock`, or `dvc repro`")
 
 
 def restore(path: Path, found: str | None = None, wanted: str | None = None) -> str:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,15 +30,19 @@ def replaced(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+class BusyError(UserError):
+    """Another process is at what `only_one` allows to one."""
+
+
 @contextmanager
 def only_one(lock: Path, refusal: str) -> Iterator[None]:
-    """Run the block in one process at a time; raises UserError(refusal) in a second one. Ends with the process."""
+    """Run the block in one process at a time; raises BusyError(refusal) in a second one. Ends with the process."""
     lock.parent.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(lock, timeout=0):
             yield
     except Timeout:
-        raise UserError(refusal) from None
+        raise BusyError(refusal) from None
 
 
 def reserve(path: Path) -> None:
@@ -77,6 +81,24 @@ def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text with Unix line ends, whole or not at all."""
     with replaced(path) as partial:
         partial.write_text(text, encoding="utf-8", newline="\n")
+
+
+def read_json(path: Path, needed: Sequence[str] = (), *, remedy: str = "") -> dict[str, Any]:
+    """Return the keys and values that a JSON file holds.
+
+    Raises:
+        UserError: it cannot be read, holds something else, or lacks a key that is `needed`; with the `remedy`, if any.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        lacking = [key for key in needed if key not in values]
+        if isinstance(values, dict) and not lacking:
+            return values
+        reason: object = f"it lacks {', '.join(lacking) or 'keys and values'}"
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        reason = error
+    remedy = remedy or f"`rm -f {path}` and `dvc checkout {path}` bring it back"
+    raise UserError(f"{path} cannot be read ({reason}): {remedy}")
 
 
 def md5(path: Path) -> str:

@@ -1,12 +1,15 @@
 """Where a result comes from: git's commit, the hashes of a stage's dependencies. The only file that knows DVC."""
 
+import hashlib
 import json
 import platform
 import subprocess
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import yaml
 
@@ -41,7 +44,7 @@ def cached_file(digest: str | None) -> Path | None:
     if digest is None:
         return None
     path = repository_root() / ".dvc" / "cache" / "files" / "md5" / digest[:2] / digest[2:]
-    return path if path.is_file() and md5(path) == digest else None
+    return path if path.is_file() and md5(path) == digest.removesuffix(".dir") else None
 
 
 def remove_broken_lock(root: Path) -> bool:
@@ -128,6 +131,24 @@ def locked_files(root: Path, stage: str) -> dict[str, str]:
         raise UserError(f"{path} has no record of {stage} ({error!r}); run `dvc repro`") from None
 
 
+def folder_md5(folder: Path) -> str:
+    """Return the hash that dvc.lock would have of a folder."""
+    entries = [
+        {"md5": md5(path), "relpath": path.relative_to(folder).as_posix()}
+        for path in sorted(folder.rglob("*"), key=lambda path: path.relative_to(folder).as_posix())
+        if path.is_file()
+    ]
+    return hashlib.md5(json.dumps(entries, sort_keys=True).encode(), usedforsecurity=False).hexdigest() + ".dir"
+
+
+def cached_folder(digest: str) -> dict[str, str]:
+    """Return path -> MD5 of each file of a folder that DVC has in its cache under this hash; empty if it has not."""
+    listing = cached_file(digest)
+    if listing is None:
+        return {}
+    return {entry["relpath"]: entry["md5"] for entry in json.loads(listing.read_text(encoding="utf-8"))}
+
+
 def changed_since_lock(root: Path) -> list[str]:
     """Return what `dvc status` finds to differ from dvc.lock, a line for each: stage, kind, path, how.
 
@@ -159,24 +180,37 @@ def environment_hash() -> str:
 def provenance(stage: str) -> dict[str, Any]:
     """Return where the result of a stage, begun now in the working directory, comes from.
 
-    Keys: `stage`; `git`: `commit`, `dirty`; `dependencies`: path -> MD5; `hashes`: `data`, `environment`; `platform`.
+    Keys: `stage`; `git`: `commit`, `dirty`, `diff`; `dependencies`: path -> MD5; `hashes`: `data`, `environment`;
+    `platform`.
     """
     dependencies = dependency_hashes(stage)
     return {
         "stage": stage,
-        "git": git_state(Path.cwd()),
+        "git": git_state(Path.cwd()) | {"diff": git_diff(Path.cwd())},
         "dependencies": dependencies,
         "hashes": {
             "data": fingerprint({path: digest for path, digest in dependencies.items() if path.startswith("data/")}),
             "environment": environment_hash(),
         },
-        "platform": platform.platform(),
+        "platform": f"{platform.platform()} on {platform.node()}",
     }
 
 
 def workspace() -> str:
-    """Return machine and folder: the runs that were made here are told apart by it."""
-    return f"{platform.node()}:{Path.cwd()}"
+    """Return the name of this working directory, by which the runs that were made here are told apart.
+
+    It is drawn once, and stays when the folder is moved or the machine gets another name.
+    """
+    path = Path("checkpoints/workspace")
+    if not path.is_file():
+        path.parent.mkdir(exist_ok=True)
+        name = uuid4().hex
+        drawn = path.with_name(f"{name}.partial")
+        drawn.write_text(name, encoding="utf-8")
+        with suppress(FileExistsError):  # another process was first
+            path.hardlink_to(drawn)
+        drawn.unlink()
+    return path.read_text(encoding="utf-8")
 
 
 def run_tags(record: Mapping[str, Any]) -> dict[str, str]:

@@ -1,6 +1,5 @@
 """One live run in MLflow for each row of the table, complete, whatever happened to the store or to the trainings."""
 
-import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +10,7 @@ import pandas as pd
 
 from tiny_imagenet import lineage, report, runtime, tracking
 from tiny_imagenet.errors import UserError
-from tiny_imagenet.files import only_one
+from tiny_imagenet.files import BusyError, md5, only_one, read_json
 from tiny_imagenet.model_file import load_model, read_metadata, without_optimizer
 from tiny_imagenet.params import Params
 
@@ -46,16 +45,17 @@ def _sync(params: Params, table: pd.DataFrame) -> list[str]:
     done = []
     for model in params.active:
         try:
-            with only_one(CHECKPOINTS / f"{model}.lock", "is being trained"):
+            with only_one(CHECKPOINTS / f"{model}.lock", f"{model} is being trained"):
                 killed = tracking.mark_killed(root, name=model, tags=here)
-        except UserError as error:
-            if "is being trained" not in str(error):
-                raise
+        except BusyError:
             continue
         done += [f"{model}: the run {run_id} was dead, and is marked as killed" for run_id in killed]
     runs = {}
     for row in table.dropna(subset="run_id").to_dict("records"):
         model = str(row["model"])
+        if not _is_evaluated(model):
+            done.append(f"{model}: not evaluated since it was trained: `dvc repro`")
+            continue
         result = _result(model, here, report.run_description(row, params))
         run, restored = tracking.complete(root, result, lambda run_id, model=model: _log_model(run_id, model))  # type: ignore[misc]
         if restored:
@@ -80,10 +80,22 @@ def _crown(root: Path, params: Params, table: pd.DataFrame, runs: Mapping[str, t
     return [f"{name}: {model}, version {version}, by {params.champion.metric}"]
 
 
+def _is_evaluated(model: str) -> bool:
+    """Return whether results/<model> is of the model that is there now, by dvc.lock."""
+    locked = lineage.locked_files(Path.cwd(), f"evaluate@{model}")
+    return all(
+        path.is_file() and md5(path) == locked.get(path.as_posix())
+        for path in (Path("models") / model / name for name in ("model.keras", "history.csv"))
+    )
+
+
 def _result(model: str, here: dict[str, str], description: str) -> tracking.Result:
     folder = Path("models") / model
-    record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    history = pd.read_csv(folder / "history.csv")
+    record = read_json(folder / "run.json")
+    try:
+        history = pd.read_csv(folder / "history.csv")
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder / 'history.csv'} cannot be read ({error}): `dvc checkout` brings it back") from None
     return tracking.Result(
         model=model,
         experiment=record["experiment"],
@@ -94,9 +106,10 @@ def _result(model: str, here: dict[str, str], description: str) -> tracking.Resu
         tags=lineage.run_tags(record) | here,
         dataset=dataset_input(record),
         history=history.drop(columns="epoch").to_dict("records"),  # type: ignore[arg-type] # the columns are words
-        metrics=json.loads((Path("results") / model / "metrics.json").read_text(encoding="utf-8")),
+        metrics=read_json(Path("results") / model / "metrics.json"),
         folder=Path("results") / model,
         files=[folder / "history.csv"],
+        texts={"git.diff": record["git"]["diff"]} if record["git"]["diff"] else {},
         description=description,
     )
 

@@ -28,6 +28,7 @@ from tiny_imagenet.evidence import (
     has_results,
     parse_table,
     restore,
+    see_folder,
     table_rows,
 )
 from tiny_imagenet.params import Params
@@ -83,12 +84,14 @@ def walk(params: Params, models: Sequence[str] = (), *, evaluate: bool = True) -
         else:
             yield model, iter([Check("results", False if models else None, "there are none: `dvc repro` makes them")])
     away += [] if changed is None else [_check("stages", lambda: _stages(Evidence("", changed, store)))]
+    away.append(_check("reports", lambda: _folder(TABLE.parent, "compare")))
     yield "pipeline", iter([*away, _check("table", lambda: _rows_of_others(params))])
 
 
 def _checks(evidence: Evidence, params: Params, *, evaluate: bool) -> Iterator[Check]:
     """Yield the answers of one model, in the order in which what does not hold is best mended."""
     yield _check("files", lambda: _files(evidence))
+    yield _check("results", lambda: _folder(RESULTS / evidence.model, f"evaluate@{evidence.model}"))
     yield _check("stages", lambda: _stages(evidence))
     yield _check("recipe", lambda: _recipe(evidence, params))
     yield _check("data and code", lambda: _data_and_code(evidence))
@@ -126,6 +129,12 @@ def _files(evidence: Evidence) -> str:
         if found is None or found != wanted:
             raise UserError(f"{path} is {_short(found)}, {_short(wanted)} in dvc.lock: {restore(path, found, wanted)}")
     return f"{', '.join(path.name for path in evidence.trained)} are those of dvc.lock"
+
+
+def _folder(folder: Path, stage: str) -> str:
+    """See that every file of a folder is the one that dvc.lock has as an output of a stage."""
+    see_folder(folder, lineage.locked_files(Path.cwd(), stage).get(folder.as_posix()))
+    return f"{folder} is that of dvc.lock"
 
 
 def _stages(evidence: Evidence) -> str:
@@ -166,7 +175,7 @@ def _data_and_code(evidence: Evidence) -> str:
 
 def _commit(evidence: Evidence) -> str:
     """See that git has the commit."""
-    record, tracked = evidence.record, (evidence.store or {}).get(evidence.model)
+    record = evidence.record
     commit = record["git"]["commit"]
     if commit is None:
         return "none: it was trained without git"
@@ -175,8 +184,7 @@ def _commit(evidence: Evidence) -> str:
         raise UserError(f"git does not have {commit}: `git fetch`, or train anew: {anew}")
     if not record["git"]["dirty"]:
         return f"{commit[:12]}, without changes"
-    is_gone = tracked is not None and tracked.run.run_id != record["run_id"]
-    return f"{commit[:12]}; changes since {'went with the run' if is_gone else 'are in the git.diff of the run'}"
+    return f"{commit[:12]}; changes since are in run.json, and in the git.diff of the run"
 
 
 def _run(evidence: Evidence) -> str:
@@ -191,13 +199,18 @@ def _run(evidence: Evidence) -> str:
         state = "superseded by another" if run.status == "FINISHED" else f"{run.status}, not FINISHED"
         raise UserError(f"the run {run.run_id} is {state}: `tiny-imagenet sync`")
     tags = lineage.run_tags(record)
-    wanted = {f"tag {key}": value for key, value in tags.items()}
-    wanted |= {f"param {key}": _plain(value) for key, value in record["params"].items()}
-    found = {f"tag {key}": value for key, value in run.tags.items() if key in tags}
-    found |= {f"param {key}": _plain(value) for key, value in run.params.items()}
-    _same(found, wanted, ("in MLflow", "in run.json"), _anew(run))
+    needed = {f"tag {key}": value for key, value in tags.items()}
+    needed |= {f"param {key}": _plain(value) for key, value in record["params"].items()}
+    there = {f"tag {key}": value for key, value in run.tags.items() if key in tags}
+    there |= {f"param {key}": _plain(value) for key, value in run.params.items()}
+    _same(there, needed, ("in MLflow", "in run.json"), _anew(run))
+    found = tracking.model_md5(lineage.repository_root(), run.run_id)
+    wanted = evidence.locked.get(evidence.trained[0].as_posix())
+    if found != wanted:
+        raise UserError(f"the run's model is {_short(found)}, {_short(wanted)} in dvc.lock: {_anew(run)}")
     origin = "" if run.run_id == record["run_id"] else f", restored from {record['run_id']}"
-    return f"{run.run_id}{origin}: finished, current, {len(wanted)} tags and params as in run.json"
+    same = f"{len(needed)} tags and params as in run.json, the model as in dvc.lock"
+    return f"{run.run_id}{origin}: finished, current, {same}"
 
 
 def _final_metrics(evidence: Evidence) -> str:

@@ -79,7 +79,8 @@ def wait_for(process: subprocess.Popen[str], text: str) -> None:
 
 def test_a_server_that_goes_comes_and_goes_stops_no_training_and_misses_nothing(copy, mlflow_server):
     uri = mlflow_server.url
-    process = copy.start("dvc", "repro", MLFLOW_TRACKING_URI=uri)
+    # Refused at once, the store is asked again soon: an epoch takes a fraction of a second here.
+    process = copy.start("dvc", "repro", MLFLOW_TRACKING_URI=uri, MLFLOW_HTTP_REQUEST_MAX_RETRIES="0")
     wait_for_epoch(process, 2)
     with held(process):
         mlflow_server.stop()

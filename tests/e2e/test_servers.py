@@ -41,7 +41,9 @@ def test_five_trainings_at_once_are_five_whole_runs_on_postgresql(untrained, mlf
     mlflow_server.start()  # what it was told is in the database and in its folder
     client = mlflow.MlflowClient(uri)
     found = client.search_runs([client.get_experiment_by_name("demo").experiment_id])
-    runs = [run for run in found if run.data.tags["workspace"].endswith(f":{untrained.root}")]
+    runs = [
+        run for run in found if run.data.tags["workspace"] == (untrained.root / "checkpoints" / "workspace").read_text()
+    ]
     assert sorted(run.info.run_name for run in runs) == MODELS
     for run in runs:
         model, run_id = run.info.run_name, run.info.run_id

@@ -95,14 +95,16 @@ def test_untouched_all_of_it_holds(made):
     printed = made.succeed("tiny-imagenet", "verify")
     assert printed.splitlines()[0] == MODEL
     assert "evaluation     15 figures measured anew, the same to the last digit" in printed
-    assert printed.splitlines()[-1] == "12 checks hold"
+    assert printed.splitlines()[-1] == "14 checks hold"
 
 
 @pytest.mark.parametrize(
     ("path", "tamper", "subjects", "said"),
     [
-        (METRICS, last_digit(r'"val_top5_accuracy": [.\d]+'), {"final metrics", "table"}, "val_top5_accuracy is"),
-        (TABLE, last_digit(r"\nmodel_2,three_conv,\d+"), {"table"}, "parameters is"),
+        (METRICS, last_digit(r'"val_top5_accuracy": [.\d]+'), {"results", "final metrics", "table"},
+         "val_top5_accuracy is"),
+        (TABLE, last_digit(r"\nmodel_2,three_conv,\d+"), {"table", "reports"}, "parameters is"),
+        (Path("reports/summary.txt"), last_digit(r"\n model_2 .*?\d\.\d"), {"reports"}, "reports/summary.txt is "),
         (KERAS, a_bit, {"files"}, f"{KERAS} is "),
         (HISTORY, last_digit(r"\n2,0\.\d\d"), {"files", "epochs"}, "accuracy of epoch 2 is"),
         (RUN, last_digit(r'"run_id": "[^"]*\d'), {"files", "run", "table"}, "MLflow does not have the run"),
@@ -112,7 +114,7 @@ def test_untouched_all_of_it_holds(made):
         (CODE, a_bit, {"data and code"}, f"{CODE} is "),
         (DATA, a_bit, {"data and code"}, f"{DATA} is "),
     ],
-    ids=["metric", "table", "model", "epoch", "run_id", "commit", "dvc.lock", "code", "data"],
+    ids=["metric", "table", "summary", "model", "epoch", "run_id", "commit", "dvc.lock", "code", "data"],
 )  # fmt: skip
 def test_a_byte_of_a_file_is_found_with_its_size_and_time_as_they_were(copy, path, tamper, subjects, said):
     with kept(path):
@@ -141,6 +143,17 @@ def test_what_was_changed_in_the_run_is_found(copy, tamper, subject, said):
     found = failures()
     assert set(found) == {subject}
     assert said in found[subject]
+
+
+def test_another_model_in_mlflow_than_in_dvc_is_found_and_mended_as_the_answer_says(copy):
+    [path] = Path("mlruns").rglob("data/model.keras")
+    content = path.read_bytes()
+    path.write_bytes(a_bit(content))
+    found = failures()
+    assert set(found) == {"run"}
+    assert "the run's model is " in found["run"]
+    path.write_bytes(content)
+    assert failures() == {}
 
 
 def client_and_run() -> tuple[Any, str]:

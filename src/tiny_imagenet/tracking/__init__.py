@@ -12,6 +12,7 @@ from tiny_imagenet.tracking.results import (
     describe_experiment,
     find_run,
     metric_history,
+    model_md5,
     register_champion,
     supersede,
 )
@@ -35,6 +36,7 @@ __all__ = [
     "flatten",
     "mark_killed",
     "metric_history",
+    "model_md5",
     "public",
     "register_champion",
     "start_run",

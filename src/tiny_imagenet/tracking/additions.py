@@ -83,12 +83,14 @@ def add_dataset(run_id: str, dataset: DatasetInput) -> None:
 
 
 def logged_model(run_id: str) -> Any | None:
-    """Return MLflow's record of the model that a run has logged, if it has one that is complete."""
+    """Return MLflow's record of the model that a run has logged, if it has one that is complete, with its file."""
     experiment = client().get_run(run_id).info.experiment_id
     for logged in client().search_logged_models([experiment], f"source_run_id = '{run_id}'"):
         if logged.status == "READY":
-            return logged
-        client().delete_logged_model(logged.model_id)  # killed while it was logged
+            found = client().list_logged_model_artifacts(logged.model_id, MODEL_FILE.parent.as_posix())
+            if MODEL_FILE.as_posix() in {file.path for file in found}:
+                return logged
+        client().delete_logged_model(logged.model_id)  # killed while it was logged, or its folder is gone
     return None
 
 

@@ -3,10 +3,13 @@
 All of it may be done again at any time: what is there is left as it is.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, field
 from datetime import datetime
+from io import StringIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from tiny_imagenet.errors import UserError
@@ -41,7 +44,6 @@ class TrackedRun:
     metrics: Mapping[str, float]
     """The last value of each."""
     tags: Mapping[str, str]
-    artifact_uri: str
 
     @property
     def is_current(self) -> bool:
@@ -70,6 +72,8 @@ class Result:
     """results/<model>."""
     files: Sequence[Path] = field(default=())
     """Others that belong beside the run."""
+    texts: Mapping[str, str] = field(default_factory=dict)
+    """The same, by name."""
     description: str = ""
 
 
@@ -113,7 +117,6 @@ def _tracked(run: Any) -> TrackedRun:
         params=run.data.params,
         metrics=run.data.metrics,
         tags=run.data.tags,
-        artifact_uri=run.info.artifact_uri,
     )
 
 
@@ -138,7 +141,8 @@ def _add_results(run: Any, metrics: Mapping[str, float], folder: Path) -> None:
     if changed:
         client().log_batch(run_id, metrics=points(0, changed, now()))
     state = fingerprint({path.name: md5(path) for path in sorted(folder.iterdir())})
-    if run.data.tags.get("results_hash") != state:
+    is_there = _RESULTS in {found.path for found in client().list_artifacts(run_id)}
+    if run.data.tags.get("results_hash") != state or not is_there:
         client().log_artifacts(run_id, str(folder), _RESULTS)
         client().set_tag(run_id, "results_hash", state)
 
@@ -179,6 +183,9 @@ def complete(root: Path, result: Result, log_model: Callable[[str], object]) -> 
         for path in result.files:
             if path.name not in there:
                 client().log_artifact(run_id, str(path))
+        for name, text in result.texts.items():
+            if name not in there:
+                client().log_text(run_id, text, name)
         if logged_model(run_id) is None:
             log_model(run_id)
         _describe(run, result.description)
@@ -207,7 +214,7 @@ def _describe(run: Any, text: str) -> None:
 
 
 def supersede(root: Path, current: TrackedRun, tags: Mapping[str, str]) -> None:
-    """Mark the other finished runs of the current one's name, experiment and `tags`, and the current one as none.
+    """Mark the other finished runs of the current one's name, experiment and `tags`, and give the current one the tags.
 
     Raises:
         UserError: the store cannot be reached.
@@ -222,6 +229,9 @@ def supersede(root: Path, current: TrackedRun, tags: Mapping[str, str]) -> None:
                 client().set_tag(run.info.run_id, SUPERSEDED_BY, current.run_id)
         if not current.is_current:
             client().delete_tag(current.run_id, SUPERSEDED_BY)
+        for key, value in tags.items():
+            if current.tags.get(key) != value:
+                client().set_tag(current.run_id, key, value)
 
 
 def describe_experiment(root: Path, experiment: str, text: str) -> None:
@@ -244,16 +254,15 @@ def register_champion(root: Path, run: TrackedRun, description: str) -> str:
     module = mlflow()
     with usable(root):
         connect(root)
-        versions = _versions()
-        mine = [version for version in versions if version.run_id == run.run_id]
+        versions, logged = _versions(), logged_model(run.run_id)
+        if logged is None:
+            raise UserError(f"the run {run.run_id} has no model in MLflow: run `tiny-imagenet sync`")
+        mine = [version for version in versions if version.source == logged.model_uri]
         if mine:
             version = mine[0]
         else:
             if not versions:
                 _create_registered_model()
-            logged = logged_model(run.run_id)
-            if logged is None:
-                raise UserError(f"the run {run.run_id} has no model in MLflow: run `tiny-imagenet sync`")
             version = client().create_model_version(
                 REGISTERED_MODEL,
                 logged.model_uri,
@@ -285,22 +294,49 @@ def _create_registered_model() -> None:
             raise
 
 
-def champion_file(root: Path) -> tuple[Path, str]:
-    """Return the file of the registered champion, fetched where the store is elsewhere, and the model's name.
+@contextmanager
+def champion_file(root: Path) -> Iterator[tuple[Path, str]]:
+    """Yield the file of the registered champion and its model's name; where the store is elsewhere, it is fetched.
 
     Raises:
         UserError: there is none, or the store cannot be reached.
     """
-    with usable(root):
+    with TemporaryDirectory(prefix="champion") as folder:
+        with usable(root):
+            connect(root)
+            try:
+                version = client().get_model_version_by_alias(REGISTERED_MODEL, CHAMPION)
+            except mlflow().exceptions.MlflowException as error:
+                if not is_missing(error) and error.error_code != "INVALID_PARAMETER_VALUE":
+                    raise
+                raise UserError(
+                    f"MLflow has no {REGISTERED_MODEL}@{CHAMPION} yet: `compare` registers the best model of the "
+                    "profiles that `champion.profiles` of params.yaml names"
+                ) from None
+            path = _fetched(version.source.rpartition("/")[2], Path(folder))
+        yield path, version.tags["model"]
+
+
+def model_md5(root: Path, run_id: str) -> str | None:
+    """Return the MD5 of the model's file that MLflow has for a run; None where it has none.
+
+    Raises:
+        UserError: the store cannot be reached.
+    """
+    with TemporaryDirectory(prefix="model") as folder, usable(root):
         connect(root)
-        try:
-            version = client().get_model_version_by_alias(REGISTERED_MODEL, CHAMPION)
-        except mlflow().exceptions.MlflowException as error:
-            if not is_missing(error) and error.error_code != "INVALID_PARAMETER_VALUE":
-                raise
-            raise UserError(
-                f"MLflow has no {REGISTERED_MODEL}@{CHAMPION} yet: `compare` registers the best model of the profiles "
-                "that `champion.profiles` of params.yaml names"
-            ) from None
-        folder = mlflow().artifacts.download_artifacts(f"models:/{REGISTERED_MODEL}@{CHAMPION}")
-    return Path(folder) / MODEL_FILE, version.tags["model"]
+        experiment = client().get_run(run_id).info.experiment_id
+        found = client().search_logged_models([experiment], f"source_run_id = '{run_id}'")
+        return md5(_fetched(found[0].model_id, Path(folder))) if found else None
+
+
+def _fetched(model_id: str, folder: Path) -> Path:
+    """Return the path of a logged model's file: MLflow's own where that is on this disk, else fetched into a folder."""
+    location = client().get_logged_model(model_id).artifact_location
+    path = Path(location.removeprefix("file://")) / MODEL_FILE
+    if path.is_absolute():
+        if path.is_file():
+            return path
+        raise UserError(f"MLflow's file of the model, {path}, is gone: `tiny-imagenet sync` brings it back")
+    with redirect_stderr(StringIO()):  # a progress bar
+        return Path(mlflow().artifacts.download_artifacts(f"{location}/{MODEL_FILE.as_posix()}", dst_path=str(folder)))

@@ -6,11 +6,12 @@ lacks in the end is delivered by `tracking.complete`.
 
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
     import keras
 
 SYSTEM_METRICS_SECONDS = 5
+_PATIENCE = 10  # a store that is away may slow a training by a tenth, however long it takes to say so
+Answer = TypeVar("Answer")
 
 
 @dataclass
@@ -59,6 +62,7 @@ class Run:
     _unsent: list[Any] = field(default_factory=list)
     _may_have_been_sent: bool = False
     _is_away: bool = False
+    _not_before: float = 0.0
 
     def __post_init__(self) -> None:
         self._may_have_been_sent = self.is_resumed
@@ -66,22 +70,21 @@ class Run:
     def log_epoch(self, epoch: int, figures: Mapping[str, float]) -> None:
         """Log what the run lacks of an epoch's figures; steps count from 1, as in history.csv."""
         self._unsent += points(epoch, figures, now())
-        self._send()
+        self._try(self._send)
 
     def log_history(self, history: Sequence[Mapping[str, float]]) -> None:
         """Log what the run lacks of the epochs that are done: killed between saving and logging, it lacks the last."""
         for epoch, figures in enumerate(history, start=1):
             self._unsent += points(epoch, figures, now())
-        self._send()
+        self._try(self._send)
 
     def _send(self) -> None:
-        with self._unless_the_store_is_away():
-            add_points(self.run_id, self._unsent, anew=not self._may_have_been_sent)
-            self._unsent.clear()
-            self._may_have_been_sent = False
-            if self._is_away:
-                print("MLflow's store is back, and has the epochs that it missed", file=sys.stderr)  # noqa: T201 - for the user
-            self._is_away = False
+        add_points(self.run_id, self._unsent, anew=not self._may_have_been_sent)
+        self._unsent.clear()
+        self._may_have_been_sent = False
+        if self._is_away:
+            print("MLflow's store is back, and has the epochs that it missed", file=sys.stderr)  # noqa: T201 - for the user
+        self._is_away = False
 
     def epoch_callback(self) -> "keras.callbacks.Callback":
         """Return the Keras callback that logs every epoch, and lets Ctrl-C through after a batch."""
@@ -98,8 +101,7 @@ class Run:
 
     def log_dataset(self, dataset: DatasetInput) -> None:
         """Log the dataset as the run's input."""
-        with self._unless_the_store_is_away():
-            add_dataset(self.run_id, dataset)
+        self._try(add_dataset, self.run_id, dataset)
 
     def log_model(
         self,
@@ -110,27 +112,25 @@ class Run:
         example: NDArray[np.uint8],
     ) -> str | None:
         """Log the model, as `add_model` does, and return its address; None where the store is away."""
-        if not self._is_away:
-            with self._unless_the_store_is_away():
-                return add_model(self.run_id, model, file, requirements, classes, example)
-        return None
+        return self._try(add_model, self.run_id, model, file, requirements, classes, example)
 
     def log_artifact(self, path: Path) -> None:
         """Log a file beside the run."""
-        if not self._is_away:
-            with self._unless_the_store_is_away():
-                client().log_artifact(self.run_id, str(path))
+        self._try(lambda: client().log_artifact(self.run_id, str(path)))
 
     def log_text(self, text: str, name: str) -> None:
         """Log a text as a file beside the run."""
-        with self._unless_the_store_is_away():
-            client().log_text(self.run_id, text, name)
+        self._try(lambda: client().log_text(self.run_id, text, name))
 
-    @contextmanager
-    def _unless_the_store_is_away(self) -> Iterator[None]:
+    def _try(self, call: Callable[..., Answer], *arguments: Any) -> Answer | None:
+        """Call what may find the store away; then what follows is not tried before ten times what the failure took."""
+        began = time.monotonic()
+        if began < self._not_before:
+            return None
         try:
-            yield
+            return call(*arguments)
         except store_errors() as error:
+            self._not_before = time.monotonic() + _PATIENCE * (time.monotonic() - began)
             if not self._is_away:
                 print(  # noqa: T201 - what a user is meant to read
                     f"warning: MLflow's store {self.tracking_uri} is away ({reason(error)}): the training goes on, and "
@@ -138,6 +138,7 @@ class Run:
                     file=sys.stderr,
                 )
             self._is_away = self._may_have_been_sent = True
+            return None
 
 
 @contextmanager
@@ -180,7 +181,7 @@ def start_run(
                 tags=dict(tags) | ({"mlflow.parentRunId": parent} if parent else {}),
                 log_system_metrics=True,
             )
-        run = Run(active.info.run_id, uri, active.info.artifact_uri, live is not None, _interrupt=interrupt)
+        run = Run(active.info.run_id, uri, public(active.info.artifact_uri), live is not None, _interrupt=interrupt)
         status = "FAILED"
         try:
             with usable(root):

@@ -30,6 +30,7 @@ _DEFAULTS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # it may have a password in it
 }
 
 
@@ -51,8 +52,8 @@ def client() -> Any:
 
 
 def store_errors() -> tuple[type[Exception], ...]:
-    """Return what MLflow raises where its store is missing, broken or away."""
-    return (mlflow().exceptions.MlflowException, SQLAlchemyError, sqlite3.Error, RequestException)
+    """Return what MLflow raises where its store is missing, broken or away, or the database's driver is missing."""
+    return (mlflow().exceptions.MlflowException, SQLAlchemyError, sqlite3.Error, RequestException, ImportError)
 
 
 def is_missing(error: Exception) -> bool:
@@ -73,7 +74,8 @@ def usable(root: Path) -> Iterator[None]:
     except store_errors() as error:
         raise UserError(
             f"MLflow's store {public(tracking_uri(root))} cannot be used: {reason(error)}\n"
-            "Start its server, correct MLFLOW_TRACKING_URI, or move a broken mlflow.db away: a new one is made."
+            "Start its server, correct MLFLOW_TRACKING_URI, see that mlflow.db may be written, or move a broken one "
+            "away: a new one is made."
         ) from None
 
 
@@ -84,7 +86,7 @@ def tracking_uri(root: Path) -> str:
 
 def public(text: str) -> str:
     """Return a text with `user:password@` in addresses left out, fit for a file that is shared."""
-    return re.sub(r"(?<=://)[^/@\s]+@", "", text)
+    return re.sub(r"(?<=://)[^/\s]\S*@", "", text)
 
 
 def connect(root: Path) -> str:
