@@ -45,40 +45,39 @@ class Training:
     def record(self) -> dict:
         return json.loads((self.folder / "run.json").read_text())
 
-    def newest_run(self) -> pd.Series:
+    def own_runs(self) -> pd.DataFrame:
+        """Return the model's runs, the newest last."""
         runs = self.copy.runs()
-        return runs[runs["tags.mlflow.runName"] == self.model].sort_values("start_time").iloc[-1]
+        return runs[runs["tags.mlflow.runName"] == self.model].sort_values("start_time")
 
-    def steps(self, run_id: str) -> dict[str, list[int]]:
-        """Return the steps at which each metric of the epochs was logged, in their order."""
+    def newest_run(self) -> pd.Series:
+        return self.own_runs().iloc[-1]
+
+    def logged(self, run_id: str) -> dict:
+        """Return the steps at which each metric of the epochs was logged, in their order, and the number of models."""
         script = (
             "import json, mlflow, sys; client = mlflow.MlflowClient('sqlite:///mlflow.db');"
+            "experiment = client.get_run(sys.argv[1]).info.experiment_id;"
+            "models = len(client.search_logged_models([experiment], f\"source_run_id = '{sys.argv[1]}'\"));"
             "names = ['loss', 'accuracy', 'val_loss', 'val_accuracy', 'learning_rate'];"
-            "print(json.dumps({name: [point.step for point in client.get_metric_history(sys.argv[1], name)]"
-            " for name in names}))"
+            "steps = {name: [point.step for point in client.get_metric_history(sys.argv[1], name)] for name in names};"
+            "print(json.dumps({'steps': steps, 'models': models}))"
         )
         return json.loads(self.copy.succeed(sys.executable, "-c", script, run_id).splitlines()[-1])
-
-    def num_logged_models(self, run_id: str) -> int:
-        script = (
-            "import mlflow, sys; client = mlflow.MlflowClient('sqlite:///mlflow.db');"
-            "experiment = client.get_run(sys.argv[1]).info.experiment_id;"
-            "print(len(client.search_logged_models([experiment], f\"source_run_id = '{sys.argv[1]}'\")))"
-        )
-        return int(self.copy.succeed(sys.executable, "-c", script, run_id).splitlines()[-1])
 
     def go_on(self, expected: dict[str, str]) -> dict:
         """Let the next `dvc repro` go on, check all that has to hold, and return run.json."""
         printed = self.run()
         assert self.outputs() == expected, printed
-        record, run = self.record(), self.newest_run()
+        record, runs = self.record(), self.own_runs()
+        run = runs.iloc[-1]
         assert run["run_id"] == record["run_id"]
         assert run["status"] == "FINISHED"
-        runs = self.copy.runs()
-        assert "RUNNING" not in set(runs[runs["tags.mlflow.runName"] == self.model]["status"])
-        assert self.num_logged_models(run["run_id"]) == 1
+        assert "RUNNING" not in set(runs["status"])
+        logged = self.logged(run["run_id"])
+        assert logged["models"] == 1
         epochs = len(pd.read_csv(self.folder / "history.csv"))
-        assert set(map(tuple, self.steps(run["run_id"]).values())) == {tuple(range(1, epochs + 1))}
+        assert set(map(tuple, logged["steps"].values())) == {tuple(range(1, epochs + 1))}
         assert len(record["epoch_seconds"]) == epochs
         assert not list((self.copy.root / "checkpoints").glob("*/*"))
         return record

@@ -109,7 +109,7 @@ def _result(model: str, here: dict[str, str], description: str) -> tracking.Resu
         metrics=read_json(Path("results") / model / "metrics.json"),
         folder=Path("results") / model,
         files=[folder / "history.csv"],
-        texts={"git.diff": record["git"]["diff"]} if record["git"]["diff"] else {},
+        texts={"git.diff": record["git"]["diff"]} if record["git"].get("diff") else {},
         description=description,
     )
 

@@ -14,7 +14,7 @@ from servers import HOST, free_port
 from standin import small_models
 from stopped import wait_for_epoch
 
-MODEL, EPOCHS = "model_2", 12
+MODEL, EPOCHS = "model_2", 40
 pytestmark = pytest.mark.e2e
 
 LOGGED = """
@@ -38,6 +38,7 @@ def copy(tmp_path) -> Copy:
     def one_model(params: dict) -> None:
         small_models(params)
         params["active"] = [MODEL]
+        params["models"][MODEL]["early_stopping"] = None
         params["profiles"]["demo"]["training"]["epochs"] = EPOCHS
 
     copy = copy_of_repository(tmp_path / "repository")
