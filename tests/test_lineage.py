@@ -135,6 +135,26 @@ def test_the_difference_since_the_commit_is_kept_with_the_names_of_new_files(com
     assert len(lineage.git_diff(committed)) < 1000
 
 
+def test_a_new_dvc_lock_is_no_difference(committed):
+    git(committed, "rm", "--quiet", "--cached", "dvc.lock")
+    git(committed, "commit", "--quiet", "-m", "without")
+    assert lineage.git_diff(committed) == ""
+
+
+def test_a_workspace_has_one_name_that_moves_with_it(tmp_path, monkeypatch):
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+    monkeypatch.chdir(tmp_path / "one")
+    name = lineage.workspace()
+    assert lineage.workspace() == name
+    (tmp_path / "one").rename(tmp_path / "moved")
+    monkeypatch.chdir(tmp_path / "moved")
+    assert lineage.workspace() == name
+    monkeypatch.chdir(tmp_path / "two")
+    assert lineage.workspace() != name
+    assert [path.name for path in Path("checkpoints").iterdir()] == ["workspace"]
+
+
 def test_without_git_there_is_no_difference(repository, monkeypatch):
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(repository.parent))
     assert lineage.git_diff(repository) == ""

@@ -84,7 +84,7 @@ def git_diff(root: Path) -> str:
     """Return what a dirty tree has changed since its commit, the names of new files too; at most 100 kB of it."""
     try:
         difference = _git(root, "diff", "HEAD", "--", ".", ":(exclude)dvc.lock")
-        new = _git(root, "ls-files", "--others", "--exclude-standard")
+        new = _git(root, "ls-files", "--others", "--exclude-standard", "--", ".", ":(exclude)dvc.lock")
     except (OSError, subprocess.CalledProcessError):
         return ""
     if len(difference) > _MOST_DIFF:
