@@ -33,11 +33,11 @@ ui: $(READY)  ## Compare the runs in the browser (mlflow ui)
 	@mlflow ui
 
 test: $(READY)  ## Run the tests
-	@python -m pytest
+	@python -m pytest -n 2 --dist loadfile
 
 e2e: $(READY)  ## Run the longer end-to-end tests: MLflow's pages and servers, DVC's experiments, other backends
 	@sh tests/e2e/install.sh chromium chromium-driver postgresql
-	@python -m pytest -m e2e
+	@python -m pytest -n 2 --dist loadfile -m e2e
 
 faults: $(READY)  ## Kill the stages at random moments, again and again; half an hour
 	@python -m pytest -m faults

@@ -25,7 +25,7 @@ from pathlib import Path
 from tiny_imagenet.dataset.arrays import pack, summarize
 from tiny_imagenet.dataset.duplicates import find_duplicates
 from tiny_imagenet.dataset.layout import reorganize
-from tiny_imagenet.params import Expect, ImagesPerClass
+from tiny_imagenet.dataset_params import Expect, ImagesPerClass
 source, folder, train = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
 start = time.perf_counter()
 reorganize(source, folder / "images", expect=Expect(), images_per_class=ImagesPerClass(train=train))

@@ -13,7 +13,13 @@ DESTINATION = Path("data/images")
 def main() -> None:
     """Write the class folders of the chosen profile's dataset as zips."""
     dataset = entry.checked_params().dataset
-    reorganize(SOURCE, DESTINATION, expect=dataset.expect, images_per_class=dataset.images_per_class)
+    reorganize(
+        SOURCE,
+        DESTINATION,
+        expect=dataset.expect,
+        images_per_class=dataset.images_per_class,
+        num_classes=dataset.num_classes,
+    )
     print(f"{SOURCE} holds what was expected; class folders are in {DESTINATION}")
 
 

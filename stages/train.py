@@ -1,4 +1,4 @@
-"""Stage `train@<model>`: one model trained by its recipe, as one MLflow run."""
+"""Stages `train@<model>` and `replicate@<model>-<seed>`: one model trained by its recipe, as one MLflow run."""
 
 import sys
 from collections.abc import Mapping
@@ -7,23 +7,30 @@ from pathlib import Path
 from typing import Any
 
 from tiny_imagenet import entry, lineage, runtime, sync, tracking
-from tiny_imagenet.files import fingerprint, md5, only_one
+from tiny_imagenet.errors import UserError
+from tiny_imagenet.files import fingerprint, md5, only_one, write_text
 from tiny_imagenet.params import Params
 
 CHECKPOINTS = Path("checkpoints")
 
 
 def main(model: str) -> None:
-    """Train MODEL (a block of `models` in params.yaml) on data/cache into models/MODEL.
+    """Train MODEL (a block of `models` in params.yaml, or a replicate) on data/cache into models/MODEL.
 
     A training that was stopped goes on after its last whole epoch, unless params, data, code or machine have changed.
     """
     params = entry.checked_params()
     params.block(model)
+    failure = CHECKPOINTS / f"{model}.failed"
     with only_one(
         CHECKPOINTS / f"{model}.lock", f"{model} is being trained by another process: wait for it or stop it"
     ):
-        _train(model, params)
+        failure.unlink(missing_ok=True)
+        try:
+            _train(model, params)
+        except UserError as error:
+            write_text(failure, f"{error}\n")  # the table says so in the model's row
+            raise
 
 
 def training_key(params: Params, model: str, hashes: Mapping[str, str], numerics: Mapping[str, object]) -> str:
@@ -33,10 +40,10 @@ def training_key(params: Params, model: str, hashes: Mapping[str, str], numerics
 
 def _train(model: str, params: Params) -> None:
     started_at = datetime.now(UTC)
-    recipe = params.recipe(model)
+    recipe, seed = params.recipe(model), params.seed_of(model)
     root = lineage.repository_root()
 
-    runtime.prepare(params.seed, exact=params.determinism == "exact")  # before anything that imports Keras
+    runtime.prepare(seed, exact=params.determinism == "exact")  # before anything that imports Keras
     from tiny_imagenet import model_file, pretrained, training
     from tiny_imagenet.checkpoint import Checkpoint
     from tiny_imagenet.dataset.arrays import open_packed
@@ -46,7 +53,7 @@ def _train(model: str, params: Params) -> None:
     facts = {
         "profile": params.profile,
         "dataset": params.dataset.name,
-        "seed": params.seed,
+        "seed": seed,
         "determinism": params.determinism,
         "weights": recipe.weights,
         "device": str(runtime.device()),
@@ -58,7 +65,7 @@ def _train(model: str, params: Params) -> None:
         "experiment": params.profile,
         **facts,
         "params": tracking.flatten(recipe.model_dump(mode="json")) | facts,
-        **lineage.provenance(f"train@{model}"),
+        **lineage.provenance(params.stage("train", model)),
         "versions": runtime.versions(),
         "images": {"classes": packed.num_classes, "train": len(packed.train), "val": len(packed.val)},
         "source": params.dataset.source,
@@ -92,7 +99,7 @@ def _train(model: str, params: Params) -> None:
         trained = training.train(
             recipe,
             packed,
-            seed=params.seed,
+            seed=seed,
             weights_file=weights_file,
             checkpoint=checkpoint,
             callbacks=[run.epoch_callback()],

@@ -95,7 +95,7 @@ def assert_same_bits(resumed: Any, whole: Any) -> None:
     "changes",
     [
         *(
-            pytest.param(changes, id=model, marks=[pytest.mark.e2e] if model == "model_5" else [])
+            pytest.param(changes, id=model, marks=[pytest.mark.faults] if model == "model_5" else [])
             for model, changes in STANDINS.items()
         ),
         *(

@@ -201,6 +201,11 @@ STAGES = {
     "stages": {
         "cache": {"cmd": "x", "deps": ["data/one.bin", "src"], "outs": ["out"]},
         "train": {"foreach": ["m1", "m2"], "do": {"cmd": "x ${item}", "deps": ["models/${item}/a.py", "data/one.bin"]}},
+        "replicate": {
+            "matrix": {"model": "${replicates.models}", "seed": "${replicates.seeds}"},
+            "cmd": "x ${item.model}-${item.seed}",
+            "deps": ["models/${item.model}/a.py", "models/${item.model}-${item.seed}/b.py"],
+        },
         "download": {"cmd": "x"},
     }
 }
@@ -224,6 +229,16 @@ def test_a_files_hash_is_its_md5_which_is_dvcs(pipeline):
 
 def test_each_model_has_its_own_dependencies(pipeline):
     assert set(lineage.dependency_hashes("train@m2", pipeline)) == {"data/one.bin", "models/m2/a.py"}
+
+
+def test_a_replicate_depends_on_its_models_files_and_on_its_own(pipeline):
+    own = pipeline / "models" / "m1-7" / "b.py"
+    own.parent.mkdir()
+    own.write_bytes(b"own")
+    assert lineage.dependency_hashes("replicate@m1-7", pipeline) == {
+        "models/m1/a.py": md5(b"models/m1/a.py"),
+        "models/m1-7/b.py": md5(b"own"),
+    }
 
 
 def test_the_working_directory_is_the_default(pipeline, monkeypatch):

@@ -1,6 +1,7 @@
 """params.yaml: what the committed one says, what is refused and how, and what a profile changes."""
 
 import copy
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from tiny_imagenet.recipe import NO_AUGMENTATION, PAPER_AUGMENTATION
 from tiny_imagenet.section import nearest
 
 COMMITTED = Path(__file__).parents[1] / "params.yaml"
-VALUES: dict[str, Any] = yaml.safe_load(COMMITTED.read_text(encoding="utf-8"))
+# Through JSON, so that a block and its variants, which YAML lets share parts, can be changed apart.
+VALUES: dict[str, Any] = json.loads(json.dumps(yaml.safe_load(COMMITTED.read_text(encoding="utf-8"))))
 REMOVED = object()
 
 
@@ -101,7 +103,7 @@ REFUSED: dict[str, tuple[tuple[Any, ...], list[str]]] = {
         [
             "'sede'",
             "did you mean 'seed'",
-            "known: profile, profiles, seed, determinism, augmentation, champion, active, models",
+            "known: profile, profiles, seed, determinism, augmentation, champion, replicates, active, models",
         ],
     ),
     "misspelt key of a model": (
@@ -479,6 +481,77 @@ def test_a_profile_that_is_not_chosen_changes_nothing():
     one = parse_params(VALUES)
     other = parse_params(changed("profiles", "paper", "training", {"epochs": 99, "batch_size": 99}))
     assert [one.recipe(model) for model in one.active] == [other.recipe(model) for model in other.active]
+
+
+def test_a_block_keeps_what_it_says_from_the_profile():
+    values = changed("models", "model_2_as_published", "keeps", ["epochs", "weights"])
+    params = parse_params(values)
+    assert params.recipe("model_2_as_published").epochs == 20
+    assert params.recipe("model_2_as_published").batch_size == params.training.batch_size
+    assert "epochs" not in params.overrides("model_2_as_published")
+    assert params.recipe("model_2").epochs == params.training.epochs
+
+
+def test_what_is_kept_must_be_there():
+    values = changed("models", "model_2_as_published", "epochs", None)
+    message = message_of(lambda: parse_params(values))
+    assert "models.model_2_as_published.epochs: named neither here nor in profiles.demo.training" in message
+
+
+def variants() -> dict[str, tuple[str, set[str]]]:
+    return {
+        "model_2_as_published": ("model_2", {"epochs", "keeps"}),
+        "model_3_as_published": ("model_3", {"batches_per_epoch"}),
+        "model_3_last_epoch": ("model_3", {"early_stopping"}),
+        "model_4_as_intended": ("model_4", {"optimizer"}),
+        "model_5_best_epoch": ("model_5", {"reported_epoch"}),
+        "model_5_caffe": ("model_5", {"preprocessing"}),
+    }
+
+
+def test_every_block_that_is_not_active_is_a_variant_that_is_known():
+    params = parse_params(VALUES)
+    assert set(params.models) - set(params.active) == set(variants())
+
+
+@pytest.mark.parametrize("variant", variants())
+def test_a_variant_differs_from_its_model_in_its_quirk_alone(variant):
+    base, quirk = variants()[variant]
+    params = parse_params(VALUES)
+    one, other = params.models[base].model_dump(), params.models[variant].model_dump()
+    assert {key for key in one if one[key] != other[key]} == quirk
+
+
+def replicated(models: list[str], seeds: list[int]) -> dict[str, Any]:
+    return changed("replicates", {"models": models, "seeds": seeds})
+
+
+def test_a_replicate_is_its_model_with_another_seed():
+    params = parse_params(replicated(["model_2", "model_4"], [2, 3]))
+    assert list(params.replicated) == ["model_2-2", "model_2-3", "model_4-2", "model_4-3"]
+    assert params.recipe("model_2-3") == params.recipe("model_2")
+    assert (params.seed_of("model_2-3"), params.seed_of("model_2")) == (3, params.seed)
+    assert params.fingerprint("model_2-3") != params.fingerprint("model_2-2")
+    assert params.fingerprint("model_2-3") == parse_params(VALUES | {"seed": 3}).fingerprint("model_2")
+    assert params.stage("train", "model_2-3") == "replicate@model_2-3"
+    assert params.stage("evaluate", "model_2-3") == "evaluate_replicate@model_2-3"
+    assert params.stage("evaluate", "model_2") == "evaluate@model_2"
+    assert "no model 'model_2-9'" in message_of(lambda: params.block("model_2-9"))
+
+
+@pytest.mark.parametrize(
+    ("models", "seeds", "expected"),
+    [
+        (["model_22"], [2], "replicates.models: 'model_22' is not active (did you mean 'model_2'?)"),
+        (["model_3_as_published"], [2], "replicates.models: 'model_3_as_published' is not active"),
+        (["model_2", "model_2"], [2], "replicates.models: names one twice"),
+        (["model_2"], [2, 2], "replicates.seeds: names one twice"),
+        (["model_2"], [VALUES["seed"]], f"replicates.seeds: {VALUES['seed']} is `seed`"),
+        (["model_2"], [-1], "replicates.seeds.0: Input should be greater than or equal to 0, got -1"),
+    ],
+)
+def test_replicates_that_make_no_sense_are_refused(models, seeds, expected):
+    assert expected in message_of(lambda: parse_params(replicated(models, seeds)))
 
 
 def test_an_unknown_model_is_refused_with_the_nearest_name():

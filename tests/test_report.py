@@ -118,6 +118,7 @@ def test_another_dataset_may_not_be_compared():
 @pytest.mark.parametrize(
     "part",
     [
+        {"num_classes": 10},
         {"images_per_class": {"train": 50, "val": None}},
         {"images_per_class": {"train": None, "val": 10}},
         {"expect": {"classes": 200, "train": 100, "val": 50}},

@@ -157,7 +157,7 @@ def _verify_determinism(params: Params, models: list[str], epochs: int, batches:
         else:
             differing.append(model)
     if differing:
-        raise UserError(f"{', '.join(differing)}: two trainings with seed {params.seed} differ on {outcome['device']}")
+        raise UserError(f"{', '.join(differing)}: two trainings with one seed differ on {outcome['device']}")
     print("`dvc repro` puts it into the report")
 
 

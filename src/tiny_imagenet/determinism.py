@@ -40,7 +40,7 @@ def verify(model: str, params: Params, *, epochs: int = 2, batches: int = 8) -> 
         "batches": batches,
         "params": params.fingerprint(model),
         "determinism": params.determinism,
-        "dependencies": fingerprint(lineage.dependency_hashes(f"train@{model}")),
+        "dependencies": fingerprint(lineage.dependency_hashes(params.stage("train", model))),
         **first,
     }
 
@@ -70,7 +70,7 @@ def _in_fresh_process(model: str, epochs: int, batches: int, number: int) -> dic
 def _train_briefly(model: str, epochs: int, batches: int) -> None:
     params = entry.checked_params()
     recipe = params.recipe(model)
-    runtime.prepare(params.seed, exact=params.determinism == "exact")
+    runtime.prepare(params.seed_of(model), exact=params.determinism == "exact")
     import keras
 
     from tiny_imagenet import pretrained, training
@@ -88,7 +88,9 @@ def _train_briefly(model: str, epochs: int, batches: int) -> None:
     packed = open_packed(Path("data/cache"))
     few = slice(batches * recipe.batch_size)
     packed = PackedDataset(packed.train, Split(packed.val.images[few], packed.val.labels[few]), packed.classes)
-    trained = training.train(recipe, packed, seed=params.seed, weights_file=pretrained.weights_file(recipe.weights))
+    trained = training.train(
+        recipe, packed, seed=params.seed_of(model), weights_file=pretrained.weights_file(recipe.weights)
+    )
     weights = hashlib.sha256()
     for weight in trained.model.weights:
         weights.update(keras.ops.convert_to_numpy(weight).tobytes())

@@ -27,7 +27,9 @@ def checked_params(path: Path | str = "params.yaml") -> Params:
 def run_for_model(main: Callable[[str], None]) -> int:
     """Call `main` with the model that the command line names, and return the exit code as `run` does."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("model", metavar="MODEL", help="a block of `models` in params.yaml")
+    parser.add_argument(
+        "model", metavar="MODEL", help="a block of `models` in params.yaml, or a replicate, <model>-<seed>"
+    )
     model: str = parser.parse_args().model
     return run(lambda: main(model))
 

@@ -113,7 +113,11 @@ def dependency_hashes(stage: str, folder: Path | None = None) -> dict[str, str]:
     folder = folder or Path.cwd()
     name, _, item = stage.partition("@")
     definition: dict[str, Any] = yaml.safe_load((folder / "dvc.yaml").read_text(encoding="utf-8"))["stages"][name]
-    dependencies = [path.replace("${item}", item) for path in definition.get("do", definition).get("deps", [])]
+    model, _, seed = item.partition("-")
+    values = {"${item}": item, "${item.model}": model, "${item.seed}": seed}
+    dependencies = definition.get("do", definition).get("deps", [])
+    for placeholder, value in values.items():
+        dependencies = [path.replace(placeholder, value) for path in dependencies]
     return {path: md5(folder / path) for path in sorted(dependencies) if (folder / path).is_file()}
 
 

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
+from tiny_imagenet.dataset_params import Dataset
 from tiny_imagenet.errors import UserError
 from tiny_imagenet.files import fingerprint
 from tiny_imagenet.recipe import (
@@ -24,80 +25,7 @@ from tiny_imagenet.recipe import (
 )
 from tiny_imagenet.section import Count, Name, Section, nearest, read_yaml, validated
 
-SPLITS = ("train", "val")
-
-
-class Expect(Section):
-    """What the archive must hold, as it is: checked before anything is left out. Null: any number."""
-
-    classes: Count | None = None
-    train: Count | None = None
-    val: Count | None = None
-
-
-class ImagesPerClass(Section):
-    """How many images of each class to use, the first by number. Null: all."""
-
-    train: Count | None = None
-    val: Count | None = None
-
-
-class Dataset(Section):
-    """Where a profile's images come from: `urls`, an `archive` on disk, or the embedded `digits`."""
-
-    name: Annotated[str, Field(min_length=1)]
-    urls: tuple[str, ...] = Field(default=(), strict=False)
-    md5: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")] | None = None
-    bytes: Count | None = None
-    archive: str | None = None
-    expect: Expect = Expect()
-    images_per_class: ImagesPerClass = ImagesPerClass()
-    duplicates: Literal["report", "drop_from_train", "fail"] = "report"
-
-    @field_validator("urls")
-    @classmethod
-    def _known_schemes(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
-        for url in urls:
-            if not url.startswith(("https://", "http://", "file://")):
-                raise ValueError(f"'{url}' is no http://, https:// or file:// address")
-        return urls
-
-    @model_validator(mode="after")
-    def _has_a_source(self) -> Self:
-        if not (self.urls or self.archive or self.embedded):
-            raise ValueError("needs `urls`, or `archive` (the path of a zip), or the name `digits`")
-        return self
-
-    @model_validator(mode="after")
-    def _takes_no_more_than_there_is(self) -> Self:
-        for split in SPLITS:
-            held, taken = getattr(self.expect, split), getattr(self.images_per_class, split)
-            if held is not None and taken is not None and taken > held:
-                raise ValueError(f"images_per_class.{split} is {taken}, but `expect` has {held} of each class")
-        return self
-
-    @property
-    def expected_bytes(self) -> int:
-        """Bytes that the stages before training write: the archive twice, and 64 x 64 x 3 for every image.
-
-        As far as `bytes`, `expect` and `images_per_class` tell.
-        """
-        images = 0
-        for split in SPLITS:
-            held, taken = getattr(self.expect, split) or 0, getattr(self.images_per_class, split)
-            copies = 2 if split == "train" and self.duplicates == "drop_from_train" else 1
-            images += copies * (self.expect.classes or 0) * (held if taken is None else min(held, taken))
-        return 2 * (self.bytes or 0) + images * 64 * 64 * 3
-
-    @property
-    def source(self) -> str:
-        """Where the images come from, in words."""
-        return self.archive or ", ".join(self.urls) or "embedded in the project"
-
-    @property
-    def embedded(self) -> bool:
-        """Whether the images come with the project (scikit-learn's digits) and nothing is fetched."""
-        return self.name == "digits" and not self.urls and self.archive is None
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
 class Training(Section):
@@ -116,6 +44,13 @@ class Training(Section):
             if getattr(self, key) is None:
                 raise ValueError(f"`{key}` may not be null; leave the line out to keep each model's own")
         return self
+
+
+class Replicates(Section):
+    """Trainings of active models with other seeds: each of `models` with each of `seeds`."""
+
+    models: tuple[Name, ...] = Field(default=(), strict=False)
+    seeds: tuple[Seed, ...] = Field(default=(), strict=False)
 
 
 class Profile(Section):
@@ -137,11 +72,12 @@ class Params(Section):
 
     profile: str
     profiles: dict[Name, Profile]
-    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    seed: Seed
     determinism: Literal["exact", "fast"]
     """`exact`: the same seed gives the same bits on the same machine. `fast`: the backend may choose on a GPU."""
     augmentation: AugmentationChoice
     champion: Champion
+    replicates: Replicates = Replicates()
     active: tuple[Name, ...] = Field(min_length=1, strict=False)
     models: dict[Name, ModelParams]
 
@@ -167,8 +103,23 @@ class Params(Section):
         if len(set(self.active)) != len(self.active):
             raise ValueError("active: names a model twice")
         for name in self.models:
-            if "epochs" not in self.training.model_fields_set and self.models[name].epochs is None:
+            if "epochs" not in self._changed(self.models[name]) and self.models[name].epochs is None:
                 raise ValueError(f"models.{name}.epochs: named neither here nor in profiles.{self.profile}.training")
+        return self
+
+    @model_validator(mode="after")
+    def _replicates_are_others(self) -> Self:
+        for name in self.replicates.models:
+            if name not in self.active:
+                raise ValueError(f"replicates.models: '{name}' is not active{nearest(name, self.active)}")
+        for what in ("models", "seeds"):
+            values = getattr(self.replicates, what)
+            if len(set(values)) != len(values):
+                raise ValueError(f"replicates.{what}: names one twice")
+        if self.replicates.models and self.seed in self.replicates.seeds:
+            raise ValueError(
+                f"replicates.seeds: {self.seed} is `seed`, with which every active model is trained already"
+            )
         return self
 
     @model_validator(mode="after")
@@ -216,20 +167,41 @@ class Params(Section):
         """The augmentation before a profile has its say."""
         return resolve_augmentation(self.augmentation)
 
+    @property
+    def replicated(self) -> dict[str, tuple[str, int]]:
+        """The replicates, as their folders and runs are named, "<model>-<seed>" -> model, seed."""
+        return {f"{model}-{seed}": (model, seed) for model in self.replicates.models for seed in self.replicates.seeds}
+
     def block(self, model: str) -> ModelParams:
-        """Return the block of `model`; raises UserError where there is none."""
+        """Return the block of a model, or of a replicate; raises UserError where there is none."""
+        if model in self.replicated:
+            return self.models[self.replicated[model][0]]
         if model not in self.models:
-            raise UserError(
-                f"no model '{model}' in params.yaml{nearest(model, self.models)}; known: {', '.join(self.models)}"
-            )
+            known = [*self.models, *self.replicated]
+            raise UserError(f"no model '{model}' in params.yaml{nearest(model, known)}; known: {', '.join(known)}")
         return self.models[model]
 
+    def seed_of(self, model: str) -> int:
+        """Return the seed that a model, or a replicate, is trained with."""
+        return self.replicated[model][1] if model in self.replicated else self.seed
+
+    def stage(self, kind: Literal["train", "evaluate"], model: str) -> str:
+        """Return DVC's name of the stage that trains or evaluates a model, or a replicate."""
+        if model in self.replicated:
+            kind_of_replicate = {"train": "replicate", "evaluate": "evaluate_replicate"}
+            return f"{kind_of_replicate[kind]}@{model}"
+        return f"{kind}@{model}"
+
+    def _changed(self, block: ModelParams) -> set[str]:
+        """Return the keys of the profile's `training` that this block lets it change."""
+        return self.training.model_fields_set - set(block.keeps)
+
     def recipe(self, model: str) -> Recipe:
-        """Return what really runs for `model`: its block, overridden by the profile's `training`."""
+        """Return what really runs for a model, or a replicate: its block, overridden by the profile's `training`."""
         block = self.block(model)
         values = {key: getattr(block, key) for key in type(block).model_fields}
         values["augmentation"] = self._own_augmentation(block)
-        for key in self.training.model_fields_set:
+        for key in self._changed(block):
             value = getattr(self.training, key)
             if key == "learning_rate":
                 values["optimizer"] = block.optimizer.model_copy(update={"learning_rate": value})
@@ -244,7 +216,7 @@ class Params(Section):
 
     def fingerprint(self, model: str) -> str:
         """Return what differs where anything in params.yaml differs that decides how `model` is trained."""
-        own = {"seed": self.seed, "determinism": self.determinism, "dataset": self.dataset.model_dump()}
+        own = {"seed": self.seed_of(model), "determinism": self.determinism, "dataset": self.dataset.model_dump()}
         return fingerprint(own | self.recipe(model).model_dump())
 
     def overrides(self, model: str) -> dict[str, tuple[Any, Any]]:

@@ -12,6 +12,8 @@ from tiny_imagenet.section import Count, Interval, Name, Section
 
 LearningRate = Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)]
 Momentum = Annotated[float, Field(ge=0, lt=1)]
+ProfileKey = Literal["epochs", "batch_size", "learning_rate", "augmentation", "weights", "batch_normalization_momentum"]
+"""What a profile's `training` can change in a model's recipe."""
 Monitor = Literal["val_loss", "val_accuracy", "loss", "accuracy"]
 KERAS_MOMENTUM = 0.99
 """Keras's default for the moving averages of batch normalization."""
@@ -162,6 +164,8 @@ class ModelParams(Section):
     epochs: Count | None = None
     batch_size: Count = 64
     batches_per_epoch: BatchesPerEpoch = "all"
+    keeps: tuple[ProfileKey, ...] = Field(default=(), strict=False)
+    """What the profile's `training` does not change for this model."""
     holdout_per_class: Annotated[int, Field(ge=0)] = 0
     """Training images of each class, the last by number, that no step sees: stops and schedules watch them instead
     of the validation images, which stay a test."""

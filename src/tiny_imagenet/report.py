@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tiny_imagenet.params import SPLITS, Expect, ImagesPerClass, Params
+from tiny_imagenet.dataset_params import SPLITS, Expect, ImagesPerClass
+from tiny_imagenet.params import Params
 from tiny_imagenet.recipe import Augmentation
 
 WIDTH = 100
@@ -41,7 +42,9 @@ def comparability(params: Params) -> str:
             f"These figures are for the profile `{params.profile}` on the dataset `{dataset.name}`: they are not "
             "comparable with the paper's, which are for Tiny ImageNet."
         )
-    whole = dataset.expect == _TINY_IMAGENET and dataset.images_per_class == ImagesPerClass()
+    whole = (
+        dataset.expect == _TINY_IMAGENET and dataset.images_per_class == ImagesPerClass() and not dataset.num_classes
+    )
     if not whole or dataset.duplicates == "drop_from_train":
         return (
             f"These figures are for the profile `{params.profile}` on a part of Tiny ImageNet: they are not "

@@ -53,7 +53,7 @@ def _sync(params: Params, table: pd.DataFrame) -> list[str]:
     runs = {}
     for row in table.dropna(subset="run_id").to_dict("records"):
         model = str(row["model"])
-        if not _is_evaluated(model):
+        if not _is_evaluated(params, model):
             done.append(f"{model}: not evaluated since it was trained: `dvc repro`")
             continue
         result = _result(model, here, report.run_description(row, params))
@@ -80,9 +80,9 @@ def _crown(root: Path, params: Params, table: pd.DataFrame, runs: Mapping[str, t
     return [f"{name}: {model}, version {version}, by {params.champion.metric}"]
 
 
-def _is_evaluated(model: str) -> bool:
+def _is_evaluated(params: Params, model: str) -> bool:
     """Return whether results/<model> is of the model that is there now, by dvc.lock."""
-    locked = lineage.locked_files(Path.cwd(), f"evaluate@{model}")
+    locked = lineage.locked_files(Path.cwd(), params.stage("evaluate", model))
     return all(
         path.is_file() and md5(path) == locked.get(path.as_posix())
         for path in (Path("models") / model / name for name in ("model.keras", "history.csv"))

@@ -12,8 +12,8 @@ from PIL import Image
 
 from tiny_imagenet.dataset.arrays import PackedDataset, Split, decode, open_packed, pack, samples_per_class, summarize
 from tiny_imagenet.dataset.layout import reorganize
+from tiny_imagenet.dataset_params import Expect, ImagesPerClass
 from tiny_imagenet.errors import DatasetError
-from tiny_imagenet.params import Expect, ImagesPerClass
 
 
 @pytest.fixture

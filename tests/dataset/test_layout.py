@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from tiny_imagenet.dataset import layout
 from tiny_imagenet.dataset.layout import natural_key, parse_boxes, reorganize
+from tiny_imagenet.dataset_params import Expect, ImagesPerClass
 from tiny_imagenet.errors import DatasetError
-from tiny_imagenet.params import Expect, ImagesPerClass
 
 ANNOTATIONS = "val/val_annotations.txt"
 CENTRAL_HEADER = {"flags": (8, "<H"), "method": (10, "<H"), "size": (24, "<L"), "offset": (42, "<L")}
@@ -34,7 +34,7 @@ def archive(make_archive):
 def run(tmp_path):
     """Reorganize a small archive, or the zip at a path, and return the folder; where that fails, it holds nothing."""
 
-    def run(source, *, expect=None, images_per_class=None, name="images", order=None):
+    def run(source, *, expect=None, images_per_class=None, num_classes=None, name="images", order=None):
         if not isinstance(source, Path):
             source = source.write(tmp_path / "dataset.zip", order)
         try:
@@ -43,6 +43,7 @@ def run(tmp_path):
                 tmp_path / name,
                 expect=expect or Expect(),
                 images_per_class=images_per_class or ImagesPerClass(),
+                num_classes=num_classes,
             )
         except DatasetError:
             assert list((tmp_path / name).glob("*")) == []
@@ -582,6 +583,30 @@ class TestDamage:
 
 def test_member_limit_holds_the_longest_text_of_the_official_archive():
     assert layout._LARGEST_MEMBER > 4 * 2_655_750  # words.txt
+
+
+class TestFewerClasses:
+    def test_they_are_spread_evenly_and_labelled_anew(self, archive, run):
+        wnids = sorted(archive.wnids)
+        folder = run(archive, num_classes=2)
+        expected = [wnids[0], wnids[len(wnids) // 2]]
+        classes = pd.read_csv(folder / "classes.csv")
+        assert list(classes["wnid"]) == expected
+        assert list(classes["label"]) == [0, 1]
+        assert set(manifest_of(folder)["wnid"]) == set(expected)
+        assert {name.split("/")[0] for name in contents(folder / "train.zip")} == set(expected)
+
+    def test_all_of_them_are_the_same_as_no_number(self, archive, run):
+        whole = run(archive, name="whole")
+        named = run(archive, num_classes=len(archive.wnids), name="named")
+        assert {path.name: path.read_bytes() for path in whole.iterdir()} == {
+            path.name: path.read_bytes() for path in named.iterdir()
+        }
+
+    def test_more_than_there_are_is_refused(self, archive, refused):
+        count = len(archive.wnids)
+        message = refused(archive, num_classes=count + 1)
+        assert f"has {count} classes, fewer than `num_classes`, which is {count + 1}" in message
 
 
 class TestTextFiles:

@@ -10,7 +10,7 @@ from sklearn.datasets import load_digits
 
 from tiny_imagenet.dataset.layout import reorganize
 from tiny_imagenet.dataset.sample import NAMES, TRAIN_PER_CLASS, VAL_PER_CLASS, write_digits_archive
-from tiny_imagenet.params import Expect, ImagesPerClass
+from tiny_imagenet.dataset_params import Expect, ImagesPerClass
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,8 @@ import pytest
 
 from tiny_imagenet.dataset.layout import reorganize
 from tiny_imagenet.dataset.unpack import unpack
+from tiny_imagenet.dataset_params import Expect, ImagesPerClass
 from tiny_imagenet.errors import DatasetError, UserError
-from tiny_imagenet.params import Expect, ImagesPerClass
 
 
 @pytest.fixture

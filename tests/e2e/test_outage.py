@@ -14,8 +14,8 @@ from servers import HOST, free_port
 from standin import small_models
 from stopped import wait_for_epoch
 
-MODEL, EPOCHS = "model_2", 40
-pytestmark = pytest.mark.e2e
+MODEL, EPOCHS = "model_2", 150  # enough to be under way when the server is back, also where it starts slowly
+pytestmark = pytest.mark.faults
 
 LOGGED = """
 import json, mlflow, sys

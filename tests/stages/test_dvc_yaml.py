@@ -43,16 +43,34 @@ def source_file(module: str) -> str:
     return file.relative_to(ROOT).as_posix()
 
 
+# A replicate is another run of the same module.
+MODULES = {stage: stage for stage in STAGES} | {"replicate": "train", "evaluate_replicate": "evaluate"}
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_every_stage_says_what_it_does_and_runs_its_own_module(stage):
     assert len(definition(stage)["desc"]) > 20
-    assert re.match(rf"python -m stages\.{stage}( \$\{{item\}})?$", definition(stage)["cmd"])
+    item = r"\$\{item\}|\$\{item\.model\}-\$\{item\.seed\}"
+    assert re.match(rf"python -m stages\.{MODULES[stage]}( ({item}))?$", definition(stage)["cmd"])
+
+
+@pytest.mark.parametrize(("stage", "like"), [("replicate", "train"), ("evaluate_replicate", "evaluate")])
+def test_a_replicate_depends_on_what_its_model_depends_on(stage, like):
+    def with_item(path: str) -> str:
+        return path.replace("${item.model}-${item.seed}", "${item}").replace("${item.model}", "${item}")
+
+    for key in ("deps", "outs"):
+        assert [with_item(path) for path in definition(stage)[key]] == definition(like)[key]
+    without_seed = [name for name in definition(like)["params"] if name != "seed"]
+    assert [with_item(name) for name in definition(stage)["params"]] == without_seed
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_the_code_that_a_stage_imports_is_among_its_dependencies(stage):
     declared = [path for path in definition(stage)["deps"] if path.startswith(("src/", "stages/"))]
-    needed = {source_file(module) for module in imported_modules(f"stages.{stage}")} | {f"stages/{stage}.py"}
+    needed = {source_file(module) for module in imported_modules(f"stages.{MODULES[stage]}")} | {
+        f"stages/{MODULES[stage]}.py"
+    }
     needed = {file for file in needed if (ROOT / file).read_text().count("\n") > 1}  # a docstring alone does nothing
     missing = {file for file in needed if not any(file == path or file.startswith(f"{path}/") for path in declared)}
     assert missing == set()
@@ -60,13 +78,15 @@ def test_the_code_that_a_stage_imports_is_among_its_dependencies(stage):
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_every_code_dependency_exists_and_is_used(stage):
-    needed = {source_file(module) for module in imported_modules(f"stages.{stage}")} | {f"stages/{stage}.py"}
+    needed = {source_file(module) for module in imported_modules(f"stages.{MODULES[stage]}")} | {
+        f"stages/{MODULES[stage]}.py"
+    }
     for path in definition(stage)["deps"]:
         if path.startswith(("src/", "stages/")):
             assert (ROOT / path).exists(), path
             assert any(file == path or file.startswith(f"{path}/") for file in needed) or path.endswith(
                 # data; imported by name; the folder that is copied from; read through `entry` by every stage
-                ("/reference", "/_blocks.py", "/models", "/params.py", "/recipe.py")
+                ("/reference", "/_blocks.py", "/models", "/dataset_params.py", "/params.py", "/recipe.py")
             ), path
 
 

@@ -35,15 +35,14 @@ def undisturbed(training) -> dict[str, str]:
     return training.outputs()
 
 
-@pytest.mark.parametrize("epoch", [pytest.param(1, marks=pytest.mark.e2e), 4])
-def test_killed_it_goes_on_in_the_same_run_to_the_same_bits(training, undisturbed, epoch):
+def test_killed_it_goes_on_in_the_same_run_to_the_same_bits(training, undisturbed):
     runs = len(training.copy.runs())
     process = training.start_anew()
-    wait_for_epoch(process, epoch)
+    wait_for_epoch(process, 4)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     record = training.go_on(undisturbed)
-    assert record["resumed_from"][0] >= epoch
+    assert record["resumed_from"][0] >= 4
     assert len(training.copy.runs()) == runs + 1
 
 
@@ -60,7 +59,6 @@ def test_interrupted_it_says_so_marks_the_run_and_goes_on_later(training, undist
     assert training.go_on(undisturbed)["resumed_from"][0] >= 2
 
 
-@pytest.mark.e2e
 def test_after_an_edit_the_old_checkpoint_is_not_used_and_its_run_is_marked(training, undisturbed):
     process = training.start_anew()
     wait_for_epoch(process, 2)
@@ -79,7 +77,6 @@ def test_after_an_edit_the_old_checkpoint_is_not_used_and_its_run_is_marked(trai
     assert not list((training.copy.root / "checkpoints").glob("*/*"))
 
 
-@pytest.mark.e2e
 def test_a_second_training_of_the_same_model_is_refused_and_the_first_goes_on(training, undisturbed):
     first = training.copy.start(sys.executable, "-m", "stages.train", MODEL)
     wait_for_epoch(first, 1)

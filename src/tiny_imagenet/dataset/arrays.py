@@ -23,9 +23,9 @@ import pandas as pd
 import simplejpeg
 from numpy.typing import NDArray
 
+from tiny_imagenet.dataset_params import SPLITS
 from tiny_imagenet.errors import DatasetError, first_ten
 from tiny_imagenet.files import replaced, reserve, write_text
-from tiny_imagenet.params import SPLITS
 from tiny_imagenet.progress import track
 
 SIDE = 64

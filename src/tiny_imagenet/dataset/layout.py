@@ -19,9 +19,9 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
+from tiny_imagenet.dataset_params import SPLITS, Expect, ImagesPerClass
 from tiny_imagenet.errors import DatasetError, first_ten
 from tiny_imagenet.files import replaced, write_text
-from tiny_imagenet.params import SPLITS, Expect, ImagesPerClass
 from tiny_imagenet.progress import track
 from tiny_imagenet.zip_member import deterministic_member
 
@@ -253,7 +253,14 @@ def check_counts(layout: Layout, expect: Expect) -> list[str]:
     return problems
 
 
-def reorganize(source: Path, destination: Path, *, expect: Expect, images_per_class: ImagesPerClass) -> None:
+def reorganize(
+    source: Path,
+    destination: Path,
+    *,
+    expect: Expect,
+    images_per_class: ImagesPerClass,
+    num_classes: int | None = None,
+) -> None:
     """Write `train.zip`, `val.zip`, `classes.csv`, `manifest.csv` and `layout.json` into `destination`.
 
     Args:
@@ -261,18 +268,24 @@ def reorganize(source: Path, destination: Path, *, expect: Expect, images_per_cl
         destination: a folder, made where it is missing.
         expect: what the archive must hold, checked before anything is left out.
         images_per_class: how many of each class to take, the first by number.
+        num_classes: how many classes to take, evenly spread over the sorted ids; None: all.
 
     Raises:
-        DatasetError: the archive breaks the contract; nothing is written then.
+        DatasetError: the archive breaks the contract, or has fewer classes; nothing is written then.
     """
     archive = _Archive(source)
     layout = read_layout(archive)
     _raise_for(source, layout.problems + check_counts(layout, expect))
 
-    labels = {wnid: label for label, wnid in enumerate(layout.wnids)}
+    wnids = _spread(layout.wnids, num_classes, source)
+    labels = {wnid: label for label, wnid in enumerate(wnids)}
     collisions: list[str] = []
     kept = {
-        split: _first_of_each_class(layout.images[split], getattr(images_per_class, split), collisions)
+        split: _first_of_each_class(
+            [image for image in layout.images[split] if image.wnid in labels],
+            getattr(images_per_class, split),
+            collisions,
+        )
         for split in SPLITS
     }
     _raise_for(source, collisions)
@@ -296,7 +309,7 @@ def reorganize(source: Path, destination: Path, *, expect: Expect, images_per_cl
     )
     write_text(destination / "manifest.csv", manifest.to_csv(index=False))
     summary = {
-        "classes": len(layout.wnids),
+        "classes": len(wnids),
         "in_archive": {split: len(layout.images[split]) for split in SPLITS},
         "unlabelled": layout.unlabelled,
         "train_boxes_without_image": layout.boxes_without_image,
@@ -304,6 +317,15 @@ def reorganize(source: Path, destination: Path, *, expect: Expect, images_per_cl
         "used": {split: sum(row[0] == split for row in rows) for split in SPLITS},
     }
     write_text(destination / "layout.json", json.dumps(summary, indent=2) + "\n")
+
+
+def _spread(wnids: list[str], number: int | None, source: Path) -> list[str]:
+    """Return so many of the ids, at equal distances; None: all."""
+    if number is None:
+        return wnids
+    if number > len(wnids):
+        raise DatasetError(f"{source} has {len(wnids)} classes, fewer than `num_classes`, which is {number}")
+    return [wnids[place * len(wnids) // number] for place in range(number)]
 
 
 def _first_of_each_class(

@@ -5,9 +5,9 @@ import zipfile
 from contextlib import ExitStack
 from pathlib import Path
 
+from tiny_imagenet.dataset_params import SPLITS
 from tiny_imagenet.errors import DatasetError, UserError
 from tiny_imagenet.files import require_free
-from tiny_imagenet.params import SPLITS
 from tiny_imagenet.progress import track
 
 _BLOCK = 4096

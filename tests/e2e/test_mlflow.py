@@ -1,5 +1,9 @@
-"""What a user sees in a browser who has run `dvc repro` and types `mlflow ui`."""
+"""What a user has of MLflow after `dvc repro`: its pages in a browser (`mlflow ui`), and a model that it serves.
 
+Served, plain pixels get the same probabilities as from `model.keras`. Both look at one repository: it is long to make.
+"""
+
+import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -7,13 +11,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
+import requests
 from repository_copy import Copy
 from servers import HOST, Server, answers, free_port
 from standin import STANDINS
 
 MODELS = list(STANDINS)
+SERVED = "model_2"
 SECONDS_TO_SHOW = 60
 pytestmark = pytest.mark.e2e
 
@@ -122,3 +129,34 @@ def test_a_run_is_described_by_its_row_of_the_table(page, made):
     page.click("a", "model_2")
     page.wait_for(lambda: "About this run" in page.text())
     page.wait_for(lambda: f"val {percents(made)['model_2']} (" in page.text())
+
+
+# --- served ---
+
+
+@pytest.fixture(scope="module")
+def served(made, tmp_path_factory):
+    run = json.loads((made.root / "models" / SERVED / "run.json").read_text())["run_id"]
+    port, log = free_port(), tmp_path_factory.mktemp("served") / "log"
+    command = ["mlflow", "models", "serve", "-m", f"runs:/{run}/model", "--env-manager", "local", "--port", str(port)]
+    is_ready = partial(answers, f"http://{HOST}:{port}/ping")
+    with Server(command, port, is_ready, made.root, log, made.environment()).running() as server:
+        yield server
+
+
+def test_images_as_json_get_the_probabilities_of_the_kept_model(served, made, keras):
+    images = np.load(made.root / "data" / "cache" / "val_images.npy")[:2]
+    answer = requests.post(f"{served.url}/invocations", json={"inputs": images.tolist()}, timeout=60)
+    assert answer.status_code == 200, answer.text
+    kept = keras.models.load_model(made.root / "models" / SERVED / "model.keras", compile=False)
+    expected = kept.predict(images, verbose=0)
+    np.testing.assert_allclose(answer.json()["predictions"], expected, rtol=0, atol=1e-6)
+    assert expected.shape == (2, 10)
+    assert np.ptp(expected, axis=0).max() > 1e-4  # the two are not answered alike
+
+
+def test_images_of_another_size_are_refused(served, made):
+    images = np.load(made.root / "data" / "cache" / "val_images.npy")[:2, :32]
+    answer = requests.post(f"{served.url}/invocations", json={"inputs": images.tolist()}, timeout=60)
+    assert answer.status_code == 400
+    assert "(-1, 64, 64, 3)" in answer.text
