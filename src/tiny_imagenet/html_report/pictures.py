@@ -1,0 +1,81 @@
+"""Figures as data URIs, so that the page needs no other file."""
+
+import base64
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+
+from tiny_imagenet.errors import UserError
+
+CAPTIONS = {
+    "accuracy_beside_paper": "Accuracy beside the paper's",
+    "training_accuracy": "Training accuracy (the paper's figure 11)",
+    "validation_accuracy": "Validation accuracy (the paper's figure 12)",
+    "training_loss": "Training loss",
+    "validation_loss": "Validation loss",
+    "parameters": "Parameters (the paper's figure 9)",
+    "accuracy_by_parameters": "Accuracy against the number of parameters",
+    "classes": "Some classes (the paper's figures 1 to 4)",
+    "augmentation": "The augmentation",
+}
+_TYPES = {"svg": "image/svg+xml", "png": "image/png"}
+_PER_INCH = 96  # pixels of CSS
+_SIZE = re.compile(rb'<svg\b[^>]*?\bwidth="([\d.]+)pt"[^>]*?\bheight="([\d.]+)pt"|'
+                   rb'<svg\b[^>]*?\bheight="([\d.]+)pt"[^>]*?\bwidth="([\d.]+)pt"')  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image with its address, its size in pixels of CSS where it is known, and what it shows in words."""
+
+    uri: str
+    width: int | None
+    height: int | None
+    caption: str
+
+
+def picture(folder: Path, name: str, caption: str) -> Picture | None:
+    """Return `<name>.svg` or `<name>.png` of a folder, whichever is smaller; None where there is neither.
+
+    Raises:
+        UserError: the PNG cannot be read.
+    """
+    paths = [path for suffix in _TYPES if (path := folder / f"{name}.{suffix}").is_file()]
+    if not paths:
+        return None
+    path = min(paths, key=lambda path: path.stat().st_size)
+    content = path.read_bytes()
+    width, height = _svg_size(content) if path.suffix == ".svg" else _png_size(content, path)
+    uri = f"data:{_TYPES[path.suffix[1:]]};base64,{base64.b64encode(content).decode()}"
+    return Picture(uri, width, height, caption)
+
+
+def pictures(folder: Path) -> Iterator[Picture]:
+    """Yield every figure of a folder: those that CAPTIONS knows in its order, then the others by name."""
+    names = {path.stem for suffix in _TYPES for path in folder.glob(f"*.{suffix}")}
+    captions: Mapping[str, str] = {name: caption for name, caption in CAPTIONS.items() if name in names}
+    for name in [*captions, *sorted(names - set(captions))]:
+        found = picture(folder, name, captions.get(name, name.replace("_", " ").capitalize()))
+        if found:
+            yield found
+
+
+def _svg_size(content: bytes) -> tuple[int | None, int | None]:
+    match = _SIZE.search(content[:2000])
+    if match is None:
+        return None, None
+    width, height = (match[1], match[2]) if match[1] else (match[4], match[3])
+    return round(float(width) * _PER_INCH / 72), round(float(height) * _PER_INCH / 72)
+
+
+def _png_size(content: bytes, path: Path) -> tuple[int, int]:
+    try:
+        with Image.open(BytesIO(content)) as image:
+            scale = _PER_INCH / float(image.info.get("dpi", (_PER_INCH,))[0])
+            return round(image.width * scale), round(image.height * scale)
+    except UnidentifiedImageError:
+        raise UserError(f"{path} is no readable picture: `rm -f {path}` and `dvc repro` make it anew") from None

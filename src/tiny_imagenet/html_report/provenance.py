@@ -1,0 +1,84 @@
+"""Where a model's figures come from, as run.json has it, in words."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from tiny_imagenet.html_report.formats import MISSING, shown
+
+_HASHES = {"data": "data, all together", "environment": "Python and packages", "params": "recipe and seed",
+           "training": "all that decides the bits", "weights": "pretrained weights"}  # fmt: skip
+
+
+def facts(run: Mapping[str, Any], determinism: str | None) -> dict[str, str]:
+    """Return what is known of a run, label -> value; `determinism` is what a double run showed.
+
+    The addresses of the store and of the data are left out of it: they may hold the name of a machine.
+    """
+    git, images, params = run.get("git") or {}, run.get("images") or {}, run.get("params") or {}
+    seconds = run.get("epoch_seconds") or []
+    known: dict[str, Any] = {
+        "commit": _commit(git),
+        "profile": run.get("profile"),
+        "dataset": run.get("dataset"),
+        "source of the data": run.get("source"),
+        "images": _images(images),
+        "MLflow run": run.get("run_id"),
+        "seed": run.get("seed"),
+        "determinism asked for": params.get("determinism"),
+        "the same bits twice": determinism or "not checked",
+        "hardware": run.get("device"),
+        "threads": params.get("threads"),
+        "backend": run.get("backend"),
+        "precision": run.get("precision"),
+        "weights at the start": run.get("weights") or "random",
+        "started": _time(run.get("started_at")),
+        "seconds of training": f"{sum(seconds):,.1f}" if seconds else None,
+        "seconds of each epoch": ", ".join(f"{second:.1f}" for second in seconds) or None,
+        "stopped, and gone on after epoch": shown(run["resumed_from"]) if run.get("resumed_from") else "never stopped",
+    }
+    return {label: MISSING if value is None else shown(value) for label, value in known.items()}
+
+
+def hashes(run: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """Return the hashes and versions of a run by kind: "data (MD5)", "code (MD5)", "fingerprints", "versions"."""
+    dependencies: Mapping[str, str] = run.get("dependencies") or {}
+    fingerprints: Mapping[str, str] = run.get("hashes") or {}
+    groups = {
+        "data (MD5)": {path: digest for path, digest in dependencies.items() if path.startswith("data/")},
+        "fingerprints": {_HASHES.get(name, name): digest for name, digest in fingerprints.items()},
+        "code (MD5)": {path: digest for path, digest in dependencies.items() if not path.startswith("data/")},
+        "versions": dict(run.get("versions") or {}),
+    }
+    return {kind: {name: shown(value) for name, value in group.items()} for kind, group in groups.items() if group}
+
+
+def shared(by_model: Mapping[str, Mapping[str, str]]) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
+    """Return what is the same for all models, and label -> model -> value of what is not."""
+    labels = list(dict.fromkeys(label for found in by_model.values() for label in found))
+    same: dict[str, str] = {}
+    different: dict[str, dict[str, str]] = {}
+    for label in labels:
+        values = {model: found.get(label, MISSING) for model, found in by_model.items()}
+        if len(by_model) > 1 and len(set(values.values())) == 1:
+            same[label] = next(iter(values.values()))
+        else:
+            different[label] = values
+    return same, different
+
+
+def _commit(git: Mapping[str, Any]) -> str | None:
+    if not git.get("commit"):
+        return None
+    if git.get("dirty") is None:
+        return str(git["commit"])
+    return f"{git['commit']}, {'with uncommitted changes' if git['dirty'] else 'nothing uncommitted'}"
+
+
+def _images(images: Mapping[str, Any]) -> str | None:
+    if not images:
+        return None
+    return ", ".join(f"{number:,} {what}" for what, number in images.items())
+
+
+def _time(moment: str | None) -> str | None:
+    return moment and moment.replace("T", " ").replace("+00:00", " UTC")
