@@ -4,7 +4,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from tiny_imagenet import comparison, entry, figures, report, sync
+from tiny_imagenet import comparison, entry, figures, report, results_files, sync
 from tiny_imagenet.errors import UserError
 from tiny_imagenet.files import replaced, write_text
 
@@ -38,7 +38,9 @@ def main() -> None:
     write_text(DESTINATION / "results.csv", table.to_csv(index=False))
     unconcerned = comparison.without_batch_normalization(params, RESULTS)
     same_bits = comparison.determinism(params, MODELS, DETERMINISM)
-    write_text(DESTINATION / "results.md", report.results_markdown(table, params, captions, unconcerned, same_bits))
+    write_text(
+        DESTINATION / "results.md", results_files.results_markdown(table, params, captions, unconcerned, same_bits)
+    )
     summary = report.terminal_table(table, params, unconcerned)
     write_text(DESTINATION / "summary.txt", summary + "\n")
     print(summary)

@@ -1,6 +1,7 @@
 """The results table: its columns, where each figure comes from, and what leaves it."""
 
 import io
+import statistics
 
 import pandas as pd
 import pytest
@@ -102,6 +103,37 @@ def test_a_model_without_results_has_its_name_and_the_papers_figures_alone(root)
     known = {"architecture", "parameters_paper", *(column for column in COLUMNS if column.endswith(("_paper", "_log")))}
     assert set(row.dropna().index) == known
     assert frame.drop(columns=["model"]).iloc[0].notna().all()  # the others are whole
+
+
+def test_it_is_said_why_a_model_has_no_results(root, monkeypatch):
+    monkeypatch.chdir(root)
+    (root / "results" / "model_1" / "metrics.json").unlink()
+    for model in ("model_2", "model_3", "model_4"):
+        (root / "models" / model / "run.json").unlink()
+    (root / "checkpoints" / "model_3").mkdir(parents=True)
+    (root / "checkpoints" / "model_4.failed").write_text("no weights\nput them there\n")
+    assert table(made_params(), root).attrs["status"] == {
+        "model_1": "trained, but not evaluated",
+        "model_2": "not trained yet",
+        "model_3": "stopped in its training",
+        "model_4": "failed: no weights put them there",
+    }
+
+
+def test_with_replicates_there_are_mean_spread_and_number_of_seeds(root):
+    accuracies = [METRICS["val_accuracy"], 0.40, 0.41]
+    for seed, accuracy in zip((7, 8), accuracies[1:], strict=True):
+        make_results(root, f"model_2-{seed}", metrics={"val_accuracy": accuracy})
+    params = made_params(replicates={"models": ["model_1", "model_2"], "seeds": [7, 8]})
+    frame = table(params, root)
+    assert list(frame.columns) == COLUMNS + comparison.SPREAD
+    rows = frame.set_index("model")
+    assert rows.loc["model_2", "val_accuracy_mean"] == pytest.approx(statistics.mean(accuracies))
+    assert rows.loc["model_2", "val_accuracy_std"] == pytest.approx(statistics.stdev(accuracies))
+    assert rows.loc["model_2", "num_seeds"] == 3
+    assert rows.loc["model_1", "num_seeds"] == 1  # its replicates are not made yet
+    assert pd.isna(rows.loc["model_1", "val_accuracy_std"])
+    assert set(frame["model"]) == set(MODELS)
 
 
 @pytest.mark.parametrize("file", ["models/model_3/run.json", "results/model_3/metrics.json"])

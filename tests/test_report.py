@@ -1,6 +1,5 @@
-"""The table for a terminal, results.md, and what they say of comparability."""
+"""The table for a terminal, descriptions for MLflow, and what they say of comparability."""
 
-import re
 from typing import Any
 
 import pytest
@@ -174,56 +173,30 @@ def test_inactive_models_have_no_overrides():
     assert not any("model_5" in line for line in report.override_lines(made_params(active=["model_1"])))
 
 
-# --- results.md ---
+# --- what is missing, and the spread ---
 
 
-def test_results_md_has_every_figure_of_every_model(results):
-    params, frame = results
-    text = report.results_markdown(frame, params, {"Some caption": "figures/some.png"})
-    for model in MODELS:
-        rows = [line for line in text.splitlines() if line.startswith(f"| {model} |")]
-        assert len(rows) == 3
-        joined = " ".join(rows)
-        for part in ("38.61 (37.7-39.6)", "35.14", "65.12", f"run of {model}", "tensorflow 2.21.0", "random"):
-            assert part in joined
-    assert "![Some caption](figures/some.png)" in text
-    assert "nan" not in text
-    assert text.endswith("\n")
+def test_a_model_that_failed_has_a_row_and_a_line_that_says_why_and_the_others_stand(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make_results(tmp_path, "model_1")
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "model_2.failed").write_text("the loss is NaN in epoch 3, batch 7\n")
+    params = made_params(active=["model_1", "model_2"])
+    text = report.terminal_table(table(params, tmp_path), params)
+    assert "model_2: failed: the loss is NaN in epoch 3, batch 7" in text.splitlines()
+    [row] = [line for line in text.splitlines() if line.split()[:1] == ["model_2"]]
+    assert "no results" in row
+    assert "38.61 (37.7-39.6)" in text
 
 
-def test_results_md_has_the_published_figures_with_two_decimals(results):
-    text = report.results_markdown(results[1], results[0], {})
-    row = next(line for line in text.splitlines() if line.startswith("| model_3 |") and "29.50" in line)
-    for figure in ("29.50", "31.15", "24.88", "22.41"):
-        assert figure in row
-
-
-def test_every_table_of_results_md_is_well_formed(results):
-    lines = report.results_markdown(results[1], results[0], {}).splitlines()
-    tables = [block for block in "\n".join(lines).split("\n\n") if block.startswith("|")]
-    assert len(tables) == 3
-    for block in tables:
-        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}) == 1
-
-
-def test_results_md_says_what_the_profile_changes_or_nothing(results):
-    params, frame = results
-    assert "## What the profile `demo` changes" in report.results_markdown(frame, params, {})
-    assert "## What the profile" not in report.results_markdown(frame, made_params(profile="paper"), {})
-
-
-def test_results_md_without_results_is_whole(tmp_path):
-    params = made_params()
-    text = report.results_markdown(table(params, tmp_path), params, {})
-    assert text.count("no results") == 5
-    assert "nan" not in text
-    assert "<NA>" not in text
-
-
-def test_a_bar_in_a_value_does_not_break_the_table(tmp_path):
-    make_results(tmp_path, "model_1", run={"device": "CPU a|b, 2 cores"})
-    params = made_params(active=["model_1"])
-    assert r"CPU a\|b, 2 cores" in report.results_markdown(table(params, tmp_path), params, {})
+def test_the_spread_over_seeds_is_said_where_there_is_one(tmp_path):
+    for model, accuracy in {"model_1": 0.3, "model_2": 0.4, "model_2-5": 0.42, "model_2-6": 0.44}.items():
+        make_results(tmp_path, model, metrics={"val_accuracy": accuracy})
+    params = made_params(active=["model_1", "model_2"], replicates={"models": ["model_2"], "seeds": [5, 6]})
+    lines = report.terminal_table(table(params, tmp_path), params).splitlines()
+    assert "model_2: val 42.00 ± 2.00 over 3 seeds (mean, standard deviation)" in lines
+    assert not any(line.startswith("model_1: val") for line in lines)
+    assert max(map(len, lines)) <= report.WIDTH
 
 
 # --- in MLflow ---

@@ -4,7 +4,7 @@ Reads what `train` and `evaluate` wrote, by the names in params.yaml and never b
 that was removed leaves the table.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,11 @@ COLUMNS = [
     "val_top5_accuracy", "epochs", "best_epoch", "seconds", "images_per_second", "device", "backend", "weights",
     "seed", "profile", "dataset", "run_id",
 ]  # fmt: skip
+SPREAD = ["val_accuracy_mean", "val_accuracy_std", "num_seeds"]
+"""Three more columns where params.yaml asks for replicates."""
 _RUN = ("images_per_second", "device", "backend", "seed", "profile", "run_id", "dataset", "weights", "epoch_seconds")
-_COUNTS = ["parameters", "parameters_200_classes", "parameters_paper", "epochs", "best_epoch", "seed"]
+_COUNTS = ["parameters", "parameters_200_classes", "parameters_paper", "epochs", "best_epoch", "seed", "num_seeds"]
+_CHECKPOINTS = Path("checkpoints")
 
 
 def _reference(name: str) -> pd.DataFrame:
@@ -41,13 +44,15 @@ def authors_logs() -> pd.DataFrame:
 
 
 def results_table(params: Params, models: Path, results: Path) -> pd.DataFrame:
-    """Return the table, columns COLUMNS, a row per active model.
+    """Return the table, columns COLUMNS, a row per active model; with replicates, columns SPREAD, too.
 
     Accuracies are fractions. `*_authors_log` are of the last epoch that the authors logged. A model without results
-    has a row with its name and the paper's figures alone.
+    has a row with its name and the paper's figures alone, and `table.attrs["status"]` maps it to the reason. The spread
+    is over the seeds that have results, the model's own among them; the standard deviation is the sample's.
     """
     paper, logs = paper_table(), authors_logs().groupby("model").last()
     rows: list[dict[str, Any]] = []
+    status: dict[str, str] = {}
     for model in params.active:
         row: dict[str, Any] = {"model": model, "architecture": params.models[model].architecture}
         if model in paper.index:
@@ -69,9 +74,31 @@ def results_table(params: Params, models: Path, results: Path) -> pd.DataFrame:
             row |= {key: run[key] for key in _RUN if key in COLUMNS}
             row["weights"] = run["weights"] or "random"
             row["seconds"] = round(sum(run["epoch_seconds"]), 1)
+            row |= _spread(params, model, metrics, results)
+        else:
+            status[model] = "trained, but not evaluated" if run else _why_not_trained(model)
         rows.append(row)
-    table = pd.DataFrame(rows, columns=COLUMNS)
-    return table.astype(dict.fromkeys(_COUNTS, "Int64"))
+    columns = COLUMNS + (SPREAD if params.replicated else [])
+    table = pd.DataFrame(rows, columns=columns).astype({name: "Int64" for name in _COUNTS if name in columns})
+    table.attrs["status"] = status
+    return table
+
+
+def _spread(params: Params, model: str, metrics: Mapping[str, Any], results: Path) -> dict[str, Any]:
+    """Return SPREAD of a model, from its own result and those of its replicates that there are."""
+    replicates = [name for name, (of, _) in params.replicated.items() if of == model]
+    found = [_read_json(results / name / "metrics.json", ("val_accuracy",)) for name in replicates]
+    accuracies = pd.Series([metrics["val_accuracy"], *(one["val_accuracy"] for one in found if one)])
+    return dict(zip(SPREAD, (accuracies.mean(), accuracies.std(), len(accuracies)), strict=True))
+
+
+def _why_not_trained(model: str) -> str:
+    """Return why a model has not been trained, in a line: the message of a training that failed, if one did."""
+    failure = _CHECKPOINTS / f"{model}.failed"
+    if failure.is_file():
+        message = " ".join(failure.read_text(encoding="utf-8", errors="replace").split())
+        return f"failed: {message}" if message else "failed"
+    return "stopped in its training" if (_CHECKPOINTS / model).is_dir() else "not trained yet"
 
 
 def read_histories(params: Params, models: Path) -> dict[str, pd.DataFrame]:

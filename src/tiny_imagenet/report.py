@@ -1,4 +1,4 @@
-"""The results as a person reads them: a table for the terminal, and results.md."""
+"""The results in words: the table for the terminal, what may be compared, descriptions for MLflow."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -24,35 +24,46 @@ def percent(value: Any) -> str:
     return _MISSING if pd.isna(value) else f"{100 * value:.2f}"
 
 
-def _count(value: Any) -> str:
+def count(value: Any) -> str:
+    """Return a whole number with commas; "-" for what is missing."""
     return _MISSING if pd.isna(value) else f"{value:,}"
 
 
-def _interval(row: Mapping[Any, Any]) -> str:
+def interval(row: Mapping[Any, Any]) -> str:
+    """Return the validation accuracy of a row of the table with its 95 % interval, in percent."""
     if pd.isna(row["val_accuracy"]):
         return "no results"
     return f"{percent(row['val_accuracy'])} ({100 * row['val_accuracy_low']:.1f}-{100 * row['val_accuracy_high']:.1f})"
 
 
+def comparable(params: Params) -> bool:
+    """Return whether the chosen profile's dataset is the paper's: all of Tiny ImageNet, and nothing else."""
+    dataset = params.dataset
+    return (
+        dataset.name == "tiny-imagenet-200"
+        and dataset.expect == _TINY_IMAGENET
+        and dataset.images_per_class == ImagesPerClass()
+        and dataset.num_classes is None
+        and dataset.duplicates != "drop_from_train"
+    )
+
+
 def comparability(params: Params) -> str:
     """Return one sentence that says whether the figures may be put beside the paper's."""
     dataset = params.dataset
+    if comparable(params):
+        return (
+            f"These figures are for the profile `{params.profile}` on Tiny ImageNet. The column 'paper protocol', on "
+            "augmented validation images, is the one to compare with the paper's; 'val' is on the images as they are."
+        )
     if dataset.name != "tiny-imagenet-200":
         return (
             f"These figures are for the profile `{params.profile}` on the dataset `{dataset.name}`: they are not "
             "comparable with the paper's, which are for Tiny ImageNet."
         )
-    whole = (
-        dataset.expect == _TINY_IMAGENET and dataset.images_per_class == ImagesPerClass() and not dataset.num_classes
-    )
-    if not whole or dataset.duplicates == "drop_from_train":
-        return (
-            f"These figures are for the profile `{params.profile}` on a part of Tiny ImageNet: they are not "
-            "comparable with the paper's, which used all of it."
-        )
     return (
-        f"These figures are for the profile `{params.profile}` on Tiny ImageNet. The column 'paper protocol', on "
-        "augmented validation images, is the one to compare with the paper's; 'val' is on the images as they are."
+        f"These figures are for the profile `{params.profile}` on a part of Tiny ImageNet: they are not "
+        "comparable with the paper's, which used all of it."
     )
 
 
@@ -80,6 +91,23 @@ def _shown(value: Any, missing: str) -> str:
     if isinstance(value, Augmentation):
         return str({key: part for key, part in value.model_dump().items() if part != getattr(Augmentation(), key)})
     return missing if value is None else str(value)
+
+
+def missing_lines(table: pd.DataFrame) -> list[str]:
+    """Return a line for each model that has no results: why."""
+    return [f"{model}: {why}" for model, why in table.attrs.get("status", {}).items()]
+
+
+def spread_lines(table: pd.DataFrame) -> list[str]:
+    """Return a line for each model that was trained with several seeds: mean and standard deviation in percent, n."""
+    if "num_seeds" not in table:
+        return []
+    return [
+        f"{row['model']}: val {percent(row['val_accuracy_mean'])} ± {percent(row['val_accuracy_std'])} over "
+        f"{row['num_seeds']} seeds (mean, standard deviation)"
+        for row in table.to_dict("records")
+        if not pd.isna(row["num_seeds"]) and row["num_seeds"] > 1
+    ]
 
 
 def data_summary(values: Mapping[str, Any]) -> str:
@@ -128,20 +156,22 @@ def terminal_table(table: pd.DataFrame, params: Params, without_batch_normalizat
     for row in table.to_dict("records"):
         shown.add_row(
             Text(row["model"]),
-            _count(row["parameters_200_classes"]),
+            count(row["parameters_200_classes"]),
             percent(row["train_accuracy_paper"]),
             percent(row["val_accuracy_paper"]),
             percent(row["train_accuracy"]),
-            _interval(row),
+            interval(row),
             percent(row["val_accuracy_paper_protocol"]),
             percent(row["val_top5_accuracy"]),
-            _count(row["epochs"]),
+            count(row["epochs"]),
             _MISSING if pd.isna(row["images_per_second"]) else f"{row['images_per_second']:,.0f}",
         )
     console = Console(width=WIDTH, no_color=True, highlight=False)
     with console.capture() as capture:
         console.print(shown)
         console.print(Text(comparability(params).replace("`", "")))
+        for line in [*missing_lines(table), *spread_lines(table)]:
+            console.print(Text(line))
         changed = override_lines(params, without_batch_normalization)
         if changed:
             console.print(f"What the profile {params.profile} changes in the recipes:")
@@ -150,130 +180,42 @@ def terminal_table(table: pd.DataFrame, params: Params, without_batch_normalizat
     return "\n".join(line.rstrip() for line in capture.get().strip().splitlines())
 
 
-def results_markdown(
-    table: pd.DataFrame,
-    params: Params,
-    figures: Mapping[str, str],
-    without_batch_normalization: Sequence[str] = (),
-    determinism: Mapping[str, str] | None = None,
-) -> str:
-    """Return results.md: what it is for, the table, what differs from the paper, the figures, where it comes from.
-
-    `figures` maps a caption to the path of a PNG, relative to the file; `determinism` a model to what a double run
-    showed.
-    """
-    rows = table.to_dict("records")
-    lines = [
-        "# Results",
-        "",
-        f"Profile `{params.profile}`, dataset `{params.dataset.name}`. {comparability(params)}",
-        "",
-        "Accuracy in percent; in brackets the 95 % interval (Wilson) for the number of validation images.",
-        "",
-        *_markdown_table(
-            ["model", "architecture", "parameters (200 classes)", "paper", "weights"],
-            [
-                [
-                    row["model"],
-                    row["architecture"],
-                    _count(row["parameters_200_classes"]),
-                    _count(row["parameters_paper"]),
-                    _text(row["weights"]),
-                ]
-                for row in rows
-            ],
-        ),
-        "",
-        *_markdown_table(
-            ["model", "train, paper", "train, authors' log", "train", "val, paper", "val, authors' log", "val",
-             "val, paper protocol", "val, top 5", "epochs", "best epoch", "seconds", "images/s"],
-            [
-                [
-                    row["model"],
-                    percent(row["train_accuracy_paper"]),
-                    percent(row["train_accuracy_authors_log"]),
-                    percent(row["train_accuracy"]),
-                    percent(row["val_accuracy_paper"]),
-                    percent(row["val_accuracy_authors_log"]),
-                    _interval(row),
-                    percent(row["val_accuracy_paper_protocol"]),
-                    percent(row["val_top5_accuracy"]),
-                    _count(row["epochs"]),
-                    _count(row["best_epoch"]),
-                    _text(row["seconds"]),
-                    _text(row["images_per_second"]),
-                ]
-                for row in rows
-            ],
-        ),
-        "",
-        "- **train**: as the training log has it, on augmented images, at the epoch whose weights are kept.",
-        "- **val**: on the validation images as they are: the one to believe.",
-        "- **val, paper protocol**: on augmented validation images, as the authors measured it.",
-        "- **authors' log**: the last epoch of the log that the authors published.",
-        "",
-    ]  # fmt: skip
-    changed = override_lines(params, without_batch_normalization)
-    if changed:
-        lines += [f"## What the profile `{params.profile}` changes in the recipes", ""]
-        lines += [f"- {change}" for change in changed] + [""]
-    for caption, path in figures.items():
-        lines += [f"![{caption}]({path})", ""]
-    lines += [
-        "## Where it comes from",
-        "",
-        *_markdown_table(
-            ["model", "MLflow run", "seed", "device", "backend", "the same bits twice"],
-            [
-                [
-                    row["model"],
-                    *(_text(row[key]) for key in ("run_id", "seed", "device", "backend")),
-                    (determinism or {}).get(row["model"], _MISSING),
-                ]
-                for row in rows
-            ],
-        ),
-        "",
-        "**the same bits twice**: what `tiny-imagenet verify --determinism MODEL` found, a short training in two fresh "
-        "processes.",
-        "",
-    ]
-    return "\n".join(lines)
-
-
 def experiment_description(table: pd.DataFrame, params: Params) -> str:
     """Return the table in Markdown, narrow enough for MLflow's page over the runs of a profile."""
     headings = ["model", "val, %", "val, paper protocol", "train", "paper: val", "paper: train", "epochs"]
     rows = [
         [
             row["model"],
-            _interval(row),
+            interval(row),
             percent(row["val_accuracy_paper_protocol"]),
             percent(row["train_accuracy"]),
             percent(row["val_accuracy_paper"]),
             percent(row["train_accuracy_paper"]),
-            _count(row["epochs"]),
+            count(row["epochs"]),
         ]
         for row in table.to_dict("records")
     ]
-    return "\n".join([comparability(params), "", *_markdown_table(headings, rows)])
+    return "\n".join([comparability(params), "", *markdown_table(headings, rows)])
 
 
 def run_description(row: Mapping[Any, Any], params: Params) -> str:
     """Return a model's row of the table in a sentence."""
     return (
-        f"val **{_interval(row)}** %, paper protocol {percent(row['val_accuracy_paper_protocol'])} %, train "
-        f"{percent(row['train_accuracy'])} %, {_count(row['epochs'])} epochs. The paper: val "
+        f"val **{interval(row)}** %, paper protocol {percent(row['val_accuracy_paper_protocol'])} %, train "
+        f"{percent(row['train_accuracy'])} %, {count(row['epochs'])} epochs. The paper: val "
         f"{percent(row['val_accuracy_paper'])} %, train {percent(row['train_accuracy_paper'])} %.\n\n"
         f"{comparability(params)}"
     )
 
 
-def _text(value: Any) -> str:
+def plain(value: Any) -> str:
+    """Return a value as it is; "-" for what is missing."""
     return _MISSING if pd.isna(value) else f"{value}"
 
 
-def _markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return the lines of a table in Markdown."""
+
     def line(cells: Sequence[str]) -> str:
         return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 

@@ -43,7 +43,7 @@ def _sync(params: Params, table: pd.DataFrame) -> list[str]:
     root, here = lineage.repository_root(), {"workspace": lineage.workspace()}
     is_main = root == Path.cwd()  # and not the copy in which DVC runs an experiment
     done = []
-    for model in params.active:
+    for model in [*params.active, *params.replicated]:
         try:
             with only_one(CHECKPOINTS / f"{model}.lock", f"{model} is being trained"):
                 killed = tracking.mark_killed(root, name=model, tags=here)
@@ -51,21 +51,34 @@ def _sync(params: Params, table: pd.DataFrame) -> list[str]:
             continue
         done += [f"{model}: the run {run_id} was dead, and is marked as killed" for run_id in killed]
     runs = {}
-    for row in table.dropna(subset="run_id").to_dict("records"):
-        model = str(row["model"])
+    described = {
+        str(row["model"]): report.run_description(row, params)
+        for row in table.dropna(subset="run_id").to_dict("records")
+    }
+    for model, description in (described | _replicates(params)).items():
         if not _is_evaluated(params, model):
             done.append(f"{model}: not evaluated since it was trained: `dvc repro`")
             continue
-        result = _result(model, here, report.run_description(row, params))
+        result = _result(model, here, description)
         run, restored = tracking.complete(root, result, lambda run_id, model=model: _log_model(run_id, model))  # type: ignore[misc]
         if restored:
             done.append(f"{model}: MLflow did not have the run {result.run_id}; restored as {run.run_id}")
         tracking.supersede(root, run, here)
-        runs[model] = run
+        if model in described:
+            runs[model] = run
     if is_main:
         tracking.describe_experiment(root, params.profile, report.experiment_description(table, params))
         done += _crown(root, params, table, runs)
     return done
+
+
+def _replicates(params: Params) -> dict[str, str]:
+    """Return the replicates that have results, each with a description for its run."""
+    return {
+        name: f"`{model}` with the seed {seed}: its spread is in the table.\n\n{report.comparability(params)}"
+        for name, (model, seed) in params.replicated.items()
+        if (Path("models") / name / "run.json").is_file() and (Path("results") / name / "metrics.json").is_file()
+    }
 
 
 def _crown(root: Path, params: Params, table: pd.DataFrame, runs: Mapping[str, tracking.TrackedRun]) -> list[str]:

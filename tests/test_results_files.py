@@ -1,0 +1,107 @@
+"""results.md and results.tex."""
+
+import re
+
+import pandas as pd
+import pytest
+from made_results import VALUES, made_params, make_results
+
+from tiny_imagenet import comparison, results_files
+
+MODELS = ("model_1", "model_2", "model_3", "model_4", "model_5")
+
+
+def table(params, root):
+    return comparison.results_table(params, root / "models", root / "results")
+
+
+@pytest.fixture
+def results(tmp_path):
+    """Return params and the table of all five models."""
+    for model in MODELS:
+        make_results(tmp_path, model)
+    params = made_params()
+    return params, table(params, tmp_path)
+
+
+def test_results_md_has_every_figure_of_every_model(results):
+    params, frame = results
+    text = results_files.results_markdown(frame, params, {"Some caption": "figures/some.png"})
+    for model in MODELS:
+        rows = [line for line in text.splitlines() if line.startswith(f"| {model} |")]
+        assert len(rows) == 3
+        joined = " ".join(rows)
+        for part in ("38.61 (37.7-39.6)", "35.14", "65.12", f"run of {model}", "tensorflow 2.21.0", "random"):
+            assert part in joined
+    assert "![Some caption](figures/some.png)" in text
+    assert "nan" not in text
+    assert text.endswith("\n")
+
+
+def test_results_md_has_the_published_figures_with_two_decimals(results):
+    text = results_files.results_markdown(results[1], results[0], {})
+    row = next(line for line in text.splitlines() if line.startswith("| model_3 |") and "29.50" in line)
+    for figure in ("29.50", "31.15", "24.88", "22.41"):
+        assert figure in row
+
+
+def test_every_table_of_results_md_is_well_formed(results):
+    lines = results_files.results_markdown(results[1], results[0], {}).splitlines()
+    tables = [block for block in "\n".join(lines).split("\n\n") if block.startswith("|")]
+    assert len(tables) == 3
+    for block in tables:
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}) == 1
+
+
+def test_results_md_says_what_the_profile_changes_or_nothing(results):
+    params, frame = results
+    assert "## What the profile `demo` changes" in results_files.results_markdown(frame, params, {})
+    assert "## What the profile" not in results_files.results_markdown(frame, made_params(profile="paper"), {})
+
+
+def test_results_md_without_results_is_whole(tmp_path):
+    params = made_params()
+    text = results_files.results_markdown(table(params, tmp_path), params, {})
+    assert text.count("no results") == 5
+    assert "nan" not in text
+    assert "<NA>" not in text
+
+
+def test_a_bar_in_a_value_does_not_break_the_table(tmp_path):
+    make_results(tmp_path, "model_1", run={"device": "CPU a|b, 2 cores"})
+    params = made_params(active=["model_1"])
+    assert r"CPU a\|b, 2 cores" in results_files.results_markdown(table(params, tmp_path), params, {})
+
+
+def test_results_md_says_which_differences_are_real(results):
+    pair = {
+        "model_a": "model_1", "model_b": "model_2", "accuracy_a": 0.5, "accuracy_b": 0.4, "difference": 0.1,
+        "low": 0.05, "high": 0.15, "only_a": 30, "only_b": 10, "p": 0.002, "p_holm": 0.004, "real": True,
+    }  # fmt: skip
+    text = results_files.results_markdown(results[1], results[0], {}, paired=pd.DataFrame([pair]))
+    assert "| model_1 - model_2 | +10.00 | +5.00 to +15.00 | 0.004 | yes |" in text
+    assert "Which differences" not in results_files.results_markdown(results[1], results[0], {}, paired=pd.DataFrame())
+
+
+# --- LaTeX ---
+
+
+def test_latex_has_a_row_per_model_with_the_characters_of_latex_escaped(results):
+    params, frame = results
+    lines = results_files.results_latex(frame, params).splitlines()
+    assert lines[0] == r"\begin{table}[t]"
+    row = next(line for line in lines if line.startswith(r"model\_4 "))
+    assert row == r"model\_4 & 8,866,376 & 37.52 & 38.61 & 50.00 & 38.61 (37.7-39.6) & 35.14 & 65.12 \\"
+    assert r"Val (95 \% interval)" in "".join(lines)
+    assert {line.count("&") for line in lines if line.endswith(r"\\")} == {7}
+
+
+def test_latex_of_a_dataset_with_an_odd_name_is_escaped(tmp_path):
+    demo = VALUES["profiles"]["demo"]
+    profiles = VALUES["profiles"] | {
+        "demo": demo | {"dataset": {"name": r"50%_of $x^2$ & \co{}#~", "archive": "some.zip"}}
+    }
+    params = made_params(profiles=profiles)
+    text = results_files.results_latex(table(params, tmp_path), params)
+    caption = next(line for line in text.splitlines() if line.startswith(r"\caption"))
+    assert r"50\%\_of \$x\textasciicircum{}2\$ \& \textbackslash{}co\{\}\#\textasciitilde{}" in caption
