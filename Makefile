@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro ui test e2e faults check format lock clean
+.PHONY: help setup repro ui test e2e faults check readme format lock clean
 
 help:  ## Say what there is
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,10 +47,14 @@ check: $(READY)  ## Lint, types, layers, and whether the lock fits pyproject.tom
 	@ruff format --check .
 	@mypy
 	@lint-imports --no-cache
+	@tiny-imagenet readme --check
 	@$(LOCK_COMMAND) --quiet --output-file $(VENV)/lock.txt
 	@versions() { grep -E '^[a-z0-9]' "$$1" | tr -d '\\'; }; \
 		versions requirements.txt > $(VENV)/locked; versions $(VENV)/lock.txt | diff $(VENV)/locked - || \
 		{ echo "error: requirements.txt does not fit pyproject.toml: make lock" >&2; exit 1; }
+
+readme: $(READY)  ## Make README's section of results anew from docs/results
+	@tiny-imagenet readme
 
 format: $(READY)  ## Format the code and mend what ruff can
 	@ruff check --fix .

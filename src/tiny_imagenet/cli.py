@@ -15,6 +15,7 @@ from tiny_imagenet import (
     comparison,
     determinism,
     entry,
+    kept_results,
     lineage,
     prediction,
     pretrained,
@@ -25,6 +26,7 @@ from tiny_imagenet import (
 from tiny_imagenet import sync as synchronization
 from tiny_imagenet.dataset.unpack import unpack as unpack_images
 from tiny_imagenet.errors import UserError
+from tiny_imagenet.files import write_text
 from tiny_imagenet.params import Params
 
 _ANSWERS = {True: "ok", False: "FAILS", None: "not asked"}
@@ -49,6 +51,36 @@ def results() -> None:
     if not path.is_file():
         raise UserError("there are no results yet: run `dvc repro`")
     print(path.read_text(encoding="utf-8"), end="")
+
+
+@app.command()
+def keep(
+    name: Annotated[str, typer.Argument(help="Of the folder in docs/results.")],
+    about: Annotated[str, typer.Option(help="What a reader should know of these figures, in a sentence.")],
+) -> None:
+    """Keep the present results in docs/results/NAME, as data with their provenance, for git and for README."""
+    os.chdir(lineage.repository_root())
+    params = entry.checked_params()
+    folder = kept_results.keep(name, about, comparable=report.comparable(params))
+    print(
+        f"{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}; `make readme` shows them in README.md"
+    )
+
+
+@app.command()
+def readme(
+    check: Annotated[bool, typer.Option("--check", help="Change nothing; fail where README.md is stale.")] = False,
+) -> None:
+    """Make README's section of results anew from docs/results."""
+    os.chdir(lineage.repository_root())
+    path = Path("README.md")
+    text = path.read_text(encoding="utf-8")
+    updated = kept_results.updated(text)
+    if updated != text and check:
+        raise UserError("README.md is not what docs/results gives: `make readme`")
+    if updated != text:
+        write_text(path, updated)
+    print("README.md is what docs/results gives")
 
 
 @app.command()

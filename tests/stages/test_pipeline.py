@@ -141,6 +141,32 @@ def test_an_edit_reruns_three_stages_and_the_table_points_to_the_new_run(copy, m
     assert current_runs(copy) == {model: [table.loc[model, "run_id"]] for model in table.index}
 
 
+def test_a_replicate_is_trained_beside_its_model_and_widens_the_table(copy, made):
+    def replicate(params: dict) -> None:
+        params["replicates"] = {"models": ["model_1"], "seeds": [9]}
+
+    with copy.edited(replicate):
+        printed = copy.succeed("dvc", "repro")
+        ran = {line.split("'")[1] for line in printed.splitlines() if line.startswith("Running stage '")}
+        assert ran >= {"replicate@model_1-9", "evaluate_replicate@model_1-9", "compare"}
+        assert ran.isdisjoint({"train@model_1", "evaluate@model_1"})
+        table = pd.read_csv(copy.root / "reports" / "results.csv").set_index("model")
+        accuracies = [
+            json.loads((copy.root / "results" / name / "metrics.json").read_text())["val_accuracy"]
+            for name in ("model_1", "model_1-9")
+        ]
+        assert table.loc["model_1", "val_accuracy_mean"] == pytest.approx(sum(accuracies) / 2)
+        assert table.loc["model_1", "num_seeds"] == 2
+        assert "model_1-9" not in table.index
+        run = copy.runs().set_index("tags.mlflow.runName").loc["model_1-9"]
+        assert (run["params.seed"], run["status"]) == ("9", "FINISHED")
+        assert run["metrics.final_val_accuracy"] == accuracies[1]
+        assert run["tags.dvc.stage"] == "replicate@model_1-9"
+        assert json.loads(copy.succeed("dvc", "status", "--json")) == {}
+    copy.succeed("dvc", "repro")
+    assert "num_seeds" not in pd.read_csv(copy.root / "reports" / "results.csv")
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

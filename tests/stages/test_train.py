@@ -1,9 +1,12 @@
-"""What makes a checkpoint one of the same training."""
+"""What makes a checkpoint one of the same training, and what a training that fails leaves."""
 
 import pytest
+import yaml
 from made_results import VALUES
 
+from stages import train
 from stages.train import training_key
+from tiny_imagenet.errors import UserError
 from tiny_imagenet.params import parse_params
 
 PARAMS = parse_params(VALUES)
@@ -31,3 +34,20 @@ def test_other_params_make_another_training(change):
 def test_the_same_is_the_same_training_and_another_model_is_not():
     assert training_key(parse_params(VALUES), "model_2", dict(reversed(HASHES.items())), NUMERICS) == KEY
     assert training_key(PARAMS, "model_1", HASHES, NUMERICS) != KEY
+
+
+def test_a_training_that_fails_leaves_why_and_one_that_does_not_takes_it_away(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(VALUES))
+    why = tmp_path / "checkpoints" / "model_2.failed"
+
+    def fail(*_) -> None:
+        raise UserError("the loss is NaN in epoch 3")
+
+    monkeypatch.setattr(train, "_train", fail)
+    with pytest.raises(UserError, match="NaN"):
+        train.main("model_2")
+    assert why.read_text() == "the loss is NaN in epoch 3\n"
+    monkeypatch.setattr(train, "_train", lambda *_: None)
+    train.main("model_2")
+    assert not why.exists()

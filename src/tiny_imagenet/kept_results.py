@@ -1,0 +1,142 @@
+"""Results that are kept in git, as data with their provenance, and the section of README that is made from them.
+
+A folder of docs/results has results.csv, the table as `compare` wrote it; histories.csv, all epochs of all models; and
+provenance.json. Nothing in it is an image, and nothing names a place on the machine.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from tiny_imagenet.errors import UserError
+from tiny_imagenet.files import md5, read_json, write_text
+from tiny_imagenet.report import count, interval, markdown_table, percent
+
+FOLDER = Path("docs/results")
+BEGIN, END = "<!-- results: made by `make readme` from docs/results -->", "<!-- end of results -->"
+_TABLE, _PROVENANCE, _HISTORIES = "results.csv", "provenance.json", "histories.csv"
+_NEEDED = (
+    "run_id", "git", "hashes", "versions", "device", "threads", "backend", "started_at",
+    "epoch_seconds", "images", "params",
+)  # fmt: skip
+
+
+def keep(name: str, about: str, *, comparable: bool) -> Path:
+    """Keep what the working directory has now as docs/results/<name>, and return that folder.
+
+    Args:
+        name: of the folder.
+        about: what a reader should know of these figures, in a sentence.
+        comparable: whether they may be put beside the paper's.
+
+    Raises:
+        UserError: there is no table, or a model of it has no results.
+    """
+    try:
+        table = pd.read_csv("reports/results.csv")
+    except (OSError, ValueError) as error:
+        raise UserError(f"reports/results.csv cannot be read ({error}): run `dvc repro`") from None
+    without = table.loc[table["run_id"].isna(), "model"]
+    if len(without):
+        raise UserError(f"{', '.join(without)}: no results to keep; run `dvc repro`, or take them out of `active`")
+    runs = {model: read_json(Path("models") / model / "run.json", _NEEDED) for model in table["model"]}
+    histories = [pd.read_csv(Path("models") / model / "history.csv").assign(model=model) for model in runs]
+    folder = FOLDER / name
+    provenance = {
+        "about": about,
+        "comparable_with_the_paper": comparable,
+        "archive_md5": md5(Path("data/raw/dataset.zip")),
+        "models": {model: _provenance(run) for model, run in runs.items()},
+    }
+    write_text(folder / _TABLE, table.drop(columns="run_id").to_csv(index=False))
+    write_text(folder / _HISTORIES, pd.concat(histories).set_index("model").to_csv())
+    write_text(folder / _PROVENANCE, json.dumps(provenance, indent=2) + "\n")
+    return folder
+
+
+def _provenance(run: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "run_id": run["run_id"],
+        "commit": run["git"]["commit"],
+        "changes_since_the_commit": run["git"]["dirty"],
+        "started_at": run["started_at"],
+        "seconds": round(sum(run["epoch_seconds"]), 1),
+        "images": run["images"],
+        "data": run["hashes"]["data"],
+        "device": run["device"],
+        "threads": run["threads"],
+        "backend": run["backend"],
+        "versions": run["versions"],
+        "params": {key: value for key, value in run["params"].items() if not str(value).startswith("/")},
+    }
+
+
+def readme_section() -> str:
+    """Return the section of README, without its marks, from all folders of docs/results in their order."""
+    parts = [_section(path.parent) for path in sorted(FOLDER.glob(f"*/{_PROVENANCE}"))]
+    return "\n".join(parts) if parts else "None are kept yet.\n"
+
+
+def _section(folder: Path) -> str:
+    provenance = read_json(folder / _PROVENANCE, ("about", "comparable_with_the_paper", "models", "archive_md5"))
+    table = pd.read_csv(folder / _TABLE)
+    beside_paper = provenance["comparable_with_the_paper"]
+    headings = [
+        "model", "train", "val (95 % interval)", "paper protocol", "top-5", "epochs", "best", "images/s", "minutes"
+    ]  # fmt: skip
+    if beside_paper:
+        headings[1:1] = ["paper: train", "paper: val"]
+    rows = []
+    for row in table.to_dict("records"):
+        paper = [percent(row["train_accuracy_paper"]), percent(row["val_accuracy_paper"])] if beside_paper else []
+        rows.append(
+            [
+                row["model"],
+                *paper,
+                percent(row["train_accuracy"]),
+                interval(row),
+                percent(row["val_accuracy_paper_protocol"]),
+                percent(row["val_top5_accuracy"]),
+                count(int(row["epochs"])),
+                count(int(row["best_epoch"])),
+                f"{row['images_per_second']:,.0f}",
+                f"{row['seconds'] / 60:.1f}",
+            ]
+        )
+    about, origin = provenance["about"], _origin(folder, provenance)
+    return "\n".join([f"### {folder.name}", "", about, "", *markdown_table(headings, rows), "", origin, ""])
+
+
+def _origin(folder: Path, provenance: dict[str, Any]) -> str:
+    """Return one sentence on where the figures of a folder come from; what is not the same for all is listed."""
+    models = provenance["models"].values()
+
+    def every(*values: object) -> str:
+        return " / ".join(dict.fromkeys(str(value) for value in values))
+
+    images = every(
+        *(
+            f"{one['images']['train']:,} training and {one['images']['val']:,} validation images of "
+            f"{one['images']['classes']} classes"
+            for one in models
+        )
+    )
+    commits = every(*((one["commit"] or "no commit")[:12] for one in models))
+    days = every(*(one["started_at"][:10] for one in models))
+    seeds = every(*(one["params"]["seed"] for one in models))
+    versions = every(*(f"Keras {one['versions']['keras']} on {one['backend']}" for one in models))
+    return (
+        f"Accuracy in percent. {images}; seed {seeds}; {every(*(one['device'] for one in models))}; {versions}; commit "
+        f"{commits}; {days}. Everything else: [{folder.as_posix()}]({folder.as_posix()})."
+    )
+
+
+def updated(readme: str) -> str:
+    """Return README with its section made anew; raises UserError where the marks are missing."""
+    before, begin, rest = readme.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise UserError(f"README.md has no '{BEGIN}' and '{END}' for the results to stand between")
+    return f"{before}{BEGIN}\n\n{readme_section()}\n{END}{after}"

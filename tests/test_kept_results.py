@@ -1,0 +1,91 @@
+"""docs/results, and the section of README that is made from it."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from made_results import made_params, make_results
+
+from tiny_imagenet import comparison, kept_results
+from tiny_imagenet.errors import UserError
+
+README = f"# Title\n\n{kept_results.BEGIN}\nold\n{kept_results.END}\n\nafter\n"
+RUN = {
+    "versions": {"keras": "3.15.1"},
+    "threads": "2 cores",
+    "params": {"seed": 1, "weights": "/home/someone/weights.h5"},
+    "git": {"commit": "0123456789abcdef", "dirty": False, "diff": "secret"},
+    "images": {"classes": 200, "train": 44_000, "val": 10_000},
+}
+
+
+@pytest.fixture
+def repository(tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    for model in ("model_1", "model_2"):
+        make_results(tmp_path, model, run=RUN)
+    write_table()
+    (tmp_path / "data" / "raw").mkdir(parents=True)
+    (tmp_path / "data" / "raw" / "dataset.zip").write_bytes(b"zip")
+    return tmp_path
+
+
+def write_table(*more: str) -> None:
+    table = comparison.results_table(made_params(active=["model_1", "model_2", *more]), Path("models"), Path("results"))
+    Path("reports").mkdir(exist_ok=True)
+    table.to_csv("reports/results.csv", index=False)
+
+
+def test_what_is_kept_is_the_table_all_epochs_and_where_they_come_from(repository):
+    folder = kept_results.keep("part", "On a part.", comparable=False)
+    assert folder == Path("docs/results/part")
+    kept, table = pd.read_csv(folder / "results.csv"), pd.read_csv("reports/results.csv")
+    pd.testing.assert_frame_equal(kept, table.drop(columns="run_id"))
+    histories = pd.read_csv(folder / "histories.csv")
+    assert histories.groupby("model")["epoch"].apply(list).to_dict() == {"model_1": [1, 2], "model_2": [1, 2]}
+    provenance = json.loads((folder / "provenance.json").read_text())
+    assert provenance["archive_md5"] == "adcdbd79a8d84175c229b192aadc02f2"  # of the three letters, by md5sum
+    assert provenance["models"]["model_2"]["commit"] == "0123456789abcdef"
+    everything = "".join(path.read_text() for path in folder.iterdir())
+    assert "secret" not in everything
+    assert "/home/someone" not in everything
+    assert "sqlite" not in everything
+
+
+def test_a_table_with_a_model_without_results_is_not_kept(repository):
+    write_table("model_3")
+    with pytest.raises(UserError, match="model_3: no results to keep"):
+        kept_results.keep("part", "On a part.", comparable=False)
+    assert not Path("docs").exists()
+
+
+def test_readmes_section_is_made_from_what_is_kept_and_nothing_else_changes(repository):
+    kept_results.keep("part", "On a part.", comparable=False)
+    text = kept_results.updated(README)
+    assert text.startswith("# Title\n\n")
+    assert text.endswith(f"{kept_results.END}\n\nafter\n")
+    assert "old" not in text
+    assert "### part\n\nOn a part.\n" in text
+    [row] = [line for line in text.splitlines() if line.startswith("| model_2 |")]
+    assert row == "| model_2 | 50.00 | 38.61 (37.7-39.6) | 35.14 | 65.12 | 15 | 12 | 426 | 0.1 |"
+    assert "44,000 training and 10,000 validation images of 200 classes; seed 1;" in text
+    assert "Keras 3.15.1 on tensorflow 2.21.0; commit 0123456789ab; 2026-01-02" in text
+    assert kept_results.updated(text) == text
+
+
+@pytest.mark.parametrize("comparable", [True, False])
+def test_the_papers_figures_stand_beside_ours_only_where_they_may(repository, comparable):
+    kept_results.keep("whole", "On all.", comparable=comparable)
+    assert ("22.72" in kept_results.readme_section()) == comparable
+
+
+def test_without_marks_there_is_nothing_to_update(repository):
+    with pytest.raises(UserError, match=r"README\.md has no"):
+        kept_results.updated("# Title\n")
+
+
+def test_the_committed_readme_is_what_docs_results_gives(monkeypatch):
+    monkeypatch.chdir(Path(__file__).parents[1])
+    text = Path("README.md").read_text()
+    assert kept_results.updated(text) == text
