@@ -42,7 +42,8 @@ def svg(text: str) -> bytes:
     """Return a drawing with the head that matplotlib writes."""
     return (
         f'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg" width="460.8pt" height="288pt" '
-        f'viewBox="0 0 460.8 288" version="1.1"><rect width="460.8" height="288" fill="#0072B2"/><text>{text}</text></svg>'
+        f'viewBox="0 0 460.8 288" version="1.1"><rect width="460.8" height="288" fill="#0072B2"/>'
+        f"<text>{text}</text></svg>"
     ).encode()
 
 
@@ -155,7 +156,7 @@ def make_report(root: Path, models: Sequence[str] = MODELS, **changes: Any) -> d
         "models": root / "models",
         "results": root / "results",
         "figures": figures,
-        "determinism": {model: "yes, 2 epochs of 3 batches on CPU" for model in models},
+        "determinism": dict.fromkeys(models, "yes, 2 epochs of 3 batches on CPU"),
         "without_batch_normalization": ["model_1", "model_2"],
     } | changes
 

@@ -8,6 +8,7 @@ import base64
 import hashlib
 from collections.abc import Mapping, Sequence
 from functools import cache
+from importlib import resources
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -122,9 +123,7 @@ def _environment() -> Environment:
 
 
 def _own(name: str) -> str:
-    loader = _environment().loader
-    assert loader is not None
-    return loader.get_source(_environment(), name)[0]
+    return resources.files(__name__).joinpath("templates", name).read_text(encoding="utf-8")
 
 
 def _sha256(text: str) -> str:

@@ -5,7 +5,8 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup, escape
 
-MISSING = "–"
+MISSING = EN_DASH = "\N{EN DASH}"
+_MINUS = "\N{MINUS SIGN}"
 _SYMBOLS = {
     "reproduced": "✓",
     "holds": "✓",
@@ -29,12 +30,12 @@ def percent(value: Any, decimals: int = 2) -> str:
 
 def points(value: Any) -> str:
     """Return a difference of two fractions in percentage points, with its sign."""
-    return MISSING if missing(value) else f"{100 * value:+.2f}".replace("-", "−")
+    return MISSING if missing(value) else f"{100 * value:+.2f}".replace("-", _MINUS)
 
 
 def interval(low: Any, high: Any) -> str:
     """Return an interval of fractions in percent, or nothing where there is none."""
-    return "" if missing(low) or missing(high) else f"{100 * low:.1f}–{100 * high:.1f}"
+    return "" if missing(low) or missing(high) else f"{100 * low:.1f}{EN_DASH}{100 * high:.1f}"
 
 
 def count(value: Any) -> str:

@@ -54,13 +54,13 @@ class ModelPage:
     figures: tuple[Figure, ...]
     recipe: dict[str, str]
     changed: dict[str, str]
-    layers: list[dict[str, Any]]
+    layers: list[dict[Any, Any]]
     parameters: int | None
     parameters_200_classes: int | None
     charts: list[Chart]
-    history: list[dict[str, Any]]
-    confused: list[dict[str, Any]]
-    per_class: list[dict[str, Any]]
+    history: list[dict[Any, Any]]
+    confused: list[dict[Any, Any]]
+    per_class: list[dict[Any, Any]]
     pictures: dict[str, Picture]
     facts: dict[str, str]
     hashes: dict[str, dict[str, str]]
@@ -122,7 +122,7 @@ def _figures(metrics: Mapping[str, Any]) -> tuple[Figure, ...]:
     return tuple(figures)
 
 
-def _confused(confusion: pd.DataFrame, classes: pd.DataFrame) -> list[dict[str, Any]]:
+def _confused(confusion: pd.DataFrame, classes: pd.DataFrame) -> list[dict[Any, Any]]:
     """Return the largest confusions: actual, predicted, count, and the share of the actual class where it is known."""
     if confusion.empty:
         return []

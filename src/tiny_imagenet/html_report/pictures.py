@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from tiny_imagenet.errors import UserError
 
@@ -23,6 +23,7 @@ CAPTIONS = {
     "augmentation": "The augmentation",
 }
 _TYPES = {"svg": "image/svg+xml", "png": "image/png"}
+_LARGE, _QUALITY = 150_000, 90  # bytes of a PNG that is stored with losses, as of photographs; 0 to 100
 _PER_INCH = 96  # pixels of CSS
 _SIZE = re.compile(rb'<svg\b[^>]*?\bwidth="([\d.]+)pt"[^>]*?\bheight="([\d.]+)pt"|'
                    rb'<svg\b[^>]*?\bheight="([\d.]+)pt"[^>]*?\bwidth="([\d.]+)pt"')  # fmt: skip
@@ -41,6 +42,8 @@ class Picture:
 def picture(folder: Path, name: str, caption: str) -> Picture | None:
     """Return `<name>.svg` or `<name>.png` of a folder, whichever is smaller; None where there is neither.
 
+    A large PNG, as the photographs are, becomes a WebP.
+
     Raises:
         UserError: the PNG cannot be read.
     """
@@ -48,10 +51,20 @@ def picture(folder: Path, name: str, caption: str) -> Picture | None:
     if not paths:
         return None
     path = min(paths, key=lambda path: path.stat().st_size)
-    content = path.read_bytes()
-    width, height = _svg_size(content) if path.suffix == ".svg" else _png_size(content, path)
-    uri = f"data:{_TYPES[path.suffix[1:]]};base64,{base64.b64encode(content).decode()}"
-    return Picture(uri, width, height, caption)
+    width: int | None
+    height: int | None
+    content, kind = path.read_bytes(), _TYPES[path.suffix[1:]]
+    if path.suffix == ".svg":
+        width, height = _svg_size(content)
+    else:
+        try:
+            with Image.open(BytesIO(content)) as image:
+                width, height = _png_size(image)
+                if len(content) > _LARGE:
+                    content, kind = _smaller(image), "image/webp"
+        except OSError:
+            raise UserError(f"{path} is no readable picture: `rm -f {path}` and `dvc repro` make it anew") from None
+    return Picture(f"data:{kind};base64,{base64.b64encode(content).decode()}", width, height, caption)
 
 
 def pictures(folder: Path) -> Iterator[Picture]:
@@ -72,10 +85,13 @@ def _svg_size(content: bytes) -> tuple[int | None, int | None]:
     return round(float(width) * _PER_INCH / 72), round(float(height) * _PER_INCH / 72)
 
 
-def _png_size(content: bytes, path: Path) -> tuple[int, int]:
-    try:
-        with Image.open(BytesIO(content)) as image:
-            scale = _PER_INCH / float(image.info.get("dpi", (_PER_INCH,))[0])
-            return round(image.width * scale), round(image.height * scale)
-    except UnidentifiedImageError:
-        raise UserError(f"{path} is no readable picture: `rm -f {path}` and `dvc repro` make it anew") from None
+def _png_size(image: Image.Image) -> tuple[int, int]:
+    scale = _PER_INCH / float(image.info.get("dpi", (_PER_INCH,))[0])
+    return round(image.width * scale), round(image.height * scale)
+
+
+def _smaller(image: Image.Image) -> bytes:
+    """Return a WebP of the same pixels, nearly: half a PNG of photographs, in 0.05 s."""
+    with BytesIO() as stream:
+        image.save(stream, "webp", quality=_QUALITY, method=0)
+        return stream.getvalue()

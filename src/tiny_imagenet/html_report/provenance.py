@@ -36,20 +36,19 @@ def facts(run: Mapping[str, Any], determinism: str | None) -> dict[str, str]:
         "seconds of each epoch": ", ".join(f"{second:.1f}" for second in seconds) or None,
         "stopped, and gone on after epoch": shown(run["resumed_from"]) if run.get("resumed_from") else "never stopped",
     }
+    known |= {f"MD5 of {path}": digest for path, digest in _dependencies(run, data=True).items()}
+    known["versions"] = ", ".join(f"{name} {version}" for name, version in (run.get("versions") or {}).items()) or None
     return {label: MISSING if value is None else shown(value) for label, value in known.items()}
 
 
 def hashes(run: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-    """Return the hashes and versions of a run by kind: "data (MD5)", "code (MD5)", "fingerprints", "versions"."""
-    dependencies: Mapping[str, str] = run.get("dependencies") or {}
-    fingerprints: Mapping[str, str] = run.get("hashes") or {}
-    groups = {
-        "data (MD5)": {path: digest for path, digest in dependencies.items() if path.startswith("data/")},
-        "fingerprints": {_HASHES.get(name, name): digest for name, digest in fingerprints.items()},
-        "code (MD5)": {path: digest for path, digest in dependencies.items() if not path.startswith("data/")},
-        "versions": dict(run.get("versions") or {}),
+    """Return the other hashes of a run, by kind: what they are of -> hash."""
+    fingerprints: Mapping[str, Any] = run.get("hashes") or {}
+    groups: dict[str, dict[str, str]] = {
+        "Fingerprints": {_HASHES.get(name, name): shown(value) for name, value in fingerprints.items()},
+        "MD5 of the code": _dependencies(run, data=False),
     }
-    return {kind: {name: shown(value) for name, value in group.items()} for kind, group in groups.items() if group}
+    return {kind: group for kind, group in groups.items() if group}
 
 
 def shared(by_model: Mapping[str, Mapping[str, str]]) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
@@ -59,11 +58,17 @@ def shared(by_model: Mapping[str, Mapping[str, str]]) -> tuple[dict[str, str], d
     different: dict[str, dict[str, str]] = {}
     for label in labels:
         values = {model: found.get(label, MISSING) for model, found in by_model.items()}
-        if len(by_model) > 1 and len(set(values.values())) == 1:
+        if len(set(values.values())) == 1:
             same[label] = next(iter(values.values()))
         else:
             different[label] = values
     return same, different
+
+
+def _dependencies(run: Mapping[str, Any], *, data: bool) -> dict[str, str]:
+    """Return path -> MD5 of the data, or of the code, that a run depends on."""
+    dependencies: Mapping[str, Any] = run.get("dependencies") or {}
+    return {path: shown(digest) for path, digest in dependencies.items() if path.startswith("data/") == data}
 
 
 def _commit(git: Mapping[str, Any]) -> str | None:
