@@ -4,46 +4,63 @@ import shutil
 import sys
 from pathlib import Path
 
-from tiny_imagenet import comparison, entry, figures, report, results_files, sync
+import pandas as pd
+
+from tiny_imagenet import (
+    audit,
+    claims,
+    comparison,
+    entry,
+    figures,
+    html_report,
+    report,
+    result_figures,
+    results_files,
+    significance,
+    sync,
+)
 from tiny_imagenet.errors import UserError
-from tiny_imagenet.files import replaced, write_text
+from tiny_imagenet.files import read_json, replaced, write_text
+from tiny_imagenet.params import Params
 
 CACHE, MODELS, RESULTS, DESTINATION = Path("data/cache"), Path("models"), Path("results"), Path("reports")
+FIGURES = DESTINATION / "figures"
 DETERMINISM = Path("docs/results/determinism.json")
-FIGURES = {
+CURVES = {
     "training_accuracy": ("accuracy", "Training accuracy (the paper's figure 11)"),
     "validation_accuracy": ("val_accuracy", "Validation accuracy (the paper's figure 12)"),
+    "training_loss": ("loss", "Training loss"),
+    "validation_loss": ("val_loss", "Validation loss"),
 }
 PICTURES = {"classes": "Some classes (the paper's figures 1 to 4)", "augmentation": "The augmentation"}
 
 
 def main() -> None:
-    """Write the table and the figures; see that every run in MLflow has its final metrics."""
+    """Write the table, the figures and the audit; see that every run in MLflow has its final metrics."""
     params = entry.checked_params()
     table = comparison.results_table(params, MODELS, RESULTS)
-    histories, logs = comparison.read_histories(params, MODELS), comparison.authors_logs()
-    like_the_paper = params.dataset.name == "tiny-imagenet-200"
-    captions = {}
-    for name, (column, caption) in FIGURES.items():
-        figures.accuracy_curves(
-            histories, logs, column, caption, DESTINATION / "figures" / name, with_logs=like_the_paper
-        )
-        captions[caption] = f"figures/{name}.png"
-    for name, caption in PICTURES.items():
-        with replaced(DESTINATION / "figures" / f"{name}.png") as partial:
-            shutil.copyfile(CACHE / f"{name}.png", partial)
-        captions[caption] = f"figures/{name}.png"
-    figures.parameter_counts(table, DESTINATION / "figures" / "parameters")
-    captions["Parameters (the paper's figure 9)"] = "figures/parameters.png"
-    write_text(DESTINATION / "results.csv", table.to_csv(index=False))
+    captions = _draw(params, table)
     unconcerned = comparison.without_batch_normalization(params, RESULTS)
     same_bits = comparison.determinism(params, MODELS, DETERMINISM)
+    paired = significance.paired_tests(RESULTS, params.active)
+    figures_audited, claims_audited = _audit(params, table, paired)
+    write_text(DESTINATION / "results.csv", table.to_csv(index=False))
+    write_text(DESTINATION / "differences.csv", paired.to_csv(index=False))
+    write_text(DESTINATION / "results.tex", results_files.results_latex(table, params))
     write_text(
-        DESTINATION / "results.md", results_files.results_markdown(table, params, captions, unconcerned, same_bits)
+        DESTINATION / "results.md",
+        results_files.results_markdown(table, params, captions, unconcerned, same_bits, paired),
     )
+    write_text(DESTINATION / "audit.md", audit.audit_markdown(figures_audited, claims_audited, params))
+    page = html_report.results_html(
+        params=params, table=table, audit_figures=figures_audited, audit_claims=claims_audited, paired=paired,
+        models=MODELS, results=RESULTS, figures=FIGURES, determinism=same_bits, without_batch_normalization=unconcerned,
+    )  # fmt: skip
+    write_text(DESTINATION / "results.html", page)
     summary = report.terminal_table(table, params, unconcerned)
     write_text(DESTINATION / "summary.txt", summary + "\n")
     print(summary)
+    print("reports/results.html has all of it: figures, the audit against the paper, a page per model")
 
     # After a bit-identical retrain, which is a new run, `evaluate` has been skipped; a result may come from DVC's cache
     # without its run; MLflow's server may have been away.
@@ -54,6 +71,41 @@ def main() -> None:
         raise UserError(
             f"the table is complete, see reports/results.md, but its runs in MLflow are not: {error}"
         ) from None
+
+
+def _draw(params: Params, table: pd.DataFrame) -> dict[str, str]:
+    """Draw what concerns all models, and return caption -> path of the PNG, relative to reports/."""
+    histories, logs = comparison.read_histories(params, MODELS), comparison.authors_logs()
+    with_paper = report.comparable(params)
+    with_logs = params.dataset.name == "tiny-imagenet-200"
+    captions = {}
+    for name, (column, caption) in CURVES.items():
+        figures.curves(histories, logs, column, caption, FIGURES / name, with_logs=with_logs)
+        captions[caption] = f"figures/{name}.png"
+    figures.parameter_counts(table, FIGURES / "parameters")
+    result_figures.accuracy_by_parameters(table, FIGURES / "accuracy_by_parameters", with_paper=with_paper)
+    result_figures.accuracy_bars(table, FIGURES / "accuracy_beside_paper", with_paper=with_paper)
+    captions |= {
+        "Parameters (the paper's figure 9)": "figures/parameters.png",
+        "Accuracy and size": "figures/accuracy_by_parameters.png",
+        "Accuracy (the paper's figure 10)": "figures/accuracy_beside_paper.png",
+    }
+    for name, caption in PICTURES.items():
+        with replaced(FIGURES / f"{name}.png") as partial:
+            shutil.copyfile(CACHE / f"{name}.png", partial)
+        captions[caption] = f"figures/{name}.png"
+    return captions
+
+
+def _audit(params: Params, table: pd.DataFrame, paired: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the paper's figures and its claims, each with a verdict."""
+    with_results = table.dropna(subset="val_accuracy")["model"]
+    metrics = {model: read_json(RESULTS / model / "metrics.json") for model in with_results}
+    evidence = claims.Evidence(
+        params=params, table=table, metrics=metrics, histories=comparison.read_histories(params, MODELS),
+        paired=paired, data=read_json(CACHE / "report.json"),
+    )  # fmt: skip
+    return audit.figures_audit(params, table, metrics), claims.claims_audit(evidence)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,18 @@
-"""Stage `evaluate@<model>`: metrics and predictions of one trained model, into results/<model>."""
+"""Stages `evaluate@<model>` and `evaluate_replicate@...`: how good one trained model is, into results/<model>."""
 
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from tiny_imagenet import entry, figures, lineage, runtime, tracking
+from tiny_imagenet import entry, lineage, result_figures, runtime, tracking
 from tiny_imagenet.errors import UserError
+
+if TYPE_CHECKING:  # both import Keras, which `runtime.prepare` comes before
+    from tiny_imagenet.dataset.arrays import PackedDataset
+    from tiny_imagenet.evaluation import Evaluation
 
 
 def main(model: str) -> None:
@@ -25,9 +30,7 @@ def main(model: str) -> None:
     history = pd.read_csv(source / "history.csv")
     measured = evaluation.evaluate(trained, packed, history, block)
     evaluation.write_evaluation(measured, destination)
-    figures.confusion_matrix(
-        measured.confusion, packed.class_names, f"{model}, clean validation images", destination / "confusion"
-    )
+    _draw(measured, packed, model, destination)
     print(f"{model}: validation accuracy {measured.metrics['val_accuracy']:.2%} on {len(packed.val):,} images")
 
     # run.json names the run; it is no dependency, so that a bit-identical retrain does not evaluate again.
@@ -39,6 +42,15 @@ def main(model: str) -> None:
         later = str(error)
     if later:
         print(f"{later}\n{model}: `compare` will see to its run", file=sys.stderr)
+
+
+def _draw(measured: "Evaluation", packed: "PackedDataset", model: str, destination: Path) -> None:
+    names = packed.class_names
+    title = f"{model}, clean validation images"
+    result_figures.confusion_matrix(measured.confusion, names, title, destination / "confusion")
+    result_figures.best_and_worst_classes(measured.per_class, title, destination / "classes")
+    result_figures.calibration(measured.calibration, title, destination / "calibration")
+    result_figures.gallery(packed.val.images, measured.predictions, names, title, destination / "gallery")
 
 
 if __name__ == "__main__":

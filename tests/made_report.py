@@ -16,6 +16,7 @@ from tiny_imagenet import comparison
 MODELS = tuple(PARAMETERS)
 SCRIPT = "<script>alert(1)</script>"
 QUOTED = """a "quoted' & <b>name</b>"""
+LONG = "Llanfairpwllgwyngyllgogerychwyrndrobwllllantysiliogogogoch"  # nowhere to break a line
 FIGURES = ("training_accuracy", "validation_accuracy", "training_loss", "validation_loss", "parameters",
            "accuracy_by_parameters", "accuracy_beside_paper")  # fmt: skip
 VAL = {"model_1": 0.1822, "model_2": 0.2614, "model_3": 0.3021, "model_4": 0.3861, "model_5": 0.4987}
@@ -48,8 +49,8 @@ def svg(text: str) -> bytes:
 
 
 def class_names(number: int) -> list[str]:
-    """Return names of classes: one that would be a script, one with quotes, and plain ones of some length."""
-    return [SCRIPT, QUOTED, *(f"class {place}, of animals and other things" for place in range(number - 2))]
+    """Return names of classes: one that would be a script, one with quotes, a long one, and plain ones."""
+    return [SCRIPT, QUOTED, LONG, *(f"class {place}, of animals and other things" for place in range(number - 3))]
 
 
 def make_model(root: Path, model: str, *, num_classes: int = 200, epochs: int = 15, seed: int = 0) -> None:

@@ -29,6 +29,7 @@ METRICS: dict[str, float | int] = {
     "val_macro_f1": 0.38,
     "val_calibration_error": 0.05,
     "num_images": 10_000,
+    "num_train_images": 100_000,
     "epochs": 15,
     "best_epoch": 12,
 }

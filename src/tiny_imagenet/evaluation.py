@@ -5,6 +5,8 @@ compares with theirs is measured on augmented ones, drawn with a fixed seed.
 """
 
 import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,23 +15,16 @@ import keras
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sklearn.metrics import (
-    confusion_matrix,
-    f1_score,
-    log_loss,
-    precision_recall_fscore_support,
-    top_k_accuracy_score,
-)
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from tiny_imagenet.dataset.arrays import PackedDataset, Split
 from tiny_imagenet.dataset.batches import OrderedBatches, hold_out
 from tiny_imagenet.files import replaced, write_text
+from tiny_imagenet.metrics import TOP, calibration_table, validation_metrics, with_interval
 from tiny_imagenet.progress import track
 from tiny_imagenet.recipe import PAPER_AUGMENTATION, Augmentation, ModelParams
 
 _BATCH_SIZE = 128
-_CALIBRATION_BINS = 15
-_TOP = 5
 
 
 @dataclass(frozen=True)
@@ -44,6 +39,8 @@ class Evaluation:
     """Rows: true class, columns: predicted class, on clean validation images."""
     confusion_pairs: pd.DataFrame
     """The same with the classes' names, a row per pair: `actual`, `predicted`, `count`."""
+    calibration: pd.DataFrame
+    """`metrics.calibration_table` of the clean validation images."""
     architecture: dict[str, Any]
     """The layers, `parameters`, and `parameters_200_classes`."""
 
@@ -59,28 +56,20 @@ def evaluate(model: keras.Model, packed: PackedDataset, history: pd.DataFrame, r
     """
     labels = packed.val.labels
     clean = predict(model, packed.val, "validation, clean")
-    augmented = predict(model, packed.val, "validation, paper protocol", PAPER_AUGMENTATION)
-    training = predict(model, packed.train, "training, clean")
+    augmented = answers(model, packed.val, "validation, paper protocol", PAPER_AUGMENTATION)
+    training = answers(model, packed.train, "training, clean")
     trained_on, _ = hold_out(packed.train.labels, recipe.holdout_per_class)
+    learnt = (training == packed.train.labels)[trained_on]
 
     predicted = clean.argmax(1)
-    all_labels = np.arange(packed.num_classes)
-    confusion = confusion_matrix(labels, predicted, labels=all_labels)
-    correct = int((predicted == labels).sum())
-    low, high = wilson_interval(correct, len(labels))
+    confusion = confusion_matrix(labels, predicted, labels=np.arange(packed.num_classes))
     best = kept_epoch(history, recipe)
     metrics: dict[str, float | int] = {
         "train_accuracy": float(history["accuracy"].iloc[best - 1]),
-        "train_accuracy_clean": float((training.argmax(1) == packed.train.labels)[trained_on].mean()),
-        "val_accuracy": correct / len(labels),
-        "val_accuracy_low": low,
-        "val_accuracy_high": high,
-        "val_accuracy_paper_protocol": float((augmented.argmax(1) == labels).mean()),
-        "val_top5_accuracy": _top_k_accuracy(labels, clean, min(_TOP, packed.num_classes)),
-        "val_loss": float(log_loss(labels, _normalised(clean), labels=all_labels)),
-        "val_macro_f1": float(f1_score(labels, predicted, labels=all_labels, average="macro", zero_division=0)),
-        "val_calibration_error": calibration_error(clean.max(1), predicted == labels),
+        **with_interval("train_accuracy_clean", int(learnt.sum()), len(learnt)),
+        **validation_metrics(labels, clean, augmented == labels),
         "num_images": len(labels),
+        "num_train_images": len(learnt),
         "epochs": len(history),
         "best_epoch": best,
     }
@@ -90,6 +79,7 @@ def evaluate(model: keras.Model, packed: PackedDataset, history: pd.DataFrame, r
         _predictions(labels, clean),
         confusion,
         _confusion_pairs(confusion, packed),
+        calibration_table(clean.max(1), predicted == labels),
         describe_architecture(model),
     )
 
@@ -98,28 +88,29 @@ def predict(
     model: keras.Model, split: Split, description: str, augmentation: Augmentation | None = None
 ) -> NDArray[np.float32]:
     """Return the probabilities, N x classes, of a split in its own order."""
+    return np.concatenate(list(_predicted_batches(model, split, description, augmentation)))
+
+
+def answers(
+    model: keras.Model, split: Split, description: str, augmentation: Augmentation | None = None
+) -> NDArray[np.int64]:
+    """Return the likeliest class of each image, (N,): for many images, whose probabilities nobody needs to hold."""
+    batches = _predicted_batches(model, split, description, augmentation)
+    return np.concatenate([probabilities.argmax(1) for probabilities in batches])
+
+
+def _predicted_batches(
+    model: keras.Model, split: Split, description: str, augmentation: Augmentation | None
+) -> Iterator[NDArray[np.float32]]:
+    """Yield the probabilities batch by batch; while the model has one, a thread makes the next."""
     batches = OrderedBatches(split, batch_size=_BATCH_SIZE, augmentation=augmentation)
-    indices = track(range(len(batches)), f"evaluate {description}", len(batches))
-    return np.concatenate([model.predict_on_batch(batches[index][0]) for index in indices])
-
-
-def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
-    """Return the 95 % interval of a proportion (Wilson 1927): right also near 0 and 1, never outside them."""
-    z = 1.959963984540054
-    share = successes / trials
-    centre = (share + z**2 / (2 * trials)) / (1 + z**2 / trials)
-    half = z / (1 + z**2 / trials) * np.sqrt(share * (1 - share) / trials + z**2 / (4 * trials**2))
-    return float(max(0.0, centre - half)), float(min(1.0, centre + half))
-
-
-def calibration_error(confidence: NDArray[np.floating[Any]], correct: NDArray[np.bool_]) -> float:
-    """Return the expected calibration error over 15 equal bins (Guo et al. 2017, https://arxiv.org/abs/1706.04599).
-
-    The mean distance between how sure a model is (the probability of its answer) and how often it is right.
-    """
-    bins = np.clip((confidence * _CALIBRATION_BINS).astype(int), 0, _CALIBRATION_BINS - 1)
-    gaps = np.bincount(bins, weights=correct - confidence.astype(np.float64), minlength=_CALIBRATION_BINS)
-    return float(np.abs(gaps).sum() / len(confidence))
+    with ThreadPoolExecutor(1) as background:
+        ahead = background.submit(batches.__getitem__, 0)
+        for index in track(range(len(batches)), f"evaluate {description}", len(batches)):
+            images, _ = ahead.result()
+            if index + 1 < len(batches):
+                ahead = background.submit(batches.__getitem__, index + 1)
+            yield model.predict_on_batch(images)
 
 
 def kept_epoch(history: pd.DataFrame, recipe: ModelParams) -> int:
@@ -162,29 +153,17 @@ def describe_architecture(model: keras.Model) -> dict[str, Any]:
 
 
 def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
-    """Write `{metrics,architecture}.json`, `{per_class,confusion}.csv`, `predictions.parquet` and `confusion.npy`."""
+    """Write the evaluation as files: figures of merit as JSON, tables as CSV, predictions as Parquet."""
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "metrics.json", json.dumps(evaluation.metrics, indent=2) + "\n")
     write_text(folder / "architecture.json", json.dumps(evaluation.architecture, indent=2) + "\n")
     write_text(folder / "per_class.csv", evaluation.per_class.to_csv(index=False))
+    write_text(folder / "calibration.csv", evaluation.calibration.to_csv(index=False))
     write_text(folder / "confusion.csv", evaluation.confusion_pairs.to_csv(index=False))
     with replaced(folder / "predictions.parquet") as partial:
         evaluation.predictions.to_parquet(partial, index=False)
     with replaced(folder / "confusion.npy") as partial, partial.open("wb") as stream:
         np.save(stream, evaluation.confusion)
-
-
-def _normalised(probabilities: NDArray[np.float32]) -> NDArray[np.float64]:
-    wide = probabilities.astype(np.float64)
-    normalised: NDArray[np.float64] = wide / wide.sum(1, keepdims=True)
-    return normalised
-
-
-def _top_k_accuracy(labels: NDArray[np.int32], probabilities: NDArray[np.float32], k: int) -> float:
-    num_classes = probabilities.shape[1]
-    if k >= num_classes:  # always among them; scikit-learn warns, and takes two classes for a binary task
-        return 1.0
-    return float(top_k_accuracy_score(labels, probabilities, k=k, labels=np.arange(num_classes)))
 
 
 def _per_class(labels: NDArray[np.int32], predicted: NDArray[np.int64], packed: PackedDataset) -> pd.DataFrame:
@@ -218,7 +197,7 @@ def _confusion_pairs(confusion: NDArray[np.int64], packed: PackedDataset) -> pd.
 
 def _predictions(labels: NDArray[np.int32], probabilities: NDArray[np.float32]) -> pd.DataFrame:
     """Return a row per validation image: its label, and the five likeliest classes with their probabilities."""
-    top = np.argsort(-probabilities, axis=1, kind="stable")[:, :_TOP]
+    top = np.argsort(-probabilities, axis=1, kind="stable")[:, :TOP]
     chances = np.take_along_axis(probabilities, top, axis=1)
     frame = pd.DataFrame({"image": np.arange(len(labels), dtype=np.int32), "label": labels})
     for place in range(top.shape[1]):

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
+from matplotlib.ticker import EngFormatter, MaxNLocator, NullFormatter, PercentFormatter, ScalarFormatter
 from numpy.typing import NDArray
 
 from tiny_imagenet.files import replaced
@@ -38,7 +38,7 @@ _STYLE: dict[Any, Any] = {
 
 
 @contextmanager
-def _figure(
+def new_figure(
     path: Path,
     width: float,
     height: float,
@@ -59,7 +59,7 @@ def _figure(
             plt.close(figure)
 
 
-def accuracy_curves(
+def curves(
     histories: Mapping[str, pd.DataFrame],
     logs: pd.DataFrame,
     column: str,
@@ -68,22 +68,30 @@ def accuracy_curves(
     *,
     with_logs: bool,
 ) -> None:
-    """Draw `column` ("accuracy" or "val_accuracy") against the epoch for all models: the paper's figures 11 and 12.
+    """Draw a column of the histories against the epoch for all models: the paper's figures 11 and 12.
 
-    `logs` are the authors' curves, dashed behind ours where `with_logs`.
+    Accuracies are shares, and begin at 0; losses, some of which have a penalty of weights in them, are on a logarithmic
+    axis. `logs` are the authors' curves, dashed behind ours where `with_logs`.
     """
-    with _figure(path, 6.4, 4) as (_, axes):
+    is_accuracy = column.endswith("accuracy")
+    with new_figure(path, 6.4, 4) as (_, axes):
         axis: Axes = axes[0, 0]
-        for colour, (model, history) in zip(_cycle(len(histories)), histories.items(), strict=True):
+        for colour, (model, history) in zip(cycle(len(histories)), histories.items(), strict=True):
             axis.plot(history["epoch"], history[column], marker="o", markersize=3, color=colour, label=model)
             if with_logs:
                 log = logs[logs["model"] == model]
                 axis.plot(log["epoch"], log[column], linestyle="--", linewidth=1, color=colour, alpha=0.6)
         if with_logs and histories:
             axis.plot([], [], linestyle="--", color="gray", label="authors' logs")
-        axis.set(title=title, xlabel="epoch", ylabel="accuracy", ylim=(0, None))
+        axis.set(title=title, xlabel="epoch", ylabel="accuracy" if is_accuracy else "loss")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        if is_accuracy:
+            axis.set_ylim(0, None)
+            axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        elif histories:
+            axis.set_yscale("log")
+            axis.yaxis.set_major_formatter(ScalarFormatter())
+            axis.yaxis.set_minor_formatter(NullFormatter())
         if histories:
             axis.legend()
 
@@ -92,9 +100,9 @@ def parameter_counts(table: pd.DataFrame, path: Path) -> None:
     """Draw the number of parameters of each model with 200 classes: the paper's figure 9, on a logarithmic axis."""
     known = table.dropna(subset=["parameters_200_classes"])
     counts = known["parameters_200_classes"].astype(float)
-    with _figure(path, 6.4, 0.6 + 0.45 * max(len(known), 1)) as (_, axes):
+    with new_figure(path, 6.4, 0.6 + 0.45 * max(len(known), 1)) as (_, axes):
         axis: Axes = axes[0, 0]
-        bars = axis.barh(known["model"], counts, color=_cycle(len(known)))
+        bars = axis.barh(known["model"], counts, color=cycle(len(known)))
         axis.bar_label(bars, labels=[f"{count:,.0f}" for count in counts], padding=3)
         axis.set(xscale="log", title="Parameters with 200 classes", xlim=(1e5, 2e9))
         axis.xaxis.set_major_formatter(EngFormatter(sep=" "))  # the default writes powers as formulas
@@ -107,7 +115,7 @@ def image_grid(
     """Draw rows of images, each with its name at the left; `captions` stand below the last row's images."""
     columns = max(6, *(len(images) for images in rows.values()))  # fewer would leave no room for the title
     width, height = 0.9 + 0.95 * columns, 0.5 + 0.95 * len(rows)
-    with _figure(path, width, height, len(rows), columns, suffixes=("png",)) as (figure, axes):
+    with new_figure(path, width, height, len(rows), columns, suffixes=("png",)) as (figure, axes):
         figure.suptitle(title)
         for row, (name, images) in enumerate(rows.items()):
             for column in range(columns):
@@ -134,7 +142,7 @@ def image_pairs(
     shown = pairs.head(limit)
     title = f"Training images (top) alike to validation images (bottom): {len(shown)} of {len(pairs):,} pairs"
     if shown.empty:
-        with _figure(path, 6.4, 1, suffixes=("png",)) as (_, axes):
+        with new_figure(path, 6.4, 1, suffixes=("png",)) as (_, axes):
             axes[0, 0].set_axis_off()
             axes[0, 0].set_title("No image stands in both training and validation")
         return
@@ -143,19 +151,6 @@ def image_pairs(
     image_grid(rows, path, title, captions=captions)
 
 
-def confusion_matrix(confusion: NDArray[np.int64], names: list[str], title: str, path: Path) -> None:
-    """Draw the share of each true class (row) that was predicted as each class (column)."""
-    shares = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
-    with _figure(path, 6, 5.4) as (figure, axes):
-        axis: Axes = axes[0, 0]
-        axis.grid(visible=False)
-        image = axis.imshow(shares, cmap="viridis", vmin=0, vmax=1, interpolation="nearest")
-        figure.colorbar(image, ax=axis, format=PercentFormatter(1, decimals=0), label="of the true class")
-        axis.set(title=title, xlabel="predicted", ylabel="true")
-        if len(names) <= 30:
-            axis.set_xticks(range(len(names)), names, rotation=90)
-            axis.set_yticks(range(len(names)), names)
-
-
-def _cycle(count: int) -> list[str]:
+def cycle(count: int) -> list[str]:
+    """Return so many colours, from the beginning again where they run out."""
     return [COLOURS[index % len(COLOURS)] for index in range(count)]

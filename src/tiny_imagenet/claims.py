@@ -1,0 +1,233 @@
+"""The claims of the paper's text that a number can test, each with the paper's figures, ours and a verdict.
+
+A claim about models is judged by ours where the images are the paper's, by the authors' own logs where these decide it
+alone, and not at all otherwise.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import radians, tan
+from typing import Any
+
+import pandas as pd
+
+from tiny_imagenet.audit import UNTESTED, why_untested
+from tiny_imagenet.comparison import authors_logs, paper_table
+from tiny_imagenet.params import Params
+from tiny_imagenet.recipe import PAPER_AUGMENTATION
+from tiny_imagenet.report import comparable, percent
+
+COLUMNS = ["claim", "where", "paper", "ours", "verdict", "reason"]
+HOLDS, FAILS = "holds", "does not hold"
+_SIMPLE, _DEEP, _TRANSFER = ("model_1", "model_2"), ("model_3", "model_4"), "model_5"
+_SIDE = 64
+"""Pixels."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the claims are judged by."""
+
+    params: Params
+    table: pd.DataFrame
+    """Of `comparison.results_table`."""
+    metrics: Mapping[str, Mapping[str, Any]]
+    """Model -> metrics.json, of the models that have results."""
+    histories: Mapping[str, pd.DataFrame]
+    """Of `comparison.read_histories`."""
+    paired: pd.DataFrame
+    """Of `significance.paired_tests`."""
+    data: Mapping[str, Any]
+    """report.json of the cache."""
+
+
+def claims_audit(evidence: Evidence) -> pd.DataFrame:
+    """Return COLUMNS, a row for each claim, in the order of the text; figures in percent."""
+    rows = [
+        _counts(evidence),
+        _epochs(),
+        _shear(),
+        _separation(evidence),
+        _overfitting(evidence),
+        _dropout_closes_the_gap(evidence),
+        _better(evidence, "A third convolution helps: model 2 beats model 1", "VI", ("model_2",), ("model_1",)),
+        _better(evidence, "Depth helps: the deep networks beat the simple ones", "VI", _DEEP, _SIMPLE),
+        _better(evidence, "Dropout helps: model 4 beats model 3, which has none", "I", ("model_4",), ("model_3",)),
+        _better(evidence, "Transfer wins: the pretrained model beats all others", "V", (_TRANSFER,), _SIMPLE + _DEEP),
+        _generalizes(evidence),
+        _faster(evidence),
+    ]
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _row(claim: str, where: str, paper: str, ours: str, verdict: str, reason: str) -> dict[str, str]:
+    return dict(zip(COLUMNS, (claim, f"section {where}", paper, ours, verdict, reason), strict=True))
+
+
+def _untested(evidence: Evidence, *models: str) -> str:
+    """Return why a claim about these models cannot be judged here; nothing where it can."""
+    without = [f"{model}: {why_untested(model, evidence.table)}" for model in models if model not in evidence.metrics]
+    if without:
+        return "; ".join(without)
+    weights = evidence.table.set_index("model")["weights"]
+    if _TRANSFER in models and weights[_TRANSFER] == "random":
+        return f"{_TRANSFER} was trained from scratch here"
+    return "" if comparable(evidence.params) else "not the paper's images"
+
+
+def _counts(evidence: Evidence) -> dict[str, str]:
+    data, paper = evidence.data, (200, 100_000, 10_000)
+    found = (data["classes"], data["in_archive"]["train"], data["in_archive"]["val"])
+    text = "{:,} classes, {:,} training and {:,} validation images"
+    per_class = {split: set(data["per_class"][split].values()) for split in ("train", "val")}
+    verdict, reason = UNTESTED, "not all of Tiny ImageNet"
+    if comparable(evidence.params):
+        same = found == paper and per_class == {"train": {500}, "val": {50}}
+        verdict, reason = (HOLDS if same else FAILS), "counted in the archive, class by class"
+    claim = "200 classes with 500 training and 50 validation images each"
+    return _row(claim, "III", text.format(*paper), text.format(*found), verdict, reason)
+
+
+def _epochs() -> dict[str, str]:
+    epochs = authors_logs().groupby("model")["epoch"].max()
+    logged = ", ".join(f"{model} {count}" for model, count in epochs.items())
+    named = epochs[["model_1", "model_2", "model_3", "model_4"]]
+    return _row(
+        "Models 1 to 4 were trained for 15 epochs", "IV", "15 each", f"in the authors' logs: {logged}",
+        HOLDS if (named == 15).all() else FAILS, "counted in the authors' logs",
+    )  # fmt: skip
+
+
+def _shear() -> dict[str, str]:
+    moved = _SIDE * tan(radians(PAPER_AUGMENTATION.shear_degrees))
+    return _row(
+        "The augmentation has shear", "V", "0.2 in the authors' code",
+        f"{PAPER_AUGMENTATION.shear_degrees} degrees move the far edge of an image by {moved:.2f} of {_SIDE} pixels",
+        HOLDS if moved >= 1 else FAILS, "Keras takes degrees: less than a pixel is no shear that one could see",
+    )  # fmt: skip
+
+
+def _separation(evidence: Evidence) -> dict[str, str]:
+    counts = evidence.data["duplicates"]["counts"]
+    exact, near = counts["exact"]["train-val"]["pairs"], counts["near"]["train-val"]["pairs"]
+    verdict, reason = UNTESTED, "not all of Tiny ImageNet"
+    if comparable(evidence.params):
+        verdict, reason = (HOLDS if not exact + near else FAILS), "every validation image against every training image"
+    return _row(
+        "Training and validation data are strictly separate", "V", "no leakage",
+        f"{exact:,} exact and {near:,} near copies across the two", verdict, reason,
+    )  # fmt: skip
+
+
+def _published(column: str) -> dict[str, float]:
+    return {str(model): float(share) for model, share in paper_table()[column].items()}
+
+
+def _published_gaps() -> dict[str, float]:
+    train, val = _published("train_accuracy"), _published("val_accuracy")
+    return {model: train[model] - val[model] for model in train}
+
+
+def _gaps(evidence: Evidence) -> dict[str, float]:
+    """Return how much better each model is on its training images than on validation images, both as they are."""
+    return {model: found["train_accuracy_clean"] - found["val_accuracy"] for model, found in evidence.metrics.items()}
+
+
+def _overfitting(evidence: Evidence) -> dict[str, str]:
+    """Judge by gaps in which nothing but the images differs.
+
+    The training figure of a log is with augmentation, dropout and weights that still move: that puts it below.
+    """
+    train, val = _published("train_accuracy"), _published("val_accuracy")
+    above = [model for model in val if val[model] > train[model]]
+    shown = ", ".join(f"{model} {percent(val[model])} above {percent(train[model])}" for model in above)
+    gaps = _gaps(evidence)
+    ours = "without augmentation and dropout, training is above validation by " + _points(gaps) if gaps else "-"
+    claim = "Validation above training accuracy indicates overfitting"
+    why_not = _untested(evidence, *_SIMPLE, *_DEEP)
+    if why_not:
+        return _row(claim, "V", shown, ours, UNTESTED, why_not)
+    others = [gap for model, gap in gaps.items() if model in _SIMPLE + _DEEP and model not in above]
+    holds = min(gaps[model] for model in above) > max(others)
+    reason = "the models whose validation is above are " + ("the" if holds else "not the") + " ones that overfit most"
+    return _row(claim, "V", shown, ours, HOLDS if holds else FAILS, reason)
+
+
+def _dropout_closes_the_gap(evidence: Evidence) -> dict[str, str]:
+    gaps, published = _gaps(evidence), {model: _published_gaps()[model] for model in _DEEP}
+    shown = {model: gaps[model] for model in _DEEP if model in gaps}
+    claim = "Dropout mitigates overfitting: training is less far above validation in model 4 than in model 3"
+    why_not = _untested(evidence, *_DEEP)
+    verdict = UNTESTED if why_not else HOLDS if gaps["model_4"] < gaps["model_3"] else FAILS
+    reason = why_not or "both on images as they are; the two differ in more than dropout, see parameters"
+    return _row(claim, "V", _points(published), _points(shown) or "-", verdict, reason)
+
+
+def _better(
+    evidence: Evidence, claim: str, where: str, better: tuple[str, ...], worse: tuple[str, ...]
+) -> dict[str, str]:
+    """Judge by the paired test of each of one kind against each of the other: every difference must be real."""
+    paper = _published("val_accuracy")
+    models = worse + better
+    published = ", ".join(f"{model} {percent(paper[model])}" for model in models)
+    accuracies = {model: evidence.metrics[model]["val_accuracy"] for model in models if model in evidence.metrics}
+    ours = ", ".join(f"{model} {percent(accuracy)}" for model, accuracy in accuracies.items()) or "-"
+    why_not = _untested(evidence, *models)
+    if why_not:
+        return _row(claim, where, published, ours, UNTESTED, why_not)
+    doubtful = []
+    for one in better:
+        for other in worse:
+            p = _p(evidence.paired, one, other)
+            if accuracies[one] <= accuracies[other] or p >= 0.05:
+                doubtful.append(f"{one} against {other}, p = {p:.2g}")
+    if doubtful:
+        return _row(claim, where, published, ours, FAILS, f"not better, or not surely: {'; '.join(doubtful)}")
+    return _row(claim, where, published, ours, HOLDS, "every difference is real: McNemar's test, Holm's correction")
+
+
+def _p(paired: pd.DataFrame, one: str, other: str) -> float:
+    pair = {one, other}
+    found = [row["p_holm"] for row in paired.to_dict("records") if {row["model_a"], row["model_b"]} == pair]
+    return float(found[0])
+
+
+def _generalizes(evidence: Evidence) -> dict[str, str]:
+    published = _published_gaps()
+    largest = max(published, key=lambda model: published[model])
+    gaps = _gaps(evidence)
+    claim = "Transfer markedly improves generalization to unseen data"
+    if published[largest] == published[_TRANSFER]:
+        return _row(
+            claim, "V", "training above validation by " + _points(published), _points(gaps) or "-", FAILS,
+            f"by the paper's own figures the gap of {_TRANSFER} is the widest of the five",
+        )  # fmt: skip
+    return _row(claim, "V", _points(published), _points(gaps) or "-", HOLDS, "the gap is not the widest")
+
+
+def _faster(evidence: Evidence) -> dict[str, str]:
+    """Judge by the epochs that the pretrained model needs to be as good as the best of the others ends."""
+    logs = authors_logs()
+    published = {str(model): frame.set_index("epoch")["val_accuracy"] for model, frame in logs.groupby("model")}
+    claim = "Transfer expedites the training"
+    curves = {model: history.set_index("epoch")["val_accuracy"] for model, history in evidence.histories.items()}
+    others = _SIMPLE + _DEEP
+    why_not = _untested(evidence, *others, _TRANSFER)
+    ours = _reaches(curves) if {*others, _TRANSFER} <= curves.keys() else "-"
+    if why_not:
+        return _row(claim, "V", _reaches(published), ours, UNTESTED, why_not)
+    best = max(curves[model].max() for model in others)
+    verdict = HOLDS if curves[_TRANSFER].max() >= best else FAILS
+    return _row(claim, "V", _reaches(published), ours, verdict, "by the curves on augmented validation images")
+
+
+def _reaches(curves: Mapping[str, pd.Series]) -> str:
+    best = max(_SIMPLE + _DEEP, key=lambda model: curves[model].max())
+    reached = curves[_TRANSFER][curves[_TRANSFER] >= curves[best].max()]
+    last = percent(curves[_TRANSFER].iloc[-1])
+    when = f"in epoch {reached.index[0]}" if len(reached) else f"in no epoch: it ends at {last}"
+    return f"{_TRANSFER} reaches the best of {best}, {percent(curves[best].max())}, {when}"
+
+
+def _points(gaps: Mapping[str, float]) -> str:
+    return ", ".join(f"{model} {100 * gap:+.2f}" for model, gap in gaps.items())

@@ -1,0 +1,113 @@
+"""Figures of merit of predictions, and how sure one may be of them. Needs no Keras."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from sklearn.metrics import f1_score, log_loss, top_k_accuracy_score
+
+CALIBRATION_BINS = 15
+TOP = 5
+_Z = 1.959963984540054
+"""Of the normal distribution, for 95 %."""
+_RESAMPLES = 2000
+
+
+def validation_metrics(
+    labels: NDArray[np.int32], clean: NDArray[np.float32], augmented_is_right: NDArray[np.bool_]
+) -> dict[str, float]:
+    """Return the keys `val_*` of metrics.json: fractions, each accuracy with its 95 % interval.
+
+    The intervals are Wilson's; that of the balanced accuracy is a bootstrap within each class.
+
+    Args:
+        labels: (N,).
+        clean: probabilities, (N, classes), on the images as they are.
+        augmented_is_right: (N,), whether the answers on augmented images are right.
+    """
+    num_classes = clean.shape[1]
+    every = np.arange(num_classes)
+    predicted = clean.argmax(1)
+    is_right = predicted == labels
+    among_top = _top_k_accuracy(labels, clean, min(TOP, num_classes))
+    return {
+        **with_interval("val_accuracy", int(is_right.sum()), len(labels)),
+        **with_interval("val_accuracy_paper_protocol", int(augmented_is_right.sum()), len(labels)),
+        **with_interval("val_top5_accuracy", round(among_top * len(labels)), len(labels)),
+        **balanced_accuracy(labels, predicted),
+        "val_loss": float(log_loss(labels, _normalised(clean), labels=every)),
+        "val_macro_f1": float(f1_score(labels, predicted, labels=every, average="macro", zero_division=0)),
+        "val_calibration_error": calibration_error(clean.max(1), is_right),
+    }
+
+
+def with_interval(name: str, successes: int, trials: int) -> dict[str, float]:
+    """Return a share as `name`, and its 95 % interval as `name_low` and `name_high`."""
+    low, high = wilson_interval(successes, trials)
+    return {name: successes / trials, f"{name}_low": low, f"{name}_high": high}
+
+
+def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
+    """Return the 95 % interval of a proportion (Wilson 1927): right also near 0 and 1, never outside them."""
+    share = successes / trials
+    centre = (share + _Z**2 / (2 * trials)) / (1 + _Z**2 / trials)
+    half = _Z / (1 + _Z**2 / trials) * np.sqrt(share * (1 - share) / trials + _Z**2 / (4 * trials**2))
+    return float(max(0.0, centre - half)), float(min(1.0, centre + half))
+
+
+def balanced_accuracy(labels: NDArray[np.int32], predicted: NDArray[np.int64]) -> dict[str, float]:
+    """Return the mean of the classes' recalls, over the classes that occur, with its 95 % bootstrap interval.
+
+    To draw the images of a class anew with replacement is to draw how many are right from a binomial distribution.
+    """
+    _, counts = np.unique(labels, return_counts=True)
+    right = np.array([(predicted[labels == label] == label).sum() for label in np.unique(labels)])
+    random = np.random.default_rng(0)
+    resampled = (random.binomial(counts, right / counts, size=(_RESAMPLES, len(counts))) / counts).mean(1)
+    low, high = np.quantile(resampled, [0.025, 0.975])
+    return {
+        "val_balanced_accuracy": float(np.mean(right / counts)),
+        "val_balanced_accuracy_low": float(low),
+        "val_balanced_accuracy_high": float(high),
+    }
+
+
+def calibration_table(confidence: NDArray[np.floating[Any]], correct: NDArray[np.bool_]) -> pd.DataFrame:
+    """Return 15 equal bins of confidence: `low, high, count, confidence, accuracy`, the last two NaN where empty."""
+    bins = np.clip((confidence * CALIBRATION_BINS).astype(int), 0, CALIBRATION_BINS - 1)
+    counts = np.bincount(bins, minlength=CALIBRATION_BINS)
+    edges = np.linspace(0, 1, CALIBRATION_BINS + 1)
+    nobody = np.where(counts == 0, np.nan, counts)
+    return pd.DataFrame(
+        {
+            "low": edges[:-1],
+            "high": edges[1:],
+            "count": counts,
+            "confidence": np.bincount(bins, confidence.astype(np.float64), CALIBRATION_BINS) / nobody,
+            "accuracy": np.bincount(bins, correct, CALIBRATION_BINS) / nobody,
+        }
+    )
+
+
+def calibration_error(confidence: NDArray[np.floating[Any]], correct: NDArray[np.bool_]) -> float:
+    """Return the expected calibration error over 15 equal bins (Guo et al. 2017, https://arxiv.org/abs/1706.04599).
+
+    The mean distance between how sure a model is (the probability of its answer) and how often it is right.
+    """
+    bins = calibration_table(confidence, correct)
+    gaps = (bins["accuracy"] - bins["confidence"]).abs() * bins["count"]
+    return float(gaps.sum() / len(confidence))
+
+
+def _normalised(probabilities: NDArray[np.float32]) -> NDArray[np.float64]:
+    wide = probabilities.astype(np.float64)
+    normalised: NDArray[np.float64] = wide / wide.sum(1, keepdims=True)
+    return normalised
+
+
+def _top_k_accuracy(labels: NDArray[np.int32], probabilities: NDArray[np.float32], k: int) -> float:
+    num_classes = probabilities.shape[1]
+    if k >= num_classes:  # always among them; scikit-learn warns, and takes two classes for a binary task
+        return 1.0
+    return float(top_k_accuracy_score(labels, probabilities, k=k, labels=np.arange(num_classes)))

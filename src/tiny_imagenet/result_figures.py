@@ -1,0 +1,201 @@
+"""Figures of what models do: their accuracy and size, what they confuse, and how sure they are of it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import EngFormatter, PercentFormatter
+from numpy.typing import NDArray
+from scipy.cluster.hierarchy import leaves_list, linkage
+from scipy.spatial.distance import squareform
+
+from tiny_imagenet.figures import COLOURS, cycle, new_figure
+from tiny_imagenet.metrics import wilson_interval
+
+_MOST_NAMES = 40
+_LONGEST_NAME = 24
+_BLUE, _ORANGE, _GREEN = COLOURS[:3]
+
+
+def accuracy_by_parameters(table: pd.DataFrame, path: Path, *, with_paper: bool) -> None:
+    """Draw each model's validation accuracy, with its 95 % interval, against its parameters with 200 classes.
+
+    `with_paper`: the paper's figures, hollow, beside ours.
+    """
+    known = table.dropna(subset=["val_accuracy"])
+    with new_figure(path, 6.4, 4) as (_, axes):
+        axis: Axes = axes[0, 0]
+        for colour, row in zip(cycle(len(known)), known.to_dict("records"), strict=True):
+            accuracy = row["val_accuracy"]
+            beyond = [[accuracy - row["val_accuracy_low"]], [row["val_accuracy_high"] - accuracy]]
+            parameters = float(row["parameters_200_classes"])
+            axis.errorbar(parameters, accuracy, yerr=beyond, fmt="o", color=colour, capsize=3, label=row["model"])
+            if with_paper and not pd.isna(row["val_accuracy_paper"]):
+                axis.plot(row["parameters_paper"], row["val_accuracy_paper"], "o", color=colour, markerfacecolor="none")
+        if with_paper:
+            axis.plot([], [], "o", color="gray", markerfacecolor="none", label="the paper")
+        axis.set(
+            xscale="log", title="Accuracy and size", xlabel="parameters with 200 classes", ylabel="validation accuracy",
+            ylim=(0, None),
+        )  # fmt: skip
+        axis.xaxis.set_major_formatter(EngFormatter(sep=" "))
+        axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        if len(known):
+            axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+
+
+def accuracy_bars(table: pd.DataFrame, path: Path, *, with_paper: bool) -> None:
+    """Draw training and validation accuracy of each model, the latter with its 95 % interval; the paper's beside them.
+
+    Validation is on the images as they are, and under the paper's protocol.
+    """
+    bars = {"train_accuracy": "train", "val_accuracy": "val", "val_accuracy_paper_protocol": "val, paper protocol"}
+    if with_paper:
+        bars = {"train_accuracy_paper": "the paper: train", "val_accuracy_paper": "the paper: val"} | bars
+    colours = dict(zip(bars, ["#999999", "#000000", _ORANGE, _BLUE, "#56B4E9"][-len(bars) :], strict=True))
+    places, width = np.arange(len(table)), 0.8 / len(bars)
+    with new_figure(path, max(6.4, 1.3 * len(table)), 4) as (_, axes):
+        axis: Axes = axes[0, 0]
+        for number, (column, label) in enumerate(bars.items()):
+            heights = table[column].astype(float)
+            beyond = None
+            if column == "val_accuracy":
+                beyond = np.stack([heights - table["val_accuracy_low"], table["val_accuracy_high"] - heights])
+            at = places + (number - (len(bars) - 1) / 2) * width
+            axis.bar(at, heights, width, yerr=beyond, capsize=2, color=colours[column], label=label)
+        axis.set(title="Accuracy", ylabel="accuracy", ylim=(0, None))
+        axis.set_xticks(places, table["model"], rotation=20 if len(table) > 6 else 0)
+        axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+
+
+def alike_first(confusion: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the classes in an order in which those that are confused stand together.
+
+    Average linkage of the shares that are confused, in either direction, with the leaves in their best order
+    (Bar-Joseph et al. 2001, https://doi.org/10.1093/bioinformatics/17.suppl_1.S22).
+    """
+    if len(confusion) < 3:
+        return np.arange(len(confusion))
+    shares = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
+    distance = 1 - (shares + shares.T) / 2
+    np.fill_diagonal(distance, 0)
+    order: NDArray[np.int64] = leaves_list(linkage(squareform(distance), "average", optimal_ordering=True))
+    return order
+
+
+def confusion_matrix(confusion: NDArray[np.int64], names: list[str], title: str, path: Path) -> None:
+    """Draw the share of each true class (row) that was predicted as each class (column), like classes together.
+
+    The colours go by the square root of the share, so that rare confusions are seen beside frequent right answers.
+    """
+    order = alike_first(confusion)
+    shares = (confusion / np.maximum(confusion.sum(1, keepdims=True), 1))[order][:, order]
+    shown = [_short(names[place]) for place in order]
+    side = 5.4 if len(names) <= _MOST_NAMES else 12.0
+    with new_figure(path, side + 0.6, side) as (figure, axes):
+        axis: Axes = axes[0, 0]
+        axis.grid(visible=False)
+        image = axis.imshow(np.sqrt(shares), cmap="viridis", vmin=0, vmax=1, interpolation="nearest")
+        bar = figure.colorbar(image, ax=axis, label="of the true class", fraction=0.04)
+        ticks = np.array([0, 0.01, 0.05, 0.2, 0.5, 1])
+        bar.set_ticks(list(np.sqrt(ticks)), labels=[f"{100 * tick:.0f}%" for tick in ticks])
+        axis.set(title=title, xlabel="predicted", ylabel="true")
+        size = 9 if len(names) <= _MOST_NAMES else 3
+        axis.set_xticks(range(len(names)), shown, rotation=90, fontsize=size)
+        axis.set_yticks(range(len(names)), shown, fontsize=size)
+        axis.tick_params(length=0)
+
+
+def best_and_worst_classes(per_class: pd.DataFrame, title: str, path: Path, *, number: int = 10) -> None:
+    """Draw the recall of the classes with the highest and the lowest, with 95 % intervals (Wilson).
+
+    `per_class` has `name`, `recall`, `support`.
+    """
+    known = per_class[per_class["support"] > 0].sort_values(["recall", "name"], ascending=[False, True])
+    if len(known) > 2 * number:
+        known = pd.concat([known.head(number), known.tail(number)])
+    recall, support = known["recall"].to_numpy(), known["support"].to_numpy()
+    intervals = np.array(
+        [wilson_interval(round(share * of), int(of)) for share, of in zip(recall, support, strict=True)]
+    ).reshape(-1, 2)
+    beyond = np.abs(intervals.T - recall)
+    colours = [_GREEN if place < len(known) / 2 else _ORANGE for place in range(len(known))]
+    with new_figure(path, 6.4, 0.9 + 0.24 * max(len(known), 3)) as (_, axes):
+        axis: Axes = axes[0, 0]
+        axis.barh(range(len(known)), recall, xerr=beyond, color=colours, capsize=2)
+        axis.set_yticks(range(len(known)), [_short(name) for name in known["name"]])
+        axis.set(title=title, xlabel="recall: the share of a class's images that are found", xlim=(0, 1.02))
+        axis.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axis.invert_yaxis()
+
+
+def calibration(table: pd.DataFrame, title: str, path: Path) -> None:
+    """Draw how often answers are right against how sure the model is of them, and how many there are of each kind.
+
+    `table` is of `metrics.calibration_table`.
+    """
+    filled = table[table["count"] > 0]
+    with new_figure(path, 4.6, 4.8, rows=2) as (_, axes):
+        above, below = axes[0, 0], axes[1, 0]
+        above.get_gridspec().set_height_ratios([3, 1])
+        above.plot([0, 1], [0, 1], "--", color="gray", linewidth=1, label="as sure as right")
+        above.plot(filled["confidence"], filled["accuracy"], "o-", color=_BLUE, label="the model")
+        above.set(title=title, ylabel="answers that are right", xlim=(0, 1), ylim=(0, 1))
+        above.legend(loc="upper left")
+        below.bar(table["low"], table["count"], table["high"] - table["low"], align="edge", color=_BLUE, alpha=0.6)
+        below.set(xlabel="probability of the answer", ylabel="images", xlim=(0, 1))
+        for axis in (above.xaxis, above.yaxis, below.xaxis):
+            axis.set_major_formatter(PercentFormatter(1, decimals=0))
+
+
+def gallery(
+    images: NDArray[np.uint8], predictions: pd.DataFrame, names: list[str], title: str, path: Path, *, columns: int = 8
+) -> None:
+    """Draw validation images that a model has right, wrong, and wrong with the most confidence, with names.
+
+    `images` are N x H x W x 3, RGB; `predictions` has `image`, `label`, `label_1`, `probability_1`. The right and the
+    wrong ones are drawn at random, with a fixed seed.
+    """
+    is_right = predictions["label"] == predictions["label_1"]
+    random = np.random.default_rng(0)
+    wrong = predictions[~is_right]
+    rows: Mapping[str, pd.DataFrame] = {
+        "right": _some(predictions[is_right], columns, random),
+        "wrong": _some(wrong, columns, random),
+        "wrong,\nmost sure": wrong.sort_values("probability_1", ascending=False, kind="stable").head(columns),
+    }
+    with new_figure(path, 0.9 + 1.25 * columns, 5.4, 3, columns, suffixes=("png",)) as (figure, axes):
+        figure.suptitle(title)
+        for row, (kind, chosen) in enumerate(rows.items()):
+            for column in range(columns):
+                axis: Axes = axes[row, column]
+                axis.set(xticks=[], yticks=[])
+                axis.grid(visible=False)
+                for spine in axis.spines.values():
+                    spine.set_visible(False)
+                if column == 0:
+                    axis.set_ylabel(kind, rotation=0, ha="right", va="center")
+                if column < len(chosen):
+                    one: Any = chosen.iloc[column]
+                    axis.imshow(images[int(one["image"])], interpolation="nearest")
+                    axis.set_xlabel(_caption(one, names), fontsize=6.5)
+
+
+def _some(predictions: pd.DataFrame, number: int, random: np.random.Generator) -> pd.DataFrame:
+    return predictions.iloc[np.sort(random.permutation(len(predictions))[:number])]
+
+
+def _caption(one: Any, names: list[str]) -> str:
+    found = f"{_short(names[int(one['label_1'])], 18)} {100 * one['probability_1']:.0f}%"
+    true = "" if one["label"] == one["label_1"] else f"\nis {_short(names[int(one['label'])], 18)}"
+    return f"{found}{true}"
+
+
+def _short(name: str, longest: int = _LONGEST_NAME) -> str:
+    """Return the first of a class's names ("goldfish, Carassius auratus"), cut where it is long."""
+    first = str(name).split(",")[0]
+    return first if len(first) <= longest else f"{first[: longest - 1]}…"

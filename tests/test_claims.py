@@ -1,0 +1,137 @@
+"""The claims of the paper's text: each verdict follows from figures made up for it."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from made_results import PARAMETERS, made_params, make_results
+
+from tiny_imagenet import claims, comparison, significance
+from tiny_imagenet.audit import UNTESTED
+from tiny_imagenet.files import read_json
+
+BETTER_BY_DEPTH = {"model_1": 0.15, "model_2": 0.25, "model_3": 0.30, "model_4": 0.40, "model_5": 0.50}
+GAPS = {"model_1": 0.20, "model_2": 0.05, "model_3": 0.40, "model_4": 0.10, "model_5": 0.45}
+DATA: dict[str, Any] = {
+    "classes": 200,
+    "in_archive": {"train": 100_000, "val": 10_000},
+    "per_class": {"train": {f"n{place}": 500 for place in range(200)}, "val": {f"n{p}": 50 for p in range(200)}},
+    "duplicates": {"counts": {kind: {"train-val": {"pairs": 0}} for kind in ("exact", "near")}},
+}
+IMAGES = 1000
+
+
+def evidence(
+    root: Path,
+    accuracies: dict[str, float] = BETTER_BY_DEPTH,
+    gaps: dict[str, float] = GAPS,
+    data: dict[str, Any] = DATA,
+    weights: str | None = "imagenet",
+    **params: Any,
+) -> claims.Evidence:
+    """Return evidence of models with these accuracies on 1,000 images and these gaps to training."""
+    chosen = made_params(**{"profile": "paper", "active": list(PARAMETERS)} | params)
+    for model, accuracy in accuracies.items():
+        measured = {"val_accuracy": accuracy, "train_accuracy_clean": accuracy + gaps[model]}
+        make_results(root, model, metrics=measured, run={"weights": weights if model == "model_5" else None})
+        labels = np.zeros(IMAGES, int)
+        answers = np.where(np.arange(IMAGES) < accuracy * IMAGES, 0, 1)
+        predictions = pd.DataFrame({"label": labels, "label_1": answers})
+        predictions.to_parquet(root / "results" / model / "predictions.parquet")
+        curve = pd.DataFrame({"epoch": [1, 2], "val_accuracy": [accuracy / 2, accuracy]})
+        curve.to_csv(root / "models" / model / "history.csv", index=False)
+    return claims.Evidence(
+        params=chosen,
+        table=comparison.results_table(chosen, root / "models", root / "results"),
+        metrics={model: read_json(root / "results" / model / "metrics.json") for model in accuracies},
+        histories=comparison.read_histories(chosen, root / "models"),
+        paired=significance.paired_tests(root / "results", list(accuracies)),
+        data=data,
+    )
+
+
+def judged(found: claims.Evidence, start: str) -> Any:
+    frame = claims.claims_audit(found)
+    return frame[frame["claim"].str.startswith(start)].iloc[0]
+
+
+def test_every_claim_has_a_verdict_and_its_figures(tmp_path):
+    frame = claims.claims_audit(evidence(tmp_path))
+    assert list(frame.columns) == claims.COLUMNS
+    assert set(frame["verdict"]) <= {claims.HOLDS, claims.FAILS}
+    assert frame["claim"].is_unique
+    assert (frame[["paper", "ours", "reason"]].map(len) > 0).all(axis=None)
+
+
+def test_a_claim_holds_where_every_difference_is_real(tmp_path):
+    found = evidence(tmp_path)
+    for start in ("A third convolution", "Depth helps", "Dropout helps", "Transfer wins", "Transfer expedites"):
+        assert judged(found, start)["verdict"] == claims.HOLDS
+
+
+@pytest.mark.parametrize("accuracy", [0.24, 0.255])
+def test_a_claim_falls_where_one_difference_is_not(accuracy, tmp_path):
+    found = judged(evidence(tmp_path, BETTER_BY_DEPTH | {"model_3": accuracy}), "Depth helps")
+    assert found["verdict"] == claims.FAILS
+    assert "model_3 against model_2" in found["reason"]
+    assert "model_4" not in found["reason"]
+
+
+def test_validation_above_training_is_overfitting_only_if_those_models_overfit_most(tmp_path):
+    found = judged(evidence(tmp_path / "one"), "Validation above")
+    assert found["verdict"] == claims.FAILS
+    assert "model_2 22.72 above 20.17" in found["paper"]
+    assert "model_4 38.61 above 37.52" in found["paper"]
+    most = GAPS | {"model_2": 0.5, "model_4": 0.5}
+    assert judged(evidence(tmp_path / "two", gaps=most), "Validation above")["verdict"] == claims.HOLDS
+
+
+def test_dropout_is_judged_by_the_gap_between_training_and_validation(tmp_path):
+    assert judged(evidence(tmp_path / "one"), "Dropout mitigates")["verdict"] == claims.HOLDS
+    wide = GAPS | {"model_4": 0.5}
+    assert judged(evidence(tmp_path / "two", gaps=wide), "Dropout mitigates")["verdict"] == claims.FAILS
+
+
+def test_transfer_is_not_judged_by_a_training_from_scratch(tmp_path):
+    found = evidence(tmp_path, weights=None)
+    for start in ("Transfer wins", "Transfer expedites"):
+        assert judged(found, start)["verdict"] == UNTESTED
+        assert judged(found, start)["reason"] == "model_5 was trained from scratch here"
+
+
+def test_a_model_without_results_leaves_its_claims_open(tmp_path):
+    found = evidence(tmp_path, {model: BETTER_BY_DEPTH[model] for model in ("model_1", "model_2", "model_3")})
+    assert judged(found, "A third")["verdict"] == claims.HOLDS
+    for start in ("Depth", "Dropout helps", "Dropout mitigates", "Transfer wins", "Validation above"):
+        assert judged(found, start)["verdict"] == UNTESTED
+        assert "model_4: not trained yet" in judged(found, start)["reason"]
+
+
+def test_nothing_of_ours_is_judged_on_other_images(tmp_path):
+    frame = claims.claims_audit(evidence(tmp_path, profile="demo")).set_index("claim")
+    by_the_paper_alone = frame.index.str.contains("15 epochs|shear|generalization")
+    assert set(frame.loc[~by_the_paper_alone, "verdict"]) == {UNTESTED}
+
+
+def test_what_the_papers_own_figures_and_logs_decide_needs_no_result(tmp_path):
+    nothing = evidence(tmp_path, {}, profile="demo")
+    epochs = judged(nothing, "Models 1 to 4")
+    assert epochs["verdict"] == claims.FAILS
+    assert "model_2 20" in epochs["ours"]
+    assert judged(nothing, "The augmentation has shear")["verdict"] == claims.FAILS
+    assert "0.22 of 64 pixels" in judged(nothing, "The augmentation has shear")["ours"]
+    assert judged(nothing, "Transfer markedly")["verdict"] == claims.FAILS
+
+
+def test_the_dataset_is_counted_and_searched_for_copies(tmp_path):
+    whole = evidence(tmp_path / "one")
+    assert judged(whole, "200 classes")["verdict"] == claims.HOLDS
+    assert judged(whole, "Training and validation data")["verdict"] == claims.HOLDS
+    counts = {"exact": {"train-val": {"pairs": 3}}, "near": {"train-val": {"pairs": 1}}}
+    other = DATA | {"classes": 199, "duplicates": {"counts": counts}}
+    found = evidence(tmp_path / "two", data=other)
+    assert judged(found, "200 classes")["verdict"] == claims.FAILS
+    assert judged(found, "Training and validation data")["verdict"] == claims.FAILS
+    assert "3 exact and 1 near" in judged(found, "Training and validation data")["ours"]

@@ -1,0 +1,102 @@
+"""Figures of merit against scikit-learn's, SciPy's, published and hand-made ones."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+from sklearn.metrics import balanced_accuracy_score
+
+from tiny_imagenet import metrics
+
+
+@pytest.mark.parametrize(
+    ("successes", "trials", "low", "high"),
+    # Newcombe 1998, "Two-sided confidence intervals for the single proportion", table I, method 3.
+    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
+)
+def test_wilsons_interval_is_the_published_one(successes, trials, low, high):
+    assert metrics.wilson_interval(successes, trials) == pytest.approx((low, high), abs=5e-5)
+
+
+@pytest.mark.parametrize(("successes", "trials"), [(0, 1), (1, 1), (10_000, 10_000), (3861, 10_000), (0, 10_000)])
+def test_wilsons_interval_is_scipys_and_stays_within_0_and_1(successes, trials):
+    expected = binomtest(successes, trials).proportion_ci(method="wilson")
+    low, high = metrics.wilson_interval(successes, trials)
+    assert (low, high) == pytest.approx((expected.low, expected.high), abs=1e-12)
+    assert 0 <= low < high <= 1
+    assert low - 1e-12 < successes / trials < high + 1e-12
+
+
+def calibration_by_hand(confidence: Any, correct: Any) -> float:
+    total = 0.0
+    for place in range(15):
+        inside = (confidence >= place / 15) & ((confidence < (place + 1) / 15) | (place == 14))
+        if inside.any():
+            total += inside.mean() * abs(correct[inside].mean() - confidence[inside].mean())
+    return total
+
+
+def test_calibration_error_of_an_example_worked_by_hand():
+    # Four answers at 0.95, three right: 0.20 apart. Two at 0.5, both right: 0.5 apart. (4 x 0.2 + 2 x 0.5) / 6 = 0.3
+    confidence = np.array([0.95, 0.95, 0.95, 0.95, 0.5, 0.5])
+    correct = np.array([True, True, True, False, True, True])
+    assert metrics.calibration_error(confidence, correct) == pytest.approx(0.3)
+
+
+def test_calibration_error_is_the_definition_written_as_a_loop():
+    rng = np.random.default_rng(0)
+    confidence = rng.uniform(0.1, 1, 1000)
+    correct = rng.uniform(size=1000) < confidence**2
+    expected = calibration_by_hand(confidence, correct)
+    assert metrics.calibration_error(confidence, correct) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("confidence", "correct", "error"), [(1.0, True, 0.0), (1.0, False, 1.0), (0.0, False, 0.0)])
+def test_calibration_error_at_its_ends(confidence, correct, error):
+    found = metrics.calibration_error(np.full(5, confidence, np.float32), np.full(5, correct))
+    assert found == pytest.approx(error)
+
+
+def test_the_calibration_table_counts_every_answer_once_and_leaves_empty_bins_without_figures():
+    rng = np.random.default_rng(1)
+    confidence = rng.uniform(0.5, 1, 400)
+    correct = rng.uniform(size=400) < confidence
+    table = metrics.calibration_table(confidence, correct)
+    assert table["count"].sum() == 400
+    assert (table["low"].iloc[0], table["high"].iloc[-1]) == (0, 1)
+    filled = table[table["count"] > 0]
+    assert filled["confidence"].between(filled["low"], filled["high"]).all()
+    assert (filled["accuracy"] * filled["count"]).sum() == pytest.approx(correct.sum())
+    assert table[table["count"] == 0][["confidence", "accuracy"]].isna().all(axis=None)
+    assert (table["count"] == 0).any()
+
+
+def test_balanced_accuracy_is_scikit_learns_with_the_interval_of_a_bootstrap_over_images():
+    rng = np.random.default_rng(2)
+    labels = rng.choice(4, size=300, p=[0.6, 0.2, 0.15, 0.05]).astype(np.int32)
+    predicted = np.where(rng.uniform(size=300) < 0.3 + 0.2 * labels, labels, (labels + 1) % 4)
+    found = metrics.balanced_accuracy(labels, predicted)
+    assert found["val_balanced_accuracy"] == pytest.approx(balanced_accuracy_score(labels, predicted))
+    resampled = []
+    for _ in range(3000):
+        chosen = np.concatenate(
+            [rng.choice(np.flatnonzero(labels == label), (labels == label).sum()) for label in range(4)]
+        )
+        resampled.append(balanced_accuracy_score(labels[chosen], predicted[chosen]))
+    low, high = np.quantile(resampled, [0.025, 0.975])
+    assert found["val_balanced_accuracy_low"] == pytest.approx(low, abs=0.015)
+    assert found["val_balanced_accuracy_high"] == pytest.approx(high, abs=0.015)
+
+
+def test_the_intervals_of_a_balanced_set_are_those_of_its_accuracies():
+    labels = np.repeat(np.arange(5, dtype=np.int32), 20)
+    probabilities = np.full((100, 5), 0.1, np.float32)
+    answer = np.where(np.arange(100) % 4 > 0, labels, (labels + 1) % 5)
+    probabilities[np.arange(100), answer] = 0.6
+    found = metrics.validation_metrics(labels, probabilities, np.arange(100) < 40)
+    expected = binomtest(75, 100).proportion_ci(method="wilson")
+    assert (found["val_accuracy_low"], found["val_accuracy_high"]) == pytest.approx((expected.low, expected.high))
+    assert found["val_balanced_accuracy"] == pytest.approx(found["val_accuracy"])
+    assert found["val_accuracy_paper_protocol"] == 0.4
+    assert (found["val_top5_accuracy"], found["val_top5_accuracy_high"]) == (1, 1)
