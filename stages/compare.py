@@ -77,10 +77,9 @@ def _draw(params: Params, table: pd.DataFrame) -> dict[str, str]:
     """Draw what concerns all models, and return caption -> path of the PNG, relative to reports/."""
     histories, logs = comparison.read_histories(params, MODELS), comparison.authors_logs()
     with_paper = report.comparable(params)
-    with_logs = params.dataset.name == "tiny-imagenet-200"
     captions = {}
     for name, (column, caption) in CURVES.items():
-        figures.curves(histories, logs, column, caption, FIGURES / name, with_logs=with_logs)
+        figures.curves(histories, logs, column, caption, FIGURES / name, with_logs=with_paper)
         captions[caption] = f"figures/{name}.png"
     figures.parameter_counts(table, FIGURES / "parameters")
     result_figures.accuracy_by_parameters(table, FIGURES / "accuracy_by_parameters", with_paper=with_paper)

@@ -115,7 +115,7 @@ def test_it_is_said_why_a_model_has_no_results(root, monkeypatch):
     assert table(made_params(), root).attrs["status"] == {
         "model_1": "trained, but not evaluated",
         "model_2": "not trained yet",
-        "model_3": "stopped in its training",
+        "model_3": "training not finished",
         "model_4": "failed: no weights put them there",
     }
 

@@ -169,7 +169,7 @@ def _tally(of: str, frame: pd.DataFrame) -> list[str]:
 
 
 def _shown(value: Any, quantity: str) -> str:
-    return count(value) if quantity == "parameters" else percent(value)
+    return percent(value) if quantity != "parameters" or pd.isna(value) else count(int(value))
 
 
 def _interval(row: Mapping[Any, Any]) -> str:

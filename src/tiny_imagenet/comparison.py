@@ -101,7 +101,7 @@ def _why_not_trained(model: str) -> str:
     if failure.is_file():
         message = " ".join(failure.read_text(encoding="utf-8", errors="replace").split())
         return f"failed: {message}" if message else "failed"
-    return "stopped in its training" if (_CHECKPOINTS / model).is_dir() else "not trained yet"
+    return "training not finished" if (_CHECKPOINTS / model).is_dir() else "not trained yet"
 
 
 def read_histories(params: Params, models: Path) -> dict[str, pd.DataFrame]:

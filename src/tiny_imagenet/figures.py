@@ -16,14 +16,16 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, MaxNLocator, NullFormatter, PercentFormatter, ScalarFormatter
+from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter
 from numpy.typing import NDArray
 
 from tiny_imagenet.files import replaced
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _STYLE: dict[Any, Any] = {
+    "axes.axisbelow": True,
     "axes.grid": True,
     "axes.spines.right": False,
     "axes.spines.top": False,
@@ -90,10 +92,16 @@ def curves(
             axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         elif histories:
             axis.set_yscale("log")
-            axis.yaxis.set_major_formatter(ScalarFormatter())
-            axis.yaxis.set_minor_formatter(NullFormatter())
+            logarithmic(axis.yaxis)
         if histories:
             axis.legend()
+
+
+def logarithmic(axis: Axis) -> None:
+    """Mark a logarithmic axis with plain numbers, several for each power of ten: ranges here may be less than one."""
+    axis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 4, 6), numticks=100))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(EngFormatter(sep=" "))  # the default writes powers as formulas
 
 
 def parameter_counts(table: pd.DataFrame, path: Path) -> None:

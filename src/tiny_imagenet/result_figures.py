@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import EngFormatter, PercentFormatter
+from matplotlib.ticker import EngFormatter, LogLocator, NullLocator, PercentFormatter
 from numpy.typing import NDArray
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
@@ -41,9 +41,13 @@ def accuracy_by_parameters(table: pd.DataFrame, path: Path, *, with_paper: bool)
             xscale="log", title="Accuracy and size", xlabel="parameters with 200 classes", ylabel="validation accuracy",
             ylim=(0, None),
         )  # fmt: skip
-        axis.xaxis.set_major_formatter(EngFormatter(sep=" "))
         axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axis.xaxis.set_minor_locator(NullLocator())
         if len(known):
+            lowest, highest = known["parameters_200_classes"].min(), known["parameters_200_classes"].max()
+            axis.set_xlim(lowest / 2, 2 * highest)
+            axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=100))
+            axis.xaxis.set_major_formatter(EngFormatter(sep=" "))
             axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
 
 
@@ -191,7 +195,7 @@ def _some(predictions: pd.DataFrame, number: int, random: np.random.Generator) -
 
 def _caption(one: Any, names: list[str]) -> str:
     found = f"{_short(names[int(one['label_1'])], 18)} {100 * one['probability_1']:.0f}%"
-    true = "" if one["label"] == one["label_1"] else f"\nis {_short(names[int(one['label'])], 18)}"
+    true = "" if one["label"] == one["label_1"] else f"\nreally {_short(names[int(one['label'])], 18)}"
     return f"{found}{true}"
 
 
