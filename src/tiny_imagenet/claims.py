@@ -218,7 +218,7 @@ def _faster(evidence: Evidence) -> dict[str, str]:
         return _row(claim, "V", _reaches(published), ours, UNTESTED, why_not)
     best = max(curves[model].max() for model in others)
     verdict = HOLDS if curves[_TRANSFER].max() >= best else FAILS
-    return _row(claim, "V", _reaches(published), ours, verdict, "by the curves on augmented validation images")
+    return _row(claim, "V", _reaches(published), ours, verdict, "by the accuracy of each epoch")
 
 
 def _reaches(curves: Mapping[str, pd.Series]) -> str:
