@@ -1,5 +1,6 @@
 """The claims of the paper's text: each verdict follows from figures made up for it."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -135,3 +136,10 @@ def test_the_dataset_is_counted_and_searched_for_copies(tmp_path):
     assert judged(found, "200 classes")["verdict"] == claims.FAILS
     assert judged(found, "Training and validation data")["verdict"] == claims.FAILS
     assert "3 exact and 1 near" in judged(found, "Training and validation data")["ours"]
+
+
+def test_without_predictions_no_difference_counts_as_real(tmp_path):
+    found = evidence(tmp_path)
+    without = dataclasses.replace(found, paired=found.paired.iloc[:0])
+    assert judged(without, "Depth helps")["verdict"] == claims.FAILS
+    assert "p = nan" in judged(without, "Depth helps")["reason"]

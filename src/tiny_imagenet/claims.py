@@ -16,6 +16,7 @@ from tiny_imagenet.comparison import authors_logs, paper_table
 from tiny_imagenet.params import Params
 from tiny_imagenet.recipe import PAPER_AUGMENTATION
 from tiny_imagenet.report import comparable, percent
+from tiny_imagenet.significance import LEVEL
 
 COLUMNS = ["claim", "where", "paper", "ours", "verdict", "reason"]
 HOLDS, FAILS = "holds", "does not hold"
@@ -179,7 +180,7 @@ def _better(
     for one in better:
         for other in worse:
             p = _p(evidence.paired, one, other)
-            if accuracies[one] <= accuracies[other] or p >= 0.05:
+            if accuracies[one] <= accuracies[other] or not p < LEVEL:
                 doubtful.append(f"{one} against {other}, p = {p:.2g}")
     if doubtful:
         return _row(claim, where, published, ours, FAILS, f"not better, or not surely: {'; '.join(doubtful)}")
@@ -187,9 +188,10 @@ def _better(
 
 
 def _p(paired: pd.DataFrame, one: str, other: str) -> float:
-    pair = {one, other}
-    found = [row["p_holm"] for row in paired.to_dict("records") if {row["model_a"], row["model_b"]} == pair]
-    return float(found[0])
+    """Return the p-value of a pair, NaN where it has none: predictions are missing."""
+    rows = paired.to_dict("records")
+    found = (row["p_holm"] for row in rows if {row["model_a"], row["model_b"]} == {one, other})
+    return float(next(found, "nan"))
 
 
 def _generalizes(evidence: Evidence) -> dict[str, str]:
