@@ -353,6 +353,15 @@ def test_a_large_photograph_becomes_smaller_and_keeps_its_size_on_the_page(tmp_p
         assert image.size == (found.width, found.height) == (400, 300)
 
 
+def test_a_large_plot_that_a_webp_would_make_larger_stays_as_it_is(tmp_path):
+    edges = np.zeros((900, 1200, 3), np.uint8)
+    edges[np.random.default_rng(0).integers(0, 2, (900, 1200)) > 0] = 255  # bits, which a WebP of that quality blurs
+    Image.fromarray(edges).save(tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").stat().st_size > 150_000
+    content = base64.b64decode(picture(tmp_path, "plot", "Plot").uri.partition(",")[2])
+    assert content == (tmp_path / "plot.png").read_bytes()
+
+
 def test_a_broken_picture_is_named(tmp_path):
     (tmp_path / "some.png").write_bytes(b"no picture")
     with pytest.raises(UserError, match=r"some\.png"):

@@ -18,7 +18,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter
+from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter, StrMethodFormatter
 from numpy.typing import NDArray
 
 from tiny_imagenet.files import replaced
@@ -30,7 +30,6 @@ _STYLE: dict[Any, Any] = {
     "axes.spines.right": False,
     "axes.spines.top": False,
     "figure.constrained_layout.use": True,
-    "figure.dpi": 150,
     "font.size": 9,
     "grid.alpha": 0.3,
     "legend.frameon": False,
@@ -47,10 +46,11 @@ def new_figure(
     rows: int = 1,
     columns: int = 1,
     suffixes: tuple[str, ...] = ("png", "svg"),
+    dpi: int = 150,
 ) -> Iterator[tuple[Figure, NDArray[np.object_]]]:
     """Yield a figure with its axes as an array; save it as `path` with each of the suffixes."""
     with mpl.rc_context(_STYLE):
-        figure, axes = plt.subplots(rows, columns, figsize=(width, height), squeeze=False)
+        figure, axes = plt.subplots(rows, columns, figsize=(width, height), dpi=dpi, squeeze=False)
         try:
             yield figure, axes
             for suffix in suffixes:
@@ -94,14 +94,19 @@ def curves(
             axis.set_yscale("log")
             logarithmic(axis.yaxis)
         if histories:
-            axis.legend()
+            beside(axis)
+
+
+def beside(axis: Axes) -> None:
+    """Put the legend beside the axes, where it covers nothing."""
+    axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
 
 
 def logarithmic(axis: Axis) -> None:
     """Mark a logarithmic axis with plain numbers, several for each power of ten: ranges here may be less than one."""
     axis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 4, 6), numticks=100))
     axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(EngFormatter(sep=" "))  # the default writes powers as formulas
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))  # the default writes powers as formulas
 
 
 def parameter_counts(table: pd.DataFrame, path: Path) -> None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 
-from tiny_imagenet.figures import COLOURS, cycle, new_figure
+from tiny_imagenet.figures import COLOURS, beside, cycle, new_figure
 from tiny_imagenet.metrics import wilson_interval
 
 _MOST_NAMES = 40
@@ -48,7 +48,7 @@ def accuracy_by_parameters(table: pd.DataFrame, path: Path, *, with_paper: bool)
             axis.set_xlim(lowest / 2, 2 * highest)
             axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=100))
             axis.xaxis.set_major_formatter(EngFormatter(sep=" "))
-            axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+            beside(axis)
 
 
 def accuracy_bars(table: pd.DataFrame, path: Path, *, with_paper: bool) -> None:
@@ -73,7 +73,7 @@ def accuracy_bars(table: pd.DataFrame, path: Path, *, with_paper: bool) -> None:
         axis.set(title="Accuracy", ylabel="accuracy", ylim=(0, None))
         axis.set_xticks(places, table["model"], rotation=20 if len(table) > 6 else 0)
         axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-        axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+        beside(axis)
 
 
 def alike_first(confusion: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -99,8 +99,9 @@ def confusion_matrix(confusion: NDArray[np.int64], names: list[str], title: str,
     order = alike_first(confusion)
     shares = (confusion / np.maximum(confusion.sum(1, keepdims=True), 1))[order][:, order]
     shown = [_short(names[place]) for place in order]
-    side = 5.4 if len(names) <= _MOST_NAMES else 12.0
-    with new_figure(path, side + 0.6, side) as (figure, axes):
+    side, size, dpi = (5.4, 9.0, 150) if len(names) <= _MOST_NAMES else (12.0, 3.4, 240)  # 200 names: 11 pixels each
+    with new_figure(path, side + 0.6, side, dpi=dpi) as (figure, axes):
+        figure.set_layout_engine("compressed")  # the default cuts the label off beside a square of a fixed shape
         axis: Axes = axes[0, 0]
         axis.grid(visible=False)
         image = axis.imshow(np.sqrt(shares), cmap="viridis", vmin=0, vmax=1, interpolation="nearest")
@@ -108,7 +109,6 @@ def confusion_matrix(confusion: NDArray[np.int64], names: list[str], title: str,
         ticks = np.array([0, 0.01, 0.05, 0.2, 0.5, 1])
         bar.set_ticks(list(np.sqrt(ticks)), labels=[f"{100 * tick:.0f}%" for tick in ticks])
         axis.set(title=title, xlabel="predicted", ylabel="true")
-        size = 9 if len(names) <= _MOST_NAMES else 3
         axis.set_xticks(range(len(names)), shown, rotation=90, fontsize=size)
         axis.set_yticks(range(len(names)), shown, fontsize=size)
         axis.tick_params(length=0)
@@ -147,9 +147,9 @@ def calibration(table: pd.DataFrame, title: str, path: Path) -> None:
         above, below = axes[0, 0], axes[1, 0]
         above.get_gridspec().set_height_ratios([3, 1])
         above.plot([0, 1], [0, 1], "--", color="gray", linewidth=1, label="as sure as right")
-        above.plot(filled["confidence"], filled["accuracy"], "o-", color=_BLUE, label="the model")
+        above.plot(filled["confidence"], filled["accuracy"], "o-", color=_BLUE, label="the model", clip_on=False)
         above.set(title=title, ylabel="answers that are right", xlim=(0, 1), ylim=(0, 1))
-        above.legend(loc="upper left")
+        above.legend(loc="best")  # away from the curve
         below.bar(table["low"], table["count"], table["high"] - table["low"], align="edge", color=_BLUE, alpha=0.6)
         below.set(xlabel="probability of the answer", ylabel="images", xlim=(0, 1))
         for axis in (above.xaxis, above.yaxis, below.xaxis):
