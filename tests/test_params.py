@@ -1,7 +1,6 @@
 """params.yaml: what the committed one says, what is refused and how, and what a profile changes."""
 
 import copy
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,6 @@ from tiny_imagenet.recipe import NO_AUGMENTATION, PAPER_AUGMENTATION
 from tiny_imagenet.section import nearest
 
 COMMITTED = Path(__file__).parents[1] / "params.yaml"
-
 VALUES: dict[str, Any] = yaml.safe_load(COMMITTED.read_text(encoding="utf-8"))
 REMOVED = object()
 
