@@ -54,7 +54,8 @@ def main() -> None:
     write_text(DESTINATION / "audit.md", audit.audit_markdown(figures_audited, claims_audited, params))
     page = html_report.results_html(
         params=params, table=table, audit_figures=figures_audited, audit_claims=claims_audited, paired=paired,
-        models=MODELS, results=RESULTS, figures=FIGURES, determinism=same_bits, without_batch_normalization=unconcerned,
+        models=MODELS, results=RESULTS, figures=FIGURES, captions=captions, determinism=same_bits,
+        without_batch_normalization=unconcerned,
     )  # fmt: skip
     write_text(DESTINATION / "results.html", page)
     summary = report.terminal_table(table, params, unconcerned)
@@ -74,26 +75,24 @@ def main() -> None:
 
 
 def _draw(params: Params, table: pd.DataFrame) -> dict[str, str]:
-    """Draw what concerns all models, and return caption -> path of the PNG, relative to reports/."""
+    """Draw what concerns all models, and return the name of each figure -> its caption."""
     histories, logs = comparison.read_histories(params, MODELS), comparison.authors_logs()
     with_paper = report.comparable(params)
-    captions = {}
-    for name, (column, caption) in CURVES.items():
-        figures.curves(histories, logs, column, caption, FIGURES / name, with_logs=with_paper)
-        captions[caption] = f"figures/{name}.png"
+    for name, (column, title) in CURVES.items():
+        figures.curves(histories, logs, column, title, FIGURES / name, with_logs=with_paper)
     figures.parameter_counts(table, FIGURES / "parameters")
     result_figures.accuracy_by_parameters(table, FIGURES / "accuracy_by_parameters", with_paper=with_paper)
     result_figures.accuracy_bars(table, FIGURES / "accuracy_beside_paper", with_paper=with_paper)
-    captions |= {
-        "Parameters (the paper's figure 9)": "figures/parameters.png",
-        "Accuracy and size": "figures/accuracy_by_parameters.png",
-        "Accuracy (the paper's figure 10)": "figures/accuracy_beside_paper.png",
-    }
-    for name, caption in PICTURES.items():
+    for name in PICTURES:
         with replaced(FIGURES / f"{name}.png") as partial:
             shutil.copyfile(CACHE / f"{name}.png", partial)
-        captions[caption] = f"figures/{name}.png"
-    return captions
+    return {
+        "accuracy_beside_paper": "Accuracy (the paper's figure 10)",
+        **{name: title for name, (_, title) in CURVES.items()},
+        "parameters": "Parameters (the paper's figure 9)",
+        "accuracy_by_parameters": "Accuracy and size",
+        **PICTURES,
+    }
 
 
 def _audit(params: Params, table: pd.DataFrame, paired: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -157,6 +157,7 @@ def make_report(root: Path, models: Sequence[str] = MODELS, **changes: Any) -> d
         "models": root / "models",
         "results": root / "results",
         "figures": figures,
+        "captions": {name: name.replace("_", " ") for name in (*FIGURES, "classes", "augmentation")},
         "determinism": dict.fromkeys(models, "yes, 2 epochs of 3 batches on CPU"),
         "without_batch_normalization": ["model_1", "model_2"],
     } | changes

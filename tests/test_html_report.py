@@ -283,7 +283,8 @@ def test_nothing_but_params_is_needed(tmp_path):
     nothing = pd.DataFrame()
     page = Page(
         results_html(params=params, table=table, audit_figures=nothing, audit_claims=nothing, paired=nothing,
-                     models=tmp_path, results=tmp_path, figures=tmp_path / "figures", determinism={})
+                     models=tmp_path, results=tmp_path, figures=tmp_path / "figures", captions={"classes": "Some"},
+                     determinism={})
     )  # fmt: skip
     assert page.all("table", **{"class": "sortable results"})[0]["text"].count("not trained yet") == 5
     assert "No model has been trained yet." in words(page)

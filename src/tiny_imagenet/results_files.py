@@ -40,7 +40,7 @@ def results_markdown(
     Args:
         table: of `comparison.results_table`.
         params: params.yaml.
-        figures: caption -> path of a PNG, relative to the file.
+        figures: name of a PNG in the folder `figures` beside the file -> caption.
         without_batch_normalization: models that a momentum of batch normalization does not concern.
         determinism: model -> what a double run showed.
         paired: of `significance.paired_tests`.
@@ -105,8 +105,8 @@ def results_markdown(
     if changed:
         lines += [f"## What the profile `{params.profile}` changes in the recipes", ""]
         lines += [f"- {change}" for change in changed] + [""]
-    for caption, path in figures.items():
-        lines += [f"![{caption}]({path})", ""]
+    for name, caption in figures.items():
+        lines += [f"![{caption}](figures/{name}.png)", ""]
     lines += [
         "## Where it comes from",
         "",

@@ -17,9 +17,10 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from tiny_imagenet.html_report import pictures, provenance
+from tiny_imagenet.html_report import provenance
 from tiny_imagenet.html_report.formats import FILTERS, missing
 from tiny_imagenet.html_report.model_pages import model_page
+from tiny_imagenet.html_report.pictures import picture
 from tiny_imagenet.params import Params
 from tiny_imagenet.report import comparability, override_lines
 
@@ -46,6 +47,7 @@ def results_html(
     models: Path,
     results: Path,
     figures: Path,
+    captions: Mapping[str, str],
     determinism: Mapping[str, str],
     without_batch_normalization: Sequence[str] = (),
 ) -> str:
@@ -59,7 +61,8 @@ def results_html(
         paired: `significance.paired_tests`.
         models: the folder with `<model>/run.json` and `history.csv`; what is missing is left out of the page.
         results: the folder with `<model>/metrics.json` and so on; likewise.
-        figures: the folder whose figures are shown, each as SVG or PNG, whichever is smaller.
+        figures: the folder with the figures, of which the smaller of SVG and PNG is shown.
+        captions: name of a figure -> caption, in the order in which they are shown.
         determinism: model -> what a double run showed.
         without_batch_normalization: models that a changed momentum does not concern.
 
@@ -96,7 +99,7 @@ def results_html(
         audit_figures=[(where, list(cells)) for where, cells in groupby(_rows(audit_figures, _FIGURES), _where)],
         audit_claims=_rows(audit_claims, _CLAIMS),
         paired=_rows(paired, _PAIRED),
-        pictures=list(pictures.pictures(figures)),
+        pictures=[found for name, caption in captions.items() if (found := picture(figures, name, caption))],
         pages=pages,
         same=same,
         different=different,

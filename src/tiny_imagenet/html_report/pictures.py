@@ -2,7 +2,6 @@
 
 import base64
 import re
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -11,17 +10,6 @@ from PIL import Image
 
 from tiny_imagenet.errors import UserError
 
-CAPTIONS = {
-    "accuracy_beside_paper": "Accuracy beside the paper's",
-    "training_accuracy": "Training accuracy (the paper's figure 11)",
-    "validation_accuracy": "Validation accuracy (the paper's figure 12)",
-    "training_loss": "Training loss",
-    "validation_loss": "Validation loss",
-    "parameters": "Parameters (the paper's figure 9)",
-    "accuracy_by_parameters": "Accuracy against the number of parameters",
-    "classes": "Some classes (the paper's figures 1 to 4)",
-    "augmentation": "The augmentation",
-}
 _TYPES = {"svg": "image/svg+xml", "png": "image/png"}
 _LARGE, _QUALITY = 150_000, 90  # bytes of a PNG that is stored with losses, as of photographs; 0 to 100
 _PER_INCH = 96  # pixels of CSS
@@ -66,16 +54,6 @@ def picture(folder: Path, name: str, caption: str) -> Picture | None:
         except OSError:
             raise UserError(f"{path} is no readable picture: `rm -f {path}` and `dvc repro` make it anew") from None
     return Picture(f"data:{kind};base64,{base64.b64encode(content).decode()}", width, height, caption)
-
-
-def pictures(folder: Path) -> Iterator[Picture]:
-    """Yield every figure of a folder: those that CAPTIONS knows in its order, then the others by name."""
-    names = {path.stem for suffix in _TYPES for path in folder.glob(f"*.{suffix}")}
-    captions: Mapping[str, str] = {name: caption for name, caption in CAPTIONS.items() if name in names}
-    for name in [*captions, *sorted(names - set(captions))]:
-        found = picture(folder, name, captions.get(name, name.replace("_", " ").capitalize()))
-        if found:
-            yield found
 
 
 def _svg_size(content: bytes) -> tuple[int | None, int | None]:
