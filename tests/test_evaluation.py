@@ -13,6 +13,7 @@ from standin import packed_digits, small_recipe
 
 from tiny_imagenet.dataset.arrays import PackedDataset
 from tiny_imagenet.dataset.augmentation import Augmenter
+from tiny_imagenet.errors import UserError
 from tiny_imagenet.recipe import PAPER_AUGMENTATION, ModelParams
 
 KEYS = [
@@ -221,6 +222,16 @@ def test_datasets_of_few_classes_can_be_evaluated(num_classes, keras, evaluation
     assert measured.metrics["val_top5_accuracy"] == 1.0
     assert measured.predictions.shape == (8, 2 + 2 * num_classes)
     assert [str(warning.message) for warning in recwarn if "sklearn" in str(warning.filename)] == []
+
+
+def test_a_model_that_answers_with_nan_is_refused_in_words(keras, evaluation, packed):
+    from tiny_imagenet.models import build_classifier
+
+    broken = build_classifier("two_conv", input_shape=(64, 64, 3), num_classes=10, filters=[2], dense_units=2, l2=0.0)
+    broken.set_weights([np.full_like(weights, np.nan) for weights in broken.get_weights()])
+    number = len(packed.val.labels)
+    with pytest.raises(UserError, match=f"{number} of {number} images with NaN"):
+        evaluation.evaluate(broken, packed, HISTORY, LAST)
 
 
 def test_a_class_without_validation_images_counts_as_zero(evaluation, model, packed):

@@ -19,6 +19,7 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from tiny_imagenet.dataset.arrays import PackedDataset, Split
 from tiny_imagenet.dataset.batches import OrderedBatches, hold_out
+from tiny_imagenet.errors import UserError
 from tiny_imagenet.files import replaced, write_text
 from tiny_imagenet.metrics import TOP, calibration_table, validation_metrics, with_interval
 from tiny_imagenet.progress import track
@@ -87,8 +88,19 @@ def evaluate(model: keras.Model, packed: PackedDataset, history: pd.DataFrame, r
 def predict(
     model: keras.Model, split: Split, description: str, augmentation: Augmentation | None = None
 ) -> NDArray[np.float32]:
-    """Return the probabilities, N x classes, of a split in its own order."""
-    return np.concatenate(list(_predicted_batches(model, split, description, augmentation)))
+    """Return the probabilities, N x classes, of a split in its own order.
+
+    Raises:
+        UserError: they are not all finite numbers.
+    """
+    probabilities = np.concatenate(list(_predicted_batches(model, split, description, augmentation)))
+    if not np.isfinite(probabilities).all():
+        broken = len(probabilities) - np.isfinite(probabilities).all(1).sum()
+        raise UserError(
+            f"the model answers {broken:,} of {len(probabilities):,} images with NaN: its training went astray; give "
+            "it a lower learning rate, or float32"
+        )
+    return probabilities
 
 
 def answers(
