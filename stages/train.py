@@ -2,12 +2,12 @@
 
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from tiny_imagenet import entry, lineage, runtime, sync, tracking
-from tiny_imagenet.errors import UserError
 from tiny_imagenet.files import fingerprint, md5, only_one, write_text
 from tiny_imagenet.params import Params
 
@@ -28,8 +28,9 @@ def main(model: str) -> None:
         failure.unlink(missing_ok=True)
         try:
             _train(model, params)
-        except UserError as error:
-            write_text(failure, f"{error}\n")  # the table says so in the model's row
+        except Exception as error:  # also what nobody foresaw, as a GPU's memory that is full
+            with suppress(OSError):  # the disk may be full
+                write_text(failure, f"{str(error) or type(error).__name__}\n")  # the table says so in the model's row
             raise
 
 

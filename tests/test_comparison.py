@@ -111,12 +111,12 @@ def test_it_is_said_why_a_model_has_no_results(root, monkeypatch):
     for model in ("model_2", "model_3", "model_4"):
         (root / "models" / model / "run.json").unlink()
     (root / "checkpoints" / "model_3").mkdir(parents=True)
-    (root / "checkpoints" / "model_4.failed").write_text("no weights\nput them there\n")
+    (root / "checkpoints" / "model_4.failed").write_text("no weights\nput them there\n" + 200 * "and so on ")
     assert table(made_params(), root).attrs["status"] == {
         "model_1": "trained, but not evaluated",
         "model_2": "not trained yet",
         "model_3": "training not finished",
-        "model_4": "failed: no weights put them there",
+        "model_4": "failed: no weights put them there" + 27 * " and so on" + " ...",
     }
 
 

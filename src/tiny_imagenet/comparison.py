@@ -7,6 +7,7 @@ that was removed leaves the table.
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import pandas as pd
@@ -99,7 +100,7 @@ def _why_not_trained(model: str) -> str:
     """Return why a model has not been trained, in a line: the message of a training that failed, if one did."""
     failure = _CHECKPOINTS / f"{model}.failed"
     if failure.is_file():
-        message = " ".join(failure.read_text(encoding="utf-8", errors="replace").split())
+        message = shorten(failure.read_text(encoding="utf-8", errors="replace"), 300, placeholder=" ...")
         return f"failed: {message}" if message else "failed"
     return "training not finished" if (_CHECKPOINTS / model).is_dir() else "not trained yet"
 

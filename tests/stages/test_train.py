@@ -1,5 +1,7 @@
 """What makes a checkpoint one of the same training, and what a training that fails leaves."""
 
+from unittest.mock import Mock
+
 import pytest
 import yaml
 from made_results import VALUES
@@ -41,13 +43,11 @@ def test_a_training_that_fails_leaves_why_and_one_that_does_not_takes_it_away(tm
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(VALUES))
     why = tmp_path / "checkpoints" / "model_2.failed"
 
-    def fail(*_) -> None:
-        raise UserError("the loss is NaN in epoch 3")
-
-    monkeypatch.setattr(train, "_train", fail)
-    with pytest.raises(UserError, match="NaN"):
-        train.main("model_2")
-    assert why.read_text() == "the loss is NaN in epoch 3\n"
+    for error, said in [(UserError("NaN in epoch 3"), "NaN in epoch 3\n"), (MemoryError(), "MemoryError\n")]:
+        monkeypatch.setattr(train, "_train", Mock(side_effect=error))
+        with pytest.raises(type(error)):
+            train.main("model_2")
+        assert why.read_text() == said
     monkeypatch.setattr(train, "_train", lambda *_: None)
     train.main("model_2")
     assert not why.exists()
