@@ -42,8 +42,8 @@ def main() -> None:
     captions = _draw(params, table)
     unconcerned = comparison.without_batch_normalization(params, RESULTS)
     same_bits = comparison.determinism(params, MODELS, DETERMINISM)
-    paired = significance.paired_tests(RESULTS, params.active)
-    figures_audited, claims_audited = _audit(params, table, paired)
+    paired = significance.paired_tests(RESULTS, list(table.dropna(subset="val_accuracy")["model"]))
+    figures_audited, claims_audited = _audit(params, table, paired, unconcerned)
     write_text(DESTINATION / "results.csv", table.to_csv(index=False))
     write_text(DESTINATION / "differences.csv", paired.to_csv(index=False))
     write_text(DESTINATION / "results.tex", results_files.results_latex(table, params))
@@ -95,15 +95,17 @@ def _draw(params: Params, table: pd.DataFrame) -> dict[str, str]:
     }
 
 
-def _audit(params: Params, table: pd.DataFrame, paired: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _audit(
+    params: Params, table: pd.DataFrame, paired: pd.DataFrame, unconcerned: list[str]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the paper's figures and its claims, each with a verdict."""
     with_results = table.dropna(subset="val_accuracy")["model"]
     metrics = {model: read_json(RESULTS / model / "metrics.json") for model in with_results}
     evidence = claims.Evidence(
         params=params, table=table, metrics=metrics, histories=comparison.read_histories(params, MODELS),
-        paired=paired, data=read_json(CACHE / "report.json"),
+        paired=paired, data=read_json(CACHE / "report.json"), without_batch_normalization=unconcerned,
     )  # fmt: skip
-    return audit.figures_audit(params, table, metrics), claims.claims_audit(evidence)
+    return audit.figures_audit(params, table, metrics, unconcerned), claims.claims_audit(evidence)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The audit: every figure of the paper has a row, a verdict that follows from the figures, and what stands between."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,33 @@ def test_no_accuracy_is_judged_on_other_images(profile, tmp_path):
     assert row(found, "model_1", "validation accuracy")["ours"] == 0.1419
     assert row(found, "model_1", "parameters")["verdict"] == "reproduced"
     assert "`epochs`" in row(found, "model_1", "validation accuracy")["deviations"]
+
+
+def test_no_accuracy_is_judged_by_another_recipe(tmp_path):
+    profiles = copy.deepcopy(VALUES["profiles"])
+    profiles["paper"]["training"] = {"epochs": 1}
+    found = row(audited(tmp_path, {"model_1": 0.1419}, profiles=profiles), "model_1", "validation accuracy")
+    assert (found["verdict"], found["ours"]) == (audit.UNTESTED, 0.1419)
+    assert found["reason"] == "the profile changes the recipe of model_1"
+    assert "the profile changes `epochs`" in found["deviations"]
+
+
+@pytest.mark.parametrize(("weights", "verdict"), [(None, audit.UNTESTED), ("imagenet", "reproduced")])
+def test_the_pretrained_model_is_not_judged_by_a_training_from_scratch(weights, verdict, tmp_path):
+    params = made_params(profile="paper", active=["model_5"])
+    make_results(tmp_path, "model_5", metrics={"val_accuracy_paper_protocol": 0.4314}, run={"weights": weights})
+    table = comparison.results_table(params, tmp_path / "models", tmp_path / "results")
+    metrics = {"model_5": read_json(tmp_path / "results" / "model_5" / "metrics.json")}
+    found = row(audit.figures_audit(params, table, metrics), "model_5", "validation accuracy")
+    assert found["verdict"] == verdict
+
+
+def test_a_momentum_is_no_deviation_of_a_model_without_batch_normalization(tmp_path):
+    params = made_params(profile="demo", active=["model_1", "model_4"])
+    table = comparison.results_table(params, tmp_path / "models", tmp_path / "results")
+    found = audit.figures_audit(params, table, {}, ["model_1"])
+    assert "momentum" not in row(found, "model_1", "training accuracy")["deviations"]
+    assert "momentum" in row(found, "model_4", "training accuracy")["deviations"]
 
 
 def test_a_model_without_results_says_why(tmp_path):

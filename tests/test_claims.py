@@ -1,5 +1,6 @@
 """The claims of the paper's text: each verdict follows from figures made up for it."""
 
+import copy
 import dataclasses
 from pathlib import Path
 from typing import Any
@@ -7,13 +8,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from made_results import PARAMETERS, made_params, make_results
+from made_results import PARAMETERS, VALUES, made_params, make_results
 
 from tiny_imagenet import claims, comparison, significance
 from tiny_imagenet.audit import UNTESTED
 from tiny_imagenet.files import read_json
 
 BETTER_BY_DEPTH = {"model_1": 0.15, "model_2": 0.25, "model_3": 0.30, "model_4": 0.40, "model_5": 0.50}
+_SIMPLE = ("model_1", "model_2")
 GAPS = {"model_1": 0.20, "model_2": 0.05, "model_3": 0.40, "model_4": 0.10, "model_5": 0.45}
 DATA: dict[str, Any] = {
     "classes": 200,
@@ -100,6 +102,16 @@ def test_transfer_is_not_judged_by_a_training_from_scratch(tmp_path):
     for start in ("Transfer wins", "Transfer expedites"):
         assert judged(found, start)["verdict"] == UNTESTED
         assert judged(found, start)["reason"] == "model_5 was trained from scratch here"
+
+
+def test_nothing_is_judged_by_another_recipe(tmp_path):
+    profiles = copy.deepcopy(VALUES["profiles"])
+    profiles["paper"]["training"]["batch_normalization_momentum"] = 0.9
+    found = dataclasses.replace(evidence(tmp_path, profiles=profiles), without_batch_normalization=_SIMPLE)
+    assert judged(found, "A third convolution")["verdict"] == claims.HOLDS
+    assert judged(found, "Dropout helps")["verdict"] == UNTESTED
+    why = "the profile changes the recipe of model_3; the profile changes the recipe of model_4"
+    assert judged(found, "Depth helps")["reason"] == why
 
 
 def test_a_model_without_results_leaves_its_claims_open(tmp_path):

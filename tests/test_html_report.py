@@ -246,7 +246,7 @@ def test_a_status_a_device_and_a_path_may_hold_anything(tmp_path):
     run = json.loads((tmp_path / "models" / "model_1" / "run.json").read_text())
     run |= {"device": evil, "dependencies": {f"data/{evil}": evil}, "versions": {evil: evil}, "hashes": {evil: evil}}
     (tmp_path / "models" / "model_1" / "run.json").write_text(json.dumps(run))
-    (arguments["figures"] / "a'b\"c<i>.svg").write_bytes(svg("any"))
+    arguments["captions"]["parameters"] = evil
     arguments["determinism"] = {"model_1": evil}
     page = Page(results_html(**arguments))
     assert not page.all("i")
@@ -318,6 +318,26 @@ def test_a_model_that_is_trained_and_not_evaluated_shows_its_training(tmp_path):
     section = Page(results_html(**arguments | {"table": table})).all("section", id="model-model_1")[0]["text"]
     for part in ("trained, not evaluated", "Epoch by epoch", "Accuracy by epoch", "run of model_1"):
         assert part in section
+
+
+def test_what_is_left_of_an_earlier_training_is_not_shown(tmp_path):
+    arguments = make_report(tmp_path, ["model_1"])
+    shutil.rmtree(tmp_path / "models" / "model_1")  # as DVC does before it trains anew
+    table = results_table(arguments["params"], arguments["models"], arguments["results"])
+    table.attrs["status"] = {"model_1": "failed: no room"}
+    section = Page(results_html(**arguments | {"table": table})).all("section", id="model-model_1")[0]["text"]
+    assert "failed: no room" in section
+    assert "18.22" not in section
+    assert "most confused" not in section
+
+
+def test_a_model_of_one_seed_has_no_spread(tmp_path):
+    arguments = make_report(tmp_path, ["model_1", "model_2"])
+    arguments["table"]["num_seeds"] = [3, 1, 0, 0, 0]
+    arguments["table"].loc[1:, "val_accuracy_std"] = float("nan")
+    text = words(Page(results_html(**arguments)))
+    assert "± 0.40 (3)" in text
+    assert "± \N{EN DASH}" not in text
 
 
 def test_a_claim_without_a_reason_has_none(arguments):

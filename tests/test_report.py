@@ -164,7 +164,8 @@ def test_overrides_of_some_models_name_them():
     lines = report.override_lines(demo_with(learning_rate=0.001, augmentation="none"))
     assert "`learning_rate`: 0.0001 -> 0.001 (model_1, model_3, model_5)" in lines
     augmentation = next(line for line in lines if line.startswith("`augmentation`"))
-    assert "'rotation_degrees': 30" in augmentation
+    assert "rotation_degrees 30, shear_degrees 0.2, zoom 0.8 to 1.2, " in augmentation
+    assert "horizontal_flip, brightness 0.8 to 1.2 -> none (all models)" in augmentation
     assert augmentation.endswith("(all models)")
 
 

@@ -73,6 +73,17 @@ def test_a_bar_in_a_value_does_not_break_the_table(tmp_path):
     assert r"CPU a\|b, 2 cores" in results_files.results_markdown(table(params, tmp_path), params, {})
 
 
+def test_nothing_in_results_md_is_taken_for_a_tag(tmp_path):
+    make_results(tmp_path, "model_1", run={"device": "<script>alert(1)</script>"})
+    params = made_params(active=["model_1", "model_2"])
+    made = table(params, tmp_path)
+    made.attrs["status"]["model_2"] = "failed: put it into data/<name>.zip"
+    text = results_files.results_markdown(made, params, {})
+    assert "&lt;script>alert(1)&lt;/script>" in text
+    assert "failed: put it into data/&lt;name>.zip" in text
+    assert "<" not in text
+
+
 def test_results_md_says_which_differences_are_real(results):
     pair = {
         "model_a": "model_1", "model_b": "model_2", "accuracy_a": 0.5, "accuracy_b": 0.4, "difference": 0.1,

@@ -3,7 +3,7 @@
 The claims of its text are in `claims`. No figure is judged where it is not of the same work.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -11,12 +11,13 @@ import pandas as pd
 from tiny_imagenet.comparison import PUBLISHED, authors_logs, paper_table
 from tiny_imagenet.metrics import wilson_interval
 from tiny_imagenet.params import Params
-from tiny_imagenet.report import comparability, comparable, count, markdown_table, percent
+from tiny_imagenet.report import comparability, comparable, count, markdown_table, overrides, percent
 
 COLUMNS = [
     "where", "model", "quantity", "paper", "authors_log", "ours", "low", "high", "verdict", "reason", "deviations",
 ]  # fmt: skip
 UNTESTED = "cannot be tested here"
+PRETRAINED = "model_5"
 _SLIPS = {
     "model_2": "20 epochs in the log, 15 in the text (`model_2_as_published`)",
     "model_3": "an epoch of the authors' was 390 batches, a quarter of the images (`model_3_as_published`)",
@@ -32,7 +33,12 @@ _QUANTITIES = (
 """Quantity, the paper's column, our metric, the column of the authors' logs, the number of images."""
 
 
-def figures_audit(params: Params, table: pd.DataFrame, metrics: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+def figures_audit(
+    params: Params,
+    table: pd.DataFrame,
+    metrics: Mapping[str, Mapping[str, Any]],
+    without_batch_normalization: Sequence[str] = (),
+) -> pd.DataFrame:
     """Return COLUMNS, a row for each figure of the paper's tables (figures 9 and 10).
 
     Accuracies are fractions; our validation accuracy is under the paper's protocol. `reproduced` means that our 95 %
@@ -42,12 +48,19 @@ def figures_audit(params: Params, table: pd.DataFrame, metrics: Mapping[str, Map
         params: which models are active, and what the profile changes.
         table: of `comparison.results_table`.
         metrics: model -> metrics.json, of the models that have results.
+        without_batch_normalization: models that a changed momentum does not concern.
     """
     rows = table.set_index("model")
     names = [name for model in paper_table().index for name in (model, f"{model}{PUBLISHED}")]
     names = [name for name in names if name in paper_table().index or name in rows.index]
     found = [_parameters(name, table) for name in names]
-    found += [_accuracy(name, quantity, params, table, metrics.get(name)) for name in names for quantity in _QUANTITIES]
+    for name in names:
+        if metrics.get(name):
+            why_not = not_the_papers(name, params, table, without_batch_normalization)
+        else:
+            why_not = why_untested(name, table)
+        changed = list(overrides(params, name, without_batch_normalization)) if name in params.active else []
+        found += [_accuracy(name, quantity, changed, why_not, metrics.get(name)) for quantity in _QUANTITIES]
     return pd.DataFrame(found, columns=COLUMNS)
 
 
@@ -55,6 +68,19 @@ def why_untested(model: str, table: pd.DataFrame) -> str:
     """Return why there is no figure of a model, in a line."""
     active = model in set(table["model"])
     return str(table.attrs.get("status", {}).get(model, "no results")) if active else "not in `active`"
+
+
+def not_the_papers(
+    model: str, params: Params, table: pd.DataFrame, without_batch_normalization: Sequence[str] = ()
+) -> str:
+    """Return why our figures of a model are none that the paper's could be judged by; nothing where they are."""
+    if not comparable(params):
+        return "not the paper's images"
+    if model.removesuffix(PUBLISHED) == PRETRAINED and table.set_index("model")["weights"].get(model) == "random":
+        return f"{model} was trained from scratch here"
+    if model in params.active and overrides(params, model, without_batch_normalization):
+        return f"the profile changes the recipe of {model}"
+    return ""
 
 
 def _parameters(name: str, table: pd.DataFrame) -> dict[str, Any]:
@@ -69,7 +95,7 @@ def _parameters(name: str, table: pd.DataFrame) -> dict[str, Any]:
 
 
 def _accuracy(
-    name: str, quantity: tuple[str, ...], params: Params, table: pd.DataFrame, metrics: Mapping[str, Any] | None
+    name: str, quantity: tuple[str, ...], changed: Sequence[str], why_not: str, metrics: Mapping[str, Any] | None
 ) -> dict[str, Any]:
     called, column, metric, logged, images = quantity
     base = name.removesuffix(PUBLISHED)
@@ -82,14 +108,14 @@ def _accuracy(
         "quantity": called,
         "paper": published,
         "authors_log": float(log.iloc[-1]),
-        "deviations": "; ".join(_deviations(name, called, params, published, log)),
+        "deviations": "; ".join(_deviations(name, called, changed, published, log)),
     }
     if not metrics:
-        return row | {"verdict": UNTESTED, "reason": why_untested(name, table)}
+        return row | {"verdict": UNTESTED, "reason": why_not}
     low, high = wilson_interval(round(metrics[metric] * metrics[images]), metrics[images])
     row |= {"ours": metrics[metric], "low": low, "high": high}
-    if not comparable(params):
-        return row | {"verdict": UNTESTED, "reason": "not the paper's images"}
+    if why_not:
+        return row | {"verdict": UNTESTED, "reason": why_not}
     if low <= published <= high:
         return row | {"verdict": "reproduced", "reason": "the interval holds the paper's figure"}
     distance = 100 * (metrics[metric] - published)
@@ -97,7 +123,7 @@ def _accuracy(
     return row | {"verdict": verdict, "reason": f"{abs(distance):.2f} points {verdict} the paper's"}
 
 
-def _deviations(name: str, quantity: str, params: Params, published: float, log: pd.Series) -> list[str]:
+def _deviations(name: str, quantity: str, changed: Sequence[str], published: float, log: pd.Series) -> list[str]:
     """Return what stands between the paper's figure and ours: the log, the authors' slips, the profile's changes."""
     lines = []
     epochs = [int(epoch) for epoch in log.index[(log - published).abs() < 0.00005]]
@@ -110,7 +136,6 @@ def _deviations(name: str, quantity: str, params: Params, published: float, log:
         lines.append(slip)
     if quantity == "validation accuracy":
         lines.append(_VALIDATED)
-    changed = list(params.overrides(name)) if name in params.active else []
     if changed:
         lines.append(f"the profile changes {', '.join(f'`{key}`' for key in changed)}")
     return lines

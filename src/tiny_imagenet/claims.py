@@ -1,17 +1,17 @@
 """The claims of the paper's text that a number can test, each with the paper's figures, ours and a verdict.
 
-A claim about models is judged by ours where the images are the paper's, by the authors' own logs where these decide it
-alone, and not at all otherwise.
+A claim about models is judged by ours where images and recipes are the paper's, by the authors' own logs where these
+decide it alone, and not at all otherwise.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import radians, tan
 from typing import Any
 
 import pandas as pd
 
-from tiny_imagenet.audit import UNTESTED, why_untested
+from tiny_imagenet.audit import PRETRAINED, UNTESTED, not_the_papers, why_untested
 from tiny_imagenet.comparison import authors_logs, paper_table
 from tiny_imagenet.params import Params
 from tiny_imagenet.recipe import PAPER_AUGMENTATION
@@ -20,7 +20,7 @@ from tiny_imagenet.significance import LEVEL
 
 COLUMNS = ["claim", "where", "paper", "ours", "verdict", "reason"]
 HOLDS, FAILS = "holds", "does not hold"
-_SIMPLE, _DEEP, _TRANSFER = ("model_1", "model_2"), ("model_3", "model_4"), "model_5"
+_SIMPLE, _DEEP, _TRANSFER = ("model_1", "model_2"), ("model_3", "model_4"), PRETRAINED
 _SIDE = 64
 """Pixels."""
 
@@ -40,6 +40,8 @@ class Evidence:
     """Of `significance.paired_tests`."""
     data: Mapping[str, Any]
     """report.json of the cache."""
+    without_batch_normalization: Sequence[str] = ()
+    """Models that a changed momentum does not concern."""
 
 
 def claims_audit(evidence: Evidence) -> pd.DataFrame:
@@ -68,12 +70,11 @@ def _row(claim: str, where: str, paper: str, ours: str, verdict: str, reason: st
 def _untested(evidence: Evidence, *models: str) -> str:
     """Return why a claim about these models cannot be judged here; nothing where it can."""
     without = [f"{model}: {why_untested(model, evidence.table)}" for model in models if model not in evidence.metrics]
-    if without:
-        return "; ".join(without)
-    weights = evidence.table.set_index("model")["weights"]
-    if _TRANSFER in models and weights[_TRANSFER] == "random":
-        return f"{_TRANSFER} was trained from scratch here"
-    return "" if comparable(evidence.params) else "not the paper's images"
+    others = (
+        not_the_papers(model, evidence.params, evidence.table, evidence.without_batch_normalization)
+        for model in models
+    )  # fmt: skip
+    return "; ".join(without or dict.fromkeys(why for why in others if why))
 
 
 def _counts(evidence: Evidence) -> dict[str, str]:

@@ -67,19 +67,24 @@ def comparability(params: Params) -> str:
     )
 
 
-def override_lines(params: Params, without_batch_normalization: Sequence[str] = ()) -> list[str]:
-    """Return what the profile changed, a line per change, with the models that it concerns.
+def overrides(params: Params, model: str, without_batch_normalization: Sequence[str] = ()) -> dict[str, str]:
+    """Return what the profile changed in the recipe of a model, in words: key -> "15 -> 6".
 
     A momentum does not concern the models `without_batch_normalization`.
     """
+    return {
+        key: f"{_shown(key, own)} -> {_shown(key, used)}"
+        for key, (own, used) in params.overrides(model).items()
+        if key != "batch_normalization_momentum" or model not in without_batch_normalization
+    }
+
+
+def override_lines(params: Params, without_batch_normalization: Sequence[str] = ()) -> list[str]:
+    """Return what the profile changed, a line per change, with the models that it concerns."""
     concerned: dict[str, list[str]] = {}
     for model in params.active:
-        for key, (own, used) in params.overrides(model).items():
-            if key == "batch_normalization_momentum" and model in without_batch_normalization:
-                continue
-            missing = "random" if key == "weights" else "default"
-            change = f"`{key}`: {_shown(own, missing)} -> {_shown(used, missing)}"
-            concerned.setdefault(change, []).append(model)
+        for key, change in overrides(params, model, without_batch_normalization).items():
+            concerned.setdefault(f"`{key}`: {change}", []).append(model)
     everyone = list(params.active)
     return [
         f"{change} ({'all models' if models == everyone else ', '.join(models)})"
@@ -87,10 +92,18 @@ def override_lines(params: Params, without_batch_normalization: Sequence[str] = 
     ]
 
 
-def _shown(value: Any, missing: str) -> str:
+def _shown(key: str, value: Any) -> str:
     if isinstance(value, Augmentation):
-        return str({key: part for key, part in value.model_dump().items() if part != getattr(Augmentation(), key)})
-    return missing if value is None else str(value)
+        parts = value.model_dump(exclude_defaults=True).items()
+        words = [part if setting is True else f"{part} {_setting(setting)}" for part, setting in parts]
+        return ", ".join(words) or "none"
+    if value is None:
+        return "random" if key == "weights" else "default"
+    return str(value)
+
+
+def _setting(value: Any) -> str:
+    return " to ".join(f"{end:g}" for end in value) if isinstance(value, tuple) else f"{value:g}"
 
 
 def missing_lines(table: pd.DataFrame) -> list[str]:
@@ -213,10 +226,15 @@ def plain(value: Any) -> str:
     return _MISSING if pd.isna(value) else f"{value}"
 
 
+def markdown(text: str) -> str:
+    """Return text in which nothing is taken for a tag of HTML, as `<model>` would be."""
+    return text.replace("&", "&amp;").replace("<", "&lt;")
+
+
 def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Return the lines of a table in Markdown."""
 
     def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+        return "| " + " | ".join(markdown(cell).replace("|", "\\|") for cell in cells) + " |"
 
     return [line(headings), line(["---"] * len(headings)), *(line(row) for row in rows)]

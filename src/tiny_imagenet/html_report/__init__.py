@@ -77,7 +77,8 @@ def results_html(
     }
     pages = [
         model_page(
-            name, params=params, status=why, models=models, results=results, determinism=determinism
+            name, params=params, status=why, models=models, results=results, determinism=determinism,
+            without_batch_normalization=without_batch_normalization,
         )
         for name, why in status.items()
     ]  # fmt: skip

@@ -1,6 +1,6 @@
 """What the page says of one model: gathered from `models/<model>` and `results/<model>`, whatever of it there is."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from tiny_imagenet.html_report.curves import Chart, charts
 from tiny_imagenet.html_report.formats import count, interval, number, percent, shown
 from tiny_imagenet.html_report.pictures import Picture, picture
 from tiny_imagenet.params import Params
+from tiny_imagenet.report import overrides
 
 MOST_CONFUSED = 20
 _PICTURES = {
@@ -67,11 +68,21 @@ class ModelPage:
 
 
 def model_page(
-    model: str, *, params: Params, status: str, models: Path, results: Path, determinism: Mapping[str, str]
+    model: str,
+    *,
+    params: Params,
+    status: str,
+    models: Path,
+    results: Path,
+    determinism: Mapping[str, str],
+    without_batch_normalization: Sequence[str] = (),
 ) -> ModelPage:
-    """Gather what there is of a model; `status` says why it has no results, or is empty."""
+    """Gather what there is of a model; `status` says why it has no results, or is empty.
+
+    A folder of results that is there all the same is of an earlier training, and is left out.
+    """
     run, history = _json(models / model / "run.json"), _csv(models / model / "history.csv")
-    folder = results / model
+    folder = results / (model if not status else "-")  # no model is named so
     metrics, architecture = _json(folder / "metrics.json"), _json(folder / "architecture.json")
     confusion, classes = _csv_with_names(folder / "confusion.csv"), _csv_with_names(folder / "per_class.csv")
     found = {name: picture(folder, name, f"{caption}, {model}") for name, caption in _PICTURES.items()}
@@ -81,7 +92,7 @@ def model_page(
         status=status,
         figures=_figures(metrics),
         recipe={key: shown(value) for key, value in _flat(params.recipe(model).model_dump()).items()},
-        changed={key: shown(_plain(own)) for key, (own, _) in params.overrides(model).items()},
+        changed=overrides(params, model, without_batch_normalization),
         layers=[{"shape": _shape(layer.get("output_shape")), **layer} for layer in architecture.get("layers", [])],
         parameters=architecture.get("parameters"),
         parameters_200_classes=architecture.get("parameters_200_classes"),
@@ -134,12 +145,6 @@ def _confused(confusion: pd.DataFrame, classes: pd.DataFrame) -> list[dict[Any, 
         row | {"share": row["count"] / support[row["actual"]] if support.get(row["actual"]) else None}
         for row in largest.to_dict("records")
     ]
-
-
-def _plain(value: Any) -> Any:
-    if hasattr(value, "model_dump"):
-        return [f"{key} {shown(part)}" for key, part in value.model_dump(exclude_defaults=True).items()]
-    return value
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
