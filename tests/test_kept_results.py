@@ -12,6 +12,7 @@ from tiny_imagenet.errors import UserError
 
 README = f"# Title\n\n{kept_results.BEGIN}\nold\n{kept_results.END}\n\nafter\n"
 RUN = {
+    "weights": "/home/someone/weights.h5",
     "versions": {"keras": "3.15.1"},
     "threads": "2 cores",
     "params": {"seed": 1, "weights": "/home/someone/weights.h5"},
@@ -41,7 +42,7 @@ def test_what_is_kept_is_the_table_all_epochs_and_where_they_come_from(repositor
     folder = kept_results.keep("part", "On a part.", comparable=False)
     assert folder == Path("docs/results/part")
     kept, table = pd.read_csv(folder / "results.csv"), pd.read_csv("reports/results.csv")
-    pd.testing.assert_frame_equal(kept, table.drop(columns="run_id"))
+    pd.testing.assert_frame_equal(kept, table.drop(columns="run_id").assign(weights=["weights.h5", "weights.h5"]))
     histories = pd.read_csv(folder / "histories.csv")
     assert histories.groupby("model")["epoch"].apply(list).to_dict() == {"model_1": [1, 2], "model_2": [1, 2]}
     provenance = json.loads((folder / "provenance.json").read_text())
@@ -51,6 +52,13 @@ def test_what_is_kept_is_the_table_all_epochs_and_where_they_come_from(repositor
     assert "secret" not in everything
     assert "/home/someone" not in everything
     assert "sqlite" not in everything
+
+
+@pytest.mark.parametrize("name", ["", ".", "../part", "/part", "a b", "a/b"])
+def test_what_is_kept_stays_within_its_folder(name, repository):
+    with pytest.raises(UserError, match="cannot be the name of a folder"):
+        kept_results.keep(name, "On a part.", comparable=False)
+    assert not Path("docs").exists()
 
 
 def test_a_table_with_a_model_without_results_is_not_kept(repository):

@@ -5,6 +5,7 @@ provenance.json. Nothing in it is an image, and nothing names a place on the mac
 """
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,10 @@ def keep(name: str, about: str, *, comparable: bool) -> Path:
         comparable: whether they may be put beside the paper's.
 
     Raises:
-        UserError: there is no table, or a model of it has no results.
+        UserError: the name is none of a folder, there is no table, or a model of it has no results.
     """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
+        raise UserError(f"'{name}' cannot be the name of a folder in {FOLDER}: letters, digits, - and _ alone")
     try:
         table = pd.read_csv("reports/results.csv")
     except (OSError, ValueError) as error:
@@ -50,6 +53,7 @@ def keep(name: str, about: str, *, comparable: bool) -> Path:
         "archive_md5": md5(Path("data/raw/dataset.zip")),
         "models": {model: _provenance(run) for model, run in runs.items()},
     }
+    table["weights"] = [Path(weights).name for weights in table["weights"]]  # may be a path
     write_text(folder / _TABLE, table.drop(columns="run_id").to_csv(index=False))
     write_text(folder / _HISTORIES, pd.concat(histories).set_index("model").to_csv())
     write_text(folder / _PROVENANCE, json.dumps(provenance, indent=2) + "\n")
