@@ -150,8 +150,8 @@ def test_the_dataset_is_counted_and_searched_for_copies(tmp_path):
     assert "3 exact and 1 near" in judged(found, "Training and validation data")["ours"]
 
 
-def test_without_predictions_no_difference_counts_as_real(tmp_path):
+def test_without_predictions_no_difference_is_judged(tmp_path):
     found = evidence(tmp_path)
     without = dataclasses.replace(found, paired=found.paired.iloc[:0])
-    assert judged(without, "Depth helps")["verdict"] == claims.FAILS
-    assert "p = nan" in judged(without, "Depth helps")["reason"]
+    assert judged(without, "Depth helps")["verdict"] == claims.UNTESTED
+    assert "predictions are missing: model_3 against model_1" in judged(without, "Depth helps")["reason"]

@@ -6,7 +6,7 @@ decide it alone, and not at all otherwise.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import radians, tan
+from math import isnan, radians, tan
 from typing import Any
 
 import pandas as pd
@@ -177,12 +177,15 @@ def _better(
     why_not = _untested(evidence, *models)
     if why_not:
         return _row(claim, where, published, ours, UNTESTED, why_not)
-    doubtful = []
-    for one in better:
-        for other in worse:
-            p = _p(evidence.paired, one, other)
-            if accuracies[one] <= accuracies[other] or not p < LEVEL:
-                doubtful.append(f"{one} against {other}, p = {p:.2g}")
+    tested = {(one, other): _p(evidence.paired, one, other) for one in better for other in worse}
+    missing = [f"{one} against {other}" for (one, other), p in tested.items() if isnan(p)]
+    if missing:
+        return _row(claim, where, published, ours, UNTESTED, f"predictions are missing: {'; '.join(missing)}")
+    doubtful = [
+        f"{one} against {other}, p = {p:.2g}"
+        for (one, other), p in tested.items()
+        if accuracies[one] <= accuracies[other] or p >= LEVEL
+    ]
     if doubtful:
         return _row(claim, where, published, ours, FAILS, f"not better, or not surely: {'; '.join(doubtful)}")
     return _row(claim, where, published, ours, HOLDS, "every difference is real: McNemar's test, Holm's correction")
