@@ -103,7 +103,7 @@ REFUSED: dict[str, tuple[tuple[Any, ...], list[str]]] = {
         [
             "'sede'",
             "did you mean 'seed'",
-            "known: profile, profiles, seed, determinism, augmentation, champion, replicates, active, models",
+            "known: profile, profiles, seed, determinism, augmentation, champion, replicates, lineups, active, models",
         ],
     ),
     "misspelt key of a model": (

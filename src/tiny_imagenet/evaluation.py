@@ -87,7 +87,7 @@ def evaluate(model: keras.Model, packed: PackedDataset, history: pd.DataFrame, r
 
 
 def _one_view(model: keras.Model, val: Split) -> dict[str, float]:
-    """Return what a model that is served has: its accuracy without mirror images, and how many views the others take."""
+    """Return the accuracy without mirror images, which a served model has, and how many views the others take."""
     right = answers(model, val, "validation, one view") == val.labels
     return {**with_interval("val_accuracy_one_view", int(right.sum()), len(right)), "num_views": 2}
 
@@ -95,7 +95,7 @@ def _one_view(model: keras.Model, val: Split) -> dict[str, float]:
 def predict(
     model: keras.Model, split: Split, description: str, augmentation: Augmentation | None = None, *, flip: bool = False
 ) -> NDArray[np.float32]:
-    """Return the probabilities, N x classes, of a split in its own order; `flip`: their mean over mirror images, too."""
+    """Return the probabilities, N x classes, of a split in its own order; `flip`: the mean with its mirror image's."""
     return np.concatenate(list(_predicted_batches(model, split, description, augmentation, flip=flip)))
 
 
