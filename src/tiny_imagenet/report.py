@@ -14,6 +14,15 @@ from tiny_imagenet.params import Params
 from tiny_imagenet.recipe import Augmentation
 
 WIDTH = 100
+PAPER, FROM_SCRATCH, PRETRAINED = "The paper's models", "From scratch", "Pretrained on ImageNet"
+"""The tables of the report, in their order."""
+NOTES = {
+    FROM_SCRATCH: "Models that are not the paper's; like its models 1 to 4 they have seen no image but the training "
+    "images.",
+    PRETRAINED: "Their weights have seen these classes, and some of these very photographs, in ImageNet: they do not "
+    "compete with models from scratch.",
+}
+"""What a reader must know of a table that is not the paper's."""
 _MISSING = "-"
 _SHOWN = 10
 _TINY_IMAGENET = Expect(classes=200, train=500, val=50)
@@ -34,6 +43,13 @@ def interval(row: Mapping[Any, Any]) -> str:
     if pd.isna(row["val_accuracy"]):
         return "no results"
     return f"{percent(row['val_accuracy'])} ({100 * row['val_accuracy_low']:.1f}-{100 * row['val_accuracy_high']:.1f})"
+
+
+def by_group(table: pd.DataFrame) -> dict[str, list[dict[Any, Any]]]:
+    """Return table of the report -> its rows, for those that have any; `table` is of `comparison.results_table`."""
+    rows, group = table.to_dict("records"), table.attrs.get("group", {})
+    groups = {name: [row for row in rows if group.get(row["model"], PAPER) == name] for name in (PAPER, *NOTES)}
+    return {name: members for name, members in groups.items() if members}
 
 
 def comparable(params: Params) -> bool:
@@ -93,6 +109,17 @@ def _shown(value: Any, missing: str) -> str:
     return missing if value is None else str(value)
 
 
+def group_lines(table: pd.DataFrame) -> list[str]:
+    """Return a line for each table that is not the paper's: what a reader must know of it."""
+    return [f"{group}: {NOTES[group].removesuffix('.')}" for group in by_group(table) if group in NOTES]
+
+
+def flip_lines(params: Params) -> list[str]:
+    """Return a line with the models that `evaluate` shows mirror images, too; none where there are none."""
+    flipped = [model for model in params.active if params.recipe(model).flip_at_test]
+    return [f"{', '.join(flipped)}: every figure is of the mean over an image and its mirror image"] if flipped else []
+
+
 def missing_lines(table: pd.DataFrame) -> list[str]:
     """Return a line for each model that has no results: why."""
     return [f"{model}: {why}" for model, why in table.attrs.get("status", {}).items()]
@@ -143,9 +170,26 @@ def data_summary(values: Mapping[str, Any]) -> str:
 
 
 def terminal_table(table: pd.DataFrame, params: Params, without_batch_normalization: Sequence[str] = ()) -> str:
-    """Return the table for a terminal of 100 columns: accuracies in percent, and what the profile changed."""
-    title = Text(f"profile {params.profile}, dataset {params.dataset.name}, accuracy in %")  # no markup in a name
-    shown = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    """Return the tables for a terminal of 100 columns: accuracies in percent, and what the profile changed."""
+    console = Console(width=WIDTH, no_color=True, highlight=False)
+    title = f"profile {params.profile}, dataset {params.dataset.name}, accuracy in %"
+    with console.capture() as capture:
+        for group, rows in by_group(table).items():
+            console.print(_terminal_rows(rows, f"{title}\n{group}".strip() if group in NOTES else title))
+            title = ""
+        console.print(Text(comparability(params).replace("`", "")))
+        for line in [*group_lines(table), *flip_lines(params), *missing_lines(table), *spread_lines(table)]:
+            console.print(Text(line))
+        changed = override_lines(params, without_batch_normalization)
+        if changed:
+            console.print(f"What the profile {params.profile} changes in the recipes:")
+        for line in changed:
+            console.print(Text(f"  {line.replace('`', '')}"))
+    return "\n".join(line.rstrip() for line in capture.get().strip().splitlines())
+
+
+def _terminal_rows(rows: Sequence[Mapping[Any, Any]], title: str) -> Table:
+    shown = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     shown.add_column("model", overflow="fold")
     widths = {
         "parameters\n(200 cl.)": 11, "paper\ntrain": 5, "paper\nval": 5, "train": 5, "val\n(95 % interval)": 18,
@@ -153,7 +197,7 @@ def terminal_table(table: pd.DataFrame, params: Params, without_batch_normalizat
     }  # fmt: skip
     for heading, width in widths.items():
         shown.add_column(heading, justify="right", no_wrap=True, min_width=width)
-    for row in table.to_dict("records"):
+    for row in rows:
         shown.add_row(
             Text(row["model"]),
             count(row["parameters_200_classes"]),
@@ -166,18 +210,7 @@ def terminal_table(table: pd.DataFrame, params: Params, without_batch_normalizat
             count(row["epochs"]),
             _MISSING if pd.isna(row["images_per_second"]) else f"{row['images_per_second']:,.0f}",
         )
-    console = Console(width=WIDTH, no_color=True, highlight=False)
-    with console.capture() as capture:
-        console.print(shown)
-        console.print(Text(comparability(params).replace("`", "")))
-        for line in [*missing_lines(table), *spread_lines(table)]:
-            console.print(Text(line))
-        changed = override_lines(params, without_batch_normalization)
-        if changed:
-            console.print(f"What the profile {params.profile} changes in the recipes:")
-        for line in changed:
-            console.print(Text(f"  {line.replace('`', '')}"))
-    return "\n".join(line.rstrip() for line in capture.get().strip().splitlines())
+    return shown
 
 
 def experiment_description(table: pd.DataFrame, params: Params) -> str:
