@@ -232,7 +232,7 @@ def test_the_terminal_has_a_table_for_each_kind_of_model_the_papers_first(groups
     text = report.terminal_table(frame, params)
     lines = [line.strip() for line in text.splitlines()]
     order = [lines.index("From scratch"), lines.index("Pretrained on ImageNet")]
-    rows = {model: next(n for n, line in enumerate(lines) if line.startswith(model[:12])) for model in frame["model"]}
+    rows = {model: next(n for n, line in enumerate(lines) if line.startswith(f"{model} ")) for model in frame["model"]}
     assert rows["model_1"] < rows["model_2"] < order[0] < rows["resnet18"] < order[1] < rows["model_5_caffe"]
     assert max(map(len, text.splitlines())) <= 100
     assert text.count("paper protocol") <= 1

@@ -175,7 +175,8 @@ def terminal_table(table: pd.DataFrame, params: Params, without_batch_normalizat
     title = f"profile {params.profile}, dataset {params.dataset.name}, accuracy in %"
     with console.capture() as capture:
         for group, rows in by_group(table).items():
-            console.print(_terminal_rows(rows, f"{title}\n{group}".strip() if group in NOTES else title))
+            own = group in NOTES
+            console.print(_terminal_rows(rows, f"{title}\n{group}".strip() if own else title, with_paper=not own))
             title = ""
         console.print(Text(comparability(params).replace("`", "")))
         for line in [*group_lines(table), *flip_lines(params), *missing_lines(table), *spread_lines(table)]:
@@ -188,12 +189,12 @@ def terminal_table(table: pd.DataFrame, params: Params, without_batch_normalizat
     return "\n".join(line.rstrip() for line in capture.get().strip().splitlines())
 
 
-def _terminal_rows(rows: Sequence[Mapping[Any, Any]], title: str) -> Table:
+def _terminal_rows(rows: Sequence[Mapping[Any, Any]], title: str, *, with_paper: bool) -> Table:
     shown = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     shown.add_column("model", overflow="fold")
     widths = {
-        "parameters\n(200 cl.)": 11, "paper\ntrain": 5, "paper\nval": 5, "train": 5, "val\n(95 % interval)": 18,
-        "paper\nprotocol": 8, "top-5": 6, "epochs": 6, "images\nper s": 6,
+        "parameters\n(200 cl.)": 11, **({"paper\ntrain": 5, "paper\nval": 5} if with_paper else {}), "train": 5,
+        "val\n(95 % interval)": 18, "paper\nprotocol": 8, "top-5": 6, "epochs": 6, "images\nper s": 6,
     }  # fmt: skip
     for heading, width in widths.items():
         shown.add_column(heading, justify="right", no_wrap=True, min_width=width)
@@ -201,8 +202,7 @@ def _terminal_rows(rows: Sequence[Mapping[Any, Any]], title: str) -> Table:
         shown.add_row(
             Text(row["model"]),
             count(row["parameters_200_classes"]),
-            percent(row["train_accuracy_paper"]),
-            percent(row["val_accuracy_paper"]),
+            *(percent(row[f"{part}_accuracy_paper"]) for part in ("train", "val") if with_paper),
             percent(row["train_accuracy"]),
             interval(row),
             percent(row["val_accuracy_paper_protocol"]),
