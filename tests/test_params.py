@@ -9,6 +9,7 @@ from typing import Any
 import pydantic
 import pytest
 import yaml
+from dvc.utils.hydra import apply_overrides
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -668,3 +669,23 @@ def test_a_small_number_may_be_written_as_dvc_and_people_write_it(written, tmp_p
     path = tmp_path / "params.yaml"
     path.write_text(COMMITTED.read_text().replace("learning_rate: 0.0001}", f"learning_rate: {written}}}"))
     assert load_params(path).models["model_1"].optimizer.learning_rate == pytest.approx(1e-5)
+
+
+@pytest.mark.parametrize(
+    ("override", "changed_parts"),
+    [
+        ("active=[model_1]", {"active"}),
+        ("models.resnet18.optimizer.learning_rate=0.1", {"models.resnet18"}),
+        ("models.model_4_tuned.optimizer.learning_rate=0.1", {"models.model_4_tuned"}),
+    ],
+)
+def test_an_experiment_changes_what_it_names_and_no_lineup_or_other_model(override, changed_parts, tmp_path):
+    """`dvc exp run -S` edits the file in place, where what an anchor shares would change in every place."""
+    path = tmp_path / "params.yaml"
+    path.write_text(COMMITTED.read_text(encoding="utf-8"), encoding="utf-8")
+    apply_overrides(path, [override])
+    before, after = load_params(COMMITTED), load_params(path)
+    assert after.lineups == before.lineups
+    found = {"active"} if after.active != before.active else set()
+    found |= {f"models.{name}" for name in before.models if after.models[name] != before.models[name]}
+    assert found == changed_parts
