@@ -16,7 +16,7 @@ from tiny_imagenet.figures import COLOURS
 
 PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text())
 PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
-MODELS = list(PARAMS["models"])
+MODELS = PARAMS["active"]
 MODEL = "model_2"
 RATE = f"models.{MODEL}.optimizer.learning_rate"
 CURVES = ["Training accuracy", "Validation accuracy"]
@@ -50,7 +50,7 @@ def rows(figure: dict) -> pd.DataFrame:
 # --- what dvc.yaml and the templates say ---
 
 
-def test_metrics_and_plots_name_every_model_of_params():
+def test_metrics_and_plots_name_every_active_model():
     definitions = {title: plot for entry in PIPELINE["plots"] for title, plot in entry.items()}
     assert PIPELINE["metrics"] == [f"results/{model}/metrics.json" for model in MODELS]
     assert list(definitions) == [*CURVES, CONFUSION]
