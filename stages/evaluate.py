@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # both import Keras, which `runtime.prepare` comes before
 def main(model: str) -> None:
     """Evaluate models/MODEL on data/cache and add the figures to the MLflow run that trained it."""
     params = entry.checked_params()
-    block = params.block(model)
+    recipe = params.recipe(model)
     source, destination = Path("models") / model, Path("results") / model
 
     runtime.prepare(seed=0)  # nothing is drawn; before anything that imports Keras
@@ -28,7 +28,7 @@ def main(model: str) -> None:
     packed = open_packed(Path("data/cache"))
     trained = model_file.load_model(source / "model.keras")
     history = pd.read_csv(source / "history.csv")
-    measured = evaluation.evaluate(trained, packed, history, block)
+    measured = evaluation.evaluate(trained, packed, history, recipe)
     evaluation.write_evaluation(measured, destination)
     _draw(measured, packed, model, destination)
     print(f"{model}: validation accuracy {measured.metrics['val_accuracy']:.2%} on {len(packed.val):,} images")

@@ -152,7 +152,7 @@ def test_without_any_results_the_table_is_the_papers(tmp_path):
 
 def test_a_model_that_was_removed_leaves_the_table_though_its_files_stay(root):
     models = {name: block for name, block in VALUES["models"].items() if name != "model_2"}
-    params = made_params(active=["model_1", "model_3"], models=models)
+    params = made_params(active=["model_1", "model_3"], lineups={}, models=models)
     assert table(params, root)["model"].tolist() == ["model_1", "model_3"]
     assert set(comparison.read_histories(params, root / "models")) == {"model_1", "model_3"}
     assert (root / "results" / "model_2" / "metrics.json").exists()
@@ -193,3 +193,19 @@ def test_the_authors_logs_are_whole():
 
 def test_the_papers_counts_are_its_own():
     assert comparison.paper_table()["parameters"].to_dict() == PARAMETERS
+
+
+def test_a_model_is_the_papers_by_its_name_or_else_grouped_by_where_its_weights_begin(root):
+    """Whatever it ends in, `_as_published` is a run of the paper's; weights count where a profile allows any."""
+    active = ["model_5_caffe", "resnet18", "model_5", "model_4_tuned", "model_2_as_published", "model_4_as_intended"]
+    groups = table(made_params(active=active, profile="paper"), root).attrs["group"]
+    assert groups == {
+        "model_5_caffe": "Pretrained on ImageNet",
+        "resnet18": "From scratch",
+        "model_5": "The paper's models",
+        "model_4_tuned": "From scratch",
+        "model_2_as_published": "The paper's models",
+        "model_4_as_intended": "From scratch",
+    }
+    without_weights = table(made_params(active=["model_5_caffe"], profile="demo"), root).attrs["group"]
+    assert without_weights == {"model_5_caffe": "From scratch"}

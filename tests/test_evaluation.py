@@ -146,6 +146,36 @@ def test_paper_protocol_is_accuracy_on_images_augmented_with_a_fixed_seed(measur
     assert expected != measured.metrics["val_accuracy"]
 
 
+def test_flip_at_test_takes_the_mean_of_both_views_in_every_figure(evaluation, model, packed):
+    flipped = evaluation.evaluate(model, packed, HISTORY, LAST.model_copy(update={"flip_at_test": True}))
+
+    def mean(images: Any) -> Any:
+        return (model.predict_on_batch(images) + model.predict_on_batch(np.flip(images, 2))) / 2
+
+    clean = mean(packed.val.images)
+    augment = Augmenter(PAPER_AUGMENTATION, seed=0, num_images=130)
+    expected = {
+        "val_accuracy": (clean.argmax(1) == packed.val.labels).mean(),
+        "val_loss": -np.log(clean[np.arange(130), packed.val.labels].astype(np.float64)).mean(),
+        "val_accuracy_paper_protocol": (
+            mean(augment(packed.val.images, np.arange(130), 0)).argmax(1) == packed.val.labels
+        ).mean(),
+        "train_accuracy_clean": (mean(packed.train.images).argmax(1) == packed.train.labels).mean(),
+    }
+    assert {key: flipped.metrics[key] for key in expected} == pytest.approx(expected, rel=1e-5)
+    np.testing.assert_allclose(flipped.predictions["probability_1"], clean.max(1), rtol=1e-5)
+
+
+def test_flip_at_test_also_gives_what_the_saved_model_has_by_itself(evaluation, measured, model, packed):
+    flipped = evaluation.evaluate(model, packed, HISTORY, LAST.model_copy(update={"flip_at_test": True}))
+    own = ["val_accuracy_one_view", "val_accuracy_one_view_low", "val_accuracy_one_view_high", "num_views"]
+    assert sorted(flipped.metrics.keys() - measured.metrics.keys()) == sorted(own)
+    for end in ("", "_low", "_high"):
+        assert flipped.metrics[f"val_accuracy_one_view{end}"] == measured.metrics[f"val_accuracy{end}"]
+    assert flipped.metrics["num_views"] == 2
+    assert flipped.metrics["val_loss"] != measured.metrics["val_loss"]
+
+
 def test_evaluating_twice_gives_the_same_figures(evaluation, measured, model, packed):
     again = evaluation.evaluate(model, packed, HISTORY, LAST)
     assert again.metrics == measured.metrics

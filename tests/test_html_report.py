@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from made_report import MODELS, QUOTED, SCRIPT, audit_claims, demo_params, make_report, png, svg
-from made_results import made_params
+from made_results import made_params, make_results
 from PIL import Image
 
 from tiny_imagenet.comparison import results_table
@@ -439,3 +439,22 @@ def test_figures_are_written_as_people_read_them():
     assert interval(math.nan, 0.4) == ""
     assert probability(1e-20) == "< 0.0001"
     assert probability(0.05) == "0.0500"
+
+
+def test_models_that_are_not_the_papers_have_tables_of_their_own(tmp_path):
+    active = ["model_1", "model_5_caffe", "resnet18"]
+    arguments = make_report(tmp_path, active[:1])
+    for model in active[1:]:
+        make_results(tmp_path, model)
+    params = made_params(active=active, profile="paper")
+    table = results_table(params, tmp_path / "models", tmp_path / "results")
+    section = Page(results_html(**arguments | {"params": params, "table": table})).all("section", id="results")[0][
+        "text"
+    ]
+    places = [
+        section.index(part)
+        for part in ("model_1", "From scratch", "resnet18", "Pretrained on ImageNet", "model_5_caffe")
+    ]
+    assert places == sorted(places)
+    assert "do not compete with models from scratch" in section
+    assert "resnet18: every figure is of the mean over an image and its mirror image" in section

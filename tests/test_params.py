@@ -8,6 +8,7 @@ from typing import Any
 import pydantic
 import pytest
 import yaml
+from dvc.utils.hydra import apply_overrides
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -101,7 +102,7 @@ REFUSED: dict[str, tuple[tuple[Any, ...], list[str]]] = {
         [
             "'sede'",
             "did you mean 'seed'",
-            "known: profile, profiles, seed, determinism, augmentation, champion, replicates, active, models",
+            "known: profile, profiles, seed, determinism, augmentation, champion, replicates, lineups, active, models",
         ],
     ),
     "misspelt key of a model": (
@@ -245,6 +246,16 @@ REFUSED: dict[str, tuple[tuple[Any, ...], list[str]]] = {
         ["active", "'modle_2'", "did you mean 'model_2'", "model_1, model_2"],
     ),
     "active names a model twice": (("active", ["model_1", "model_1"]), ["active", "twice"]),
+    "a lineup names no block": (
+        ("lineups", "from_scratch", ["model_1", "resnet81"]),
+        ["lineups.from_scratch", "'resnet81'", "did you mean 'resnet18'", "model_1, model_2"],
+    ),
+    "a lineup names a model twice": (("lineups", "paper", ["model_1", "model_1"]), ["lineups.paper", "twice"]),
+    "a lineup is empty": (("lineups", "paper", []), ["lineups.paper", "at least 1"]),
+    "null for a profile's mirror images": (
+        (*DEMO, "training", "flip_at_test", None),
+        ["profiles.demo.training", "`flip_at_test` may not be null"],
+    ),
     "active is empty": (("active", []), ["active", "at least 1"]),
     "active is text": (("active", "model_1"), ["active", "got 'model_1'"]),
     "model name that is no folder name": (
@@ -439,6 +450,42 @@ def test_what_a_profile_names_wins_and_all_else_stays(key, value, own):
     assert params.overrides("model_4") == ({key: (own, value)} if own != value else {})
 
 
+@pytest.mark.parametrize(
+    ("key", "own", "value"), [("batch_normalization_momentum", 0.9, 0.5), ("flip_at_test", True, False)]
+)
+def test_what_a_block_says_of_normalization_and_mirrors_holds_until_a_profile_names_it(key, own, value):
+    params, block, recipe = under({}, "resnet18")
+    assert block[key] == recipe[key] == own
+    params, _, recipe = under({key: value}, "resnet18")
+    assert recipe[key] == value
+    assert params.overrides("resnet18") == {key: (own, value)}
+
+
+def test_a_lineup_is_one_edit_of_active_away():
+    text = COMMITTED.read_text(encoding="utf-8")
+    for name, members in VALUES["lineups"].items():
+        edited = text.replace("\nactive: *paper ", f"\nactive: *{name} ")
+        assert (edited != text) == (name != "paper")
+        assert list(parse_params(yaml.safe_load(edited)).active) == members
+    assert VALUES["active"] == VALUES["lineups"]["paper"]
+
+
+def test_a_warm_up_that_is_too_long_for_the_profile_concerns_active_models_alone():
+    """`epochs=1` on a command line, to try something, is not refused for a model that nobody trains."""
+    values = changed("profiles", "demo", "training", "epochs", 1)
+    assert parse_params(values).recipe("resnet18").learning_rate_schedule.warmup_epochs == 1
+    message = message_of(lambda: parse_params(values | {"active": ["resnet18"]}))
+    assert "models.resnet18.learning_rate_schedule.warmup_epochs: 1 is not below the 1 epochs" in message
+
+
+@pytest.mark.parametrize("model", ["model_4_tuned", "resnet18"])
+def test_decay_that_momentum_does_not_add_up_is_ten_times_the_published(model):
+    """Classic SGD decays by rate x decay / (1 - momentum) a step in the end; Keras by rate x decay."""
+    optimizer = parse_params(VALUES).models[model].optimizer
+    assert (optimizer.name, optimizer.nesterov) == ("sgd", True)
+    assert optimizer.weight_decay * (1 - optimizer.momentum) == pytest.approx(5e-4)
+
+
 def test_a_profiles_learning_rate_keeps_each_models_optimizer():
     params, block, recipe = under({"learning_rate": 0.5}, "model_2")
     assert recipe["optimizer"] == block["optimizer"] | {"learning_rate": 0.5}
@@ -507,15 +554,16 @@ def variants() -> dict[str, tuple[str, set[str]]]:
     }
 
 
-def test_no_block_shares_parts_with_another_by_an_anchor():
-    # `dvc exp run -S` loses its edit there
+def test_nothing_is_shared_by_an_anchor_but_the_lineup_that_is_active():
+    """`dvc exp run -S` loses its edit where two blocks share a mapping; a list is replaced as a whole."""
     events = yaml.parse(COMMITTED.read_text(encoding="utf-8"))
-    assert [event for event in events if isinstance(event, yaml.AliasEvent)] == []
+    assert [event.anchor for event in events if isinstance(event, yaml.AliasEvent)] == ["paper"]
 
 
 def test_every_block_that_is_not_active_is_a_variant_that_is_known():
     params = parse_params(VALUES)
-    assert set(params.models) - set(params.active) == set(variants())
+    stronger = {"model_4_tuned", "resnet18"}
+    assert set(params.models) - set(params.active) == set(variants()) | stronger
 
 
 @pytest.mark.parametrize("variant", variants())
@@ -625,3 +673,23 @@ def test_a_small_number_may_be_written_as_dvc_and_people_write_it(written, tmp_p
     path = tmp_path / "params.yaml"
     path.write_text(COMMITTED.read_text().replace("learning_rate: 0.0001}", f"learning_rate: {written}}}"))
     assert load_params(path).models["model_1"].optimizer.learning_rate == pytest.approx(1e-5)
+
+
+@pytest.mark.parametrize(
+    ("override", "changed_parts"),
+    [
+        ("active=[model_1]", {"active"}),
+        ("models.resnet18.optimizer.learning_rate=0.1", {"models.resnet18"}),
+        ("models.model_4_tuned.optimizer.learning_rate=0.1", {"models.model_4_tuned"}),
+    ],
+)
+def test_an_experiment_changes_what_it_names_and_no_lineup_or_other_model(override, changed_parts, tmp_path):
+    """`dvc exp run -S` edits the file in place, where what an anchor shares would change in every place."""
+    path = tmp_path / "params.yaml"
+    path.write_text(COMMITTED.read_text(encoding="utf-8"), encoding="utf-8")
+    apply_overrides(path, [override])
+    before, after = load_params(COMMITTED), load_params(path)
+    assert after.lineups == before.lineups
+    found = {"active"} if after.active != before.active else set()
+    found |= {f"models.{name}" for name in before.models if after.models[name] != before.models[name]}
+    assert found == changed_parts

@@ -213,3 +213,43 @@ def test_mlflow_shows_the_table_in_few_columns_and_a_run_its_row_in_a_sentence(r
     sentence = report.run_description(frame.to_dict("records")[0], params)
     assert sentence.startswith("val **38.61 (37.7-39.6)** %, paper protocol 35.14 %, train 50.00 %, 15 epochs.")
     assert "The paper: val 14.19 %, train 22.96 %." in sentence
+
+
+# --- models that are not the paper's ---
+
+
+@pytest.fixture
+def groups(tmp_path):
+    """Return params and a table with models of all three kinds, not in the order of the report."""
+    active = ["model_5_caffe", "resnet18", "model_1", "model_2"]
+    for model in active:
+        make_results(tmp_path, model, run={"weights": "imagenet"} if model == "model_5_caffe" else None)
+    params = made_params(active=active, profile="paper")
+    return params, table(params, tmp_path)
+
+
+def test_the_terminal_has_a_table_for_each_kind_of_model_the_papers_first(groups):
+    params, frame = groups
+    text = report.terminal_table(frame, params)
+    lines = [line.strip() for line in text.splitlines()]
+    order = [lines.index("From scratch"), lines.index("Pretrained on ImageNet")]
+    rows = {model: next(n for n, line in enumerate(lines) if line.startswith(f"{model} ")) for model in frame["model"]}
+    assert rows["model_1"] < rows["model_2"] < order[0] < rows["resnet18"] < order[1] < rows["model_5_caffe"]
+    assert max(map(len, text.splitlines())) <= 100
+    assert text.count("paper protocol") <= 1
+
+
+def test_it_says_that_pretrained_models_do_not_compete(groups):
+    text = " ".join(report.terminal_table(groups[1], groups[0]).split())
+    assert "Pretrained on ImageNet: Their weights have seen these classes, and some of these very photographs" in text
+
+
+def test_it_says_whose_figures_take_mirror_images(groups):
+    assert "resnet18: every figure is of the mean over an image and its mirror image" in " ".join(
+        report.terminal_table(groups[1], groups[0]).split()
+    )
+
+
+def test_with_the_papers_models_alone_nothing_speaks_of_others(results):
+    text = report.terminal_table(results[1], results[0])
+    assert not any(word in text for word in ("scratch", "Pretrained", "mirror image,", "The paper's models"))

@@ -116,3 +116,43 @@ def test_latex_of_a_dataset_with_an_odd_name_is_escaped(tmp_path):
     text = results_files.results_latex(table(params, tmp_path), params)
     caption = next(line for line in text.splitlines() if line.startswith(r"\caption"))
     assert r"50\%\_of \$x\textasciicircum{}2\$ \& \textbackslash{}co\{\}\#\textasciitilde{}" in caption
+
+
+@pytest.fixture
+def groups(tmp_path):
+    """Return params and a table with models of all three kinds, not in the order of the report."""
+    active = ["model_5_caffe", "resnet18", "model_1", "model_2"]
+    for model in active:
+        make_results(tmp_path, model, run={"weights": "imagenet"} if model == "model_5_caffe" else None)
+    params = made_params(active=active, profile="paper")
+    return params, table(params, tmp_path)
+
+
+def test_results_md_has_tables_of_their_own_for_models_that_are_not_the_papers(groups):
+    params, frame = groups
+    text = results_files.results_markdown(frame, params, {})
+    before, scratch, pretrained = re.split(r"^## (?:From scratch|Pretrained on ImageNet)$", text, flags=re.MULTILINE)
+    pretrained = pretrained.split("\n## ")[0]
+    found = [re.findall(r"^\| (\w+) \|", part, re.MULTILINE) for part in (before, scratch, pretrained)]
+    assert found == [
+        ["model", "model_1", "model_2"] * 2, ["model", "resnet18"] * 2, ["model", "model_5_caffe"] * 2
+    ]  # fmt: skip
+    assert "do not compete with models from scratch" in pretrained
+    assert "resnet18: every figure is of the mean over an image and its mirror image" in text
+
+
+def test_results_md_of_the_papers_models_has_no_other_table(results):
+    text = results_files.results_markdown(results[1], results[0], {})
+    assert "From scratch" not in text
+    assert "Pretrained" not in text
+
+
+def test_results_tex_names_the_kinds_of_models_and_says_that_they_do_not_compete(groups):
+    text = results_files.results_latex(groups[1], groups[0])
+    places = [
+        text.index(part) for part in (r"model\_1 &", "From scratch &", "resnet18 &", "ImageNet &", r"model\_5\_caffe")
+    ]
+    assert places == sorted(places)
+    assert "do not compete with models from scratch" in text
+    assert {line.count("&") - line.count(r"\&") for line in text.splitlines() if line.endswith(r"\\")} == {7}
+    assert "nan" not in text

@@ -3,16 +3,18 @@
 Made files and a made store; tests/stages/test_verify.py has a real pipeline.
 """
 
+import copy
 import json
 import os
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
-from made_results import METRICS, VALUES, made_params, make_results
+from made_results import METRICS, RUN, VALUES, made_params, make_results
 
 from tiny_imagenet import cli, comparison, lineage, tracking, verification
 from tiny_imagenet.errors import UserError
@@ -600,3 +602,36 @@ def test_without_a_table_there_is_one_message(verify):
     code, output, errors = verify()
     assert (code, output) == (1, "")
     assert errors == "error: there is no reports/results.csv: run `dvc repro`\n"
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_a_model_is_measured_anew_with_the_recipe_as_its_profile_has_it(flip, monkeypatch, tmp_path, keras):
+    """With mirror images where `evaluate` had them: what a profile says of them wins."""
+    from tiny_imagenet import evaluation, model_file
+    from tiny_imagenet.dataset import arrays
+
+    recipes = []
+
+    def measure(model, packed, history, recipe):
+        recipes.append(recipe)
+        return SimpleNamespace(
+            metrics={"val_accuracy": 0.5}, architecture={"parameters": 1, "parameters_200_classes": 2}
+        )
+
+    profiles = copy.deepcopy(VALUES["profiles"])
+    profiles["demo"]["training"]["flip_at_test"] = flip
+    params = made_params(profiles=profiles)
+    evidence = SimpleNamespace(
+        model="resnet18",
+        record=RUN | {"threads": "2 cores"},
+        metrics={"val_accuracy": 0.5},
+        architecture={"parameters": 1, "parameters_200_classes": 2},
+    )
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models" / "resnet18").mkdir(parents=True)
+    (tmp_path / "models" / "resnet18" / "history.csv").write_text("epoch\n1\n")
+    monkeypatch.setattr(model_file, "load_model", lambda _: None)
+    monkeypatch.setattr(arrays, "open_packed", lambda _: None)
+    monkeypatch.setattr(evaluation, "evaluate", measure)
+    assert "3 figures measured anew" in verification._evaluation(evidence, params, evaluate=True)
+    assert [recipe.flip_at_test for recipe in recipes] == [flip]

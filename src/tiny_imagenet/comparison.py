@@ -14,6 +14,7 @@ import pandas as pd
 
 from tiny_imagenet.files import fingerprint, read_json
 from tiny_imagenet.params import Params
+from tiny_imagenet.report import FROM_SCRATCH, PAPER, PRETRAINED
 
 COLUMNS = [
     "model", "architecture", "parameters", "parameters_200_classes", "parameters_paper",
@@ -50,8 +51,9 @@ def results_table(params: Params, models: Path, results: Path) -> pd.DataFrame:
     """Return the table, columns COLUMNS, a row per active model; with replicates, columns SPREAD, too.
 
     Accuracies are fractions. `*_authors_log` are of the last epoch that the authors logged. A model without results
-    has a row with its name and the paper's figures alone, and `table.attrs["status"]` maps it to the reason. The spread
-    is over the seeds that have results, the model's own among them; the standard deviation is the sample's.
+    has a row with its name and the paper's figures alone, and `table.attrs["status"]` maps it to the reason.
+    `table.attrs["group"]` maps each model to the table of the report that it belongs to. The spread is over the seeds
+    that have results, the model's own among them; the standard deviation is the sample's.
     """
     paper, logs = paper_table(), authors_logs().groupby("model").last()
     rows: list[dict[str, Any]] = []
@@ -85,7 +87,15 @@ def results_table(params: Params, models: Path, results: Path) -> pd.DataFrame:
     columns = COLUMNS + (SPREAD if params.replicated else [])
     table = pd.DataFrame(rows, columns=columns).astype({name: "Int64" for name in _COUNTS if name in columns})
     table.attrs["status"] = status
+    table.attrs["group"] = {model: _group(params, model) for model in params.active}
     return table
+
+
+def _group(params: Params, model: str) -> str:
+    """Return which table of the report a model belongs to: the paper's own, or one by where its weights begin."""
+    if model.removesuffix(PUBLISHED) in paper_table().index:
+        return PAPER
+    return PRETRAINED if params.recipe(model).weights else FROM_SCRATCH
 
 
 def _spread(params: Params, model: str, metrics: Mapping[str, Any], results: Path) -> dict[str, Any]:

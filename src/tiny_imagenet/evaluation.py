@@ -53,12 +53,13 @@ def evaluate(model: keras.Model, packed: PackedDataset, history: pd.DataFrame, r
         model: from uint8 RGB images to class probabilities.
         packed: the images; both splits are used.
         history: a row per epoch, as training wrote it.
-        recipe: says which epoch's weights the model holds.
+        recipe: says which epoch's weights the model holds, and whether mirror images are asked, too (`flip_at_test`):
+            then every figure is of the mean of two probabilities, and `val_accuracy_one_view` of the image alone.
     """
-    labels = packed.val.labels
-    clean = predict(model, packed.val, "validation, clean")
-    augmented = answers(model, packed.val, "validation, paper protocol", PAPER_AUGMENTATION)
-    training = answers(model, packed.train, "training, clean")
+    labels, flip = packed.val.labels, recipe.flip_at_test
+    clean = predict(model, packed.val, "validation, clean", flip=flip)
+    augmented = answers(model, packed.val, "validation, paper protocol", PAPER_AUGMENTATION, flip=flip)
+    training = answers(model, packed.train, "training, clean", flip=flip)
     trained_on, _ = hold_out(packed.train.labels, recipe.holdout_per_class)
     learnt = (training == packed.train.labels)[trained_on]
 
@@ -69,6 +70,7 @@ def evaluate(model: keras.Model, packed: PackedDataset, history: pd.DataFrame, r
         "train_accuracy": float(history["accuracy"].iloc[best - 1]),
         **with_interval("train_accuracy_clean", int(learnt.sum()), len(learnt)),
         **validation_metrics(labels, clean, augmented == labels),
+        **(_one_view(model, packed.val) if flip else {}),
         "num_images": len(labels),
         "num_train_images": len(learnt),
         "epochs": len(history),
@@ -85,15 +87,21 @@ def evaluate(model: keras.Model, packed: PackedDataset, history: pd.DataFrame, r
     )
 
 
+def _one_view(model: keras.Model, val: Split) -> dict[str, float]:
+    """Return the accuracy without mirror images, which a served model has, and how many views the others take."""
+    right = answers(model, val, "validation, one view") == val.labels
+    return {**with_interval("val_accuracy_one_view", int(right.sum()), len(right)), "num_views": 2}
+
+
 def predict(
-    model: keras.Model, split: Split, description: str, augmentation: Augmentation | None = None
+    model: keras.Model, split: Split, description: str, augmentation: Augmentation | None = None, *, flip: bool = False
 ) -> NDArray[np.float32]:
-    """Return the probabilities, N x classes, of a split in its own order.
+    """Return the probabilities, N x classes, of a split in its own order; `flip`: the mean with its mirror image's.
 
     Raises:
         UserError: they are not all finite numbers.
     """
-    probabilities = np.concatenate(list(_predicted_batches(model, split, description, augmentation)))
+    probabilities = np.concatenate(list(_predicted_batches(model, split, description, augmentation, flip=flip)))
     if not np.isfinite(probabilities).all():
         broken = len(probabilities) - np.isfinite(probabilities).all(1).sum()
         raise UserError(
@@ -104,15 +112,15 @@ def predict(
 
 
 def answers(
-    model: keras.Model, split: Split, description: str, augmentation: Augmentation | None = None
+    model: keras.Model, split: Split, description: str, augmentation: Augmentation | None = None, *, flip: bool = False
 ) -> NDArray[np.int64]:
     """Return the likeliest class of each image, (N,): for many images, whose probabilities nobody needs to hold."""
-    batches = _predicted_batches(model, split, description, augmentation)
+    batches = _predicted_batches(model, split, description, augmentation, flip=flip)
     return np.concatenate([probabilities.argmax(1) for probabilities in batches])
 
 
 def _predicted_batches(
-    model: keras.Model, split: Split, description: str, augmentation: Augmentation | None
+    model: keras.Model, split: Split, description: str, augmentation: Augmentation | None, *, flip: bool
 ) -> Iterator[NDArray[np.float32]]:
     """Yield the probabilities batch by batch; while the model has one, a thread makes the next."""
     batches = OrderedBatches(split, batch_size=_BATCH_SIZE, augmentation=augmentation)
@@ -122,7 +130,10 @@ def _predicted_batches(
             images, _ = ahead.result()
             if index + 1 < len(batches):
                 ahead = background.submit(batches.__getitem__, index + 1)
-            yield model.predict_on_batch(images)
+            probabilities = model.predict_on_batch(images)
+            if flip:
+                probabilities = (probabilities + model.predict_on_batch(images[:, :, ::-1])) / 2
+            yield probabilities
 
 
 def kept_epoch(history: pd.DataFrame, recipe: ModelParams) -> int:

@@ -26,6 +26,7 @@ from tiny_imagenet.recipe import (
 from tiny_imagenet.section import Count, Name, Section, nearest, read_yaml, validated
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Lineup = Annotated[tuple[Name, ...], Field(min_length=1, strict=False)]
 
 
 class Training(Section):
@@ -37,6 +38,7 @@ class Training(Section):
     augmentation: AugmentationChoice | None = None
     weights: Annotated[str, Field(min_length=1)] | None = None
     batch_normalization_momentum: Momentum | None = None
+    flip_at_test: bool | None = None
 
     @model_validator(mode="after")
     def _null_only_where_it_means_something(self) -> Self:
@@ -78,7 +80,9 @@ class Params(Section):
     augmentation: AugmentationChoice
     champion: Champion
     replicates: Replicates = Replicates()
-    active: tuple[Name, ...] = Field(min_length=1, strict=False)
+    lineups: dict[Name, Lineup] = Field(default_factory=dict)
+    """Lists of models by name, for `active` to take by its YAML anchor: `active: *paper`."""
+    active: Lineup
     models: dict[Name, ModelParams]
 
     @model_validator(mode="after")
@@ -94,14 +98,18 @@ class Params(Section):
                     f"champion.profiles: unknown profile '{name}'{nearest(name, self.profiles)}; "
                     f"known: {', '.join(self.profiles)}"
                 )
-        for name in self.active:
-            if name not in self.models:
-                raise ValueError(
-                    f"active: '{name}' has no block in `models`{nearest(name, self.models)}; "
-                    f"known: {', '.join(self.models)}"
-                )
-        if len(set(self.active)) != len(self.active):
-            raise ValueError("active: names a model twice")
+        for where, lineup in {
+            "active": self.active,
+            **{f"lineups.{key}": it for key, it in self.lineups.items()},
+        }.items():
+            for name in lineup:
+                if name not in self.models:
+                    raise ValueError(
+                        f"{where}: '{name}' has no block in `models`{nearest(name, self.models)}; "
+                        f"known: {', '.join(self.models)}"
+                    )
+            if len(set(lineup)) != len(lineup):
+                raise ValueError(f"{where}: names a model twice")
         for name in self.models:
             if "epochs" not in self._changed(self.models[name]) and self.models[name].epochs is None:
                 raise ValueError(f"models.{name}.epochs: named neither here nor in profiles.{self.profile}.training")
@@ -124,7 +132,7 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _warm_up_ends(self) -> Self:
-        for name in self.models:
+        for name in self.active:
             recipe = self.recipe(name)
             schedule = recipe.learning_rate_schedule
             if schedule and schedule.warmup_epochs >= recipe.epochs:
@@ -222,24 +230,20 @@ class Params(Section):
     def overrides(self, model: str) -> dict[str, tuple[Any, Any]]:
         """Return what the profile changed for `model`: key -> (the paper's or block's value, the profile's)."""
         block, recipe = self.block(model), self.recipe(model)
-        own = {
-            "epochs": block.epochs,
-            "batch_size": block.batch_size,
-            "learning_rate": block.optimizer.learning_rate,
-            "augmentation": self._own_augmentation(block),
-            "weights": block.weights,
-            "batch_normalization_momentum": KERAS_MOMENTUM,
-        }
-        used = {
-            "epochs": recipe.epochs,
-            "batch_size": recipe.batch_size,
-            "learning_rate": recipe.optimizer.learning_rate,
-            "augmentation": recipe.augmentation,
-            "weights": recipe.weights,
-            "batch_normalization_momentum": KERAS_MOMENTUM
-            if recipe.batch_normalization_momentum is None
-            else recipe.batch_normalization_momentum,
-        }
+        own, used = (
+            {
+                "epochs": of.epochs,
+                "batch_size": of.batch_size,
+                "learning_rate": of.optimizer.learning_rate,
+                "augmentation": augmentation,
+                "weights": of.weights,
+                "batch_normalization_momentum": KERAS_MOMENTUM
+                if of.batch_normalization_momentum is None
+                else of.batch_normalization_momentum,
+                "flip_at_test": of.flip_at_test,
+            }
+            for of, augmentation in ((block, self._own_augmentation(block)), (recipe, recipe.augmentation))
+        )
         return {key: (own[key], used[key]) for key in own if own[key] != used[key]}
 
 

@@ -12,7 +12,9 @@ from tiny_imagenet.section import Count, Interval, Name, Section
 
 LearningRate = Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)]
 Momentum = Annotated[float, Field(ge=0, lt=1)]
-ProfileKey = Literal["epochs", "batch_size", "learning_rate", "augmentation", "weights", "batch_normalization_momentum"]
+ProfileKey = Literal[
+    "epochs", "batch_size", "learning_rate", "augmentation", "weights", "batch_normalization_momentum", "flip_at_test"
+]  # fmt: skip
 """What a profile's `training` can change in a model's recipe."""
 Monitor = Literal["val_loss", "val_accuracy", "loss", "accuracy"]
 KERAS_MOMENTUM = 0.99
@@ -164,6 +166,10 @@ class ModelParams(Section):
     epochs: Count | None = None
     batch_size: Count = 64
     batches_per_epoch: BatchesPerEpoch = "all"
+    batch_normalization_momentum: Momentum | None = None
+    """Of the moving averages of every batch normalization. Null: Keras's default, 0.99."""
+    flip_at_test: bool = False
+    """`evaluate` takes the mean of the probabilities of an image and of its mirror image. The saved model does not."""
     keeps: tuple[ProfileKey, ...] = Field(default=(), strict=False)
     """What the profile's `training` does not change for this model."""
     holdout_per_class: Annotated[int, Field(ge=0)] = 0
@@ -200,7 +206,6 @@ class Recipe(ModelParams):
 
     epochs: Count
     augmentation: Augmentation
-    batch_normalization_momentum: Momentum | None = None
 
     @property
     def soft_labels(self) -> bool:

@@ -14,6 +14,15 @@ from tiny_imagenet.params import Params
 from tiny_imagenet.recipe import Augmentation
 
 WIDTH = 100
+PAPER, FROM_SCRATCH, PRETRAINED = "The paper's models", "From scratch", "Pretrained on ImageNet"
+"""The tables of the report, in their order."""
+NOTES = {
+    FROM_SCRATCH: "Models that are not the paper's; like its models 1 to 4 they have seen no image but the training "
+    "images.",
+    PRETRAINED: "Their weights have seen these classes, and some of these very photographs, in ImageNet: they do not "
+    "compete with models from scratch.",
+}
+"""What a reader must know of a table that is not the paper's."""
 _MISSING = "-"
 _SHOWN = 10
 _TINY_IMAGENET = Expect(classes=200, train=500, val=50)
@@ -34,6 +43,13 @@ def interval(row: Mapping[Any, Any]) -> str:
     if pd.isna(row["val_accuracy"]):
         return "no results"
     return f"{percent(row['val_accuracy'])} ({100 * row['val_accuracy_low']:.1f}-{100 * row['val_accuracy_high']:.1f})"
+
+
+def by_group(table: pd.DataFrame) -> dict[str, list[dict[Any, Any]]]:
+    """Return table of the report -> its rows, for those that have any; `table` is of `comparison.results_table`."""
+    rows, group = table.to_dict("records"), table.attrs.get("group", {})
+    groups = {name: [row for row in rows if group.get(row["model"], PAPER) == name] for name in (PAPER, *NOTES)}
+    return {name: members for name, members in groups.items() if members}
 
 
 def comparable(params: Params) -> bool:
@@ -106,6 +122,17 @@ def _setting(value: Any) -> str:
     return " to ".join(f"{end:g}" for end in value) if isinstance(value, tuple) else f"{value:g}"
 
 
+def group_lines(table: pd.DataFrame) -> list[str]:
+    """Return a line for each table that is not the paper's: what a reader must know of it."""
+    return [f"{group}: {NOTES[group].removesuffix('.')}" for group in by_group(table) if group in NOTES]
+
+
+def flip_lines(params: Params) -> list[str]:
+    """Return a line with the models that `evaluate` shows mirror images, too; none where there are none."""
+    flipped = [model for model in params.active if params.recipe(model).flip_at_test]
+    return [f"{', '.join(flipped)}: every figure is of the mean over an image and its mirror image"] if flipped else []
+
+
 def missing_lines(table: pd.DataFrame) -> list[str]:
     """Return a line for each model that has no results: why."""
     return [f"{model}: {why}" for model, why in table.attrs.get("status", {}).items()]
@@ -156,34 +183,16 @@ def data_summary(values: Mapping[str, Any]) -> str:
 
 
 def terminal_table(table: pd.DataFrame, params: Params, without_batch_normalization: Sequence[str] = ()) -> str:
-    """Return the table for a terminal of 100 columns: accuracies in percent, and what the profile changed."""
-    title = Text(f"profile {params.profile}, dataset {params.dataset.name}, accuracy in %")  # no markup in a name
-    shown = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    shown.add_column("model", overflow="fold")
-    widths = {
-        "parameters\n(200 cl.)": 11, "paper\ntrain": 5, "paper\nval": 5, "train": 5, "val\n(95 % interval)": 18,
-        "paper\nprotocol": 8, "top-5": 6, "epochs": 6, "images\nper s": 6,
-    }  # fmt: skip
-    for heading, width in widths.items():
-        shown.add_column(heading, justify="right", no_wrap=True, min_width=width)
-    for row in table.to_dict("records"):
-        shown.add_row(
-            Text(row["model"]),
-            count(row["parameters_200_classes"]),
-            percent(row["train_accuracy_paper"]),
-            percent(row["val_accuracy_paper"]),
-            percent(row["train_accuracy"]),
-            interval(row),
-            percent(row["val_accuracy_paper_protocol"]),
-            percent(row["val_top5_accuracy"]),
-            count(row["epochs"]),
-            _MISSING if pd.isna(row["images_per_second"]) else f"{row['images_per_second']:,.0f}",
-        )
+    """Return the tables for a terminal of 100 columns: accuracies in percent, and what the profile changed."""
     console = Console(width=WIDTH, no_color=True, highlight=False)
+    title = f"profile {params.profile}, dataset {params.dataset.name}, accuracy in %"
     with console.capture() as capture:
-        console.print(shown)
+        for group, rows in by_group(table).items():
+            own = group in NOTES
+            console.print(_terminal_rows(rows, f"{title}\n{group}".strip() if own else title, with_paper=not own))
+            title = ""
         console.print(Text(comparability(params).replace("`", "")))
-        for line in [*missing_lines(table), *spread_lines(table)]:
+        for line in [*group_lines(table), *flip_lines(params), *missing_lines(table), *spread_lines(table)]:
             console.print(Text(line))
         changed = override_lines(params, without_batch_normalization)
         if changed:
@@ -191,6 +200,30 @@ def terminal_table(table: pd.DataFrame, params: Params, without_batch_normalizat
         for line in changed:
             console.print(Text(f"  {line.replace('`', '')}"))
     return "\n".join(line.rstrip() for line in capture.get().strip().splitlines())
+
+
+def _terminal_rows(rows: Sequence[Mapping[Any, Any]], title: str, *, with_paper: bool) -> Table:
+    shown = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    shown.add_column("model", overflow="fold")
+    widths = {
+        "parameters\n(200 cl.)": 11, **({"paper\ntrain": 5, "paper\nval": 5} if with_paper else {}), "train": 5,
+        "val\n(95 % interval)": 18, "paper\nprotocol": 8, "top-5": 6, "epochs": 6, "images\nper s": 6,
+    }  # fmt: skip
+    for heading, width in widths.items():
+        shown.add_column(heading, justify="right", no_wrap=True, min_width=width)
+    for row in rows:
+        shown.add_row(
+            Text(row["model"]),
+            count(row["parameters_200_classes"]),
+            *(percent(row[f"{part}_accuracy_paper"]) for part in ("train", "val") if with_paper),
+            percent(row["train_accuracy"]),
+            interval(row),
+            percent(row["val_accuracy_paper_protocol"]),
+            percent(row["val_top5_accuracy"]),
+            count(row["epochs"]),
+            _MISSING if pd.isna(row["images_per_second"]) else f"{row['images_per_second']:,.0f}",
+        )
+    return shown
 
 
 def experiment_description(table: pd.DataFrame, params: Params) -> str:

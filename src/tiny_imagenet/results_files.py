@@ -7,8 +7,12 @@ import pandas as pd
 
 from tiny_imagenet.params import Params
 from tiny_imagenet.report import (
+    NOTES,
+    by_group,
     comparability,
     count,
+    flip_lines,
+    group_lines,
     interval,
     markdown,
     markdown_table,
@@ -56,44 +60,8 @@ def results_markdown(
         "against the paper, figure by figure and claim by claim, is in [audit.md](audit.md); all of it, with a page "
         "per model, in `results.html`.",
         "",
-        *markdown_table(
-            ["model", "architecture", "parameters (200 classes)", "paper", "weights"],
-            [
-                [
-                    row["model"],
-                    row["architecture"],
-                    count(row["parameters_200_classes"]),
-                    count(row["parameters_paper"]),
-                    plain(row["weights"]),
-                ]
-                for row in rows
-            ],
-        ),
-        "",
-        *markdown_table(
-            ["model", "train, paper", "train, authors' log", "train", "val, paper", "val, authors' log", "val",
-             "val, paper protocol", "val, top 5", "epochs", "best epoch", "seconds", "images/s"],
-            [
-                [
-                    row["model"],
-                    percent(row["train_accuracy_paper"]),
-                    percent(row["train_accuracy_authors_log"]),
-                    percent(row["train_accuracy"]),
-                    percent(row["val_accuracy_paper"]),
-                    percent(row["val_accuracy_authors_log"]),
-                    interval(row),
-                    percent(row["val_accuracy_paper_protocol"]),
-                    percent(row["val_top5_accuracy"]),
-                    count(row["epochs"]),
-                    count(row["best_epoch"]),
-                    plain(row["seconds"]),
-                    plain(row["images_per_second"]),
-                ]
-                for row in rows
-            ],
-        ),
-        "",
-        *(f"- {markdown(line)}" for line in [*missing_lines(table), *spread_lines(table)]),
+        *_grouped_tables(table),
+        *(f"- {markdown(line)}" for line in [*flip_lines(params), *missing_lines(table), *spread_lines(table)]),
         "- **train**: as the training log has it, on augmented images, at the epoch whose weights are kept.",
         "- **val**: on the validation images as they are: the one to believe.",
         "- **val, paper protocol**: on augmented validation images, as the authors measured it.",
@@ -130,6 +98,53 @@ def results_markdown(
     return "\n".join(lines)
 
 
+def _grouped_tables(table: pd.DataFrame) -> list[str]:
+    """Return the two tables of the paper's models, then those of other models, under headings of their own."""
+    lines: list[str] = []
+    for group, rows in by_group(table).items():
+        lines += [f"## {group}", "", NOTES[group], ""] if group in NOTES else []
+        lines += [
+            *markdown_table(
+                ["model", "architecture", "parameters (200 classes)", "paper", "weights"],
+                [
+                    [
+                        row["model"],
+                        row["architecture"],
+                        count(row["parameters_200_classes"]),
+                        count(row["parameters_paper"]),
+                        plain(row["weights"]),
+                    ]
+                    for row in rows
+                ],
+            ),
+            "",
+            *markdown_table(
+                ["model", "train, paper", "train, authors' log", "train", "val, paper", "val, authors' log", "val",
+                 "val, paper protocol", "val, top 5", "epochs", "best epoch", "seconds", "images/s"],
+                [
+                    [
+                        row["model"],
+                        percent(row["train_accuracy_paper"]),
+                        percent(row["train_accuracy_authors_log"]),
+                        percent(row["train_accuracy"]),
+                        percent(row["val_accuracy_paper"]),
+                        percent(row["val_accuracy_authors_log"]),
+                        interval(row),
+                        percent(row["val_accuracy_paper_protocol"]),
+                        percent(row["val_top5_accuracy"]),
+                        count(row["epochs"]),
+                        count(row["best_epoch"]),
+                        plain(row["seconds"]),
+                        plain(row["images_per_second"]),
+                    ]
+                    for row in rows
+                ],
+            ),
+            "",
+        ]  # fmt: skip
+    return lines
+
+
 def _paired_lines(paired: pd.DataFrame) -> list[str]:
     pairs = paired.head(_MOST_PAIRS).to_dict("records")
     return [
@@ -158,22 +173,27 @@ def _paired_lines(paired: pd.DataFrame) -> list[str]:
 
 def results_latex(table: pd.DataFrame, params: Params) -> str:
     """Return the table for a paper, for LaTeX's packages booktabs and, where it is wide, adjustbox."""
-    rows: list[dict[str, Any]] = [
-        {
-            "Model": row["model"],
-            "Parameters": count(row["parameters_200_classes"]),
-            "Train, paper": percent(row["train_accuracy_paper"]),
-            "Val, paper": percent(row["val_accuracy_paper"]),
-            "Train": percent(row["train_accuracy"]),
-            "Val (95 % interval)": interval(row),
-            "Paper protocol": percent(row["val_accuracy_paper_protocol"]),
-            "Top 5": percent(row["val_top5_accuracy"]),
-        }
-        for row in table.to_dict("records")
-    ]
-    styler = pd.DataFrame(rows).style.format(escape="latex").format_index(axis="columns", escape="latex").hide()
-    caption = f"Accuracy in percent. {comparability(params).replace('`', '')}".translate(_LATEX)
-    latex: str = styler.to_latex(
+    rows: list[dict[str, Any]] = []
+    for group, members in by_group(table).items():
+        rows += [{"Model": group}] if group in NOTES else []
+        rows += [_latex_row(row) for row in members]
+    styler = pd.DataFrame(rows).fillna("").style.format(escape="latex").format_index(axis="columns", escape="latex")
+    notes = "".join(f" {line}." for line in [*group_lines(table), *flip_lines(params)])
+    caption = f"Accuracy in percent. {comparability(params).replace('`', '')}{notes}".translate(_LATEX)
+    latex: str = styler.hide().to_latex(
         column_format="lrrrrrrr", hrules=True, position="t", caption=caption, label="tab:tiny-imagenet"
     )
     return latex
+
+
+def _latex_row(row: Mapping[Any, Any]) -> dict[str, Any]:
+    return {
+        "Model": row["model"],
+        "Parameters": count(row["parameters_200_classes"]),
+        "Train, paper": percent(row["train_accuracy_paper"]),
+        "Val, paper": percent(row["val_accuracy_paper"]),
+        "Train": percent(row["train_accuracy"]),
+        "Val (95 % interval)": interval(row),
+        "Paper protocol": percent(row["val_accuracy_paper_protocol"]),
+        "Top 5": percent(row["val_top5_accuracy"]),
+    }

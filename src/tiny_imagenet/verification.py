@@ -263,7 +263,7 @@ def _evaluation(evidence: Evidence, params: Params, *, evaluate: bool) -> str:
     history = pd.read_csv(MODELS / evidence.model / "history.csv")  # as the stage does
     logging.disable(logging.WARNING)  # the backend does not expect several models in one process
     try:
-        measured = evaluation.evaluate(trained, open_packed(_CACHE), history, params.block(evidence.model))
+        measured = evaluation.evaluate(trained, open_packed(_CACHE), history, params.recipe(evidence.model))
     finally:
         logging.disable(logging.NOTSET)
     found = measured.metrics | {key: measured.architecture[key] for key in SIZES}

@@ -278,7 +278,10 @@ def test_preprocessing_is_chosen_by_its_name(keras):
     assert not np.allclose(rescaled.predict_on_batch(pixels(2)), caffe.predict_on_batch(pixels(2)))
 
 
-@pytest.mark.parametrize(("model", "num_layers"), [("model_1", 0), ("model_3", 8), ("model_4", 4), ("model_5", 53)])
+@pytest.mark.parametrize(
+    ("model", "num_layers"),
+    [("model_1", 0), ("model_3", 8), ("model_4", 4), ("model_5", 53), ("model_4_tuned", 6), ("resnet18", 20)],
+)
 def test_the_batch_normalization_momentum_reaches_every_layer_the_backbones_too(model, num_layers, keras):
     def momenta(**given: Any) -> list[float]:
         layers = all_layers(small(model, **given))
@@ -387,3 +390,48 @@ def test_importing_the_package_or_a_stage_imports_neither_keras_nor_a_backend_no
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+# --- the models that are not the paper's ---
+
+
+@pytest.fixture(scope="module")
+def resnet18(keras):
+    return build_classifier("resnet18", input_shape=INPUT_SHAPE, num_classes=200)
+
+
+def test_resnet18_is_torchvisions_with_another_stem_and_head(resnet18):
+    """torchvision's has 11,689,512 parameters, with a 7x7 stem of 3 to 64 channels and 1,000 classes."""
+    trained = sum(int(np.prod(weight.shape)) for weight in resnet18.trainable_weights)
+    assert trained == 11_689_512 - 7 * 7 * 3 * 64 + 3 * 3 * 3 * 64 - 513 * 1000 + 513 * 200 == 11_271_432
+    channels = 64 + 4 * 64 + 5 * 128 + 5 * 256 + 5 * 512  # each has a moving mean and a moving variance
+    assert resnet18.count_params() == trained + 2 * channels == 11_281_032
+
+
+def test_resnet18_keeps_the_size_of_images_until_its_second_stage(resnet18):
+    convolutions = [layer for layer in resnet18.layers if type(layer).__name__ == "Conv2D"]
+    assert (convolutions[0].kernel_size, convolutions[0].strides) == ((3, 3), (1, 1))
+    sums = [tuple(layer.output.shape[1:]) for layer in resnet18.layers if type(layer).__name__ == "Add"]
+    assert sums == [
+        (side, side, channels) for side, channels in ((64, 64), (32, 128), (16, 256), (8, 512)) for _ in "12"
+    ]
+    assert not any("Pooling2D" in type(layer).__name__ for layer in resnet18.layers[:-2])
+
+
+def test_a_shortcut_is_the_input_itself_where_shapes_are_the_same(resnet18):
+    projections = [layer for layer in resnet18.layers if getattr(layer, "kernel_size", None) == (1, 1)]
+    assert [(layer.filters, layer.strides) for layer in projections] == [(128, (2, 2)), (256, (2, 2)), (512, (2, 2))]
+
+
+def test_model_4_tuned_is_plain_and_no_larger_than_model_4(keras):
+    model = build_classifier(
+        "plain_conv", input_shape=INPUT_SHAPE, num_classes=200, **PARAMS.models["model_4_tuned"].build
+    )
+    assert model.count_params() == 4_610_376 <= PARAMETERS["model_4"]
+    ancestors = [len(operation.arguments.keras_tensors) for layer in model.layers for operation in layer._inbound_nodes]
+    assert max(ancestors) == 1  # no layer joins two others
+
+
+def test_stages_without_a_number_of_convolutions_are_refused(keras):
+    with pytest.raises(UserError, match="`filters` has 2 stages and `convolutions` 4"):
+        build_classifier("plain_conv", input_shape=INPUT_SHAPE, num_classes=10, filters=(8, 8))

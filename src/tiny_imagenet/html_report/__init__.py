@@ -22,7 +22,7 @@ from tiny_imagenet.html_report.formats import FILTERS, missing
 from tiny_imagenet.html_report.model_pages import model_page
 from tiny_imagenet.html_report.pictures import picture
 from tiny_imagenet.params import Params
-from tiny_imagenet.report import comparability, override_lines
+from tiny_imagenet.report import NOTES, by_group, comparability, flip_lines, override_lines
 
 _TABLE = [
     "model", "architecture", "parameters_200_classes", "parameters_paper", "train_accuracy_paper",
@@ -93,7 +93,9 @@ def results_html(
         profile=params.profile,
         dataset=params.dataset.name,
         comparability=comparability(params),
-        rows=rows,
+        groups=_groups(table),
+        notes=NOTES,
+        flipped=flip_lines(params),
         status=status,
         replicated=bool((table["num_seeds"] > 1).any()) if "num_seeds" in table else False,
         changes=[line.replace(" -> ", " → ") for line in override_lines(params, without_batch_normalization)],
@@ -105,6 +107,13 @@ def results_html(
         same=same,
         different=different,
     )
+
+
+def _groups(table: pd.DataFrame) -> dict[str, list[dict[Any, Any]]]:
+    """Return table of the report -> its rows."""
+    wanted = table.reindex(columns=_TABLE)
+    wanted.attrs = table.attrs
+    return by_group(wanted)
 
 
 def _rows(frame: pd.DataFrame, columns: Sequence[str]) -> list[dict[Any, Any]]:

@@ -24,6 +24,7 @@ _PICTURES = {
 }
 _ACCURACIES = {
     "val_accuracy": "validation",
+    "val_accuracy_one_view": "validation, without mirror images",
     "val_accuracy_paper_protocol": "validation, paper protocol",
     "val_top5_accuracy": "validation, top-5",
     "val_balanced_accuracy": "validation, balanced",

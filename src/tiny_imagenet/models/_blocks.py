@@ -33,6 +33,14 @@ def conv_bn_relu(
     return layers.ReLU()(layers.BatchNormalization()(x))
 
 
+def conv_bn(x: keras.KerasTensor, filters: int, *, kernel_size: int = 3, strides: int = 1) -> keras.KerasTensor:
+    """Apply a convolution without bias (He normal), which is of the same size where `strides` is 1, and normalize."""
+    x = layers.Conv2D(
+        filters, kernel_size, strides=strides, padding="same", use_bias=False, kernel_initializer="he_normal"
+    )(x)
+    return layers.BatchNormalization()(x)
+
+
 def dense_bn_relu(
     x: keras.KerasTensor, units: int, *, regularizer: keras.regularizers.Regularizer | None = None
 ) -> keras.KerasTensor:
