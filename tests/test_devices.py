@@ -20,7 +20,7 @@ from tiny_imagenet.errors import UserError
 HERE = Path(__file__).parent
 ROUNDING = 1e-5
 """Relative; sums over two parts are taken in another order than those over a whole batch."""
-# Plain gradient descent: Adam divides by the size of gradients, and makes a rounding of one that is nought a whole step.
+# Plain gradient descent: Adam divides by the size of a gradient, and makes a whole step of one that is rounding alone.
 SGD = {"optimizer": {"name": "sgd", "learning_rate": 0.01}, "epochs": 2}
 NORMALIZED = SGD | {
     "architecture": "deep_conv_dropout",

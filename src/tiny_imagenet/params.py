@@ -17,6 +17,7 @@ from tiny_imagenet.recipe import (
     KERAS_MOMENTUM,
     Augmentation,
     AugmentationChoice,
+    CountOrAll,
     LearningRate,
     ModelParams,
     Momentum,
@@ -75,7 +76,7 @@ class Params(Section):
     seed: Seed
     determinism: Literal["exact", "fast"]
     """`exact`: the same seed gives the same bits on the same machine. `fast`: the backend may choose on a GPU."""
-    devices: Count | Literal["all"] = 1
+    devices: CountOrAll = 1
     """How many devices of this machine share each batch of a training."""
     augmentation: AugmentationChoice
     champion: Champion

@@ -79,7 +79,7 @@ AugmentationChoice = Annotated[
     | Annotated[Augmentation, Tag("<parts>")],
     Discriminator(lambda given: "<parts>" if isinstance(given, Mapping | Augmentation) else "<preset>"),
 ]
-BatchesPerEpoch = Annotated[
+CountOrAll = Annotated[
     Annotated[Literal["all"], Tag("<all>")] | Annotated[Count, Tag("<number>")],
     Discriminator(lambda given: "<all>" if isinstance(given, str) else "<number>"),
 ]
@@ -163,7 +163,7 @@ class ModelParams(Section):
     """Null: the one that all models share."""
     epochs: Count | None = None
     batch_size: Count = 64
-    batches_per_epoch: BatchesPerEpoch = "all"
+    batches_per_epoch: CountOrAll = "all"
     keeps: tuple[ProfileKey, ...] = Field(default=(), strict=False)
     """What the profile's `training` does not change for this model."""
     holdout_per_class: Annotated[int, Field(ge=0)] = 0
