@@ -6,6 +6,7 @@ python tests/shared_training.py '{"devices": 2, ...}', with KERAS_BACKEND and KE
 import hashlib
 import json
 import os
+import socket
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,21 @@ MARK = "outcome: "
 
 class Stopped(Exception):  # noqa: N818 - nothing went wrong
     """A training that was left after an epoch."""
+
+
+def as_processes(number: int) -> list[dict[str, str]]:
+    """Return the variables of each of `number` processes that are to train together here."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    return [
+        {
+            "KERAS_DISTRIBUTION_JOB_ADDRESSES": address,
+            "KERAS_DISTRIBUTION_NUM_PROCESSES": str(number),
+            "KERAS_DISTRIBUTION_PROCESS_ID": str(process),
+        }
+        for process in range(number)
+    ]
 
 
 def have_two_cpu_devices_of_tensorflow() -> None:

@@ -3,7 +3,6 @@
 import importlib.util
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from shared_training import MARK
+from shared_training import MARK, as_processes
 
 from tiny_imagenet import devices
 from tiny_imagenet.devices import Share, Whole
@@ -200,20 +199,6 @@ def test_a_training_on_two_devices_that_was_stopped_ends_with_the_same_bits(back
 @needs_jax
 def test_on_jax_more_devices_than_there_are_are_refused():
     assert "jax has 2 here (cpu:0, cpu:1)" in refusal("jax", devices=3)
-
-
-def as_processes(number: int) -> list[dict[str, str]]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    return [
-        {
-            "KERAS_DISTRIBUTION_JOB_ADDRESSES": address,
-            "KERAS_DISTRIBUTION_NUM_PROCESSES": str(number),
-            "KERAS_DISTRIBUTION_PROCESS_ID": str(process),
-        }
-        for process in range(number)
-    ]
 
 
 @pytest.mark.e2e
