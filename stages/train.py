@@ -4,10 +4,11 @@ import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tiny_imagenet import entry, lineage, runtime, sync, tracking
+from tiny_imagenet import devices, entry, lineage, runtime, sync, tracking
 from tiny_imagenet.files import fingerprint, md5, only_one, write_text
 from tiny_imagenet.params import Params
 
@@ -21,6 +22,9 @@ def main(model: str) -> None:
     """
     params = entry.checked_params()
     params.block(model)
+    if devices.process() > 0:  # it computes beside the first process, which alone writes files and the run
+        _train(model, params)
+        return
     failure = CHECKPOINTS / f"{model}.failed"
     with only_one(
         CHECKPOINTS / f"{model}.lock", f"{model} is being trained by another process: wait for it or stop it"
@@ -45,10 +49,12 @@ def _train(model: str, params: Params) -> None:
     root = lineage.repository_root()
 
     runtime.prepare(seed, exact=params.determinism == "exact")  # before anything that imports Keras
+    devices.join()
     from tiny_imagenet import model_file, pretrained, training
     from tiny_imagenet.checkpoint import Checkpoint
     from tiny_imagenet.dataset.arrays import open_packed
 
+    num_devices = devices.count(params.devices)
     packed = open_packed(Path("data/cache"))
     weights_file = pretrained.weights_file(recipe.weights)
     facts = {
@@ -58,6 +64,7 @@ def _train(model: str, params: Params) -> None:
         "determinism": params.determinism,
         "weights": recipe.weights,
         "device": str(runtime.device()),
+        "devices": num_devices,
         "threads": runtime.threads(),
         "backend": runtime.backend(),
         "precision": recipe.precision,
@@ -72,15 +79,24 @@ def _train(model: str, params: Params) -> None:
         "source": params.dataset.source,
     }
     weights = {"weights": md5(weights_file)} if weights_file else {}
-    key = training_key(params, model, record["dependencies"] | weights, runtime.numerics())
+    numerics = runtime.numerics() | {"devices": num_devices}
+    key = training_key(params, model, record["dependencies"] | weights, numerics)
     record["hashes"] |= {"params": params.fingerprint(model), "training": key} | weights
-    checkpoint = Checkpoint(CHECKPOINTS / model, key)
+    is_first = devices.process() == 0
+    checkpoint = Checkpoint(CHECKPOINTS / model, key, read_only=not is_first)
     history = checkpoint.history()
+    devices.require_same("params, data, code, versions or processor", key)
+    devices.require_same(f"the epochs that {CHECKPOINTS} has: they need one folder, shared by all", str(history))
     print(
         f"{model}: {recipe.architecture}, {recipe.epochs} epochs of {len(packed.train):,} images, on {facts['device']}"
     )
     if history:
         print(f"{model}: goes on after epoch {len(history)}, where it was stopped")
+    fit = partial(training.train, recipe, packed, seed=seed, weights_file=weights_file, checkpoint=checkpoint)
+    if not is_first:
+        with devices.shared_by(num_devices) as share:
+            fit(share=share)
+        return
     here = {"workspace": lineage.workspace()}
     # Whatever still seems to be running here is dead: this process alone holds the lock.
     tracking.mark_killed(root, name=model, tags=here, but=checkpoint.run_id)
@@ -97,14 +113,8 @@ def _train(model: str, params: Params) -> None:
         run.log_dataset(sync.dataset_input(record))
         if record["git"]["dirty"]:
             run.log_text(lineage.git_diff(Path.cwd()), "git.diff")
-        trained = training.train(
-            recipe,
-            packed,
-            seed=seed,
-            weights_file=weights_file,
-            checkpoint=checkpoint,
-            callbacks=[run.epoch_callback()],
-        )
+        with devices.shared_by(num_devices) as share:
+            trained = fit(callbacks=[run.epoch_callback()], share=share)
         folder = Path("models") / model
         classes = {"wnids": [str(wnid) for wnid in packed.classes["wnid"]], "class_names": packed.class_names}
         model_file.save_model(trained.model, folder / "model.keras", **classes)

@@ -102,7 +102,8 @@ REFUSED: dict[str, tuple[tuple[Any, ...], list[str]]] = {
         [
             "'sede'",
             "did you mean 'seed'",
-            "known: profile, profiles, seed, determinism, augmentation, champion, replicates, lineups, active, models",
+            "known: profile, profiles, seed, determinism, devices, augmentation, champion, replicates, lineups, "
+            "active, models",
         ],
     ),
     "misspelt key of a model": (
@@ -164,6 +165,12 @@ REFUSED: dict[str, tuple[tuple[Any, ...], list[str]]] = {
     "brightness reversed": (("augmentation", "brightness", [2, 1]), ["augmentation.brightness", "[2.0, 1.0]"]),
     "shear of a right angle": (("augmentation", "shear_degrees", 90), ["augmentation.shear_degrees", "less than 90"]),
     "unknown determinism": (("determinism", "fats"), ["determinism", "'exact' or 'fast'", "did you mean 'fast'"]),
+    "devices that are a word": (("devices", "al"), ["devices", "'all'", "got 'al'"]),
+    "no device": (("devices", 0), ["devices", "equal to 1", "got 0"]),
+    "a batch that the devices cannot share": (
+        ("devices", 3),
+        ["models.model_1.batch_size", "batches of 16 images", "3 `devices`", "multiple of 3"],
+    ),
     "no determinism": (("determinism", REMOVED), ["determinism", "required"]),
     "momentum of adam": (
         (*MODEL, "optimizer", {"name": "adam", "learning_rate": 0.1, "momentum": 0.9}),

@@ -36,9 +36,11 @@ class Checkpoint:
     Args:
         folder: the model's own; other trainings of the same model leave their files there when they are stopped.
         key: a fingerprint of what decides the result.
+        read_only: write nothing: another process of the same training does.
     """
 
-    def __init__(self, folder: Path, key: str):
+    def __init__(self, folder: Path, key: str, *, read_only: bool = False):
+        self._read_only = read_only
         self._folder = folder
         self._file = folder / f"{key}.checkpoint"
         self._run_file = folder / f"{key}.run"
@@ -103,6 +105,8 @@ class Checkpoint:
 
     def write(self, state: dict[str, Any], arrays: Iterator[tuple[str, NDArray[Any]]]) -> None:
         """Write a checkpoint over the last one, whole or not at all."""
+        if self._read_only:
+            return
         with replaced(self._file) as partial, zipfile.ZipFile(partial, "w") as archive:
             archive.writestr(_STATE, json.dumps(state))
             for name, array in arrays:

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tiny_imagenet import entry, lineage, runtime
+from tiny_imagenet import devices, entry, lineage, runtime
 from tiny_imagenet.errors import UserError
 from tiny_imagenet.files import fingerprint, write_text
 from tiny_imagenet.params import Params
@@ -88,9 +88,9 @@ def _train_briefly(model: str, epochs: int, batches: int) -> None:
     packed = open_packed(Path("data/cache"))
     few = slice(batches * recipe.batch_size)
     packed = PackedDataset(packed.train, Split(packed.val.images[few], packed.val.labels[few]), packed.classes)
-    trained = training.train(
-        recipe, packed, seed=params.seed_of(model), weights_file=pretrained.weights_file(recipe.weights)
-    )
+    seed, weights_file = params.seed_of(model), pretrained.weights_file(recipe.weights)
+    with devices.shared_by(devices.count(params.devices)) as share:
+        trained = training.train(recipe, packed, seed=seed, weights_file=weights_file, share=share)
     weights = hashlib.sha256()
     for weight in trained.model.weights:
         weights.update(keras.ops.convert_to_numpy(weight).tobytes())

@@ -17,6 +17,7 @@ from tiny_imagenet.recipe import (
     KERAS_MOMENTUM,
     Augmentation,
     AugmentationChoice,
+    CountOrAll,
     LearningRate,
     ModelParams,
     Momentum,
@@ -77,6 +78,8 @@ class Params(Section):
     seed: Seed
     determinism: Literal["exact", "fast"]
     """`exact`: the same seed gives the same bits on the same machine. `fast`: the backend may choose on a GPU."""
+    devices: CountOrAll = 1
+    """How many devices of this machine share each batch of a training."""
     augmentation: AugmentationChoice
     champion: Champion
     replicates: Replicates = Replicates()
@@ -148,6 +151,11 @@ class Params(Section):
         images = min((number for number in held if number is not None), default=None)
         for name in self.active:
             recipe = self.recipe(name)
+            if self.devices != "all" and recipe.batch_size % self.devices:
+                raise ValueError(
+                    f"models.{name}.batch_size: batches of {recipe.batch_size} images cannot be shared equally by "
+                    f"{self.devices} `devices`; choose a multiple of {self.devices}"
+                )
             if images is not None and recipe.holdout_per_class >= images:
                 raise ValueError(
                     f"models.{name}.holdout_per_class: {recipe.holdout_per_class} of {images} training images of each "
@@ -224,8 +232,8 @@ class Params(Section):
 
     def fingerprint(self, model: str) -> str:
         """Return what differs where anything in params.yaml differs that decides how `model` is trained."""
-        own = {"seed": self.seed_of(model), "determinism": self.determinism, "dataset": self.dataset.model_dump()}
-        return fingerprint(own | self.recipe(model).model_dump())
+        own = {"seed": self.seed_of(model), "determinism": self.determinism, "devices": self.devices}
+        return fingerprint(own | {"dataset": self.dataset.model_dump()} | self.recipe(model).model_dump())
 
     def overrides(self, model: str) -> dict[str, tuple[Any, Any]]:
         """Return what the profile changed for `model`: key -> (the paper's or block's value, the profile's)."""

@@ -81,7 +81,7 @@ AugmentationChoice = Annotated[
     | Annotated[Augmentation, Tag("<parts>")],
     Discriminator(lambda given: "<parts>" if isinstance(given, Mapping | Augmentation) else "<preset>"),
 ]
-BatchesPerEpoch = Annotated[
+CountOrAll = Annotated[
     Annotated[Literal["all"], Tag("<all>")] | Annotated[Count, Tag("<number>")],
     Discriminator(lambda given: "<all>" if isinstance(given, str) else "<number>"),
 ]
@@ -165,7 +165,7 @@ class ModelParams(Section):
     """Null: the one that all models share."""
     epochs: Count | None = None
     batch_size: Count = 64
-    batches_per_epoch: BatchesPerEpoch = "all"
+    batches_per_epoch: CountOrAll = "all"
     batch_normalization_momentum: Momentum | None = None
     """Of the moving averages of every batch normalization. Null: Keras's default, 0.99."""
     flip_at_test: bool = False

@@ -178,13 +178,22 @@ def threads() -> str:
 
 
 def use_fast_kernels(model: "keras.Model") -> None:
-    """Let a compiled model take the backend's faster kernels where Keras does not by itself: TensorFlow's on a CPU."""
+    """Let a compiled model take the backend's faster kernels where Keras does not by itself: TensorFlow's on one CPU.
+
+    Where several devices of TensorFlow share the batches, batch normalization is made to normalize over all of them.
+    """
     import keras
 
-    if keras.backend.backend() == "tensorflow" and device().kind == "cpu":
-        from tiny_imagenet.tensorflow_kernels import use_fused_kernels
+    if keras.backend.backend() != "tensorflow":
+        return
+    import tensorflow
 
-        use_fused_kernels(model)
+    from tiny_imagenet import tensorflow_kernels
+
+    if tensorflow.distribute.has_strategy():
+        tensorflow_kernels.normalize_across_devices(model)
+    elif device().kind == "cpu":
+        tensorflow_kernels.use_fused_kernels(model)
 
 
 def _tensorflow_gpu() -> Device | None:

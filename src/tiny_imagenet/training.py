@@ -24,6 +24,7 @@ from tiny_imagenet.callbacks import (
 from tiny_imagenet.checkpoint import Checkpoint, KeepHistory
 from tiny_imagenet.dataset.arrays import SIDE, PackedDataset
 from tiny_imagenet.dataset.batches import OrderedBatches, TrainingBatches, hold_out
+from tiny_imagenet.devices import ALONE, Share
 from tiny_imagenet.files import require_free, write_text
 from tiny_imagenet.models import build_classifier
 from tiny_imagenet.recipe import PAPER_AUGMENTATION, LearningRateSchedule, Optimizer, Recipe
@@ -127,6 +128,7 @@ def train(
     weights_file: Path | None = None,
     checkpoint: Checkpoint | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
+    share: Share = ALONE,
 ) -> Trained:
     """Train a model by its recipe and return it with the weights that the recipe keeps.
 
@@ -137,9 +139,11 @@ def train(
         weights_file: pretrained weights for the backbone.
         checkpoint: where every epoch is saved, and from where a stopped training goes on; None: neither.
         callbacks: called last, so that they see all of an epoch's figures, after it has been saved.
+        share: what `devices.shared_by` gives, in whose block this is then called.
 
     Raises:
-        UserError: the training has diverged, a class has too few images, or the disk is too small for the model.
+        UserError: the training has diverged, a class has too few images, the devices cannot share the batches, or the
+            disk is too small for the model.
     """
     one_hot = packed.num_classes if recipe.soft_labels else None
     training_indices, held_out = hold_out(packed.train.labels, recipe.holdout_per_class)
@@ -150,11 +154,17 @@ def train(
         acting.append(averaged)
     acting.append(LearningRate())
     if recipe.holdout_per_class:
-        kept_aside = OrderedBatches(packed.train, batch_size=recipe.batch_size, indices=held_out, num_classes=one_hot)
+        kept_aside = OrderedBatches(
+            packed.train, batch_size=recipe.batch_size, indices=held_out, num_classes=one_hot, share=share
+        )
         acting.append(ExtraValidation(kept_aside, {"accuracy": "holdout_accuracy", "loss": "holdout_loss"}))
     if recipe.paper_protocol_every_epoch:
         augmented = OrderedBatches(
-            packed.val, batch_size=recipe.batch_size, augmentation=PAPER_AUGMENTATION, num_classes=one_hot
+            packed.val,
+            batch_size=recipe.batch_size,
+            augmentation=PAPER_AUGMENTATION,
+            num_classes=one_hot,
+            share=share,
         )
         acting.append(ExtraValidation(augmented, {"accuracy": "val_accuracy_paper_protocol"}))
     acting += schedules_and_stops(recipe)
@@ -171,14 +181,17 @@ def train(
         first_epoch=keeper.epochs_done,
         num_classes=one_hot,
         indices=training_indices,
+        share=share,
     )
+    visited = {"training": batches.images_per_epoch, "validation": len(packed.val), "held-out": len(held_out)}
+    share.check(recipe.batch_size, visited)
     model = build_model(recipe, num_classes=packed.num_classes, weights_file=weights_file, steps_per_epoch=len(batches))
     require_free(Path.cwd(), _bytes_needed(model, checkpoint), f"saving {model.count_params():,} parameters")
     lines = ConsoleLines(recipe.epochs, keeper.epochs_done, len(batches), clock)
     try:
         model.fit(
             batches,
-            validation_data=OrderedBatches(packed.val, batch_size=recipe.batch_size, num_classes=one_hot),
+            validation_data=OrderedBatches(packed.val, batch_size=recipe.batch_size, num_classes=one_hot, share=share),
             initial_epoch=recipe.epochs if keeper.is_complete else keeper.epochs_done,
             epochs=recipe.epochs,
             shuffle=False,

@@ -27,7 +27,7 @@ def test_another_machine_or_version_makes_another_training(name):
     assert training_key(PARAMS, "model_2", HASHES, NUMERICS | {name: "changed"}) != KEY
 
 
-@pytest.mark.parametrize("change", [{"seed": 77}, {"determinism": "fast"}, {"augmentation": "none"}])
+@pytest.mark.parametrize("change", [{"seed": 77}, {"determinism": "fast"}, {"devices": 2}, {"augmentation": "none"}])
 def test_other_params_make_another_training(change):
     changed = parse_params(VALUES | change)
     assert (training_key(changed, "model_2", HASHES, NUMERICS) != KEY) == (change.get("augmentation") is None)

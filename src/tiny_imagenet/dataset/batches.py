@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tiny_imagenet.dataset.arrays import Split
 from tiny_imagenet.dataset.augmentation import Augmenter, epoch_order
 from tiny_imagenet.dataset.mixing import Mixes, class_shares, draw_mixes, mix_images, mix_labels
+from tiny_imagenet.devices import ALONE, Share
 from tiny_imagenet.errors import UserError
 from tiny_imagenet.recipe import Augmentation
 
@@ -63,6 +64,7 @@ class TrainingBatches(keras.utils.PyDataset):  # type: ignore[misc] # Keras publ
         first_epoch: where a resumed training goes on.
         num_classes: labels come as float32 shares, (N, num_classes); None: as int32 class numbers, (N,).
         indices: the images of the split that take part; None for all.
+        share: what this process loads of each batch.
 
     Raises:
         ValueError: mixed images need `num_classes`.
@@ -79,6 +81,7 @@ class TrainingBatches(keras.utils.PyDataset):  # type: ignore[misc] # Keras publ
         first_epoch: int = 0,
         num_classes: int | None = None,
         indices: NDArray[np.int64] | None = None,
+        share: Share = ALONE,
     ):
         super().__init__(workers=1, use_multiprocessing=False, max_queue_size=8)
         if augmentation.mixes and num_classes is None:
@@ -89,6 +92,7 @@ class TrainingBatches(keras.utils.PyDataset):  # type: ignore[misc] # Keras publ
         self._augmentation = augmentation
         self._seed = seed
         self._num_classes = num_classes
+        self._share = share
         self._augment = Augmenter(augmentation, seed=seed, num_images=len(split))
         whole = math.ceil(len(self._indices) / batch_size)
         self._num_batches = min(whole, batches_per_epoch or whole)
@@ -136,7 +140,10 @@ class TrainingBatches(keras.utils.PyDataset):  # type: ignore[misc] # Keras publ
         return self._make(epoch, index)
 
     def _make(self, epoch: _Epoch, index: int) -> Batch:
-        chosen = epoch.order[index * self._batch_size : (index + 1) * self._batch_size]
+        batch = epoch.order[index * self._batch_size : (index + 1) * self._batch_size]
+        return self._share.marked(self._load(epoch, self._share.of(batch)), len(batch))
+
+    def _load(self, epoch: _Epoch, chosen: NDArray[np.int64]) -> Batch:
         labels = self._split.labels
         if epoch.mixes is None or self._num_classes is None:
             images = self._augment(self._split.images[chosen], chosen, epoch.number)
@@ -163,6 +170,7 @@ class OrderedBatches(keras.utils.PyDataset):  # type: ignore[misc] # Keras publi
         augmentation: None for the images as they are.
         num_classes: labels come as float32 shares, (N, num_classes); None: as int32 class numbers, (N,).
         indices: the images of the split that take part, in their order; None for all.
+        share: what this process loads of each batch.
     """
 
     def __init__(
@@ -173,11 +181,13 @@ class OrderedBatches(keras.utils.PyDataset):  # type: ignore[misc] # Keras publi
         augmentation: Augmentation | None = None,
         num_classes: int | None = None,
         indices: NDArray[np.int64] | None = None,
+        share: Share = ALONE,
     ):
         super().__init__(workers=1, use_multiprocessing=False, max_queue_size=8)
         self._split = split
         self._batch_size = batch_size
         self._num_classes = num_classes
+        self._share = share
         self._indices = np.arange(len(split)) if indices is None else np.asarray(indices)
         self._augment = augmentation and Augmenter(augmentation, seed=PAPER_PROTOCOL_SEED, num_images=len(split))
 
@@ -185,11 +195,12 @@ class OrderedBatches(keras.utils.PyDataset):  # type: ignore[misc] # Keras publi
         return math.ceil(len(self._indices) / self._batch_size)
 
     def __getitem__(self, index: int) -> Batch:
-        chosen = self._indices[index * self._batch_size : (index + 1) * self._batch_size]
+        batch = self._indices[index * self._batch_size : (index + 1) * self._batch_size]
+        chosen = self._share.of(batch)
         images = self._split.images[chosen]
         if self._augment:
             images = self._augment(images, chosen, 0)
-        return images, _labels(self._split.labels[chosen], self._num_classes)
+        return self._share.marked((images, _labels(self._split.labels[chosen], self._num_classes)), len(batch))
 
 
 def _labels(labels: NDArray[np.int32], num_classes: int | None) -> NDArray[np.int32] | NDArray[np.float32]:

@@ -1,0 +1,114 @@
+"""How time, memory and disk of each step grow with the images: 1x, 2x and 4x the training images of an archive.
+
+    python -m benchmarks.growth path/to/tiny-imagenet-200.zip --steps 55 --steps 110 --steps 220
+
+Each step is a process of its own, in a folder of its own: `reorganize`, `pack` (what `cache` decodes), `report` (what
+else `cache` does), `hash` (the MD5 of all that lies there then, as DVC takes it), `train` (one epoch of model_2, as
+params.yaml's `paper` has it, validation included) and `evaluate`. Seconds are wall time with Python's and TensorFlow's
+start, "CPU, s" what all threads computed, which other work on the machine changes less; memory is the peak of what is
+anonymous (RssAnon); written is what the step leaves on the disk.
+"""
+
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from benchmarks.memory import AnonymousMemory
+
+_COMMON = """
+import json, sys
+from pathlib import Path
+source, folder, per_class, repository = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4])
+"""
+_STEPS = {
+    "reorganize": """
+from tiny_imagenet.dataset.layout import reorganize
+from tiny_imagenet.dataset_params import Expect, ImagesPerClass
+reorganize(source, folder / "images", expect=Expect(), images_per_class=ImagesPerClass(train=per_class))
+""",
+    "pack": """
+from tiny_imagenet.dataset.arrays import pack
+pack(folder / "images", folder / "cache")
+""",
+    "report": """
+from tiny_imagenet.dataset.arrays import open_packed, summarize
+from tiny_imagenet.dataset.duplicates import find_duplicates
+packed = open_packed(folder / "cache")
+find_duplicates(packed.train.images, packed.val.images)
+summarize(packed, folder / "images")
+""",
+    "hash": """
+from tiny_imagenet.files import md5
+for path in sorted(folder.rglob("*")):
+    if path.is_file():
+        md5(path)
+""",
+    "train": """
+from tiny_imagenet import runtime
+from tiny_imagenet.params import parse_params
+from tiny_imagenet.section import read_yaml
+values = read_yaml(repository / "params.yaml") | {"profile": "paper"}
+recipe = parse_params(values).recipe("model_2").model_copy(update={"epochs": 1})
+runtime.prepare(1)
+from tiny_imagenet import model_file, training
+from tiny_imagenet.dataset.arrays import open_packed
+packed = open_packed(folder / "cache")
+trained = training.train(recipe, packed, seed=1)
+names = {"wnids": [str(wnid) for wnid in packed.classes["wnid"]], "class_names": packed.class_names}
+model_file.save_model(trained.model, folder / "model" / "model.keras", **names)
+training.write_history(trained.history, folder / "model" / "history.csv")
+""",
+    "evaluate": """
+from tiny_imagenet import runtime
+from tiny_imagenet.params import load_params
+block = load_params(repository / "params.yaml").models["model_2"]
+runtime.prepare(0)
+import pandas
+from tiny_imagenet import evaluation, model_file
+from tiny_imagenet.dataset.arrays import open_packed
+model, history = model_file.load_model(folder / "model" / "model.keras"), pandas.read_csv(folder / "model/history.csv")
+measured = evaluation.evaluate(model, open_packed(folder / "cache"), history, block)
+evaluation.write_evaluation(measured, folder / "results")
+""",
+}
+
+
+def _bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def _cpu_seconds() -> float:
+    """Return what the processes that have ended computed."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def main(archive: Path, steps: Annotated[list[int], typer.Option()]) -> None:
+    """Measure each step with each of STEPS training images per class of ARCHIVE."""
+    print("| training images of each class | step | s | CPU, s | peak RssAnon, MiB | written, MB |")
+    print("| ---: | --- | ---: | ---: | ---: | ---: |")
+    for per_class in steps:
+        with tempfile.TemporaryDirectory() as folder:
+            for name, script in _STEPS.items():
+                before, computed, start = _bytes(Path(folder)), _cpu_seconds(), time.perf_counter()
+                arguments = [str(archive), folder, str(per_class), str(Path.cwd())]
+                process = subprocess.Popen(
+                    [sys.executable, "-c", _COMMON + script, *arguments], stdout=subprocess.DEVNULL, text=True
+                )
+                memory = AnonymousMemory(process)
+                if process.wait():
+                    raise typer.Exit(process.returncode)
+                seconds, written = time.perf_counter() - start, (_bytes(Path(folder)) - before) / 1e6
+                figures = [seconds, _cpu_seconds() - computed, memory.peak_mib(), written]
+                cells = [str(per_class), name, *(f"{figure:,.1f}" for figure in figures)]
+                print("| " + " | ".join(cells) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    typer.run(main)
