@@ -1,13 +1,13 @@
 """Ray, for work that is done many times at once: on this machine, or on a cluster. The only file that imports it.
 
-Ray is optional (the extra `ray`), and imported when it is used. Nothing but the work itself goes over the network: data,
-checkpoints and results are files of the repository, which every node has to see at the same path.
+Ray is optional (the extra `ray`), and imported when it is used. Only the calls themselves go over the network: data,
+checkpoints and results are files of the repository, which every machine has to see at the same path.
 """
 
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,11 +39,14 @@ Report = Callable[[Mapping[str, Any]], None]
 class Observer(Protocol):
     """Is told, in the process that started them, how trials go."""
 
+    def started(self, number: int) -> None:
+        """Take note that a trial begins, or begins again after it was lost."""
+
     def reported(self, number: int, figures: Mapping[str, Any]) -> None:
-        """A trial has reported; what was reported before it was lost is reported again."""
+        """Take what a trial reports; after it was lost, it reports all of its epochs again."""
 
     def ended(self, number: int, error: str | None) -> None:
-        """A trial is over: done, stopped early, or lost too often (`error`)."""
+        """Take note that a trial is over: done, stopped early, or lost too often (`error`)."""
 
 
 @dataclass(frozen=True)
@@ -107,10 +110,11 @@ class Cluster:
         The outcome is what was returned, or an Exception. When the caller stops iterating, what runs is interrupted.
         """
         ray = self._ray
-        task = ray.remote(function).options(
+        task = ray.remote(
             num_cpus=share.cores, num_gpus=share.gpus, max_calls=1, max_retries=_TIMES_LOST, retry_exceptions=False
-        )
-        waiting, running = list(jobs.items()), {}
+        )(function)
+        waiting = list(jobs.items())
+        running: dict[Any, str] = {}
         try:
             while waiting or running:
                 while waiting and len(running) < share.workers:
@@ -121,7 +125,7 @@ class Cluster:
                     name = running.pop(reference)
                     try:
                         yield name, ray.get(reference)
-                    except Exception as error:  # noqa: BLE001 - whatever a task raises belongs to that task
+                    except Exception as error:
                         yield name, error
         finally:
             for reference in running:
@@ -141,7 +145,7 @@ class Cluster:
         token = folder / f".{secrets.token_hex(8)}.partial"
         token.touch()
         try:
-            look = ray.remote(_exists).options(num_cpus=0)
+            look = ray.remote(num_cpus=0)(_exists)
             asked = {
                 look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False)).remote(
                     str(token)
@@ -165,7 +169,7 @@ class Cluster:
         *,
         share: Share,
         scratch: Path,
-        known: Mapping[int, list[Mapping[str, float]]],
+        known: Mapping[int, Sequence[Mapping[str, float]]],
         observer: Observer,
     ) -> None:
         """Run trials on Ray Tune, which stops bad ones early and begins lost ones again.
@@ -181,7 +185,10 @@ class Cluster:
         """
         tune = self._ray.tune
 
-        class Bridge(tune.Callback):  # type: ignore[misc] # Ray is not there when types are checked
+        class Bridge(tune.Callback):  # type: ignore[misc, name-defined] # Ray may be missing as types are checked
+            def on_trial_start(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
+                observer.started(trial.config["number"])
+
             def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: Any, **_: Any) -> None:
                 observer.reported(trial.config["number"], result)
 
@@ -226,7 +233,7 @@ def _exists(path: str) -> bool:
     return Path(path).exists()
 
 
-def _scheduler(tune: Any, sweep: Sweep, known: Mapping[int, list[Mapping[str, float]]]) -> Any:
+def _scheduler(tune: Any, sweep: Sweep, known: Mapping[int, Sequence[Mapping[str, float]]]) -> Any:
     """Return ASHA, which knows what trials of an earlier call have reached; or what stops none."""
     if sweep.stop_early is None:
         return tune.schedulers.FIFOScheduler()
@@ -254,9 +261,7 @@ def require_ray() -> Any:
         import ray
         import ray.tune
     except ImportError as error:
-        raise UserError(
-            f"this runs on Ray, which is not installed ({error}): pip install --require-hashes -r requirements-extras.txt"
-        ) from None
+        raise UserError(f"this runs on Ray, which is not installed ({error}): make extras") from None
     return ray
 
 
@@ -292,7 +297,8 @@ def connected(address: str | None, root: Path) -> Iterator[Cluster]:
         ray.init(**options)
     except (ConnectionError, ValueError, RuntimeError, OSError) as error:
         where = f"the Ray cluster at {address}" if address else "Ray on this machine"
-        raise UserError(f"{where} cannot be used: {(str(error).strip() or type(error).__name__).splitlines()[0]}") from None
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"{where} cannot be used: {reason}") from None
     try:
         yield Cluster(ray, _nodes(ray))
     finally:

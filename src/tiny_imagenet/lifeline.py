@@ -13,8 +13,9 @@ _SECONDS_TO_STOP = 60
 
 
 def main(command: list[str]) -> int:
-    """Run the command in a process group of its own until it ends, or stdin does: then it gets Ctrl-C, and is killed
-    if that does not end it. Return its exit code.
+    """Run the command in a process group of its own until it ends, or stdin does, and return its exit code.
+
+    When stdin ends, the group gets what Ctrl-C sends, and is killed if that does not end it.
     """
     signal.signal(signal.SIGINT, lambda *_: None)  # the terminal's: whoever holds stdin decides. Not inherited
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # Ray blocks it in its processes, and that is

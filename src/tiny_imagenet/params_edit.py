@@ -46,14 +46,14 @@ def refuse_known_block(path: Path, name: str) -> None:
 
 
 def set_replicates(path: Path, models: Sequence[str], seeds: Sequence[int]) -> None:
-    """Replace `replicates`, or add it; raises UserError where params.yaml is written in a way that does not allow it."""
+    """Replace `replicates`, or add it; raises UserError where params.yaml is not written in a way that allows it."""
     wanted = read_yaml(path)
     lines = _lines(path)
     body = f"  models: [{', '.join(models)}]\n  seeds: [{', '.join(map(str, seeds))}]\n"
     if "replicates" in wanted:
         value = _value_of(lines, "replicates")
         first, last = value.start_mark.line, _last_line(lines, value)
-        if value.flow_style or lines[first].lstrip() != lines[first][2:]:
+        if getattr(value, "flow_style", True) or lines[first].lstrip() != lines[first][2:]:
             raise UserError(f"{path}: `replicates` is not written as two lines; write it so yourself:\n{body}")
         changed = [*lines[:first], body, *lines[last + 1 :]]
     else:
@@ -73,7 +73,8 @@ def _value_of(lines: Sequence[str], key: str) -> yaml.Node:
     document = yaml.compose("".join(lines), Loader=yaml.SafeLoader)
     if not isinstance(document, yaml.MappingNode):
         raise UserError("params.yaml holds no keys and values")
-    return next(value for name, value in document.value if name.value == key)
+    value: yaml.Node = next(value for name, value in document.value if name.value == key)
+    return value
 
 
 def _last_line(lines: Sequence[str], value: yaml.Node) -> int:

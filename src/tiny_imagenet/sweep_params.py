@@ -104,7 +104,8 @@ class Sweep(Section):
     def _means_something(self) -> Self:
         if self.stop_early and self.stop_early.grace_epochs >= self.epochs:
             raise ValueError(
-                f"stop_early.grace_epochs: {self.stop_early.grace_epochs} is not below the {self.epochs} epochs of a trial"
+                f"stop_early.grace_epochs: {self.stop_early.grace_epochs} is not below the {self.epochs} epochs of a "
+                "trial"
             )
         if self.trials > 1 and all(values.grid is not None for values in self.search.values()):
             raise ValueError(f"trials: {self.trials} of the same, since nothing is drawn; leave it out")
