@@ -31,6 +31,7 @@ _SETTINGS = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a trial that has diverged has no metric
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",  # its banner
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
 }
 Report = Callable[[Mapping[str, Any]], None]
@@ -143,6 +144,7 @@ class Cluster:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         token = folder / f".{secrets.token_hex(8)}.partial"
+        folder.mkdir(parents=True, exist_ok=True)
         token.touch()
         try:
             look = ray.remote(num_cpus=0)(_exists)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from tiny_imagenet import entry, lineage, params_edit, sweep_results, workers
+from tiny_imagenet import cluster, entry, lineage, params_edit, sweep_results, workers
 from tiny_imagenet import sweep as sweeping
 from tiny_imagenet.errors import UserError
 from tiny_imagenet.params import Params
@@ -47,6 +47,7 @@ def train(
                 f"'{model}' is not active in params.yaml{nearest(model, params.active)}; "
                 f"active: {', '.join(params.active)}"
             )
+    cluster.require_ray()  # before anything is written
     if seeds is not None and seeds > 1:
         params = _with_replicates(params, chosen, seeds)
     names = workers.trainings(params, chosen, seeds)

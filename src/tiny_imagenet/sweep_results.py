@@ -85,7 +85,7 @@ def table(sweep: Sweep, trials: Sequence[Trial], records: Mapping[int, Record]) 
 
 
 def _is_plain(value: Any) -> bool:
-    return value is None or isinstance(value, str | int | float | bool)
+    return isinstance(value, str | int | float | bool)
 
 
 def best_trial(sweep: Sweep, trials: Sequence[Trial], records: Mapping[int, Record]) -> Trial:

@@ -69,7 +69,6 @@ def train(
         UserError: a training has failed, after all others are done; or they cannot be started.
     """
     root = Path.cwd()
-    cluster.require_ray()
     lineage.repro("cache", *(f"architecture@{model}" for model in models))
     failed = {}
     with cluster.connected(address, root) as machines:
