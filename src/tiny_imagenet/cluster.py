@@ -213,7 +213,7 @@ class Cluster:
             tune.with_resources(trainable, {"cpu": share.cores, "gpu": share.gpus}),
             param_space={"number": tune.grid_search(numbers)},
             tune_config=tune.TuneConfig(
-                scheduler=_scheduler(tune, sweep, known), max_concurrent_trials=share.workers, reuse_actors=False
+                scheduler=scheduler(tune, sweep, known), max_concurrent_trials=share.workers, reuse_actors=False
             ),
             run_config=tune.RunConfig(
                 name="tune",
@@ -235,7 +235,7 @@ def _exists(path: str) -> bool:
     return Path(path).exists()
 
 
-def _scheduler(tune: Any, sweep: Sweep, known: Mapping[int, Sequence[Mapping[str, float]]]) -> Any:
+def scheduler(tune: Any, sweep: Sweep, known: Mapping[int, Sequence[Mapping[str, float]]]) -> Any:
     """Return ASHA, which knows what trials of an earlier call have reached; or what stops none."""
     if sweep.stop_early is None:
         return tune.schedulers.FIFOScheduler()
