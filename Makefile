@@ -26,7 +26,7 @@ $(READY): requirements.txt pyproject.toml
 # Optional packages, big ones: not in requirements.txt, and of the same versions where both have one.
 EXTRAS := ray
 
-extras: $(READY)  ## Add the optional packages to .venv: Ray
+extras: $(READY)  ## Add the optional packages to .venv: Ray, for sweeps and many trainings at once
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-extras.txt
 
 repro: $(READY)  ## Rebuild whatever is out of date and print the table of results
@@ -41,7 +41,7 @@ ui: $(READY)  ## Compare the runs in the browser (mlflow ui)
 test: $(READY)  ## Run the tests
 	@python -m pytest -n 2 --dist loadfile
 
-e2e: $(READY)  ## Run the longer end-to-end tests: MLflow's pages and servers, DVC's experiments, other backends
+e2e: $(READY)  ## Run the longer end-to-end tests: MLflow's pages and servers, DVC's experiments, Ray, other backends
 	@sh tests/e2e/install.sh chromium chromium-driver postgresql
 	@python -m pytest -n 2 --dist loadfile -m e2e
 
@@ -76,7 +76,7 @@ LOCK_EXTRAS_COMMAND = cp requirements-extras.txt $(VENV)/lock-extras.txt 2>/dev/
 	--python-version 3.11 $(EXTRAS:%=--extra %) --constraint requirements.txt --generate-hashes \
 	--custom-compile-command "make lock"
 
-lock:  ## Remake requirements.txt and requirements-extras.txt from pyproject.toml (make lock UPGRADE=--upgrade for newer versions)
+lock:  ## Remake both locks from pyproject.toml (make lock UPGRADE=--upgrade for newer versions)
 	@test -x $(BIN)/uv || { $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet uv; }
 	@$(LOCK_COMMAND) $(UPGRADE) --quiet --output-file requirements.txt
 	@$(LOCK_EXTRAS_COMMAND) $(UPGRADE) --quiet --output-file requirements-extras.txt
