@@ -3,9 +3,9 @@
     python -m benchmarks.workers                                  # model_1 and model_2, two seeds each, two rounds
     python -m benchmarks.workers model_2 --seeds 4 --rounds 3
 
-Copies of the repository's committed files, on the data of its params.yaml (the demo's digits, as it comes). In turn with
-1 and with 2 workers, `tiny-imagenet train MODELS --seeds N --cores 1` is run from nothing but packed images, and timed as
-a whole: the start of Ray, of each process, and the table are in it. Then all bits are compared.
+Copies of the repository's committed files, on the data of its params.yaml (the demo's digits, as it comes). In turn
+with 1 and with 2 workers, `tiny-imagenet train MODELS --seeds N --cores 1` is run from nothing but packed images, and
+timed as a whole: the start of Ray, of each process, and the table are in it. Then all bits are compared.
 """
 
 import hashlib
