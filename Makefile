@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro ui test e2e faults check readme format lock clean
+.PHONY: help setup extras repro ui test e2e faults check readme format lock clean
 
 help:  ## Say what there is
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,6 +23,12 @@ $(READY): requirements.txt pyproject.toml
 	@git rev-parse --git-dir >/dev/null 2>&1 || $(BIN)/dvc config --local core.no_scm true
 	@touch $@
 
+# Optional packages, big ones: not in requirements.txt, and of the same versions where both have one.
+EXTRAS := ray
+
+extras: $(READY)  ## Add the optional packages to .venv: Ray, for sweeps and many trainings at once
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-extras.txt
+
 repro: $(READY)  ## Rebuild whatever is out of date and print the table of results
 	@tiny-imagenet check
 	@touch $(VENV)/.started
@@ -35,7 +41,7 @@ ui: $(READY)  ## Compare the runs in the browser (mlflow ui)
 test: $(READY)  ## Run the tests
 	@python -m pytest -n 2 --dist loadfile
 
-e2e: $(READY)  ## Run the longer end-to-end tests: MLflow's pages and servers, DVC's experiments, other backends
+e2e: $(READY)  ## Run the longer end-to-end tests: MLflow's pages and servers, DVC's experiments, Ray, other backends
 	@sh tests/e2e/install.sh chromium chromium-driver postgresql
 	@python -m pytest -n 2 --dist loadfile -m e2e
 
@@ -49,9 +55,12 @@ check: $(READY)  ## Lint, types, layers, and whether the lock fits pyproject.tom
 	@lint-imports --no-cache
 	@tiny-imagenet readme --check
 	@$(LOCK_COMMAND) --quiet --output-file $(VENV)/lock.txt
+	@$(LOCK_EXTRAS_COMMAND) --quiet --output-file $(VENV)/lock-extras.txt
 	@versions() { grep -E '^[a-z0-9]' "$$1" | tr -d '\\'; }; \
-		versions requirements.txt > $(VENV)/locked; versions $(VENV)/lock.txt | diff $(VENV)/locked - || \
-		{ echo "error: requirements.txt does not fit pyproject.toml: make lock" >&2; exit 1; }
+		for name in "" -extras; do \
+			versions requirements$$name.txt > $(VENV)/locked; versions $(VENV)/lock$$name.txt | diff $(VENV)/locked - || \
+			{ echo "error: requirements$$name.txt does not fit pyproject.toml: make lock" >&2; exit 1; }; \
+		done
 
 readme: $(READY)  ## Make README's section of results anew from docs/results
 	@tiny-imagenet readme
@@ -63,10 +72,14 @@ format: $(READY)  ## Format the code and mend what ruff can
 # Keeps the versions that are locked, as long as they fit; names no package index.
 LOCK_COMMAND = cp requirements.txt $(VENV)/lock.txt 2>/dev/null; uv pip compile pyproject.toml --universal --python-version 3.11 \
 	--extra dev --generate-hashes --custom-compile-command "make lock"
+LOCK_EXTRAS_COMMAND = cp requirements-extras.txt $(VENV)/lock-extras.txt 2>/dev/null; uv pip compile pyproject.toml --universal \
+	--python-version 3.11 $(EXTRAS:%=--extra %) --constraint requirements.txt --generate-hashes \
+	--custom-compile-command "make lock"
 
-lock:  ## Remake requirements.txt from pyproject.toml (make lock UPGRADE=--upgrade for newer versions)
+lock:  ## Remake both locks from pyproject.toml (make lock UPGRADE=--upgrade for newer versions)
 	@test -x $(BIN)/uv || { $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet uv; }
 	@$(LOCK_COMMAND) $(UPGRADE) --quiet --output-file requirements.txt
+	@$(LOCK_EXTRAS_COMMAND) $(UPGRADE) --quiet --output-file requirements-extras.txt
 
 clean:  ## Remove caches and half-written files; keep data, models, results and runs
 	@echo "removing caches of tools, bytecode and half-written files"

@@ -102,8 +102,8 @@ REFUSED: dict[str, tuple[tuple[Any, ...], list[str]]] = {
         [
             "'sede'",
             "did you mean 'seed'",
-            "known: profile, profiles, seed, determinism, devices, augmentation, champion, replicates, lineups, "
-            "active, models",
+            "known: profile, profiles, seed, determinism, devices, augmentation, champion, replicates, sweeps, "
+            "lineups, active, models",
         ],
     ),
     "misspelt key of a model": (

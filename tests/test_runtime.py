@@ -130,6 +130,21 @@ def test_threads_name_the_cores_and_what_limits_them(monkeypatch):
     assert "OMP_NUM_THREADS=1" in runtime.threads()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the names of threads from /proc")
+@pytest.mark.parametrize("number", [1, 3])
+def test_a_process_that_is_given_threads_computes_with_so_many(number):
+    script = (
+        "from tiny_imagenet import runtime; runtime.prepare(0); import os; import tensorflow as tf;"
+        "tf.linalg.matmul(tf.ones((2000, 2000)), tf.ones((2000, 2000))).numpy();"
+        "names = [open(f'/proc/self/task/{task}/comm').read().strip() for task in os.listdir('/proc/self/task')];"
+        "print(names.count('tf_Compute'), runtime.threads())"
+    )
+    environment = dict(os.environ) | runtime.thread_settings(number)
+    printed = subprocess.check_output([sys.executable, "-c", script], env=environment, text=True)
+    assert printed.startswith(f"{number} ")
+    assert all(f"{name}={number}" in printed for name in runtime.thread_settings(number))
+
+
 def test_versions_are_those_of_the_imported_packages(keras):
     import numpy
 

@@ -617,3 +617,31 @@ def test_metrics_for_a_store_that_cannot_be_reached_are_no_missing_run(tmp_path,
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with pytest.raises(UserError, match="cannot be used"):
         tracking.add_results(tmp_path, "0" * 32, {"val_accuracy": 0.5}, tmp_path)
+
+
+def test_runs_of_a_sweep_are_open_at_once_are_gone_on_with_and_end_as_told(root, client):
+    def open_run(name: str, **more: Any) -> tracking.Run:
+        return tracking.open_run(
+            root, experiment="sweeps", name=name, params={"rate": 0.1}, tags={"sweep": "rates"}, **more
+        )
+
+    parent = open_run("rates")
+    first, second = (open_run(f"rates-{number}", parent=parent) for number in (1, 2))
+    first.log_epoch(1, {"loss": 1.0})
+    second.log_epoch(1, {"loss": 2.0})
+    second.end("KILLED")
+    again = open_run("rates-2", parent=parent, resume=second.run_id)
+    assert again.run_id == second.run_id
+    assert client.get_run(again.run_id).info.status == "RUNNING"
+    again.log_history([{"loss": 2.0}, {"loss": 1.5}])
+    first.end("FINISHED")
+    again.end("FINISHED")
+    for run, losses in ((first, [1.0]), (again, [2.0, 1.5])):
+        found = client.get_run(run.run_id)
+        assert found.info.status == "FINISHED"
+        assert found.data.tags["mlflow.parentRunId"] == parent.run_id
+        assert found.data.params == {"rate": "0.1"}
+        history = client.get_metric_history(run.run_id, "loss")
+        assert [(point.step, point.value) for point in history] == list(enumerate(losses, start=1))
+    assert client.get_run(parent.run_id).info.status == "RUNNING"
+    assert open_run("rates", resume="0" * 32).run_id not in {parent.run_id, "0" * 32}

@@ -20,6 +20,8 @@ from tiny_imagenet import (
     prediction,
     pretrained,
     report,
+    scale_commands,
+    sweep_plan,
     tracking,
     verification,
 )
@@ -37,6 +39,10 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+app.command()(scale_commands.train)
+app.command()(scale_commands.sweep)
 
 
 @app.callback()
@@ -126,6 +132,8 @@ def check(
         params.block(model)
         if model not in params.active:
             raise UserError(f"'{model}' has a block in params.yaml, but `active` does not name it")
+    for name in params.sweeps:
+        sweep_plan.plan(params, name)
     for name in params.active:
         pretrained.weights_file(params.recipe(name).weights)
     print(f"params.yaml is fine: profile {params.profile}, dataset {params.dataset.name} ({params.dataset.source})")

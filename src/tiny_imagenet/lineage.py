@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import os
 import platform
 import subprocess
+import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from importlib.metadata import distributions
@@ -65,6 +67,28 @@ def remove_broken_lock(root: Path) -> bool:
         path.unlink()
         return True
     return False
+
+
+def repro_command(*stages: str, alone: bool = False) -> list[str]:
+    """Return the command that brings stages up to date; `alone`: without what they depend on.
+
+    DVC locks the repository while it looks and while it notes, not while a stage runs: several such commands work at
+    once, and wait for each other where they have to.
+    """
+    single = ["--single-item"] if alone else []
+    return [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--quiet", *single, *stages]
+
+
+def repro_environment() -> dict[str, str]:
+    """Return the environment in which DVC's stages find this Python."""
+    return dict(os.environ) | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
+
+
+def repro(*stages: str, alone: bool = False) -> None:
+    """Bring stages up to date in the working directory, as `repro_command`; raises UserError where one fails."""
+    done = subprocess.run(repro_command(*stages, alone=alone), env=repro_environment(), check=False)
+    if done.returncode:
+        raise UserError(f"`dvc repro {' '.join(stages)}` failed with exit code {done.returncode}, see above")
 
 
 def git_state(root: Path) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from tiny_imagenet.recipe import (
     resolve_augmentation,
 )
 from tiny_imagenet.section import Count, Name, Section, nearest, read_yaml, validated
+from tiny_imagenet.sweep_params import Sweep
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Lineup = Annotated[tuple[Name, ...], Field(min_length=1, strict=False)]
@@ -83,6 +84,7 @@ class Params(Section):
     augmentation: AugmentationChoice
     champion: Champion
     replicates: Replicates = Replicates()
+    sweeps: dict[Name, Sweep] = Field(default_factory=dict)
     lineups: dict[Name, Lineup] = Field(default_factory=dict)
     """Lists of models by name, for `active` to take by its YAML anchor: `active: *paper`."""
     active: Lineup
@@ -113,6 +115,11 @@ class Params(Section):
                     )
             if len(set(lineup)) != len(lineup):
                 raise ValueError(f"{where}: names a model twice")
+        for name, sweep in self.sweeps.items():
+            if sweep.model not in self.models:
+                raise ValueError(
+                    f"sweeps.{name}.model: '{sweep.model}' has no block in `models`{nearest(sweep.model, self.models)}"
+                )
         for name in self.models:
             if "epochs" not in self._changed(self.models[name]) and self.models[name].epochs is None:
                 raise ValueError(f"models.{name}.epochs: named neither here nor in profiles.{self.profile}.training")
@@ -229,6 +236,11 @@ class Params(Section):
 
     def _own_augmentation(self, block: ModelParams) -> Augmentation:
         return self.shared_augmentation if block.augmentation is None else resolve_augmentation(block.augmentation)
+
+    def with_block(self, model: str, block: Mapping[str, Any], *, source: str) -> "Params":
+        """Return params with another block for a model; raises UserError, as `parse_params`, where it is refused."""
+        values = self.model_dump(mode="json", exclude_unset=True)
+        return parse_params(values | {"models": values["models"] | {model: block}}, source=source)
 
     def fingerprint(self, model: str) -> str:
         """Return what differs where anything in params.yaml differs that decides how `model` is trained."""

@@ -177,6 +177,15 @@ def threads() -> str:
     return ", ".join([f"{cores()} cores", *(f"{name}={value}" for name, value in named.items())])
 
 
+def thread_settings(num_threads: int) -> dict[str, str]:
+    """Return the variables by which TensorFlow and torch compute with so many threads; set before they start.
+
+    The number of threads decides the last bits of a result, and is among the `numerics`.
+    """
+    names = ("OMP_NUM_THREADS", "TF_NUM_INTEROP_THREADS", "TF_NUM_INTRAOP_THREADS")
+    return dict.fromkeys(names, str(num_threads))
+
+
 def use_fast_kernels(model: "keras.Model") -> None:
     """Let a compiled model take the backend's faster kernels where Keras does not by itself: TensorFlow's on one CPU.
 

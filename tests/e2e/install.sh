@@ -1,5 +1,8 @@
-# Installs Debian's packages ($@) that are missing, if that may be done here without asking. Never fails: the tests that
-# need what is not there say so, and are skipped.
+# Installs the optional Python packages that are locked, and Debian's packages ($@) that are missing, if that may be done
+# here without asking. Never fails: the tests that need what is not there say so, and are skipped.
+python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-extras.txt ||
+    echo "the packages of requirements-extras.txt could not be installed"
+
 command -v apt-get >/dev/null || exit 0
 as_root=
 [ "$(id -u)" = 0 ] || as_root="sudo --non-interactive"

@@ -18,6 +18,7 @@ from tiny_imagenet.tracking.results import (
 )
 from tiny_imagenet.tracking.run import Run, flatten, mark_killed, start_run
 from tiny_imagenet.tracking.store import connect, public, tracking_uri
+from tiny_imagenet.tracking.sweeps import open_run
 
 __all__ = [
     "CHAMPION",
@@ -37,6 +38,7 @@ __all__ = [
     "mark_killed",
     "metric_history",
     "model_md5",
+    "open_run",
     "public",
     "register_champion",
     "start_run",

@@ -122,6 +122,10 @@ class Run:
         """Log a text as a file beside the run."""
         self._try(lambda: client().log_text(self.run_id, text, name))
 
+    def end(self, status: str) -> None:
+        """End a run of `tracking.open_run` as FINISHED, FAILED or KILLED."""
+        self._try(lambda: client().set_terminated(self.run_id, status))
+
     def _try(self, call: Callable[..., Answer], *arguments: Any) -> Answer | None:
         """Call what may find the store away; then what follows is not tried before ten times what the failure took."""
         began = time.monotonic()
@@ -174,7 +178,7 @@ def start_run(
             uri = public(connect(root))
             module.set_experiment(experiment_id=experiment_id(experiment, root))
             module.set_system_metrics_sampling_interval(SYSTEM_METRICS_SECONDS)
-            live = resume if resume and _is_live(resume) else None
+            live = resume if resume and is_live(resume) else None
             active = module.start_run(
                 run_id=live,
                 run_name=name,
@@ -197,7 +201,8 @@ def start_run(
                 module.end_run(status)
 
 
-def _is_live(run_id: str) -> bool:
+def is_live(run_id: str) -> bool:
+    """Return whether the store has the run, not deleted."""
     try:
         return bool(client().get_run(run_id).info.lifecycle_stage == "active")
     except mlflow().exceptions.MlflowException as error:

@@ -1,0 +1,292 @@
+"""A sweep: many trials of one model on Ray Tune, in sweeps/NAME, each from its last whole epoch if it was stopped.
+
+What is known of a trial stands in its own folder, named by a fingerprint of all that decides its result. So the same
+command goes on with a sweep that was killed, and runs only what is new after an edit.
+"""
+
+import os
+from collections.abc import Mapping
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from tiny_imagenet import cluster, lineage, pretrained, runtime, sweep_plan, sweep_results, tracking
+from tiny_imagenet.errors import UserError
+from tiny_imagenet.files import fingerprint, only_one, write_text
+from tiny_imagenet.models import architecture_source
+from tiny_imagenet.params import Params
+from tiny_imagenet.recipe import Recipe
+from tiny_imagenet.sweep_params import Sweep
+from tiny_imagenet.sweep_plan import Trial
+from tiny_imagenet.sweep_results import FAILED, FINISHED, STOPPED, Record
+
+SWEEPS = Path("sweeps")
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a worker needs to know to run a trial."""
+
+    root: Path
+    folder: Path
+    """Of the trial: its checkpoint and its log. Its name is the fingerprint of what decides the result."""
+    recipe: Recipe
+    seed: int
+    exact: bool
+    environment: Mapping[str, str]
+
+
+class Progress:
+    """Takes what the trials report: prints it, keeps it, and tells MLflow.
+
+    Args:
+        name: of the sweep.
+        params: params.yaml.
+        parent: the sweep's run.
+        trials: those that run now, by their numbers.
+        folders: of all trials.
+        records: of the trials that are over; those that end now are added.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        params: Params,
+        parent: tracking.Run,
+        trials: Mapping[int, Trial],
+        folders: Mapping[int, Path],
+        records: dict[int, Record],
+    ):
+        self._name, self._params, self._parent = name, params, parent
+        self._sweep = params.sweeps[name]
+        self._trials, self._folders, self._records = trials, folders, records
+        self._running: dict[int, Record] = {}
+        self._runs: dict[int, tracking.Run] = {}
+        self.lost: dict[int, str] = {}
+        """Trials whose process or node was lost too often, and what was said of it."""
+
+    def started(self, number: int) -> None:
+        """Open the trial's run; a trial that was lost and is begun again has one."""
+        if number in self._runs:
+            return
+        trial, folder = self._trials[number], self._folders[number]
+        noted = folder / "run"
+        run = tracking.open_run(
+            lineage.repository_root(),
+            experiment=experiment(self._params),
+            name=f"{self._name}-{number}",
+            params=tracking.flatten(trial.recipe.model_dump(mode="json")) | {"trial": number},
+            tags={"sweep": self._name, "model": self._sweep.model},
+            parent=self._parent,
+            resume=noted.read_text(encoding="utf-8").strip() if noted.is_file() else None,
+        )
+        write_text(noted, f"{run.run_id}\n")
+        self._runs[number], self._running[number] = run, Record(status=STOPPED, run_id=run.run_id)
+
+    def reported(self, number: int, figures: Mapping[str, Any]) -> None:
+        """Take an epoch's figures, unless they are known; or that the trial is through, or has failed."""
+        record = self._running[number]
+        if "failed" in figures:
+            record.status, record.error = FAILED, figures["failed"]
+        elif "finished" in figures:
+            record.status = FINISHED
+        elif figures["epoch"] == len(record.history) + 1:
+            record.history.append(dict(figures["figures"]))
+            self._runs[number].log_epoch(figures["epoch"], record.history[-1])
+            metric = record.history[-1][self._sweep.metric]
+            _say(f"trial {number}: epoch {figures['epoch']}/{self._sweep.epochs}  {self._sweep.metric} {metric:.4f}")
+
+    def ended(self, number: int, error: str | None) -> None:
+        """Write the trial's record and end its run; one that was `lost` too often gets none, and is tried again."""
+        record = self._running.pop(number)
+        if len(record.history) == self._sweep.epochs and record.status == STOPPED:
+            record.status = FINISHED  # the last epoch was reported, and what follows it got lost
+        run = self._runs.pop(number)
+        if error is not None:
+            self.lost[number] = error
+            run.end("FAILED")
+            _say(f"trial {number}: lost: {error}")
+            return
+        sweep_results.write_record(self._folders[number], record, self._trials[number].values)
+        for checkpoint in self._folders[number].glob("*.checkpoint"):
+            checkpoint.unlink()
+        self._records[number] = record
+        run.end("FAILED" if record.status == FAILED else "FINISHED")
+        _say(f"trial {number}: {record.status}" + (f": {record.error}" if record.error else ""))
+
+    def close(self) -> None:
+        """Mark the runs of trials that were stopped as killed; they are gone on with by the next call."""
+        for run in self._runs.values():
+            run.end("KILLED")
+
+
+def run(
+    params: Params, name: str, *, workers: int | None, cores: int | None, address: str | None
+) -> tuple[Trial, Record]:
+    """Run the trials of a sweep that are not over yet, in the working directory, and return the best of all.
+
+    Args:
+        params: params.yaml.
+        name: of the sweep.
+        workers: trials at once; None: as many as there are cores, or GPUs.
+        cores: of each trial; None: all are divided.
+        address: of a Ray cluster; None: this machine.
+
+    Raises:
+        UserError: the sweep or a trial of it is refused, trials were lost too often, or none got anywhere.
+    """
+    trials, sweep = sweep_plan.plan(params, name), params.sweeps[name]
+    for weights in {trial.recipe.weights for trial in trials}:
+        pretrained.weights_file(weights)
+    folder = SWEEPS / name
+    with only_one(folder / "lock", f"the sweep {name} is being run by another process: wait for it or stop it"):
+        lineage.repro("cache")
+        folders = {number: folder / "trials" / key for number, key in _keys(params, sweep, trials).items()}
+        found = {number: sweep_results.read_record(path) for number, path in folders.items()}
+        records = {number: record for number, record in found.items() if record}
+        if len(records) < len(trials):
+            with cluster.connected(address, Path.cwd()) as machines:
+                share = machines.share(len(trials) - len(records), workers, cores)
+                lost = _run_trials(params, name, trials, folders, records, machines, share)
+            if lost:
+                reasons = "\n".join(f"  trial {number}: {reason}" for number, reason in lost.items())
+                raise UserError(
+                    f"{len(lost)} of {len(trials)} trials were lost; start again to go on with them:\n{reasons}"
+                )
+        best = sweep_results.best_trial(sweep, trials, records)
+        sweep_results.write_results(folder, name, sweep, trials, records)
+        _say(sweep_results.table(sweep, trials, records).drop(columns="run_id").to_string(index=False))
+    return best, records[best.number]
+
+
+def experiment(params: Params) -> str:
+    """Return the MLflow experiment of the sweeps of a profile: apart from the models of the table."""
+    return f"{params.profile}-sweeps"
+
+
+def _keys(params: Params, sweep: Sweep, trials: list[Trial]) -> dict[int, str]:
+    """Return a fingerprint for each trial of what decides its result: recipe, seed, data, code, how bad ones stop.
+
+    Not the machine: a trial may go on on another one.
+    """
+    dependencies = lineage.dependency_hashes(params.stage("train", sweep.model))
+    dependencies.pop(f"models/{sweep.model}/architecture.py", None)
+    shared = {
+        "seed": params.seed,
+        "determinism": params.determinism,
+        "metric": sweep.metric,
+        "stop_early": sweep.stop_early and sweep.stop_early.model_dump(),
+        "dependencies": dependencies,
+        "backend": os.environ.get("KERAS_BACKEND", "tensorflow"),
+        "versions": {name: number for name, number in runtime.versions().items() if name not in ("dvc", "mlflow")},
+    }
+    return {
+        trial.number: fingerprint(
+            shared
+            | {
+                "recipe": trial.recipe.model_dump(mode="json"),
+                "architecture": sha256(architecture_source(trial.recipe.architecture).encode()).hexdigest(),
+            }
+        )
+        for trial in trials
+    }
+
+
+def _run_trials(
+    params: Params,
+    name: str,
+    trials: list[Trial],
+    folders: Mapping[int, Path],
+    records: dict[int, Record],
+    machines: cluster.Cluster,
+    share: cluster.Share,
+) -> dict[int, str]:
+    """Run the trials that have no record, and return those that were lost, with the reason."""
+    root, sweep = Path.cwd(), params.sweeps[name]
+    folder = root / SWEEPS / name
+    machines.require_shared(folder)
+    to_run = {trial.number: trial for trial in trials if trial.number not in records}
+    _say(
+        f"{name}: {len(trials)} trials of {sweep.model}, {len(records)} of them done; "
+        f"{share.workers} at once, {share.cores} cores each"
+    )
+    exact, environment = params.determinism == "exact", share.environment()
+    orders = {
+        number: Order(root, root / folders[number], trial.recipe, params.seed, exact, environment)
+        for number, trial in to_run.items()
+    }
+
+    def work(number: int, report: cluster.Report) -> None:
+        train_trial(orders[number], report)
+
+    parent = _open_parent(params, name)
+    progress = Progress(name, params, parent, to_run, folders, records)
+    known = {number: record.history for number, record in records.items()}
+    status = "KILLED"
+    try:
+        machines.run_trials(
+            work, sweep, list(to_run), share=share, scratch=folder / "ray", known=known, observer=progress
+        )
+        status = "FAILED" if progress.lost else "FINISHED"
+        if any(record.is_ranked for record in records.values()):
+            for path in sweep_results.write_results(folder, name, sweep, trials, records):
+                parent.log_artifact(path)
+    finally:
+        progress.close()
+        parent.end(status)
+    return progress.lost
+
+
+def _open_parent(params: Params, name: str) -> tracking.Run:
+    """Open the run of the whole sweep, the one that an earlier call has begun where there is one."""
+    sweep, noted = params.sweeps[name], SWEEPS / name / "run"
+    run = tracking.open_run(
+        lineage.repository_root(),
+        experiment=experiment(params),
+        name=name,
+        params=tracking.flatten(sweep.model_dump(mode="json", exclude_unset=True)) | {"profile": params.profile},
+        tags={"sweep": name, "model": sweep.model},
+        resume=noted.read_text(encoding="utf-8").strip() if noted.is_file() else None,
+    )
+    write_text(noted, f"{run.run_id}\n")
+    return run
+
+
+def train_trial(order: Order, report: cluster.Report) -> None:
+    """Train a trial, from its last whole epoch, and report each epoch; runs in a process of its own, on any machine."""
+    os.chdir(order.root)
+    os.environ.update(order.environment)
+    order.folder.mkdir(parents=True, exist_ok=True)
+    with (order.folder / "log").open("a", encoding="utf-8") as log, redirect_stdout(log):
+        runtime.prepare(order.seed, exact=order.exact)  # before anything that imports Keras
+        import keras
+
+        from tiny_imagenet import training
+        from tiny_imagenet.checkpoint import Checkpoint
+        from tiny_imagenet.dataset.arrays import open_packed
+
+        def report_epoch(epoch: int, figures: Mapping[str, float]) -> None:
+            report({"epoch": epoch + 1, "figures": {key: float(value) for key, value in figures.items()}, **figures})
+
+        checkpoint = Checkpoint(order.folder, order.folder.name)
+        for epoch, figures in enumerate(checkpoint.history()):
+            report_epoch(epoch, figures)
+        try:
+            training.train(
+                order.recipe,
+                open_packed(Path("data/cache")),
+                seed=order.seed,
+                weights_file=pretrained.weights_file(order.recipe.weights),
+                checkpoint=checkpoint,
+                callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=report_epoch)],
+            )
+        except UserError as error:  # it would end so again: nothing for Ray to repeat
+            report({"failed": str(error)})
+        else:
+            report({"finished": True})
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)  # noqa: T201 - how far it is

@@ -1,0 +1,90 @@
+"""The trials of a sweep, drawn and checked before any of them starts: needs neither Ray nor Keras."""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tiny_imagenet.errors import UserError
+from tiny_imagenet.models import check_models
+from tiny_imagenet.params import Params
+from tiny_imagenet.recipe import Recipe
+from tiny_imagenet.section import nearest
+from tiny_imagenet.sweep_params import Sweep
+
+# What a profile's `training` would change again, though it is searched: key of the block -> as `keeps` calls it.
+_KEPT = {
+    "optimizer.learning_rate": "learning_rate",
+    "optimizer": "learning_rate",
+    "batch_size": "batch_size",
+    "augmentation": "augmentation",
+    "weights": "weights",
+}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training of a sweep."""
+
+    number: int
+    """From 1."""
+    values: dict[str, Any]
+    """What was drawn: key of the block, with dots -> value."""
+    block: dict[str, Any]
+    """The model's block with these values, as params.yaml would have it."""
+    recipe: Recipe
+    """What is trained: the block for the sweep's epochs, with held-out images, after the profile has had its say."""
+
+
+def sweep_named(params: Params, name: str) -> Sweep:
+    """Return a sweep of params.yaml; raises UserError where there is none of this name."""
+    if name not in params.sweeps:
+        known = ", ".join(params.sweeps) or "none: see docs/growing/cluster.md"
+        raise UserError(f"no sweep '{name}' in params.yaml{nearest(name, params.sweeps)}; known: {known}")
+    return params.sweeps[name]
+
+
+def plan(params: Params, name: str) -> list[Trial]:
+    """Return the trials of a sweep.
+
+    Raises:
+        UserError: there is no such sweep, or a trial's block is refused, as it would be in `models`.
+    """
+    sweep = sweep_named(params, name)
+    return [_trial(params, name, sweep, number, values) for number, values in enumerate(sweep.draws(), start=1)]
+
+
+def _trial(params: Params, name: str, sweep: Sweep, number: int, values: dict[str, Any]) -> Trial:
+    block = params.models[sweep.model].model_dump(mode="json", exclude_unset=True)
+    where = f"params.yaml: sweeps.{name}.search, trial {number}"
+    for key, value in values.items():
+        _put(block, key, value, params, sweep.model, where)
+    keeps = [_KEPT[key] for key in (key if key in _KEPT else key.split(".")[0] for key in values) if key in _KEPT]
+    if keeps := sorted({*block.get("keeps", []), *keeps}):
+        block["keeps"] = keeps
+    trained = block | {"epochs": sweep.epochs, "keeps": sorted({*keeps, "epochs"})}
+    if sweep.holds_out:
+        trained["holdout_per_class"] = sweep.holdout_per_class
+    with_trial = params.with_block(sweep.model, trained, source=where)
+    try:
+        check_models(with_trial)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+    return Trial(number, values, block, with_trial.recipe(sweep.model))
+
+
+def _put(block: dict[str, Any], key: str, value: Any, params: Params, model: str, where: str) -> None:
+    """Set a dotted key; a section that the block leaves out, or null, is begun."""
+    *sections, last = key.split(".")
+    if sections[:1] == ["augmentation"]:  # one part changes, the others stay what they are in this profile
+        block["augmentation"] = params.recipe(model).augmentation.model_dump(mode="json", exclude_defaults=True) | (
+            block["augmentation"] if isinstance(block.get("augmentation"), Mapping) else {}
+        )
+    section = block
+    for place, part in enumerate(sections):
+        if section.get(part) is None:
+            section[part] = {}
+        if not isinstance(section[part], dict):
+            raise UserError(f"{where}: {'.'.join(sections[: place + 1])} is {section[part]!r}, and has no '{last}'")
+        section = section[part]
+    section[last] = copy.deepcopy(value)

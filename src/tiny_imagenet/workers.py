@@ -1,0 +1,117 @@
+"""Many models and seeds trained at once: the pipeline's own stages, run by DVC in Ray's workers."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from itertools import count
+from pathlib import Path
+
+from tiny_imagenet import cluster, lineage
+from tiny_imagenet.errors import UserError
+from tiny_imagenet.params import Params
+
+_SECONDS_BETWEEN_LOOKS = 0.1
+
+
+def wanted_replicates(params: Params, models: Sequence[str], num_seeds: int) -> tuple[list[str], list[int]]:
+    """Return `replicates` of params.yaml, models and seeds, with which each of `models` has `num_seeds` seeds.
+
+    The model's own seed is the first of them. Seeds that are there come next, then the lowest numbers. What is there
+    and covers all this is left as it is.
+
+    Raises:
+        UserError: there are replicates that are not among those wanted, and adding to both lists would train more.
+    """
+    there = params.replicates
+    free = (seed for seed in count(1) if seed != params.seed and seed not in there.seeds)
+    seeds = list(there.seeds)[: num_seeds - 1]
+    seeds += [next(free) for _ in range(num_seeds - 1 - len(seeds))]
+    if {*models} <= {*there.models} and {*seeds} <= {*there.seeds}:
+        return list(there.models), list(there.seeds)
+    if not ({*there.models} <= {*models} and {*there.seeds} <= {*seeds}) and there.models and there.seeds:
+        raise UserError(
+            f"params.yaml: `replicates` has the models {', '.join(there.models)} with the seeds "
+            f"{', '.join(map(str, there.seeds))}, and every model there has every seed. What is asked for would add "
+            f"more trainings than it names: edit `replicates`, to models: [{', '.join(models)}] and "
+            f"seeds: [{', '.join(map(str, seeds))}], say, and start again"
+        )
+    return list(models), seeds
+
+
+def trainings(params: Params, models: Sequence[str], num_seeds: int | None) -> list[str]:
+    """Return the names of what is to be trained: the models, and of their replicates the first `num_seeds` - 1."""
+    seeds = params.replicates.seeds[: num_seeds - 1] if num_seeds else ()
+    return [*models, *(f"{model}-{seed}" for seed in seeds for model in models)]
+
+
+def train(
+    params: Params,
+    models: Sequence[str],
+    names: Sequence[str],
+    *,
+    workers: int | None,
+    cores: int | None,
+    address: str | None,
+) -> None:
+    """Bring trainings and their evaluations up to date, in the working directory, and make the table.
+
+    Args:
+        params: params.yaml.
+        models: whose architectures are copied first, beside the packed images.
+        names: of `trainings`.
+        workers: trainings at once; None: as many as there are cores, or GPUs.
+        cores: of each training; None: all are divided.
+        address: of a Ray cluster; None: this machine.
+
+    Raises:
+        UserError: a training has failed, after all others are done; or they cannot be started.
+    """
+    root = Path.cwd()
+    lineage.repro("cache", *(f"architecture@{model}" for model in models))
+    failed = {}
+    with cluster.connected(address, root) as machines:
+        machines.require_shared(root / "checkpoints")
+        if len(machines.hosts) > 1 and not os.environ.get("MLFLOW_TRACKING_URI"):
+            raise UserError(
+                f"{len(machines.hosts)} machines cannot share mlflow.db: start `mlflow server`, set "
+                "MLFLOW_TRACKING_URI to its address, and start again"
+            )
+        share = machines.share(len(names), workers, cores)
+        say(f"{len(names)} trainings, {share.workers} at once, {share.cores} cores each")
+        jobs = {
+            name: (str(root), [params.stage("train", name), params.stage("evaluate", name)], share.environment())
+            for name in names
+        }
+        for done, (name, outcome) in enumerate(machines.run(run_stages, jobs, share), start=1):
+            if outcome != 0:
+                failed[name] = f"exit code {outcome}" if isinstance(outcome, int) else str(outcome).splitlines()[0]
+            say(f"{done} of {len(names)}: {name}: {failed.get(name, 'done')}")
+    lineage.repro("compare", alone=True)
+    if failed:
+        reasons = "; ".join(f"{name} ({reason})" for name, reason in failed.items())
+        raise UserError(f"{len(failed)} of {len(names)} trainings failed, see above: {reasons}")
+
+
+def run_stages(root: str, stages: list[str], environment: dict[str, str]) -> int:
+    """Bring stages up to date, one after the other, and return the exit code; runs in a worker, and ends with it."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tiny_imagenet.lifeline", *lineage.repro_command(*stages, alone=True)],
+        cwd=root,
+        env=lineage.repro_environment() | environment,
+        stdin=subprocess.PIPE,
+    )
+    assert process.stdin is not None  # noqa: S101 - a pipe was asked for
+    try:
+        while process.poll() is None:  # Ray's interrupt does not wake up a process that waits
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+    finally:
+        process.stdin.close()
+        process.wait()
+    return process.returncode
+
+
+def say(line: str) -> None:
+    """Print a line at once."""
+    print(line, flush=True)  # noqa: T201 - how far it is

@@ -1,0 +1,53 @@
+"""How machines are divided, and what is said where Ray is missing: needs no Ray."""
+
+import sys
+
+import pytest
+
+from tiny_imagenet import cluster, runtime
+from tiny_imagenet.cluster import Cluster, Node, Share
+from tiny_imagenet.errors import UserError
+
+
+def machines(*cores: int, gpus: int = 0) -> Cluster:
+    return Cluster(None, [Node(str(number), f"host{number}", size, gpus) for number, size in enumerate(cores)])
+
+
+@pytest.mark.parametrize(
+    ("cores", "jobs", "wanted", "expected"),
+    [
+        ((2,), 10, (None, None), (2, 1)),  # as many as there are cores
+        ((2,), 1, (None, None), (1, 2)),  # and no more than there is to do
+        ((8,), 10, (2, None), (2, 4)),  # the cores are divided
+        ((8,), 10, (None, 2), (4, 2)),
+        ((8,), 10, (3, 1), (3, 1)),
+        ((4, 4), 3, (1, None), (1, 4)),  # a training has one machine
+        ((4, 4), 20, (None, None), (8, 1)),
+        ((2,), 10, (5, None), (5, 1)),  # waits for a core
+    ],
+)
+def test_cores_are_divided_by_the_workers(cores, jobs, wanted, expected):
+    share = machines(*cores).share(jobs, *wanted)
+    assert (share.workers, share.cores, share.gpus) == (*expected, 0)
+
+
+def test_each_training_has_a_gpu_where_there_are_any():
+    share = machines(8, 8, gpus=2).share(10, None, None)
+    assert (share.workers, share.cores, share.gpus) == (4, 4, 1)
+    assert share.environment() == {}
+
+
+def test_more_cores_than_a_machine_has_are_refused():
+    with pytest.raises(UserError, match="--cores 5: no machine here has more than 4"):
+        machines(4, 4).share(10, None, 5)
+
+
+def test_a_training_computes_on_its_share_alone():
+    assert Share(workers=2, cores=3, gpus=0).environment() == runtime.thread_settings(3)
+    assert set(runtime.thread_settings(3).values()) == {"3"}
+
+
+def test_without_ray_it_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(UserError, match=r"Ray, which is not installed.*make extras"):
+        cluster.require_ray()

@@ -1,0 +1,74 @@
+"""A command ends with the process that started it, and with the processes that it started itself."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+LIFELINE = [sys.executable, "-m", "tiny_imagenet.lifeline"]
+# Says how it ended, as a stage does on Ctrl-C.
+WAITS = """
+import os, sys, time
+print(os.getpid(), flush=True)
+try:
+    time.sleep(60)
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+# A shell between, as DVC has one.
+STARTS_AND_IS_KILLED = """
+import os, signal, subprocess, sys
+subprocess.Popen([*sys.argv[1:], "sh", "-c", 'exec "$PYTHON" -c "$CODE"'], stdin=subprocess.PIPE)
+sys.stdin.readline()
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def wait_until_it_ends(pid: int) -> None:
+    deadline = time.monotonic() + 30
+    while is_running(pid):
+        assert time.monotonic() < deadline, f"{pid} is still running"
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("code", [0, 3])
+def test_it_has_the_exit_code_of_the_command(code):
+    done = subprocess.run([*LIFELINE, "sh", "-c", f"exit {code}"], stdin=subprocess.PIPE, check=False)
+    assert done.returncode == code
+
+
+def test_the_command_is_interrupted_when_stdin_is_closed():
+    process = subprocess.Popen(
+        [*LIFELINE, sys.executable, "-c", WAITS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdin
+    assert process.stdout
+    pid = int(process.stdout.readline())
+    process.stdin.close()
+    assert process.wait(30) == 130
+    assert not is_running(pid)
+
+
+def test_the_command_ends_when_who_started_it_is_killed():
+    starter = subprocess.Popen(
+        [sys.executable, "-c", STARTS_AND_IS_KILLED, *LIFELINE], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        text=True, env=os.environ | {"PYTHON": sys.executable, "CODE": WAITS},
+    )  # fmt: skip
+    assert starter.stdin
+    assert starter.stdout
+    pid = int(starter.stdout.readline())
+    starter.stdin.write("die\n")
+    starter.stdin.flush()
+    assert starter.wait(30) == -signal.SIGKILL
+    wait_until_it_ends(pid)
