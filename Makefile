@@ -24,9 +24,9 @@ $(READY): requirements.txt pyproject.toml
 	@touch $@
 
 # Optional packages, big ones: not in requirements.txt, and of the same versions where both have one.
-EXTRAS := ray
+EXTRAS := jax ray
 
-extras: $(READY)  ## Add the optional packages to .venv: Ray, for sweeps and many trainings at once
+extras: $(READY)  ## Add the optional packages to .venv: Ray for sweeps and many trainings at once, JAX for several devices
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-extras.txt
 
 repro: $(READY)  ## Rebuild whatever is out of date and print the table of results
@@ -41,7 +41,7 @@ ui: $(READY)  ## Compare the runs in the browser (mlflow ui)
 test: $(READY)  ## Run the tests
 	@python -m pytest -n 2 --dist loadfile
 
-e2e: $(READY)  ## Run the longer end-to-end tests: MLflow's pages and servers, DVC's experiments, Ray, other backends
+e2e: extras  ## Run the longer end-to-end tests: MLflow's pages and servers, DVC's experiments, Ray, other backends
 	@sh tests/e2e/install.sh chromium chromium-driver postgresql
 	@python -m pytest -n 2 --dist loadfile -m e2e
 
