@@ -127,7 +127,8 @@ def check(
         if model not in params.active:
             raise UserError(f"'{model}' has a block in params.yaml, but `active` does not name it")
     for name in params.active:
-        pretrained.weights_file(params.recipe(name).weights)
+        recipe = params.recipe(name)
+        pretrained.weights_file(recipe.weights, recipe.architecture)
     print(f"params.yaml is fine: profile {params.profile}, dataset {params.dataset.name} ({params.dataset.source})")
     print(f"models: {', '.join(params.active)}")
 
