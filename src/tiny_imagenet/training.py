@@ -117,8 +117,8 @@ def _optimizer(phase: Phase, steps_per_epoch: int) -> keras.optimizers.Optimizer
     if chosen.name == "sgd":
         options |= {"momentum": chosen.momentum or 0.0, "nesterov": chosen.nesterov}
     optimizer = _OPTIMIZERS[chosen.name](**options)
-    # "variable" is what Keras calls ConvNeXt's layer scales, which have no name of their own.
-    optimizer.exclude_from_weight_decay(var_names=["bias", "beta", "gamma", "^variable$"])
+    # ConvNeXt's layer scales have no name of their own: Keras calls them "variable", "variable_1" and so on.
+    optimizer.exclude_from_weight_decay(var_names=["bias", "beta", "gamma", "^variable"])
     return optimizer
 
 

@@ -117,9 +117,11 @@ def test_parameters_are_the_backbones_and_the_heads(made):
     assert with_dense.count_params() == backbone + counters + (features + 1) * 5 + (5 + 1) * 7
 
 
-def test_a_saved_model_with_the_files_weights_gives_the_same_bits(made, tmp_path):
+def test_a_saved_efficientnet_keeps_the_normalization_of_its_file(keras, tmp_path):
+    """That all models are saved to the bit is in test_models; this one has a layer with a state beside its weights."""
     from tiny_imagenet.model_file import load_model, save_model
 
+    made = Made(keras, "efficientnet_b0", tmp_path)
     model = build(made.architecture, weights=str(made.path))
     save_model(model, tmp_path / "model.keras", wnids=list("abcdefg"), class_names=list("abcdefg"))
     images = np.random.default_rng(1).integers(0, 256, (2, *INPUT_SHAPE), np.uint8)
