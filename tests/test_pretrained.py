@@ -3,6 +3,7 @@
 import hashlib
 import re
 import zipfile
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -199,3 +200,12 @@ def test_a_file_that_holds_other_things_is_a_users_mistake(kind, keras, official
     recipe = small_recipe(architecture="resnet50", build={"dense_units": 2}, weights=str(path))
     with pytest.raises(UserError, match=re.escape(str(path))):
         training.build_model(recipe, num_classes=3, weights_file=path)
+
+
+def test_the_page_on_transfer_names_every_file_and_its_digest():
+    page = (Path(__file__).parents[1] / "docs" / "transfer.md").read_text(encoding="utf-8")
+    rows = {line.split(" | ")[0].removeprefix("| "): line for line in page.splitlines() if "_notop.h5" in line}
+    assert set(rows) == set(pretrained.IMAGENET)
+    for architecture, published in pretrained.IMAGENET.items():
+        assert f"`{published.file}`" in rows[architecture]
+        assert f"`{published.digest}`" in rows[architecture]
