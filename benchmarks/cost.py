@@ -39,10 +39,11 @@ def main(models: Annotated[list[str] | None, typer.Argument()] = None, steps: in
     for name in models or params.active:
         recipe = params.recipe(name).model_copy(update={"weights": None})
         model = training.build_model(recipe, num_classes=200, weights_file=None)
+        targets = np.eye(200, dtype=np.float32)[labels] if recipe.soft_labels else labels
         seconds = []
         for _ in range(steps + 2):
             start = time.perf_counter()
-            model.train_on_batch(images, labels)
+            model.train_on_batch(images, targets)
             seconds.append(time.perf_counter() - start)
         rate = 64 / statistics.median(seconds[2:])
         flops = forward_flops(model)
@@ -71,11 +72,12 @@ def step_flops(model: Any) -> float:
 def _flops_by_layer(model: Any) -> list[float]:
     flops = []
     for layer in model._flatten_layers(include_self=False, recursive=True):
-        if type(layer).__name__ == "Conv2D":
+        if type(layer).__name__ in {"Conv2D", "DepthwiseConv2D"}:
             _, height, width, _ = layer.output.shape
             flops.append(2.0 * height * width * math.prod(layer.kernel.shape))
         elif type(layer).__name__ == "Dense":
-            flops.append(2.0 * math.prod(layer.kernel.shape))
+            positions = math.prod(layer.output.shape[1:-1])  # ConvNeXt has dense layers for each pixel
+            flops.append(2.0 * positions * math.prod(layer.kernel.shape))
     return flops
 
 

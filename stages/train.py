@@ -53,10 +53,11 @@ def _train(model: str, params: Params) -> None:
     from tiny_imagenet import model_file, pretrained, training
     from tiny_imagenet.checkpoint import Checkpoint
     from tiny_imagenet.dataset.arrays import open_packed
+    from tiny_imagenet.models import preprocessing_of
 
     num_devices = devices.count(params.devices)
     packed = open_packed(Path("data/cache"))
-    weights_file = pretrained.weights_file(recipe.weights)
+    weights_file = pretrained.weights_file(recipe.weights, recipe.architecture)
     facts = {
         "profile": params.profile,
         "dataset": params.dataset.name,
@@ -68,6 +69,7 @@ def _train(model: str, params: Params) -> None:
         "threads": runtime.threads(),
         "backend": runtime.backend(),
         "precision": recipe.precision,
+        "preprocessing": preprocessing_of(recipe.architecture, recipe.preprocessing),
     }
     record: dict[str, Any] = {
         "experiment": params.profile,

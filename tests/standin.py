@@ -71,6 +71,30 @@ STANDINS: dict[str, dict[str, Any]] = {
 }
 """The recipes of the five models in small: what `small_recipe` changes. The fifth is a whole ResNet50, and slow."""
 
+TWO_PHASES = {
+    "architecture": "vgg16",
+    "build": {"input_size": 80, "dropout": 0.3},
+    "preprocessing": "rescale",
+    "weights": "imagenet",
+    "optimizer": {"name": "adamw", "learning_rate": 0.02},
+    "fine_tuning": {"head_epochs": 2, "learning_rate": 0.002},
+    "epochs": 5,
+}
+"""Fine-tuning in small, with `small_backbone` in the place of VGG16."""
+
+
+def small_backbone(*, include_top: bool, weights: None, input_shape: tuple[int, int, int], seed: int | None = 0) -> Any:
+    """Return what stands in for a backbone of `keras.applications`: two convolutions with batch normalization."""
+    import keras
+
+    inputs = keras.Input(input_shape)
+    x = inputs
+    for number in range(2):
+        kernel = keras.initializers.GlorotUniform(seed if seed is None else seed + number)
+        x = keras.layers.Conv2D(4, 3, strides=4, kernel_initializer=kernel)(x)
+        x = keras.layers.ReLU()(keras.layers.BatchNormalization(momentum=0.8)(x))
+    return keras.Model(inputs, x, name="small_backbone")
+
 
 def small_models(params: dict[str, Any]) -> None:
     """Make params.yaml's demo tiny, with the layers of the stand-ins: a training takes as long as its start."""

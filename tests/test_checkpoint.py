@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from standin import STANDINS, packed_digits, small_recipe
+from standin import STANDINS, TWO_PHASES, packed_digits, small_backbone, small_recipe
 
 from tiny_imagenet.errors import UserError
 from tiny_imagenet.recipe import PAPER_AUGMENTATION, PRESETS
@@ -116,6 +116,37 @@ def test_a_stopped_training_ends_with_the_bits_of_one_that_was_not(train, change
     assert resumed.resumed_from == [epoch - 1 for epoch in stops]
     assert len(resumed.epoch_seconds) == epochs
     assert whole.resumed_from == []
+
+
+PHASES: dict[str, dict[str, Any]] = {
+    "two phases": TWO_PHASES,
+    "two phases and everything at once": TWO_PHASES | RICH | {"holdout_per_class": 1},
+    "two phases, plateau, part of the backbone": TWO_PHASES
+    | {
+        "fine_tuning": TWO_PHASES["fine_tuning"] | {"backbone_share": 0.5, "batch_normalization": "trained"},
+        "reduce_learning_rate": {"monitor": "val_accuracy", "factor": 0.5, "patience": 1},
+        "reported_epoch": "best",
+    },
+}
+
+
+@pytest.mark.parametrize("changes", PHASES.values(), ids=PHASES)
+def test_a_training_stopped_in_either_phase_or_between_them_ends_with_the_same_bits(train, keras, changes, monkeypatch):
+    monkeypatch.setattr(keras.applications, "VGG16", small_backbone)
+    whole = train(changes, stop_in=None, folder="whole")
+    epochs = len(whole.history)
+    assert epochs > 3  # stopped early or not, all the moments below are before its end
+    moments = {"phase 1": [2], "between": [3], "phase 2": [4], "all of them": [2, 3, 4]}
+    if changes is not PHASES["two phases and everything at once"]:
+        del moments["phase 1"], moments["between"], moments["phase 2"]
+    for name, stops in moments.items():
+        for number, epoch in enumerate(stops):
+            with pytest.raises(Stopped):
+                train(changes, stop_in=epoch, seed=1 if number == 0 else 2, folder=name)
+        resumed = train(changes, stop_in=None, seed=9, folder=name)
+        assert_same_bits(resumed, whole)
+        assert resumed.resumed_from == [epoch - 1 for epoch in stops]
+        assert len(resumed.epoch_seconds) == epochs
 
 
 def test_stopped_before_the_first_epoch_is_whole_it_begins_again(train):

@@ -57,7 +57,7 @@ def test_check_says_what_would_run(command, repository):
 
 
 def test_check_names_the_addresses_of_a_dataset(command, repository, monkeypatch):
-    monkeypatch.setattr("tiny_imagenet.pretrained.weights_file", lambda _: None)
+    monkeypatch.setattr("tiny_imagenet.pretrained.weights_file", lambda *_: None)
     (repository / "params.yaml").write_text(yaml.safe_dump(VALUES | {"profile": "paper"}))
     _, output, _ = command("check")
     assert "https://cs231n.stanford.edu/tiny-imagenet-200.zip" in output

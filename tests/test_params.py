@@ -92,6 +92,7 @@ def test_under_the_paper_profile_each_recipe_is_the_published_one(model):
 
 # --- what is refused ---
 
+TUNING = {"head_epochs": 3, "learning_rate": 0.00005}
 MODEL = ("models", "model_1")
 DEMO = ("profiles", "demo")
 REFUSED: dict[str, tuple[tuple[Any, ...], list[str]]] = {
@@ -156,7 +157,7 @@ REFUSED: dict[str, tuple[tuple[Any, ...], list[str]]] = {
     ),
     "unknown preprocessing": (
         (*MODEL, "preprocessing", "scale"),
-        ["models.model_1.preprocessing", "'rescale' or 'caffe'", "got 'scale'"],
+        ["models.model_1.preprocessing", "'rescale', 'caffe', 'tf' or 'none'", "got 'scale'"],
     ),
     "zoom reversed": (("augmentation", "zoom", [1.2, 0.8]), ["augmentation.zoom", "low <= high", "[1.2, 0.8]"]),
     "zoom of zero": (("augmentation", "zoom", [0, 1]), ["augmentation.zoom", "0 < low", "[0.0, 1.0]"]),
@@ -222,6 +223,26 @@ REFUSED: dict[str, tuple[tuple[Any, ...], list[str]]] = {
     "a head on random weights": (
         ("models", "model_5", "trainable", "head"),
         ["models.model_5.trainable", "backbone of random weights", "profiles.demo.training"],
+    ),
+    "fine-tuning of random weights": (
+        (*MODEL, "fine_tuning", TUNING),
+        ["models.model_1", "`fine_tuning` needs `weights`", "random weights"],
+    ),
+    "fine-tuning of a head alone": (
+        ("models", "vgg16", "trainable", "head"),
+        ["models.vgg16", "`trainable: head` never trains the backbone", "keep one"],
+    ),
+    "no epoch of the head": (
+        ("models", "vgg16", "fine_tuning", TUNING | {"head_epochs": 0}),
+        ["models.vgg16.fine_tuning.head_epochs", "equal to 1", "got 0"],
+    ),
+    "none of the backbone": (
+        ("models", "vgg16", "fine_tuning", TUNING | {"backbone_share": 0}),
+        ["models.vgg16.fine_tuning.backbone_share", "greater than 0", "got 0"],
+    ),
+    "misspelt key of fine-tuning": (
+        ("models", "vgg16", "fine_tuning", {"head_epoch": 1, "learning_rate": 0.1}),
+        ["models.vgg16.fine_tuning", "'head_epoch' (did you mean 'head_epochs'?)"],
     ),
     "no path of weights": (("models", "model_5", "weights", ""), ["models.model_5.weights", "at least 1 character"]),
     "two schedules": (
@@ -529,6 +550,37 @@ def test_a_profiles_weights_concern_only_models_that_have_some():
     assert params.recipe("model_1").weights is None
 
 
+def test_without_weights_there_is_one_phase_of_all_layers_and_it_is_said():
+    params, block, _ = under({"weights": None}, "vgg16")
+    assert block["fine_tuning"] == {"backbone_share": 1.0, "batch_normalization": "frozen"} | TUNING
+    assert params.recipe("vgg16").fine_tuning is None
+    assert params.overrides("vgg16")["fine_tuning"] == ("two phases", "one phase of all layers")
+
+
+def test_with_weights_the_phases_are_no_override():
+    params, _, _ = under({"weights": "/somewhere/weights.h5"}, "vgg16")
+    assert params.recipe("vgg16").fine_tuning == params.models["vgg16"].fine_tuning
+    assert set(params.overrides("vgg16")) == {"weights"}
+
+
+@pytest.mark.parametrize(
+    ("epochs", "expected"),
+    [
+        (3, "models.vgg16.fine_tuning.head_epochs: 3 is not below the 3 epochs"),
+        (4, "models.vgg16.learning_rate_schedule.warmup_epochs: 1 is not below the 1 epochs that are trained after 3"),
+        (5, None),
+    ],
+)
+def test_both_phases_must_fit_into_the_epochs_of_an_active_model(epochs, expected):
+    values = changed("profiles", "demo", "training", {"epochs": epochs})
+    parse_params(values)  # not active
+    values["active"] = ["vgg16"]
+    if expected is None:
+        assert parse_params(values).recipe("vgg16").epochs == epochs
+    else:
+        assert expected in message_of(lambda: parse_params(values))
+
+
 def test_a_profile_that_is_not_chosen_changes_nothing():
     one = parse_params(VALUES)
     other = parse_params(changed("profiles", "paper", "training", {"epochs": 99, "batch_size": 99}))
@@ -558,6 +610,7 @@ def variants() -> dict[str, tuple[str, set[str]]]:
         "model_4_as_intended": ("model_4", {"optimizer"}),
         "model_5_best_epoch": ("model_5", {"reported_epoch"}),
         "model_5_caffe": ("model_5", {"preprocessing"}),
+        "model_5_corrected": ("model_5", {"build", "preprocessing", "optimizer", "fine_tuning"}),
     }
 
 
@@ -567,10 +620,20 @@ def test_nothing_is_shared_by_an_anchor_but_the_lineup_that_is_active():
     assert [event.anchor for event in events if isinstance(event, yaml.AliasEvent)] == ["paper"]
 
 
+TRANSFER = {"vgg16", "inception_v3", "efficientnet_b0", "efficientnet_v2_s", "convnext_tiny"}
+
+
 def test_every_block_that_is_not_active_is_a_variant_that_is_known():
     params = parse_params(VALUES)
     stronger = {"model_4_tuned", "resnet18"}
-    assert set(params.models) - set(params.active) == set(variants()) | stronger
+    assert set(params.models) - set(params.active) == set(variants()) | stronger | TRANSFER
+
+
+def test_the_transfer_models_differ_in_backbone_and_size_alone():
+    blocks = {
+        name: parse_params(VALUES).models[name].model_dump(exclude={"architecture", "build"}) for name in TRANSFER
+    }
+    assert all(block == blocks["vgg16"] for block in blocks.values())
 
 
 @pytest.mark.parametrize("variant", variants())

@@ -3,6 +3,7 @@
 import hashlib
 import re
 import zipfile
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -26,39 +27,67 @@ def keras_home(tmp_path, monkeypatch):
 
 def pretend(monkeypatch, content: bytes) -> None:
     """Let the official file have this content: the real one has 94 MB."""
-    monkeypatch.setattr(pretrained, "RESNET50_MD5", hashlib.md5(content, usedforsecurity=False).hexdigest())
+    publish(monkeypatch, digest=hashlib.md5(content, usedforsecurity=False).hexdigest())
+
+
+def publish(monkeypatch, architecture: str = "resnet50", *, url: str | None = None, digest: str | None = None) -> None:
+    """Let the official file stand elsewhere, under its own name, or have another digest."""
+    published = pretrained.IMAGENET[architecture]
+    monkeypatch.setitem(
+        pretrained.IMAGENET, architecture, pretrained.Published(url or published.url, digest or published.digest)
+    )
 
 
 def test_no_weights_need_no_file():
-    assert pretrained.weights_file(None) is None
+    assert pretrained.weights_file(None, "resnet50") is None
 
 
 def test_a_path_is_taken_as_it_is(tmp_path, monkeypatch):
     path = tmp_path / "mine.h5"
     path.touch()
-    assert pretrained.weights_file(str(path)) == path
+    assert pretrained.weights_file(str(path), "resnet50") == path
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert pretrained.weights_file("~/mine.h5") == path
+    assert pretrained.weights_file("~/mine.h5", "resnet50") == path
 
 
 def test_a_missing_path_is_named_with_what_may_stand_there(tmp_path):
     with pytest.raises(UserError, match=r"imagenet") as caught:
-        pretrained.weights_file(str(tmp_path / "none.h5"))
+        pretrained.weights_file(str(tmp_path / "none.h5"), "resnet50")
     assert str(tmp_path / "none.h5") in str(caught.value)
     assert "null" in str(caught.value)
 
 
 def test_a_folder_is_no_weights_file(tmp_path):
     with pytest.raises(UserError, match=re.escape(str(tmp_path))):
-        pretrained.weights_file(str(tmp_path))
+        pretrained.weights_file(str(tmp_path), "resnet50")
 
 
-def test_imagenets_file_and_digest_are_those_of_keras(keras):
-    from keras.src.applications import resnet
+@pytest.mark.parametrize("architecture", pretrained.IMAGENET)
+def test_offline_the_message_names_file_digest_and_folder_of_each_architecture(architecture, keras_home, monkeypatch):
+    published = pretrained.IMAGENET[architecture]
+    publish(monkeypatch, architecture, url=(keras_home / "away" / published.file).as_uri())
+    with pytest.raises(UserError) as caught:
+        pretrained.weights_file("imagenet", architecture)
+    for part in (architecture, published.file, published.digest, str(keras_home), "params.yaml", "null"):
+        assert part in str(caught.value)
 
-    assert (pretrained.RESNET50_FILE, pretrained.RESNET50_MD5) == (FILE, MD5)
-    assert resnet.WEIGHTS_HASHES["resnet50"][1] == MD5
-    assert pretrained.RESNET50_URL == resnet.BASE_WEIGHTS_PATH + FILE
+
+def test_a_file_whose_digest_is_a_sha256_is_checked_by_it(keras_home, monkeypatch):
+    path = keras_home / pretrained.IMAGENET["convnext_tiny"].file
+    keras_home.mkdir(parents=True)
+    path.write_bytes(b"weights")
+    with pytest.raises(UserError, match=f"has sha256 {hashlib.sha256(b'weights').hexdigest()}, expected d547c096"):
+        pretrained.weights_file("imagenet", "convnext_tiny")
+    publish(monkeypatch, "convnext_tiny", digest=hashlib.sha256(b"weights").hexdigest())
+    assert pretrained.weights_file("imagenet", "convnext_tiny") == path
+
+
+def test_a_file_with_a_sha256_is_fetched(keras_home, monkeypatch, tmp_path):
+    published = tmp_path / pretrained.IMAGENET["convnext_tiny"].file
+    published.write_bytes(b"no zip archive")
+    digest = hashlib.sha256(b"no zip archive").hexdigest()
+    publish(monkeypatch, "convnext_tiny", url=published.as_uri(), digest=digest)
+    assert pretrained.weights_file("imagenet", "convnext_tiny").read_bytes() == b"no zip archive"
 
 
 def test_imagenet_is_found_where_keras_keeps_it(keras_home, monkeypatch):
@@ -66,14 +95,14 @@ def test_imagenet_is_found_where_keras_keeps_it(keras_home, monkeypatch):
     (keras_home / FILE).write_bytes(b"weights")
     pretend(monkeypatch, b"weights")
     monkeypatch.setattr(pretrained, "obtain", lambda *_, **__: pytest.fail("fetched what was there"))
-    assert pretrained.weights_file("imagenet") == keras_home / FILE
+    assert pretrained.weights_file("imagenet", "resnet50") == keras_home / FILE
 
 
 def test_a_file_with_another_digest_is_refused(keras_home):
     keras_home.mkdir(parents=True)
     (keras_home / FILE).write_bytes(b"cut short")
     with pytest.raises(UserError, match=MD5) as caught:
-        pretrained.weights_file("imagenet")
+        pretrained.weights_file("imagenet", "resnet50")
     assert str(keras_home / FILE) in str(caught.value)
     assert hashlib.md5(b"cut short", usedforsecurity=False).hexdigest() in str(caught.value)
     assert (keras_home / FILE).read_bytes() == b"cut short"  # a user's file is not ours to remove
@@ -85,37 +114,37 @@ def test_offline_the_message_says_which_file_to_put_where(keras_home, monkeypatc
 
     monkeypatch.setattr(pretrained, "obtain", offline)
     with pytest.raises(UserError) as caught:
-        pretrained.weights_file("imagenet")
+        pretrained.weights_file("imagenet", "resnet50")
     message = str(caught.value)
     for part in (FILE, MD5, str(keras_home), "params.yaml", "null", "no network"):
         assert part in message
 
 
 def test_offline_the_message_does_not_speak_of_the_datasets_archive(keras_home, monkeypatch, tmp_path):
-    monkeypatch.setattr(pretrained, "RESNET50_URL", (tmp_path / "none.h5").as_uri())
+    publish(monkeypatch, url=(tmp_path / "none" / FILE).as_uri())
     with pytest.raises(UserError, match=FILE) as caught:
-        pretrained.weights_file("imagenet")
+        pretrained.weights_file("imagenet", "resnet50")
     assert "dataset.archive" not in str(caught.value)
 
 
 def test_what_is_missing_is_fetched_and_checked(keras_home, monkeypatch, tmp_path):
-    published = tmp_path / "published.h5"
+    published = tmp_path / FILE
     with h5py.File(published, "w") as file:
         file["weight"] = np.arange(3)
     pretend(monkeypatch, published.read_bytes())
-    monkeypatch.setattr(pretrained, "RESNET50_URL", published.as_uri())
-    path = pretrained.weights_file("imagenet")
+    publish(monkeypatch, url=published.as_uri())
+    path = pretrained.weights_file("imagenet", "resnet50")
     assert path == keras_home / FILE
     assert path.read_bytes() == published.read_bytes()
 
 
 def test_what_is_fetched_with_another_digest_is_not_kept(keras_home, monkeypatch, tmp_path):
-    published = tmp_path / "published.zip"
+    published = tmp_path / FILE
     with zipfile.ZipFile(published, "w") as file:
         file.writestr("a", "b")
-    monkeypatch.setattr(pretrained, "RESNET50_URL", published.as_uri())
+    publish(monkeypatch, url=published.as_uri())
     with pytest.raises(UserError, match=MD5):
-        pretrained.weights_file("imagenet")
+        pretrained.weights_file("imagenet", "resnet50")
     assert not (keras_home / FILE).exists()
 
 
@@ -171,3 +200,12 @@ def test_a_file_that_holds_other_things_is_a_users_mistake(kind, keras, official
     recipe = small_recipe(architecture="resnet50", build={"dense_units": 2}, weights=str(path))
     with pytest.raises(UserError, match=re.escape(str(path))):
         training.build_model(recipe, num_classes=3, weights_file=path)
+
+
+def test_the_page_on_transfer_names_every_file_and_its_digest():
+    page = (Path(__file__).parents[1] / "docs" / "transfer.md").read_text(encoding="utf-8")
+    rows = {line.split(" | ")[0].removeprefix("| "): line for line in page.splitlines() if "_notop.h5" in line}
+    assert set(rows) == set(pretrained.IMAGENET)
+    for architecture, published in pretrained.IMAGENET.items():
+        assert f"`{published.file}`" in rows[architecture]
+        assert f"`{published.digest}`" in rows[architecture]

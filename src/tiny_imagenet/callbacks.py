@@ -100,6 +100,9 @@ class AveragedWeights(keras.callbacks.SwapEMAWeights):  # type: ignore[misc] # K
     def __init__(self) -> None:
         super().__init__(swap_on_epoch=True)
 
+    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
+        self._ema_weights_in_model = False  # or a second phase would swap with the averages of its new optimizer
+
     def settle_on_stop(self) -> keras.callbacks.Callback:
         """Return a callback that has to come after those that stop a training."""
         return keras.callbacks.LambdaCallback(on_epoch_end=self._settle_if_stopping)
@@ -155,9 +158,10 @@ class Clock(keras.callbacks.Callback):  # type: ignore[misc] # Keras publishes n
         self.epoch_seconds.append(round(time.perf_counter() - self._start, 3))
         self.training_seconds.append(round(self._last_batch - self._start, 3))
 
-    def images_per_second(self, images_per_epoch: int) -> float:
-        """Return the median over the epochs, without the first where there are more: it compiles."""
-        seconds = self.training_seconds[1:] or self.training_seconds
+    def images_per_second(self, images_per_epoch: int, first_epoch: int = 0) -> float:
+        """Return the median from an epoch on, without that epoch where there are more: it compiles."""
+        timed = self.training_seconds[first_epoch:]
+        seconds = timed[1:] or timed
         return round(images_per_epoch / statistics.median(seconds), 1) if seconds else math.nan
 
 
@@ -168,17 +172,22 @@ class ConsoleLines(keras.callbacks.Callback):  # type: ignore[misc] # Keras publ
     """The first batches compile the step, and say nothing of the next."""
     _SECONDS_BEFORE_ESTIMATE = 2.0
 
-    def __init__(self, epochs: int, first_epoch: int, num_batches: int, clock: Clock):
+    def __init__(self, epochs: int, num_batches: int, clock: Clock):
         super().__init__()
         self._epochs = epochs
-        self._epochs_to_go = epochs - first_epoch
         self._num_batches = num_batches
         self._clock = clock
         self._estimated = False
         self._warm = 0.0
+        self._first_epoch: int | None = None
         self._bar: Progress | None = None
 
+    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
+        self._estimated, self._first_epoch = False, None  # another phase takes another time
+
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        if self._first_epoch is None:
+            self._first_epoch = epoch
         if sys.stderr.isatty():
             columns = (
                 TextColumn("{task.description}"),
@@ -202,9 +211,10 @@ class ConsoleLines(keras.callbacks.Callback):  # type: ignore[misc] # Keras publ
         if measured > 0 and (elapsed > self._SECONDS_BEFORE_ESTIMATE or batch + 1 == self._num_batches):
             self._estimated = True
             epoch = elapsed / measured * self._num_batches
+            to_go = self.params["epochs"] - self._first_epoch
             self._say(
-                f"expected: {_duration(epoch)} per epoch, {_duration(epoch * self._epochs_to_go)} for "
-                f"{self._epochs_to_go} epochs, validation not counted"
+                f"expected: {_duration(epoch)} per epoch, {_duration(epoch * to_go)} for {to_go} epochs, validation "
+                "not counted"
             )
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:

@@ -132,6 +132,10 @@ class KeepHistory(keras.callbacks.Callback):  # type: ignore[misc] # Keras publi
         self._checkpoint = checkpoint
         self._others = others
         self._found = checkpoint.read_state() if checkpoint else None
+        self.is_complete = bool(self._found and self._found["stopped"])
+        """Whether the training that is taken up had stopped early, so that no epoch is to follow."""
+        self.phase_begins = 0
+        """The first epoch of the phase that is trained next, from 0. Its optimizer and callbacks begin afresh."""
         self.history: list[dict[str, float]] = self._found["history"] if self._found else []
         self.resumed_from: list[int] = [*self._found["resumed_from"], len(self.history)] if self._found else []
 
@@ -140,19 +144,18 @@ class KeepHistory(keras.callbacks.Callback):  # type: ignore[misc] # Keras publi
         """How many epochs the history has."""
         return len(self.history)
 
-    @property
-    def is_complete(self) -> bool:
-        """Whether the training that is taken up had stopped early, so that no epoch is to follow."""
-        return bool(self._found and self._found["stopped"])
-
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
-        if self._checkpoint is None or self._found is None:
+        found, self._found = self._found, None  # a second phase finds what the first one has left in memory
+        if self._checkpoint is None or found is None:
             return
         if not self.model.optimizer.built:
             self.model.optimizer.build(self.model.trainable_variables)
-        for name, variable in self._variables():
+        between_phases = 0 < self.phase_begins == len(self.history)
+        for name, variable in self._variables(with_optimizer=not between_phases):
             variable.assign(self._checkpoint.read_array(name))
-        for place, (callback, values) in enumerate(zip(self._remembering(), self._found["callbacks"], strict=True)):
+        for place, (callback, values) in enumerate(zip(self._remembering(), found["callbacks"], strict=True)):
+            if between_phases and not isinstance(callback, Clock):
+                continue
             for attribute, value in values.items():
                 if attribute == _BEST_WEIGHTS and value is not None:
                     value = [self._checkpoint.read_array(_best_name(place, index)) for index in range(value)]
@@ -169,7 +172,7 @@ class KeepHistory(keras.callbacks.Callback):  # type: ignore[misc] # Keras publi
             "callbacks": [
                 {
                     attribute: len(value) if attribute == _BEST_WEIGHTS and value is not None else value
-                    for attribute, value in ((name, getattr(callback, name)) for name in _remembered(callback))
+                    for attribute, value in ((name, getattr(callback, name, None)) for name in _remembered(callback))
                 }
                 for callback in self._remembering()
             ],
@@ -179,11 +182,12 @@ class KeepHistory(keras.callbacks.Callback):  # type: ignore[misc] # Keras publi
     def _remembering(self) -> list[keras.callbacks.Callback]:
         return [callback for callback in self._others if _remembered(callback)]
 
-    def _variables(self) -> Iterator[tuple[str, keras.Variable]]:
+    def _variables(self, *, with_optimizer: bool = True) -> Iterator[tuple[str, keras.Variable]]:
         """Yield weights, dropout's seeds, and the optimizer's moments, counter and learning rate."""
         metrics = {id(variable) for variable in self.model.metrics_variables}
         model = [variable for variable in self.model.variables if id(variable) not in metrics]
-        for kind, variables in (("model", model), ("optimizer", self.model.optimizer.variables)):
+        optimizer = self.model.optimizer.variables if with_optimizer else []
+        for kind, variables in (("model", model), ("optimizer", optimizer)):
             for index, variable in enumerate(variables):
                 yield f"{kind}/{index}.npy", variable
 

@@ -135,7 +135,8 @@ def check(
     for name in params.sweeps:
         sweep_plan.plan(params, name)
     for name in params.active:
-        pretrained.weights_file(params.recipe(name).weights)
+        recipe = params.recipe(name)
+        pretrained.weights_file(recipe.weights, recipe.architecture)
     print(f"params.yaml is fine: profile {params.profile}, dataset {params.dataset.name} ({params.dataset.source})")
     print(f"models: {', '.join(params.active)}")
 

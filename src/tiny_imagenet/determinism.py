@@ -76,19 +76,22 @@ def _train_briefly(model: str, epochs: int, batches: int) -> None:
     from tiny_imagenet import pretrained, training
     from tiny_imagenet.dataset.arrays import PackedDataset, Split, open_packed
 
-    schedule = recipe.learning_rate_schedule
+    schedule, tuning = recipe.learning_rate_schedule, recipe.fine_tuning
+    head_epochs = min(tuning.head_epochs, epochs - 1) if tuning else 0
     recipe = recipe.model_copy(
         update={
             "epochs": epochs,
             "batches_per_epoch": batches,
             "learning_rate_schedule": schedule
-            and schedule.model_copy(update={"warmup_epochs": min(schedule.warmup_epochs, epochs / 2)}),
+            and schedule.model_copy(update={"warmup_epochs": min(schedule.warmup_epochs, (epochs - head_epochs) / 2)}),
+            # One epoch alone is trained as the second phase is.
+            "fine_tuning": tuning and tuning.model_copy(update={"head_epochs": head_epochs}),
         }
     )
     packed = open_packed(Path("data/cache"))
     few = slice(batches * recipe.batch_size)
     packed = PackedDataset(packed.train, Split(packed.val.images[few], packed.val.labels[few]), packed.classes)
-    seed, weights_file = params.seed_of(model), pretrained.weights_file(recipe.weights)
+    seed, weights_file = params.seed_of(model), pretrained.weights_file(recipe.weights, recipe.architecture)
     with devices.shared_by(devices.count(params.devices)) as share:
         trained = training.train(recipe, packed, seed=seed, weights_file=weights_file, share=share)
     weights = hashlib.sha256()

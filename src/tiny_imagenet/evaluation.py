@@ -137,13 +137,15 @@ def _predicted_batches(
 
 
 def kept_epoch(history: pd.DataFrame, recipe: ModelParams) -> int:
-    """Return the epoch, from 1, whose weights the recipe keeps."""
+    """Return the epoch, from 1, whose weights the recipe keeps: of two phases one of the second."""
+    watched = history[history["phase"] == history["phase"].max()] if "phase" in history else history
+    before = len(history) - len(watched)
     if recipe.reported_epoch == "best":
-        return int(history[recipe.monitored("val_accuracy")].argmax()) + 1
+        return before + int(watched[recipe.monitored("val_accuracy")].argmax()) + 1
     if recipe.reported_epoch == "recipe" and recipe.early_stopping and recipe.early_stopping.restore_best_weights:
-        monitored = history[recipe.monitored(recipe.early_stopping.monitor)]
+        monitored = watched[recipe.monitored(recipe.early_stopping.monitor)]
         better = monitored.argmax() if recipe.early_stopping.monitor.endswith("accuracy") else monitored.argmin()
-        return int(better) + 1
+        return before + int(better) + 1
     return len(history)
 
 

@@ -107,6 +107,14 @@ def md5(path: Path) -> str:
         return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
+def digest(path: Path, *, like: str) -> tuple[str, str]:
+    """Return "sha256" or "md5", whichever `like` is by its length, and that digest of a file in hexadecimal digits."""
+    if len(like) != 64:
+        return "md5", md5(path)
+    with path.open("rb") as stream:
+        return "sha256", hashlib.file_digest(stream, "sha256").hexdigest()
+
+
 def fingerprint(values: Mapping[str, Any]) -> str:
     """Return 16 hexadecimal digits that differ where the values, plain ones as JSON has them, differ."""
     text = json.dumps(values, sort_keys=True, default=str)

@@ -141,14 +141,21 @@ class Params(Section):
         return self
 
     @model_validator(mode="after")
-    def _warm_up_ends(self) -> Self:
+    def _phases_fit_into_the_epochs(self) -> Self:
         for name in self.active:
             recipe = self.recipe(name)
-            schedule = recipe.learning_rate_schedule
-            if schedule and schedule.warmup_epochs >= recipe.epochs:
+            schedule, tuning, epochs = recipe.learning_rate_schedule, recipe.fine_tuning, recipe.epochs
+            if tuning and tuning.head_epochs >= epochs:
+                raise ValueError(
+                    f"models.{name}.fine_tuning.head_epochs: {tuning.head_epochs} is not below the {epochs} epochs "
+                    "that are trained"
+                )
+            scheduled = epochs - tuning.head_epochs if tuning else epochs
+            if schedule and schedule.warmup_epochs >= scheduled:
+                after = f" after {tuning.head_epochs} of the head" if tuning else ""
                 raise ValueError(
                     f"models.{name}.learning_rate_schedule.warmup_epochs: {schedule.warmup_epochs:g} is not below the "
-                    f"{recipe.epochs} epochs that are trained"
+                    f"{scheduled} epochs that are trained{after}"
                 )
         return self
 
@@ -232,6 +239,8 @@ class Params(Section):
                 values["augmentation"] = resolve_augmentation(value)
             elif key != "weights" or "weights" in block.model_fields_set:  # only a block that speaks of weights has any
                 values[key] = value
+        if values["weights"] is None:  # the profile took them away: a block with `fine_tuning` has some
+            values["fine_tuning"] = None
         return Recipe(**values)
 
     def _own_augmentation(self, block: ModelParams) -> Augmentation:
@@ -257,6 +266,7 @@ class Params(Section):
                 "learning_rate": of.optimizer.learning_rate,
                 "augmentation": augmentation,
                 "weights": of.weights,
+                "fine_tuning": block.fine_tuning and ("two phases" if of.fine_tuning else "one phase of all layers"),
                 "batch_normalization_momentum": KERAS_MOMENTUM
                 if of.batch_normalization_momentum is None
                 else of.batch_normalization_momentum,

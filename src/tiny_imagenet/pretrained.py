@@ -2,24 +2,60 @@
 
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 from tiny_imagenet.dataset.archive import obtain
 from tiny_imagenet.errors import UserError
-from tiny_imagenet.files import md5
+from tiny_imagenet.files import digest
 
-RESNET50_FILE = "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5"
-RESNET50_MD5 = "4d473c1dd8becc155b73f8504c6f6626"
-RESNET50_URL = f"https://storage.googleapis.com/tensorflow/keras-applications/resnet/{RESNET50_FILE}"
+_KERAS = "https://storage.googleapis.com/tensorflow/keras-applications/"
 
 
-def weights_file(weights: str | None) -> Path | None:
+class Published(NamedTuple):
+    """A file of ImageNet weights without the top layers, as `keras.applications` fetches it."""
+
+    url: str
+    digest: str
+    """In hexadecimal: MD5, or SHA-256 where Keras has that."""
+
+    @property
+    def file(self) -> str:
+        """Its name in Keras's folder."""
+        return self.url.rsplit("/", 1)[1]
+
+
+IMAGENET = {
+    "resnet50": Published(
+        f"{_KERAS}resnet/resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5", "4d473c1dd8becc155b73f8504c6f6626"
+    ),
+    "vgg16": Published(
+        f"{_KERAS}vgg16/vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5", "6d6bbae143d832006294945121d1f1fc"
+    ),
+    "inception_v3": Published(
+        f"{_KERAS}inception_v3/inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5",
+        "bcbd6486424b2319ff4ef7d526e38f63",
+    ),
+    "efficientnet_b0": Published(
+        "https://storage.googleapis.com/keras-applications/efficientnetb0_notop.h5", "50bc09e76180e00e4465e1a485ddc09d"
+    ),
+    "efficientnet_v2_s": Published(
+        f"{_KERAS}efficientnet_v2/efficientnetv2-s_notop.h5", "af0682fb74e8c54910f2d4393339c070"
+    ),
+    "convnext_tiny": Published(
+        f"{_KERAS}convnext/convnext_tiny_notop.h5", "d547c096cabd03329d7be5562c5e14798aa39ed24b474157cef5e85ab9e49ef1"
+    ),
+}
+"""Architecture -> its file, for every architecture that takes `weights`."""
+
+
+def weights_file(weights: str | None, architecture: str) -> Path | None:
     """Return the file for the `weights` of a recipe: None, "imagenet", or a path.
 
     "imagenet" is looked for where Keras keeps it (`~/.keras/models`, or `$KERAS_HOME/models`), and fetched where it is
-    missing. Its MD5 is checked before use.
+    missing. Its digest is checked before use.
 
     Raises:
-        UserError: no such file, or another MD5, or no network; the message says what to put where.
+        UserError: no such file, or another digest, or no network; the message says what to put where.
     """
     if weights is None:
         return None
@@ -28,17 +64,20 @@ def weights_file(weights: str | None) -> Path | None:
         if not path.is_file():
             raise UserError(f"weights: no file '{path}'; give the path of an HDF5 file, `imagenet` or null")
         return path
+    published = IMAGENET[architecture]
     folder = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")) / "models"
-    path = folder / RESNET50_FILE
+    path = folder / published.file
     if not path.is_file():
+        kind = "sha256" if len(published.digest) == 64 else "md5"
         hint = (
-            f"`weights: imagenet` needs {RESNET50_FILE} (md5 {RESNET50_MD5}).\nPut it into {folder}, or give its path "
-            "as `weights` of the model in params.yaml, or set that to null to train from scratch."
+            f"`weights: imagenet` of {architecture} needs {published.file} ({kind} {published.digest}).\nPut it into "
+            f"{folder}, or give its path as `weights` of the model in params.yaml, or set that to null to train from "
+            "scratch."
         )
-        obtain(path, urls=[RESNET50_URL], archive=None, size=None, md5=RESNET50_MD5, hint=hint)
-    found = md5(path)
-    if found != RESNET50_MD5:
+        obtain(path, urls=[published.url], archive=None, size=None, md5=published.digest, hint=hint)
+    kind, found = digest(path, like=published.digest)
+    if found != published.digest:
         raise UserError(
-            f"weights: {path} has md5 {found}, expected {RESNET50_MD5}; remove it, so that it is fetched anew"
+            f"weights: {path} has {kind} {found}, expected {published.digest}; remove it, so that it is fetched anew"
         )
     return path

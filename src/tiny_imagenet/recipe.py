@@ -147,15 +147,37 @@ class ReduceLearningRate(Section):
     patience: Annotated[int, Field(ge=0)]
 
 
+class FineTuning(Section):
+    """Two phases: the head alone, with the pretrained backbone frozen; then the backbone too, slowly.
+
+    Epochs are counted through. The first phase has the optimizer's learning rate, without a schedule; the second begins
+    with a fresh optimizer, and `learning_rate_schedule` runs over its steps, up to and down from `learning_rate`. What
+    watches a figure (`early_stopping`, `reduce_learning_rate`, `reported_epoch: best`) begins with the second phase, so
+    the first always has all its epochs, and the weights that are kept are always of the second.
+    """
+
+    head_epochs: Count
+    """Of the first phase; fewer than all `epochs`."""
+    learning_rate: LearningRate
+    """Of the second phase; a profile's `learning_rate` does not change it."""
+    backbone_share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """How much of the backbone the second phase trains: this share of its layers, from the last."""
+    batch_normalization: Literal["frozen", "trained"] = "frozen"
+    """In the backbone, in the second phase; in the first it is always frozen: averages and parameters stay."""
+
+
 class ModelParams(Section):
     """One model: its architecture and the recipe that trains it."""
 
     architecture: Name
     build: dict[str, Any] = Field(default_factory=dict)
-    preprocessing: Literal["rescale", "caffe"] = "rescale"
+    preprocessing: Literal["rescale", "caffe", "tf", "none"] | None = None
+    """Null: the architecture's own: 1/255, or what its weights expect."""
     weights: Annotated[str, Field(min_length=1)] | None = None
     trainable: Literal["all", "head"] = "all"
     """`head`: the pretrained backbone stays as it is."""
+    fine_tuning: FineTuning | None = None
+    """Set aside where a profile sets `weights` to null: all layers are trained in one phase then."""
     precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
     """A Keras policy; mixed ones scale the loss by themselves where they have to."""
     optimizer: Optimizer
@@ -194,6 +216,17 @@ class ModelParams(Section):
     def _one_schedule(self) -> Self:
         if self.learning_rate_schedule and self.reduce_learning_rate:
             raise ValueError("`learning_rate_schedule` and `reduce_learning_rate` both set the learning rate; keep one")
+        return self
+
+    @model_validator(mode="after")
+    def _something_to_tune(self) -> Self:
+        if self.fine_tuning and self.weights is None:
+            raise ValueError(
+                "`fine_tuning` needs `weights`: a backbone of random weights would be frozen; give it some, or remove "
+                "`fine_tuning`"
+            )
+        if self.fine_tuning and self.trainable == "head":
+            raise ValueError("`trainable: head` never trains the backbone, `fine_tuning` does; keep one")
         return self
 
     def monitored(self, monitor: str) -> str:

@@ -278,7 +278,7 @@ def train_trial(order: Order, report: cluster.Report) -> None:
                 order.recipe,
                 open_packed(Path("data/cache")),
                 seed=order.seed,
-                weights_file=pretrained.weights_file(order.recipe.weights),
+                weights_file=pretrained.weights_file(order.recipe.weights, order.recipe.architecture),
                 checkpoint=checkpoint,
                 callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=report_epoch)],
             )

@@ -27,7 +27,8 @@ from tiny_imagenet.dataset.batches import OrderedBatches, TrainingBatches, hold_
 from tiny_imagenet.devices import ALONE, Share
 from tiny_imagenet.files import require_free, write_text
 from tiny_imagenet.models import build_classifier
-from tiny_imagenet.recipe import PAPER_AUGMENTATION, LearningRateSchedule, Optimizer, Recipe
+from tiny_imagenet.phases import Phase, phases, set_trainable
+from tiny_imagenet.recipe import PAPER_AUGMENTATION, Recipe
 
 HISTORY_COLUMNS = ["epoch", "accuracy", "val_accuracy", "loss", "val_loss", "learning_rate"]
 _OPTIMIZERS = {
@@ -44,11 +45,11 @@ class Trained:
 
     model: keras.Model
     history: pd.DataFrame
-    """A row per epoch, columns HISTORY_COLUMNS."""
+    """A row per epoch, columns HISTORY_COLUMNS, then what the recipe asks for; of two phases also `phase`, 1 or 2."""
     epoch_seconds: list[float]
     """Wall time of each epoch, validation included."""
     images_per_second: float
-    """Median over the epochs, validation not counted, and not the first epoch where there are more."""
+    """Median over the epochs of the last phase, validation not counted, and not its first where there are more."""
     resumed_from: list[int]
     """After how many epochs it was taken up again, each time that it had been stopped."""
 
@@ -56,7 +57,7 @@ class Trained:
 def build_model(
     recipe: Recipe, *, num_classes: int, weights_file: Path | None, steps_per_epoch: int = 1
 ) -> keras.Model:
-    """Return the compiled model of a recipe.
+    """Return the model of a recipe, compiled for its last phase.
 
     Args:
         recipe: architecture, precision, optimizer, loss.
@@ -78,29 +79,30 @@ def build_model(
         )
     finally:
         keras.config.set_dtype_policy(ours)
-    if recipe.trainable == "head":
-        for layer in model.layers:
-            layer.trainable = not isinstance(layer, keras.Model)  # the backbone is a model inside the model
+    _compile(model, recipe, phases(recipe)[-1], steps_per_epoch)
+    return model
+
+
+def _compile(model: keras.Model, recipe: Recipe, phase: Phase, steps_per_epoch: int) -> None:
+    set_trainable(model, recipe, phase)
     loss = (
         keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing)
         if recipe.soft_labels
         else keras.losses.SparseCategoricalCrossentropy()
     )
     model.compile(
-        optimizer=_optimizer(recipe.optimizer, recipe.learning_rate_schedule, steps_per_epoch, recipe.epochs),
+        optimizer=_optimizer(phase, steps_per_epoch),
         loss=loss,
         metrics=["accuracy"],
     )
     runtime.use_fast_kernels(model)
-    return model
 
 
-def _optimizer(
-    chosen: Optimizer, schedule: LearningRateSchedule | None, steps_per_epoch: int, epochs: int
-) -> keras.optimizers.Optimizer:
+def _optimizer(phase: Phase, steps_per_epoch: int) -> keras.optimizers.Optimizer:
+    chosen, schedule = phase.optimizer, phase.schedule
     options: dict[str, Any] = {"learning_rate": chosen.learning_rate, "global_clipnorm": chosen.clip_norm}
     if schedule:
-        steps = epochs * steps_per_epoch
+        steps = (phase.end_epoch - phase.first_epoch) * steps_per_epoch
         warmup_steps = min(round(schedule.warmup_epochs * steps_per_epoch), steps - 1)
         options["learning_rate"] = keras.optimizers.schedules.CosineDecay(
             initial_learning_rate=0.0 if warmup_steps else chosen.learning_rate,
@@ -116,7 +118,8 @@ def _optimizer(
     if chosen.name == "sgd":
         options |= {"momentum": chosen.momentum or 0.0, "nesterov": chosen.nesterov}
     optimizer = _OPTIMIZERS[chosen.name](**options)
-    optimizer.exclude_from_weight_decay(var_names=["bias", "beta", "gamma"])
+    # ConvNeXt's layer scales have no name of their own: Keras calls them "variable", "variable_1" and so on.
+    optimizer.exclude_from_weight_decay(var_names=["bias", "beta", "gamma", "^variable"])
     return optimizer
 
 
@@ -167,46 +170,61 @@ def train(
             share=share,
         )
         acting.append(ExtraValidation(augmented, {"accuracy": "val_accuracy_paper_protocol"}))
-    acting += schedules_and_stops(recipe)
+    of_last_phase = schedules_and_stops(recipe)
+    acting += of_last_phase
     if averaged:
         acting.append(averaged.settle_on_stop())
     acting.append(clock)
     keeper = KeepHistory(checkpoint, acting)
-    batches = TrainingBatches(
-        packed.train,
-        batch_size=recipe.batch_size,
-        augmentation=recipe.augmentation,
-        seed=seed,
-        batches_per_epoch=None if recipe.batches_per_epoch == "all" else recipe.batches_per_epoch,
-        first_epoch=keeper.epochs_done,
-        num_classes=one_hot,
-        indices=training_indices,
-        share=share,
-    )
+
+    def batches_from(epoch: int) -> TrainingBatches:
+        return TrainingBatches(
+            packed.train,
+            batch_size=recipe.batch_size,
+            augmentation=recipe.augmentation,
+            seed=seed,
+            batches_per_epoch=None if recipe.batches_per_epoch == "all" else recipe.batches_per_epoch,
+            first_epoch=epoch,
+            num_classes=one_hot,
+            indices=training_indices,
+            share=share,
+        )
+
+    batches = batches_from(keeper.epochs_done)
     visited = {"training": batches.images_per_epoch, "validation": len(packed.val), "held-out": len(held_out)}
     share.check(recipe.batch_size, visited)
     model = build_model(recipe, num_classes=packed.num_classes, weights_file=weights_file, steps_per_epoch=len(batches))
     require_free(Path.cwd(), _bytes_needed(model, checkpoint), f"saving {model.count_params():,} parameters")
-    lines = ConsoleLines(recipe.epochs, keeper.epochs_done, len(batches), clock)
-    try:
-        model.fit(
-            batches,
-            validation_data=OrderedBatches(packed.val, batch_size=recipe.batch_size, num_classes=one_hot, share=share),
-            initial_epoch=recipe.epochs if keeper.is_complete else keeper.epochs_done,
-            epochs=recipe.epochs,
-            shuffle=False,
-            verbose=0,
-            callbacks=[SeedEpoch(seed), StopAtNaN(), *acting, keeper, lines, *callbacks],
-        )
-    finally:
-        lines.close()
+    lines = ConsoleLines(recipe.epochs, len(batches), clock)
+    *first, last = phases(recipe)
+    for phase in [*(phase for phase in first if phase.end_epoch > keeper.epochs_done), last]:
+        if first:
+            _compile(model, recipe, phase, len(batches))
+            keeper.phase_begins = phase.first_epoch
+        taking_part = acting if phase.is_last else [each for each in acting if each not in of_last_phase]
+        try:
+            model.fit(
+                batches_from(keeper.epochs_done),
+                validation_data=OrderedBatches(
+                    packed.val, batch_size=recipe.batch_size, num_classes=one_hot, share=share
+                ),
+                initial_epoch=recipe.epochs if keeper.is_complete else keeper.epochs_done,
+                epochs=phase.end_epoch,
+                shuffle=False,
+                verbose=0,
+                callbacks=[SeedEpoch(seed), StopAtNaN(), *taking_part, keeper, lines, *callbacks],
+            )
+        finally:
+            lines.close()
     frame = pd.DataFrame({"epoch": range(1, keeper.epochs_done + 1)}).join(pd.DataFrame(keeper.history))
+    if first:
+        frame["phase"] = 1 + (frame["epoch"] > last.first_epoch)
     extra = [name for name in frame.columns if name not in HISTORY_COLUMNS]
     return Trained(
         model,
         frame[[*HISTORY_COLUMNS, *extra]],
         clock.epoch_seconds,
-        clock.images_per_second(batches.images_per_epoch),
+        clock.images_per_second(batches.images_per_epoch, last.first_epoch),
         keeper.resumed_from,
     )
 

@@ -6,12 +6,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 import yaml
 
+from tiny_imagenet import pretrained
 from tiny_imagenet.errors import UserError
 from tiny_imagenet.models import architecture_source, architectures, build_classifier, check_models
 from tiny_imagenet.params import load_params, parse_params
@@ -114,7 +115,11 @@ FIGURES: dict[str, list[tuple[str, tuple[int, ...], int]]] = {
     ],
 }
 # Model 3 is 560 MB; where only its structure matters it gets fewer dense units.
-SMALLER: dict[str, dict[str, Any]] = {"deep_conv": {"dense_units": [64, 32]}}
+# Backbones see 80 x 80 pixels: more than the images have, more than InceptionV3 needs, and not many.
+SMALLER: dict[str, dict[str, Any]] = {
+    "deep_conv": {"dense_units": [64, 32]},
+    **{name: {"input_size": 80} for name in pretrained.IMAGENET if name != "resnet50"},
+}
 
 
 def small(model: str, **given: Any) -> Any:
@@ -210,7 +215,11 @@ def test_every_weight_gets_a_gradient(model, keras):
         pytest.skip("the tape is TensorFlow's")
     import tensorflow as tf
 
-    built, labels = small(model), np.arange(8)
+    built, labels = small(model, batch_normalization_momentum=0.0), np.arange(8)
+    built(pixels(8), training=True)  # averages of this batch: with those of a new layer, deep features fade away
+    for layer in all_layers(built):
+        if type(layer).__name__ == "LayerScale":
+            layer.gamma.assign(np.ones(layer.gamma.shape))  # ConvNeXt begins with 1e-6, which leaves almost nothing
     with tf.GradientTape() as tape:
         # Inference mode: in training mode the bias before a batch normalization has no effect, by construction.
         predicted = built(pixels(8), training=False)
@@ -351,12 +360,29 @@ def test_a_module_that_is_no_architecture_is_refused(name):
         ("model_1", {"l2": float("inf")}, ["build.l2", "inf"]),
         ("model_2", {"dropout": 1.0}, ["build.dropout", "less than 1", "1.0"]),
         ("model_3", {"dense_units": 4096}, ["build.dense_units", "4096"]),
+        ("inception_v3", {"input_size": 74}, ["build.input_size", "greater than or equal to 75", "got 74"]),
+        ("vgg16", {"input_size": 63}, ["build.input_size", "greater than or equal to 64", "got 63"]),
+        ("vgg16", {"dense_units": 0}, ["build.dense_units", "got 0"]),
     ],
 )
 def test_build_arguments_are_checked_against_the_architectures_signature(model, build, expected):
     message = message_for({"build": build}, model)
     assert f"models.{model}.build" in message
     assert [fragment for fragment in expected if fragment not in message] == []
+
+
+@pytest.mark.parametrize("model", ["efficientnet_b0", "efficientnet_v2_s", "convnext_tiny"])
+def test_scaling_in_front_of_a_backbone_that_scales_is_refused(model):
+    message = message_for({"preprocessing": "rescale"}, model)
+    assert f"models.{model}.preprocessing: 'rescale' in front of {model}, which scales pixels itself" in message
+
+
+def test_the_words_for_preprocessing_are_the_same_in_a_block_and_in_an_architecture():
+    from tiny_imagenet.models._types import Preprocessing
+    from tiny_imagenet.recipe import ModelParams
+
+    in_block = get_args(get_args(ModelParams.model_fields["preprocessing"].annotation)[0])
+    assert in_block == get_args(Preprocessing)
 
 
 @pytest.mark.parametrize("model", ["model_1", "model_2", "model_3", "model_4"])

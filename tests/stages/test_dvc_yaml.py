@@ -86,7 +86,15 @@ def test_every_code_dependency_exists_and_is_used(stage):
             assert (ROOT / path).exists(), path
             assert any(file == path or file.startswith(f"{path}/") for file in needed) or path.endswith(
                 # data; imported by name; the folder that is copied from; read through `entry` by every stage
-                ("/reference", "/_blocks.py", "/models", "/dataset_params.py", "/params.py", "/recipe.py")
+                (
+                    "/reference",
+                    "/_blocks.py",
+                    "/_transfer.py",
+                    "/models",
+                    "/dataset_params.py",
+                    "/params.py",
+                    "/recipe.py",
+                )
             ), path
 
 

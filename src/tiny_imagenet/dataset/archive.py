@@ -3,7 +3,6 @@
 Half an archive is called `<name>.partial` and continued by the next try; 248 MB take a minute at 4 MB/s.
 """
 
-import hashlib
 import os
 import re
 import shutil
@@ -22,6 +21,7 @@ from rich import progress
 from rich.console import Console
 
 from tiny_imagenet.errors import UserError
+from tiny_imagenet.files import digest
 
 NUM_ATTEMPTS = 5  # in a row, per URL, that get no further than the best one before them
 BACKOFF_SECONDS = 1.0  # doubles with each such attempt: 1 + 2 + 4 + 8 = 15 s per URL
@@ -57,8 +57,9 @@ def obtain(
         urls: Tried in order; http, https or file.
         archive: A zip on disk that is copied in place of any download.
         size: Expected bytes, or None for any number.
-        md5: Expected digest in hexadecimal, of a file of any kind, or None for any zip. Only with it is a partial
-            download of an earlier call continued, since nothing else would show that the two halves fit.
+        md5: Expected digest in hexadecimal, of a file of any kind, or None for any zip; one of 64 digits is a SHA-256.
+            Only with it is a partial download of an earlier call continued, since nothing else would show that the two
+            halves fit.
         report: Receives one line of text at a time.
         hint: What the user can do where no URL gave it; the last line of the message.
 
@@ -100,10 +101,9 @@ def _fault(path: Path, size: int | None, md5: str | None) -> str:
         if size is not None and received != size:
             faults.append(f"has {received:,} bytes, expected {size:,}")
         elif md5 is not None:
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-            if digest != md5.lower():
-                faults.append(f"has md5 {digest}, expected {md5.lower()}")
+            kind, found = digest(path, like=md5)
+            if found != md5.lower():
+                faults.append(f"has {kind} {found}, expected {md5.lower()}")
         if md5 is None and not zipfile.is_zipfile(path):
             faults.append("is not a zip archive")
         return " and ".join(faults)

@@ -37,26 +37,34 @@ def architecture_source(architecture: str) -> str:
 
 
 @cache
-def _build_arguments(architecture: str) -> dict[str, ast.expr | None]:
-    """Return keyword -> annotation of the `build` function of an architecture."""
+def _build_arguments(architecture: str) -> dict[str, tuple[ast.expr | None, ast.expr | None]]:
+    """Return keyword -> annotation and default of the `build` function of an architecture."""
     tree = ast.parse(architecture_source(architecture))
     function = next(node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "build")
-    return {argument.arg: argument.annotation for argument in function.args.kwonlyargs}
+    arguments = zip(function.args.kwonlyargs, function.args.kw_defaults, strict=True)
+    return {argument.arg: (argument.annotation, default) for argument, default in arguments}
+
+
+def preprocessing_of(architecture: str, chosen: _types.Preprocessing | None) -> _types.Preprocessing:
+    """Return the preprocessing that was chosen, or else the architecture's own: what its weights expect."""
+    default = _build_arguments(architecture)["preprocessing"][1]
+    own: _types.Preprocessing = ast.literal_eval(ast.unparse(default)) if default else "rescale"
+    return chosen or own
 
 
 @cache
 def _build_schema(architecture: str) -> type[BaseModel]:
     fields: dict[str, Any] = {
         name: (ast.unparse(annotation) if annotation else Any, None)
-        for name, annotation in _build_arguments(architecture).items()
-        if name not in _GIVEN
+        for name, (annotation, _) in _build_arguments(architecture).items()
+        if name not in _GIVEN or name == "preprocessing"
     }
     config = ConfigDict(strict=True)
     return create_model(architecture, __config__=config, __module__=_types.__name__, **fields)
 
 
 def check_models(params: Params) -> None:
-    """Check every block's `architecture`, `build` and `weights` against the architectures that exist.
+    """Check every block's `architecture`, `build`, `preprocessing` and `weights` against the architectures that exist.
 
     Raises:
         UserError: with the path of the key, what was given, and what is allowed.
@@ -81,11 +89,20 @@ def _check_block(where: str, block: ModelParams) -> None:
         if key not in allowed:
             raise UserError(f"{where}.build: unknown key '{key}'{nearest(key, allowed)}; known: {', '.join(allowed)}")
     try:
-        _build_schema(block.architecture)(**block.build)
+        _build_schema(block.architecture)(**block.build, **_chosen(block))
     except ValidationError as error:
         offence = error.errors()[0]
         path = ".".join(str(part) for part in offence["loc"])
+        if path == "preprocessing":
+            raise UserError(
+                f"{where}.preprocessing: '{block.preprocessing}' in front of {block.architecture}, which scales pixels "
+                "itself; remove the line"
+            ) from None
         raise UserError(f"{where}.build.{path}: {offence['msg']}, got {offence['input']!r}") from None
+
+
+def _chosen(block: ModelParams) -> dict[str, str]:
+    return {"preprocessing": block.preprocessing} if block.preprocessing else {}
 
 
 def build_classifier(
@@ -93,7 +110,7 @@ def build_classifier(
     *,
     input_shape: tuple[int, int, int],
     num_classes: int,
-    preprocessing: _types.Preprocessing = "rescale",
+    preprocessing: _types.Preprocessing | None = None,
     weights: str | None = None,
     batch_normalization_momentum: float | None = None,
     **build: Any,
@@ -104,7 +121,7 @@ def build_classifier(
         architecture: the name of a module of this package.
         input_shape: (height, width, 3).
         num_classes: how many probabilities come out.
-        preprocessing: "rescale" (1/255) or "caffe"; the first layers of the model.
+        preprocessing: the first layers of the model, see `_blocks.image_input`; None: the architecture's own.
         weights: path of a weights file, for the architectures that take one; None draws them at random.
         batch_normalization_momentum: set on every batch normalization layer where given (Keras's default: 0.99).
         build: the architecture's own keyword arguments.
@@ -117,7 +134,10 @@ def build_classifier(
         build["weights"] = weights
     try:
         model: keras.Model = module.build(
-            input_shape=input_shape, num_classes=num_classes, preprocessing=preprocessing, **build
+            input_shape=input_shape,
+            num_classes=num_classes,
+            preprocessing=preprocessing_of(architecture, preprocessing),
+            **build,
         )
     except (OSError, KeyError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]

@@ -14,12 +14,17 @@ def image_input(
 ) -> tuple[keras.KerasTensor, keras.KerasTensor]:
     """Return the model's input (plain uint8 RGB, 0 to 255) and the tensor after its preprocessing.
 
-    "rescale" divides by 255; "caffe" gives BGR less ImageNet's means, what Keras's ResNet50 weights expect.
+    "rescale" divides by 255; "caffe" gives BGR less ImageNet's means, what Keras's ResNet50 and VGG16 weights expect;
+    "tf" gives -1 to 1, what its InceptionV3 weights expect; "none" leaves 0 to 255 to a backbone that scales itself.
     """
     inputs = keras.Input(input_shape, dtype="uint8", name="image")
     if preprocessing == "rescale":
         return inputs, layers.Rescaling(1 / 255, name="rescale")(inputs)
+    if preprocessing == "tf":
+        return inputs, layers.Rescaling(1 / 127.5, offset=-1.0, name="tf")(inputs)
     pixels = layers.Rescaling(1.0, name="to_float")(inputs)
+    if preprocessing == "none":
+        return inputs, pixels
     blue_green_red = keras.ops.flip(pixels, axis=-1)
     offsets = [-mean for mean in _CAFFE_MEANS]
     return inputs, layers.Rescaling([1.0, 1.0, 1.0], offsets, name="caffe")(blue_green_red)

@@ -8,4 +8,9 @@ Count = Annotated[int, Field(ge=1)]
 Counts = Annotated[tuple[Count, ...], Field(min_length=1, strict=False)]
 Penalty = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
-Preprocessing = Literal["rescale", "caffe"]
+OptionalCount = Count | None
+InputSize = Annotated[int, Field(ge=64, le=1024)]
+InceptionInputSize = Annotated[int, Field(ge=75, le=1024)]
+Preprocessing = Literal["rescale", "caffe", "tf", "none"]
+BuiltIn = Literal["none"]
+"""Of a backbone that scales pixels itself: anything in front of it would scale them twice."""

@@ -5,10 +5,9 @@ He et al. 2016, https://arxiv.org/abs/1512.03385, as `keras.applications` has it
 """
 
 import keras
-from keras import layers
 
-from tiny_imagenet.models._blocks import classify, image_input
-from tiny_imagenet.models._types import Count, Preprocessing, Rate
+from tiny_imagenet.models._transfer import classify_by
+from tiny_imagenet.models._types import InputSize, OptionalCount, Preprocessing, Rate
 
 
 def build(
@@ -17,19 +16,22 @@ def build(
     num_classes: int,
     preprocessing: Preprocessing = "rescale",
     weights: str | None = None,
-    dense_units: Count = 1024,
+    input_size: InputSize = 64,
+    dense_units: OptionalCount = 1024,
     dropout: Rate = 0.5,
 ) -> keras.Model:
-    """Return the uncompiled model, all layers trainable.
+    """Return the uncompiled model, as `_transfer.classify_by` describes it.
 
-    `weights` is the path of an HDF5 file for the backbone, in the layout of Keras's `..._notop.h5`; null draws
-    them at random.
+    `preprocessing` is by default the paper's; the weights expect "caffe".
     """
-    inputs, x = image_input(input_shape, preprocessing)
-    backbone = keras.applications.ResNet50(include_top=False, weights=None, input_shape=input_shape)
-    if weights is not None:
-        backbone.load_weights(weights)
-    x = layers.GlobalAveragePooling2D()(backbone(x))
-    x = layers.Dense(dense_units, activation="relu")(x)
-    x = layers.Dropout(dropout)(x)
-    return classify(inputs, x, num_classes, "resnet50")
+    return classify_by(
+        keras.applications.ResNet50,
+        "resnet50",
+        input_shape=input_shape,
+        num_classes=num_classes,
+        preprocessing=preprocessing,
+        weights=weights,
+        input_size=input_size,
+        dense_units=dense_units,
+        dropout=dropout,
+    )

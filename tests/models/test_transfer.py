@@ -1,0 +1,149 @@
+"""The pretrained architectures against `keras.applications` itself, with files of weights that are made here."""
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+import cv2
+import h5py
+import numpy as np
+import pytest
+
+from tiny_imagenet import pretrained
+from tiny_imagenet.models import build_classifier, preprocessing_of
+
+INPUT_SHAPE = (64, 64, 3)
+SIDE = 96  # more than InceptionV3's 75, and not the images' own size
+# Architecture -> name in `keras.applications`, module of its `preprocess_input`.
+IN_KERAS = {
+    "resnet50": ("ResNet50", "resnet"),
+    "vgg16": ("VGG16", "vgg16"),
+    "inception_v3": ("InceptionV3", "inception_v3"),
+    "efficientnet_b0": ("EfficientNetB0", "efficientnet"),
+    "efficientnet_v2_s": ("EfficientNetV2S", "efficientnet_v2"),
+    "convnext_tiny": ("ConvNeXtTiny", "convnext"),
+}
+
+
+class Made:
+    """A file of weights for one architecture, in the layout of the official one, and what is in it."""
+
+    def __init__(self, keras: Any, architecture: str, folder: Path) -> None:
+        from keras.src.legacy.saving.legacy_h5_format import save_weights_to_hdf5_group
+
+        self.architecture = architecture
+        self.path = folder / pretrained.IMAGENET[architecture].file
+        self._keras = keras
+        backbone = self.in_keras(weights=None)
+        rng = np.random.default_rng(0)
+        for weight in backbone.weights:
+            if "float" in weight.dtype and not weight.path.endswith("kernel"):  # kernels are random as they come
+                weight.assign(np.abs(weight.numpy()) + rng.uniform(0.01, 0.1, weight.shape))
+        self.weights = backbone.get_weights()
+        with h5py.File(self.path, "w") as file:
+            save_weights_to_hdf5_group(file, backbone)
+
+    def in_keras(self, weights: str | None, **given: Any) -> Any:
+        make = getattr(self._keras.applications, IN_KERAS[self.architecture][0])
+        return make(include_top=False, weights=weights, input_shape=(SIDE, SIDE, 3), **given)
+
+
+@pytest.fixture(scope="module", params=IN_KERAS)
+def made(request, keras, tmp_path_factory):
+    found = Made(keras, request.param, tmp_path_factory.mktemp("weights"))
+    yield found
+    found.path.unlink()  # up to 110 MB
+    keras.backend.clear_session()
+
+
+def build(architecture: str, **given: Any) -> Any:
+    preprocessing = "caffe" if architecture == "resnet50" else None  # its own default is the paper's
+    values = {"preprocessing": preprocessing, "input_size": SIDE, "dense_units": None}
+    return build_classifier(architecture, input_shape=INPUT_SHAPE, num_classes=7, **values | given)
+
+
+def backbone_of(model: Any) -> Any:
+    return next(layer for layer in model.layers if hasattr(layer, "layers"))
+
+
+def test_every_weight_of_the_file_arrives_in_the_backbone(made):
+    found = backbone_of(build(made.architecture, weights=str(made.path))).get_weights()
+    assert len(found) == len(made.weights)
+    assert [place for place, (one, other) in enumerate(zip(found, made.weights, strict=True))
+            if one.shape != other.shape or (one != other).any()] == []  # fmt: skip
+
+
+def test_the_features_are_those_of_keras_own_pretrained_model_on_the_same_pixels(made, keras, monkeypatch):
+    """Keras fetches the file itself, as it does for `weights="imagenet"`, and preprocesses as it says one should."""
+    monkeypatch.setattr("keras.src.utils.file_utils.get_file", lambda *_, **__: str(made.path))
+    theirs = made.in_keras("imagenet", pooling="avg")
+    images = np.random.default_rng(1).integers(0, 256, (3, *INPUT_SHAPE), np.uint8)
+    large = np.stack([cv2.resize(image.astype(np.float32), (SIDE, SIDE)) for image in images])
+    expected = theirs.predict_on_batch(
+        getattr(keras.applications, IN_KERAS[made.architecture][1]).preprocess_input(large)
+    )
+
+    model = build(made.architecture, weights=str(made.path))
+    dropout = next(layer for layer in model.layers if type(layer).__name__ == "Dropout")
+    features = keras.Model(model.inputs, dropout.input).predict_on_batch(images)
+    assert expected.std() > 1e-3  # or else nothing could be told
+    np.testing.assert_allclose(features, expected, rtol=1e-3, atol=1e-3 * expected.std())
+
+
+def test_the_file_is_the_one_that_keras_fetches(made, monkeypatch):
+    class Fetched(Exception):  # noqa: N818 - a way out, not an error
+        pass
+
+    asked = {}
+
+    def note(name: str, origin: str, *, cache_subdir: str, file_hash: str) -> None:
+        asked.update(name=name, url=origin, folder=cache_subdir, digest=file_hash)
+        raise Fetched
+
+    monkeypatch.setattr("keras.src.utils.file_utils.get_file", note)
+    with contextlib.suppress(Fetched):
+        made.in_keras("imagenet")
+    published = pretrained.IMAGENET[made.architecture]
+    assert asked == {"name": published.file, "url": published.url, "folder": "models", "digest": published.digest}
+
+
+def test_parameters_are_the_backbones_and_the_heads(made):
+    backbone = sum(weights.size for weights in made.weights if weights.dtype != np.int32)
+    features = {"vgg16": 512, "convnext_tiny": 768, "resnet50": 2048, "inception_v3": 2048}.get(made.architecture, 1280)
+    # Normalization counts the batches that it was adapted to in one integer, which Keras counts as a parameter.
+    counters = sum(weights.size for weights in made.weights if weights.dtype == np.int32)
+    assert build(made.architecture).count_params() == backbone + counters + (features + 1) * 7
+    with_dense = build(made.architecture, dense_units=5)
+    assert with_dense.count_params() == backbone + counters + (features + 1) * 5 + (5 + 1) * 7
+
+
+def test_a_saved_efficientnet_keeps_the_normalization_of_its_file(keras, tmp_path):
+    """That all models are saved to the bit is in test_models; this one has a layer with a state beside its weights."""
+    from tiny_imagenet.model_file import load_model, save_model
+
+    made = Made(keras, "efficientnet_b0", tmp_path)
+    model = build(made.architecture, weights=str(made.path))
+    save_model(model, tmp_path / "model.keras", wnids=list("abcdefg"), class_names=list("abcdefg"))
+    images = np.random.default_rng(1).integers(0, 256, (2, *INPUT_SHAPE), np.uint8)
+    loaded = load_model(tmp_path / "model.keras")
+    assert loaded.inputs[0].dtype == "uint8"
+    np.testing.assert_array_equal(loaded.predict_on_batch(images), model.predict_on_batch(images))
+
+
+def test_every_architecture_with_weights_is_here_and_has_a_published_file():
+    from tiny_imagenet.models import _build_arguments, architectures
+
+    with_weights = {name for name in architectures() if "weights" in _build_arguments(name)}
+    assert with_weights == set(IN_KERAS) == set(pretrained.IMAGENET)
+
+
+def test_without_a_choice_an_architecture_preprocesses_as_its_weights_expect():
+    expected = {"vgg16": "caffe", "inception_v3": "tf", "two_conv": "rescale"}
+    assert {name: preprocessing_of(name, None) for name in expected} == expected
+    assert preprocessing_of("vgg16", "rescale") == "rescale"
+
+
+def test_at_the_images_own_size_nothing_is_resized(keras):
+    names = [layer.name for layer in build("vgg16", input_size=64).layers]
+    assert "upscale" not in names
+    assert "upscale" in [layer.name for layer in build("vgg16", input_size=65).layers]
