@@ -138,8 +138,8 @@ def run(
         UserError: the sweep or a trial of it is refused, trials were lost too often, or none got anywhere.
     """
     trials, sweep = sweep_plan.plan(params, name), params.sweeps[name]
-    for weights in {trial.recipe.weights for trial in trials}:
-        pretrained.weights_file(weights)
+    for weights, architecture in {(trial.recipe.weights, trial.recipe.architecture) for trial in trials}:
+        pretrained.weights_file(weights, architecture)
     folder = SWEEPS / name
     with only_one(folder / "lock", f"the sweep {name} is being run by another process: wait for it or stop it"):
         lineage.repro("cache")
