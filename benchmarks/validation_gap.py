@@ -78,7 +78,7 @@ def main(workspace: Annotated[Path, typer.Option(help="A pipeline with both mode
         "archive_md5": read_json(Path("models") / SUSPECT / "run.json")["hashes"]["data"],
         "images": {"train": len(packed.train), "val": len(packed.val), "classes": packed.num_classes},
         "seed": params.seed,
-        "device": runtime.device(),
+        "device": str(runtime.device()),
         "backend": runtime.backend(),
     }
     write(destination, causes, epochs, by_missing, fits, origin)
@@ -192,6 +192,7 @@ def draw(folder: Path, epochs: pd.DataFrame, by_missing: pd.DataFrame, fits: dic
                 axis.plot(ours["epoch"], ours["ratio"], "o-", markersize=3, color=colour, label=f"our {model}")
         axis.axhline(1, color="gray", linewidth=1)
         axis.set(title="Validation as a share of training accuracy", xlabel="epoch", ylabel="ratio", ylim=(0, 2.3))
+        axis.xaxis.get_major_locator().set_params(integer=True)
         axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     with figures.new_figure(folder / "shift", 6.4, 3.6) as (_, axes):
         axis = axes[0, 0]
@@ -224,6 +225,7 @@ def draw(folder: Path, epochs: pd.DataFrame, by_missing: pd.DataFrame, fits: dic
         axis.set(
             title="Our model 1 with a shifted class index",
             xlabel="share of the classes that are shifted",
+            ylabel="share that is kept",
             ylim=(0, 1.05),
         )
         axis.legend(loc="lower left")
