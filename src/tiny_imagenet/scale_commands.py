@@ -48,7 +48,7 @@ def train(
                 f"'{model}' is not active in params.yaml{nearest(model, params.active)}; "
                 f"active: {', '.join(params.active)}"
             )
-    cluster.require_ray()  # before anything is written
+    cluster.require_ray(address)  # before anything is written
     if seeds is not None and seeds > 1:
         params = _with_replicates(params, chosen, seeds)
     names = workers.trainings(params, chosen, seeds)

@@ -34,6 +34,9 @@ _SETTINGS = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
 }
 
+# As on macOS: Ray listens on 127.0.0.1 alone, and not at all of the machine's addresses.
+_THIS_MACHINE_ALONE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+
 
 @dataclass(frozen=True)
 class Share:
@@ -140,7 +143,12 @@ class Cluster:
                 for node in self.nodes
             }
             for reference, node in asked.items():
-                if not ray.get(reference):
+                try:
+                    is_there = ray.get(reference)
+                except ray.exceptions.RayError as error:
+                    reason = str(error).strip().splitlines()[-1]
+                    raise UserError(f"the machine {node.host} cannot run this repository's code: {reason}") from None
+                if not is_there:
                     raise UserError(
                         f"the machine {node.host} does not see {folder}: every machine of the cluster needs this "
                         "repository at the same path, on a file system that they share"
@@ -155,9 +163,13 @@ def _exists(path: str) -> bool:
     return Path(path).exists()
 
 
-def require_ray() -> Any:
-    """Return the module ray; raises UserError where it is not installed."""
-    os.environ.update({name: value for name, value in _SETTINGS.items() if name not in os.environ})
+def require_ray(address: str | None = None) -> Any:
+    """Return the module ray, for a cluster at `address` or this machine; raises UserError where it is not installed.
+
+    What is set here Ray reads as it is imported.
+    """
+    settings = _SETTINGS if address else _SETTINGS | _THIS_MACHINE_ALONE
+    os.environ.update({name: value for name, value in settings.items() if name not in os.environ})
     try:
         import ray
         import ray.tune
@@ -179,9 +191,9 @@ def connected(address: str | None, root: Path) -> Iterator[Cluster]:
     """
     if address is not None:
         _require_answer(address)
-    ray = require_ray()
+    ray = require_ray(address)
     variables = {name: value for name, value in os.environ.items() if name.startswith(_FORWARDED)}
-    sources = str(Path(__file__).parents[1])
+    sources = str(Path(__file__).parents[2])
     options: dict[str, Any] = {
         "include_dashboard": False,
         "logging_level": "error",
@@ -192,7 +204,6 @@ def connected(address: str | None, root: Path) -> Iterator[Cluster]:
             "address": "local",
             "num_cpus": runtime.cores(),
             "object_store_memory": _OBJECT_STORE_BYTES,
-            "_node_ip_address": "127.0.0.1",  # nobody else's
         }
     else:
         options |= {"address": address}
