@@ -1,6 +1,8 @@
 """How machines are divided, and what is said where Ray is missing: needs no Ray."""
 
+import socket
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -51,3 +53,17 @@ def test_without_ray_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UserError, match=r"Ray, which is not installed.*make extras"):
         cluster.require_ray()
+
+
+@pytest.mark.parametrize("address", ["head", "ray://head:10001", ":6379", "head:port", ""])
+def test_what_is_no_address_is_refused(address):
+    with pytest.raises(UserError, match="expected host:port"), cluster.connected(address, Path.cwd()):
+        pass
+
+
+def test_an_address_at_which_nothing_answers_is_refused_at_once():
+    with socket.socket() as taken:  # bound, and not listened at
+        taken.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(UserError, match=f"nothing answers .* {address}"), cluster.connected(address, Path.cwd()):
+            pass

@@ -71,7 +71,7 @@ def test_without_ray_train_writes_nothing_and_says_what_to_install(command, repo
 def started(monkeypatch) -> list[tuple[Any, ...]]:
     """What `train` would have trained, without training it."""
     calls: list[tuple[Any, ...]] = []
-    monkeypatch.setattr(cluster, "require_ray", lambda: None)
+    monkeypatch.setattr(cluster, "require_ray", lambda _: None)
     monkeypatch.setattr(
         scale_commands.workers, "train", lambda _, models, names, **rest: calls.append((models, names, rest))
     )

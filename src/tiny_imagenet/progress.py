@@ -26,3 +26,8 @@ def track(items: Iterable[Item], description: str, total: int) -> Iterator[Item]
             last = time.monotonic()
             sys.stderr.write(f"{description}: {done:,} of {total:,}\n")
             sys.stderr.flush()
+
+
+def say(line: str) -> None:
+    """Print a line at once, also into a pipe."""
+    print(line, flush=True)  # noqa: T201 - how far it is, for whoever waits

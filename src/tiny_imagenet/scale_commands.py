@@ -10,6 +10,7 @@ from tiny_imagenet import cluster, entry, lineage, params_edit, sweep_results, w
 from tiny_imagenet import sweep as sweeping
 from tiny_imagenet.errors import UserError
 from tiny_imagenet.params import Params
+from tiny_imagenet.progress import say
 from tiny_imagenet.section import nearest
 
 _PARAMS = Path("params.yaml")
@@ -47,7 +48,7 @@ def train(
                 f"'{model}' is not active in params.yaml{nearest(model, params.active)}; "
                 f"active: {', '.join(params.active)}"
             )
-    cluster.require_ray()  # before anything is written
+    cluster.require_ray(address)  # before anything is written
     if seeds is not None and seeds > 1:
         params = _with_replicates(params, chosen, seeds)
     names = workers.trainings(params, chosen, seeds)
@@ -62,7 +63,7 @@ def _with_replicates(params: Params, models: list[str], num_seeds: int) -> Param
     if (tuple(wanted_models), tuple(wanted_seeds)) == (params.replicates.models, params.replicates.seeds):
         return params
     params_edit.set_replicates(_PARAMS, wanted_models, wanted_seeds)
-    workers.say(
+    say(
         f"params.yaml: replicates is now models: [{', '.join(wanted_models)}], "
         f"seeds: [{', '.join(map(str, wanted_seeds))}], so that `dvc repro` knows of them"
     )
@@ -85,7 +86,7 @@ def sweep(
         params_edit.refuse_known_block(_PARAMS, write_block)
     best, record = sweeping.run(params, name, workers=workers_at_once, cores=cores, address=address)
     about = sweep_results.about_best(name, params.sweeps[name], best, record)
-    workers.say(f"best: {about}; sweeps/{name} has results.csv, best.yaml and trials.png")
+    say(f"best: {about}; sweeps/{name} has results.csv, best.yaml and trials.png")
     if write_block is not None:
         params_edit.add_block(_PARAMS, write_block, best.block, about)
-        workers.say(f"params.yaml: models.{write_block} is new; name it in `active`, and `dvc repro` trains it")
+        say(f"params.yaml: models.{write_block} is new; name it in `active`, and `dvc repro` trains it")

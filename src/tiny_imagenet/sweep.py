@@ -10,17 +10,18 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
-from tiny_imagenet import cluster, lineage, pretrained, runtime, sweep_plan, sweep_results, tracking
+from tiny_imagenet import cluster, lineage, pretrained, runtime, sweep_plan, sweep_results
 from tiny_imagenet.errors import UserError
-from tiny_imagenet.files import fingerprint, only_one, write_text
+from tiny_imagenet.files import fingerprint, only_one
 from tiny_imagenet.models import architecture_source
 from tiny_imagenet.params import Params
+from tiny_imagenet.progress import say
 from tiny_imagenet.recipe import Recipe
 from tiny_imagenet.sweep_params import Sweep
 from tiny_imagenet.sweep_plan import Trial
-from tiny_imagenet.sweep_results import FAILED, FINISHED, STOPPED, Record
+from tiny_imagenet.sweep_progress import Progress, open_parent
+from tiny_imagenet.sweep_results import Record
 
 SWEEPS = Path("sweeps")
 
@@ -36,90 +37,6 @@ class Order:
     seed: int
     exact: bool
     environment: Mapping[str, str]
-
-
-class Progress:
-    """Takes what the trials report: prints it, keeps it, and tells MLflow.
-
-    Args:
-        name: of the sweep.
-        params: params.yaml.
-        parent: the sweep's run.
-        trials: those that run now, by their numbers.
-        folders: of all trials.
-        records: of the trials that are over; those that end now are added.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        params: Params,
-        parent: tracking.Run,
-        trials: Mapping[int, Trial],
-        folders: Mapping[int, Path],
-        records: dict[int, Record],
-    ):
-        self._name, self._params, self._parent = name, params, parent
-        self._sweep = params.sweeps[name]
-        self._trials, self._folders, self._records = trials, folders, records
-        self._running: dict[int, Record] = {}
-        self._runs: dict[int, tracking.Run] = {}
-        self.lost: dict[int, str] = {}
-        """Trials whose process or node was lost too often, and what was said of it."""
-
-    def started(self, number: int) -> None:
-        """Open the trial's run; a trial that was lost and is begun again has one."""
-        if number in self._runs:
-            return
-        trial, folder = self._trials[number], self._folders[number]
-        noted = folder / "run"
-        run = tracking.open_run(
-            lineage.repository_root(),
-            experiment=experiment(self._params),
-            name=f"{self._name}-{number}",
-            params=tracking.flatten(trial.recipe.model_dump(mode="json")) | {"trial": number},
-            tags={"sweep": self._name, "model": self._sweep.model},
-            parent=self._parent,
-            resume=noted.read_text(encoding="utf-8").strip() if noted.is_file() else None,
-        )
-        write_text(noted, f"{run.run_id}\n")
-        self._runs[number], self._running[number] = run, Record(status=STOPPED, run_id=run.run_id)
-
-    def reported(self, number: int, figures: Mapping[str, Any]) -> None:
-        """Take an epoch's figures, unless they are known; or that the trial is through, or has failed."""
-        record = self._running[number]
-        if "failed" in figures:
-            record.status, record.error = FAILED, figures["failed"]
-        elif "finished" in figures:
-            record.status = FINISHED
-        elif figures["epoch"] == len(record.history) + 1:
-            record.history.append(dict(figures["figures"]))
-            self._runs[number].log_epoch(figures["epoch"], record.history[-1])
-            metric = record.history[-1][self._sweep.metric]
-            _say(f"trial {number}: epoch {figures['epoch']}/{self._sweep.epochs}  {self._sweep.metric} {metric:.4f}")
-
-    def ended(self, number: int, error: str | None) -> None:
-        """Write the trial's record and end its run; one that was `lost` too often gets none, and is tried again."""
-        record = self._running.pop(number)
-        if len(record.history) == self._sweep.epochs and record.status == STOPPED:
-            record.status = FINISHED  # the last epoch was reported, and what follows it got lost
-        run = self._runs.pop(number)
-        if error is not None:
-            self.lost[number] = error
-            run.end("FAILED")
-            _say(f"trial {number}: lost: {error}")
-            return
-        sweep_results.write_record(self._folders[number], record, self._trials[number].values)
-        for checkpoint in self._folders[number].glob("*.checkpoint"):
-            checkpoint.unlink()
-        self._records[number] = record
-        run.end("FAILED" if record.status == FAILED else "FINISHED")
-        _say(f"trial {number}: {record.status}" + (f": {record.error}" if record.error else ""))
-
-    def close(self) -> None:
-        """Mark the runs of trials that were stopped as killed; they are gone on with by the next call."""
-        for run in self._runs.values():
-            run.end("KILLED")
 
 
 def run(
@@ -157,13 +74,8 @@ def run(
                 )
         best = sweep_results.best_trial(sweep, trials, records)
         sweep_results.write_results(folder, name, sweep, trials, records)
-        _say(sweep_results.table(sweep, trials, records).drop(columns="run_id").to_string(index=False))
+        say(sweep_results.table(sweep, trials, records).drop(columns="run_id").to_string(index=False))
     return best, records[best.number]
-
-
-def experiment(params: Params) -> str:
-    """Return the MLflow experiment of the sweeps of a profile: apart from the models of the table."""
-    return f"{params.profile}-sweeps"
 
 
 def _keys(params: Params, sweep: Sweep, trials: list[Trial]) -> dict[int, str]:
@@ -208,7 +120,7 @@ def _run_trials(
     folder = root / SWEEPS / name
     machines.require_shared(folder)
     to_run = {trial.number: trial for trial in trials if trial.number not in records}
-    _say(
+    say(
         f"{name}: {len(trials)} trials of {sweep.model}, {len(records)} of them done; "
         f"{share.workers} at once, {share.cores} cores each"
     )
@@ -221,13 +133,13 @@ def _run_trials(
     def work(number: int, report: cluster.Report) -> None:
         train_trial(orders[number], report)
 
-    parent = _open_parent(params, name)
+    parent = open_parent(params, name, folder / "run")
     progress = Progress(name, params, parent, to_run, folders, records)
     known = {number: record.history for number, record in records.items()}
     status = "KILLED"
     try:
-        machines.run_trials(
-            work, sweep, list(to_run), share=share, scratch=folder / "ray", known=known, observer=progress
+        cluster.run_trials(
+            machines, work, sweep, list(to_run), share=share, scratch=folder / "ray", known=known, observer=progress
         )
         status = "FAILED" if progress.lost else "FINISHED"
         if any(record.is_ranked for record in records.values()):
@@ -237,21 +149,6 @@ def _run_trials(
         progress.close()
         parent.end(status)
     return progress.lost
-
-
-def _open_parent(params: Params, name: str) -> tracking.Run:
-    """Open the run of the whole sweep, the one that an earlier call has begun where there is one."""
-    sweep, noted = params.sweeps[name], SWEEPS / name / "run"
-    run = tracking.open_run(
-        lineage.repository_root(),
-        experiment=experiment(params),
-        name=name,
-        params=tracking.flatten(sweep.model_dump(mode="json", exclude_unset=True)) | {"profile": params.profile},
-        tags={"sweep": name, "model": sweep.model},
-        resume=noted.read_text(encoding="utf-8").strip() if noted.is_file() else None,
-    )
-    write_text(noted, f"{run.run_id}\n")
-    return run
 
 
 def train_trial(order: Order, report: cluster.Report) -> None:
@@ -286,7 +183,3 @@ def train_trial(order: Order, report: cluster.Report) -> None:
             report({"failed": str(error)})
         else:
             report({"finished": True})
-
-
-def _say(line: str) -> None:
-    print(line, flush=True)  # noqa: T201 - how far it is

@@ -11,6 +11,7 @@ from pathlib import Path
 from tiny_imagenet import cluster, lineage
 from tiny_imagenet.errors import UserError
 from tiny_imagenet.params import Params
+from tiny_imagenet.progress import say
 
 _SECONDS_BETWEEN_LOOKS = 0.1
 
@@ -110,8 +111,3 @@ def run_stages(root: str, stages: list[str], environment: dict[str, str]) -> int
         process.stdin.close()
         process.wait()
     return process.returncode
-
-
-def say(line: str) -> None:
-    """Print a line at once."""
-    print(line, flush=True)  # noqa: T201 - how far it is

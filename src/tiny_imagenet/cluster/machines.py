@@ -1,4 +1,4 @@
-"""Ray, for work that is done many times at once: on this machine, or on a cluster. The only file that imports it.
+"""The machines that Ray has: this one, or those of a cluster. What they need, how they are divided, how tasks run.
 
 Ray is optional (the extra `ray`), and imported when it is used. Only the calls themselves go over the network: data,
 checkpoints and results are files of the repository, which every machine has to see at the same path.
@@ -6,21 +6,20 @@ checkpoints and results are files of the repository, which every machine has to 
 
 import os
 import secrets
-import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import socket
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, Protocol
+from typing import Any
 
 from tiny_imagenet import runtime
 from tiny_imagenet.errors import UserError
-from tiny_imagenet.sweep_params import Sweep
 
 _OBJECT_STORE_BYTES = 80 * 1024**2  # what Ray takes at least; nothing large goes through it
-_TIMES_LOST = 3  # a task or trial whose node or process was lost is begun again so often
+TIMES_LOST = 3  # a task or trial whose node or process was lost is begun again so often
 _SECONDS_TO_STOP = 30
+_SECONDS_TO_ANSWER = 5
 _FORWARDED = ("MLFLOW_", "KERAS_BACKEND")
 """Beginnings of the variables that workers get from here; on this machine they get all."""
 _SETTINGS = {
@@ -34,20 +33,9 @@ _SETTINGS = {
     "RAY_AIR_NEW_OUTPUT": "0",  # its banner
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
 }
-Report = Callable[[Mapping[str, Any]], None]
 
-
-class Observer(Protocol):
-    """Is told, in the process that started them, how trials go."""
-
-    def started(self, number: int) -> None:
-        """Take note that a trial begins, or begins again after it was lost."""
-
-    def reported(self, number: int, figures: Mapping[str, Any]) -> None:
-        """Take what a trial reports; after it was lost, it reports all of its epochs again."""
-
-    def ended(self, number: int, error: str | None) -> None:
-        """Take note that a trial is over: done, stopped early, or lost too often (`error`)."""
+# As on macOS: Ray listens on 127.0.0.1 alone, and not at all of the machine's addresses.
+_THIS_MACHINE_ALONE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
 
 @dataclass(frozen=True)
@@ -80,7 +68,7 @@ class Cluster:
     """What `connected` yields: the machines, and the ways to have them work."""
 
     def __init__(self, ray: Any, nodes: list[Node]):
-        self._ray = ray
+        self.ray = ray
         self.nodes = nodes
 
     @property
@@ -110,9 +98,9 @@ class Cluster:
 
         The outcome is what was returned, or an Exception. When the caller stops iterating, what runs is interrupted.
         """
-        ray = self._ray
+        ray = self.ray
         task = ray.remote(
-            num_cpus=share.cores, num_gpus=share.gpus, max_calls=1, max_retries=_TIMES_LOST, retry_exceptions=False
+            num_cpus=share.cores, num_gpus=share.gpus, max_calls=1, max_retries=TIMES_LOST, retry_exceptions=False
         )(function)
         waiting = list(jobs.items())
         running: dict[Any, str] = {}
@@ -140,7 +128,7 @@ class Cluster:
         Raises:
             UserError: one does not; it is named.
         """
-        ray = self._ray
+        ray = self.ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         token = folder / f".{secrets.token_hex(8)}.partial"
@@ -155,78 +143,18 @@ class Cluster:
                 for node in self.nodes
             }
             for reference, node in asked.items():
-                if not ray.get(reference):
+                try:
+                    is_there = ray.get(reference)
+                except ray.exceptions.RayError as error:
+                    reason = str(error).strip().splitlines()[-1]
+                    raise UserError(f"the machine {node.host} cannot run this repository's code: {reason}") from None
+                if not is_there:
                     raise UserError(
                         f"the machine {node.host} does not see {folder}: every machine of the cluster needs this "
                         "repository at the same path, on a file system that they share"
                     )
         finally:
             token.unlink()
-
-    def run_trials(
-        self,
-        function: Callable[[int, Report], None],
-        sweep: Sweep,
-        numbers: list[int],
-        *,
-        share: Share,
-        scratch: Path,
-        known: Mapping[int, Sequence[Mapping[str, float]]],
-        observer: Observer,
-    ) -> None:
-        """Run trials on Ray Tune, which stops bad ones early and begins lost ones again.
-
-        Args:
-            function: what a trial does, with its number and a way to report figures; `epoch` is among them.
-            sweep: the metric, and how bad trials are stopped.
-            numbers: the trials that are to be run.
-            share: how many at once, on what.
-            scratch: a folder for Tune's own files, which all machines see; it is removed.
-            known: the epochs of trials that were run before, by which ASHA judges the others.
-            observer: is told of everything.
-        """
-        tune = self._ray.tune
-
-        class Bridge(tune.Callback):  # type: ignore[misc, name-defined] # Ray may be missing as types are checked
-            def on_trial_start(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
-                observer.started(trial.config["number"])
-
-            def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: Any, **_: Any) -> None:
-                observer.reported(trial.config["number"], result)
-
-            def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
-                observer.ended(trial.config["number"], None)
-
-            def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
-                lost = trial.get_error()
-                reason = (str(lost).strip() or "lost").splitlines()[-1]
-                observer.ended(trial.config["number"], reason)
-
-        def trainable(config: dict[str, int]) -> None:
-            def report(figures: Mapping[str, Any]) -> None:
-                tune.report(dict(figures))
-
-            function(config["number"], report)
-
-        shutil.rmtree(scratch, ignore_errors=True)
-        tuner = tune.Tuner(
-            tune.with_resources(trainable, {"cpu": share.cores, "gpu": share.gpus}),
-            param_space={"number": tune.grid_search(numbers)},
-            tune_config=tune.TuneConfig(
-                scheduler=scheduler(tune, sweep, known), max_concurrent_trials=share.workers, reuse_actors=False
-            ),
-            run_config=tune.RunConfig(
-                name="tune",
-                storage_path=str(scratch.absolute()),
-                failure_config=tune.FailureConfig(max_failures=_TIMES_LOST),
-                callbacks=[Bridge()],
-                verbose=0,
-            ),
-        )
-        try:
-            tuner.fit()
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _exists(path: str) -> bool:
@@ -235,30 +163,13 @@ def _exists(path: str) -> bool:
     return Path(path).exists()
 
 
-def scheduler(tune: Any, sweep: Sweep, known: Mapping[int, Sequence[Mapping[str, float]]]) -> Any:
-    """Return ASHA, which knows what trials of an earlier call have reached; or what stops none."""
-    if sweep.stop_early is None:
-        return tune.schedulers.FIFOScheduler()
-    scheduler = tune.schedulers.ASHAScheduler(
-        time_attr="epoch",
-        metric=sweep.metric,
-        mode=sweep.mode,
-        max_t=sweep.epochs,
-        grace_period=sweep.stop_early.grace_epochs,
-        reduction_factor=sweep.stop_early.reduction_factor,
-        stop_last_trials=False,
-    )
-    for number, history in known.items():
-        stand_in = SimpleNamespace(trial_id=f"known {number}")
-        scheduler.on_trial_add(None, stand_in)
-        for epoch, figures in enumerate(history, start=1):
-            scheduler.on_trial_result(None, stand_in, {"epoch": epoch, **figures})
-    return scheduler
+def require_ray(address: str | None = None) -> Any:
+    """Return the module ray, for a cluster at `address` or this machine; raises UserError where it is not installed.
 
-
-def require_ray() -> Any:
-    """Return the module ray; raises UserError where it is not installed."""
-    os.environ.update({name: value for name, value in _SETTINGS.items() if name not in os.environ})
+    What is set here Ray reads as it is imported.
+    """
+    settings = _SETTINGS if address else _SETTINGS | _THIS_MACHINE_ALONE
+    os.environ.update({name: value for name, value in settings.items() if name not in os.environ})
     try:
         import ray
         import ray.tune
@@ -278,9 +189,11 @@ def connected(address: str | None, root: Path) -> Iterator[Cluster]:
     Raises:
         UserError: Ray is not installed, or nothing answers at the address.
     """
-    ray = require_ray()
+    if address is not None:
+        _require_answer(address)
+    ray = require_ray(address)
     variables = {name: value for name, value in os.environ.items() if name.startswith(_FORWARDED)}
-    sources = str(Path(__file__).parents[1])
+    sources = str(Path(__file__).parents[2])
     options: dict[str, Any] = {
         "include_dashboard": False,
         "logging_level": "error",
@@ -291,7 +204,6 @@ def connected(address: str | None, root: Path) -> Iterator[Cluster]:
             "address": "local",
             "num_cpus": runtime.cores(),
             "object_store_memory": _OBJECT_STORE_BYTES,
-            "_node_ip_address": "127.0.0.1",  # nobody else's
         }
     else:
         options |= {"address": address}
@@ -305,6 +217,22 @@ def connected(address: str | None, root: Path) -> Iterator[Cluster]:
         yield Cluster(ray, _nodes(ray))
     finally:
         ray.shutdown()
+
+
+def _require_answer(address: str) -> None:
+    """Raise UserError where the address is none, or nothing listens there: Ray would wait for minutes."""
+    host, _, port = address.rpartition(":")
+    if address == "auto":
+        return
+    if not host or "/" in address or not port.isdigit():
+        raise UserError(f"--address '{address}': expected host:port of a Ray cluster's head, or auto")
+    try:
+        socket.create_connection((host, int(port)), timeout=_SECONDS_TO_ANSWER).close()
+    except (OSError, OverflowError) as error:
+        raise UserError(
+            f"nothing answers at the Ray cluster's address {address} ({error}): start `ray start --head` there, or "
+            "correct the address"
+        ) from None
 
 
 def _nodes(ray: Any) -> list[Node]:
