@@ -34,11 +34,12 @@ def main(models: Annotated[list[str] | None, typer.Argument()] = None, steps: in
     print("| --- | ---: | ---: | ---: | ---: |")
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (64, 64, 64, 3), np.uint8)
-    labels = rng.integers(0, 200, 64).astype(np.int32)
+    numbers = rng.integers(0, 200, 64).astype(np.int32)
     total_here = total_gpu = 0.0
     for name in models or params.active:
         recipe = params.recipe(name).model_copy(update={"weights": None})
         model = training.build_model(recipe, num_classes=200, weights_file=None)
+        labels = np.eye(200, dtype=np.float32)[numbers] if recipe.soft_labels else numbers
         seconds = []
         for _ in range(steps + 2):
             start = time.perf_counter()
