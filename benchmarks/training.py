@@ -134,6 +134,8 @@ if sys.argv[3] == "xla":
 random = np.random.default_rng(0)
 images = random.integers(0, 256, (64, 64, 64, 3), np.uint8)
 labels = random.integers(0, 200, 64).astype(np.int32)
+if recipe.soft_labels:
+    labels = np.eye(200, dtype=np.float32)[labels]
 square = keras.ops.convert_to_tensor(random.standard_normal((side, side), np.float32))
 print(json.dumps({"parameters": model.count_params(), "flops": 64 * step_flops(model)}), flush=True)
 for line in sys.stdin:
