@@ -144,6 +144,15 @@ class TestProcesses:
         with pytest.raises(UserError, match="need KERAS_BACKEND=jax, not tensorflow"):
             devices.join()
 
+    @pytest.mark.parametrize("address", ["127.0.0.1:1", "127.0.0.1:port", "127.0.0.1"])
+    def test_an_address_at_which_nobody_is_is_refused(self, address, monkeypatch):
+        for name, value in {"NUM_PROCESSES": "2", "PROCESS_ID": "1", "JOB_ADDRESSES": address}.items():
+            monkeypatch.setenv(f"KERAS_DISTRIBUTION_{name}", value)
+        monkeypatch.setattr(devices, "_backend", lambda: "jax")
+        monkeypatch.setattr(devices, "_PATIENCE_SECONDS", 0)
+        with pytest.raises(UserError, match=f"the first process does not answer at '{address}'"):
+            devices.join()
+
 
 @pytest.mark.slow
 def test_two_devices_of_tensorflow_train_as_one_does():

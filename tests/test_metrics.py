@@ -28,6 +28,12 @@ def test_wilsons_interval_is_scipys_and_stays_within_0_and_1(successes, trials):
     assert low - 1e-12 < successes / trials < high + 1e-12
 
 
+@pytest.mark.parametrize("trials", [1, 10, 13, 60, 200])
+def test_wilsons_interval_holds_its_proportion_to_the_last_digit(trials):
+    assert metrics.wilson_interval(trials, trials)[1] == 1  # a figure's bar of negative length stops `compare`
+    assert metrics.wilson_interval(0, trials)[0] == 0
+
+
 def calibration_by_hand(confidence: Any, correct: Any) -> float:
     total = 0.0
     for place in range(15):

@@ -7,6 +7,8 @@ to rounding. Beside `runtime`, since it names backends too; `import tiny_imagene
 
 import hashlib
 import os
+import socket
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +22,7 @@ from tiny_imagenet.errors import UserError
 _ADDRESSES = "KERAS_DISTRIBUTION_JOB_ADDRESSES"
 _NUM_PROCESSES = "KERAS_DISTRIBUTION_NUM_PROCESSES"
 _PROCESS_ID = "KERAS_DISTRIBUTION_PROCESS_ID"
+_PATIENCE_SECONDS = 300  # as long as JAX waits
 Arrays = TypeVar("Arrays", bound=tuple[NDArray[Any], ...])
 
 
@@ -111,19 +114,40 @@ def join() -> None:
     """Join the other processes of this training, if there are any: after `runtime.prepare`, before all computation.
 
     Raises:
-        UserError: the backend is not JAX, or the first process is not reached within five minutes.
+        UserError: the backend is not JAX, or the first process does not answer within five minutes. (Where one of the
+            others does not come, JAX itself ends the first after as long.)
     """
-    number, _ = _processes()
+    number, own = _processes()
     if number == 1:
         return
     if _backend() != "jax":
         raise UserError(f"several processes ({_NUM_PROCESSES}={number}) need KERAS_BACKEND=jax, not {_backend()}")
+    if own > 0:
+        _await(os.environ[_ADDRESSES].split(",")[0])
     import keras
 
     try:
         keras.distribution.initialize()
     except (RuntimeError, ValueError) as error:
         raise UserError(f"the {number} processes at {os.environ[_ADDRESSES]} do not find together: {error}") from None
+
+
+def _await(address: str) -> None:
+    """Return when the first process listens: where none does, JAX would end this one with a page of its stack."""
+    host, _, port = address.rpartition(":")
+    given_up = time.monotonic() + _PATIENCE_SECONDS
+    while True:
+        try:
+            socket.create_connection((host, int(port)), timeout=5).close()
+        except (OSError, ValueError, OverflowError) as error:
+            if time.monotonic() > given_up or not isinstance(error, OSError):
+                raise UserError(
+                    f"the first process does not answer at {address!r} ({error}): start it with {_PROCESS_ID}=0, and "
+                    f"give its host:port as {_ADDRESSES}"
+                ) from None
+            time.sleep(1)
+        else:
+            return
 
 
 def require_same(what: str, value: str) -> None:

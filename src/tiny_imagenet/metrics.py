@@ -49,11 +49,14 @@ def with_interval(name: str, successes: int, trials: int) -> dict[str, float]:
 
 
 def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
-    """Return the 95 % interval of a proportion (Wilson 1927): right also near 0 and 1, never outside them."""
+    """Return the 95 % interval of a proportion (Wilson 1927): right also near 0 and 1, never outside them.
+
+    It holds the proportion: of 60 in 60 the formula's upper end is 1, and 0.9999999999999999 in floating point.
+    """
     share = successes / trials
     centre = (share + _Z**2 / (2 * trials)) / (1 + _Z**2 / trials)
     half = _Z / (1 + _Z**2 / trials) * np.sqrt(share * (1 - share) / trials + _Z**2 / (4 * trials**2))
-    return float(max(0.0, centre - half)), float(min(1.0, centre + half))
+    return float(max(0.0, min(share, centre - half))), float(min(1.0, max(share, centre + half)))
 
 
 def balanced_accuracy(labels: NDArray[np.int32], predicted: NDArray[np.int64]) -> dict[str, float]:
