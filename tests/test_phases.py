@@ -83,6 +83,19 @@ def test_a_share_of_the_backbone_is_its_last_layers(train):
     assert [path in moved(weights, 3) for path in convolutions] == [False, True]
 
 
+def test_a_head_phase_of_no_epoch_is_skipped(keras, packed, monkeypatch):
+    """As `verify --determinism` trains a single epoch; params.yaml cannot ask for it."""
+    from tiny_imagenet import training
+
+    monkeypatch.setattr(keras.applications, "VGG16", small_backbone)
+    recipe = small_recipe(**TWO_PHASES)
+    assert recipe.fine_tuning
+    none = recipe.fine_tuning.model_copy(update={"head_epochs": 0})
+    trained = training.train(recipe.model_copy(update={"epochs": 1, "fine_tuning": none}), packed, seed=1)
+    assert trained.history["phase"].tolist() == [2]
+    assert trained.history["learning_rate"].tolist() == [np.float32(0.002)]
+
+
 def test_each_phase_has_its_learning_rate_and_the_history_names_the_phase(train):
     history = train()[0].history
     assert history["phase"].tolist() == PHASE_OF_EPOCH
