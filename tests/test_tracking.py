@@ -633,7 +633,9 @@ def test_runs_of_a_sweep_are_open_at_once_are_gone_on_with_and_end_as_told(root,
     again = open_run("rates-2", parent=parent, resume=second.run_id)
     assert again.run_id == second.run_id
     assert client.get_run(again.run_id).info.status == "RUNNING"
-    again.log_history([{"loss": 2.0}, {"loss": 1.5}])
+    for epoch, loss in enumerate((2.0, 1.5), start=1):  # a trial that was lost reports all of its epochs again
+        again.log_epoch(epoch, {"loss": loss})
+    again.log_epoch(2, {"loss": 1.5})
     first.end("FINISHED")
     again.end("FINISHED")
     for run, losses in ((first, [1.0]), (again, [2.0, 1.5])):

@@ -19,6 +19,7 @@ from tiny_imagenet.errors import UserError
 _OBJECT_STORE_BYTES = 80 * 1024**2  # what Ray takes at least; nothing large goes through it
 TIMES_LOST = 3  # a task or trial whose node or process was lost is begun again so often
 _SECONDS_TO_STOP = 30
+_STOPPED = 130  # the exit code that a shell gives a command that Ctrl-C has ended
 _SECONDS_TO_ANSWER = 5
 _FORWARDED = ("MLFLOW_", "KERAS_BACKEND")
 """Beginnings of the variables that workers get from here; on this machine they get all."""
@@ -215,6 +216,8 @@ def connected(address: str | None, root: Path) -> Iterator[Cluster]:
         raise UserError(f"{where} cannot be used: {reason}") from None
     try:
         yield Cluster(ray, _nodes(ray))
+    except KeyboardInterrupt:  # Ray makes one of what the handler of Ctrl-C has raised
+        raise SystemExit(_STOPPED) from None
     finally:
         ray.shutdown()
 

@@ -58,6 +58,8 @@ class Run:
     """Without a password."""
     artifact_uri: str
     is_resumed: bool = False
+    repeats: bool = False
+    """Whether epochs come again that the run may have: then the store is asked each time."""
     _interrupt: HeldInterrupt = field(default_factory=HeldInterrupt)
     _unsent: list[Any] = field(default_factory=list)
     _may_have_been_sent: bool = False
@@ -81,7 +83,7 @@ class Run:
     def _send(self) -> None:
         add_points(self.run_id, self._unsent, anew=not self._may_have_been_sent)
         self._unsent.clear()
-        self._may_have_been_sent = False
+        self._may_have_been_sent = self.repeats
         if self._is_away:
             print("MLflow's store is back, and has the epochs that it missed", file=sys.stderr)  # noqa: T201 - for the user
         self._is_away = False

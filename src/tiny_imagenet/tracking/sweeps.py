@@ -46,4 +46,5 @@ def open_run(
             own = {"mlflow.runName": name} | ({"mlflow.parentRunId": parent.run_id} if parent else {})
             run = client().create_run(experiment_id(experiment, root), tags=dict(tags) | own, run_name=name)
         add_params(run.info.run_id, params)
-    return Run(run.info.run_id, uri, public(run.info.artifact_uri), live is not None)
+    resumed = live is not None
+    return Run(run.info.run_id, uri, public(run.info.artifact_uri), is_resumed=resumed, repeats=resumed)
