@@ -216,7 +216,7 @@ def connected(address: str | None, root: Path) -> Iterator[Cluster]:
         raise UserError(f"{where} cannot be used: {reason}") from None
     try:
         yield Cluster(ray, _nodes(ray))
-    except KeyboardInterrupt:  # Ray makes one of what the handler of Ctrl-C has raised
+    except (KeyboardInterrupt, SystemExit):  # Ctrl-C: Ray makes another of what its handler has raised, and of its code
         raise SystemExit(_STOPPED) from None
     finally:
         ray.shutdown()
