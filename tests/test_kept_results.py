@@ -36,6 +36,7 @@ def write_table(*more: str) -> None:
     table = comparison.results_table(made_params(active=["model_1", "model_2", *more]), Path("models"), Path("results"))
     Path("reports").mkdir(exist_ok=True)
     table.to_csv("reports/results.csv", index=False)
+    Path("reports/differences.csv").write_text("model_a,model_b,p\nmodel_1,model_2,0.5\n")
 
 
 def test_what_is_kept_is_the_table_all_epochs_and_where_they_come_from(repository):
@@ -43,6 +44,7 @@ def test_what_is_kept_is_the_table_all_epochs_and_where_they_come_from(repositor
     assert folder == Path("docs/results/part")
     kept, table = pd.read_csv(folder / "results.csv"), pd.read_csv("reports/results.csv")
     pd.testing.assert_frame_equal(kept, table.drop(columns="run_id").assign(weights=["weights.h5", "weights.h5"]))
+    assert (folder / "differences.csv").read_text() == Path("reports/differences.csv").read_text()
     histories = pd.read_csv(folder / "histories.csv")
     assert histories.groupby("model")["epoch"].apply(list).to_dict() == {"model_1": [1, 2], "model_2": [1, 2]}
     provenance = json.loads((folder / "provenance.json").read_text())

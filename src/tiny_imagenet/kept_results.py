@@ -1,7 +1,7 @@
 """Results that are kept in git, as data with their provenance, and the section of README that is made from them.
 
-A folder of docs/results has results.csv, the table as `compare` wrote it; histories.csv, all epochs of all models; and
-provenance.json. Nothing in it is an image, and nothing names a place on the machine.
+A folder of docs/results has results.csv and differences.csv, as `compare` wrote them; histories.csv, all epochs of all models;
+and provenance.json. Nothing in it is an image, and nothing names a place on the machine.
 """
 
 import json
@@ -17,7 +17,7 @@ from tiny_imagenet.report import count, interval, markdown_table, percent
 
 FOLDER = Path("docs/results")
 BEGIN, END = "<!-- results: made by `make readme` from docs/results -->", "<!-- end of results -->"
-_TABLE, _PROVENANCE, _HISTORIES = "results.csv", "provenance.json", "histories.csv"
+_TABLE, _DIFFERENCES, _PROVENANCE, _HISTORIES = "results.csv", "differences.csv", "provenance.json", "histories.csv"
 _NEEDED = (
     "run_id", "git", "hashes", "versions", "device", "threads", "backend", "started_at",
     "epoch_seconds", "images", "params",
@@ -38,9 +38,10 @@ def keep(name: str, about: str, *, comparable: bool) -> Path:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
         raise UserError(f"'{name}' cannot be the name of a folder in {FOLDER}: letters, digits, - and _ alone")
     try:
-        table = pd.read_csv("reports/results.csv")
+        table = pd.read_csv(Path("reports") / _TABLE)
+        differences = (Path("reports") / _DIFFERENCES).read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
-        raise UserError(f"reports/results.csv cannot be read ({error}): run `dvc repro`") from None
+        raise UserError(f"reports/{_TABLE} and {_DIFFERENCES} cannot be read ({error}): run `dvc repro`") from None
     without = table.loc[table["run_id"].isna(), "model"]
     if len(without):
         raise UserError(f"{', '.join(without)}: no results to keep; run `dvc repro`, or take them out of `active`")
@@ -55,6 +56,7 @@ def keep(name: str, about: str, *, comparable: bool) -> Path:
     }
     table["weights"] = [Path(weights).name for weights in table["weights"]]  # may be a path
     write_text(folder / _TABLE, table.drop(columns="run_id").to_csv(index=False))
+    write_text(folder / _DIFFERENCES, differences)
     write_text(folder / _HISTORIES, pd.concat(histories).set_index("model").to_csv())
     write_text(folder / _PROVENANCE, json.dumps(provenance, indent=2) + "\n")
     return folder
