@@ -1,7 +1,7 @@
 """Results that are kept in git, as data with their provenance, and the section of README that is made from them.
 
-A folder of docs/results has results.csv and differences.csv, as `compare` wrote them; histories.csv, all epochs of all models;
-and provenance.json. Nothing in it is an image, and nothing names a place on the machine.
+A folder of docs/results has results.csv and differences.csv, as `compare` wrote them; histories.csv, all epochs of all
+models; and provenance.json. Nothing in it is an image, and nothing names a place on the machine.
 """
 
 import json
