@@ -8,7 +8,6 @@ import time
 
 import pytest
 
-LIFELINE = [sys.executable, "-m", "tiny_imagenet.lifeline"]
 # Says how it ended, as a stage does on Ctrl-C.
 WAITS = """
 import os, sys, time
@@ -27,6 +26,11 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
+@pytest.fixture
+def lifeline(tmp_path) -> list[str]:
+    return [sys.executable, "-m", "tiny_imagenet.lifeline", str(tmp_path / "locks" / "lock")]
+
+
 def is_running(pid: int) -> bool:
     try:
         os.kill(pid, 0)
@@ -43,14 +47,14 @@ def wait_until_it_ends(pid: int) -> None:
 
 
 @pytest.mark.parametrize("code", [0, 3])
-def test_it_has_the_exit_code_of_the_command(code):
-    done = subprocess.run([*LIFELINE, "sh", "-c", f"exit {code}"], stdin=subprocess.PIPE, check=False)
-    assert done.returncode == code
+def test_it_has_the_exit_code_of_the_command(code, lifeline):
+    with subprocess.Popen([*lifeline, "sh", "-c", f"exit {code}"], stdin=subprocess.PIPE) as process:
+        assert process.wait(30) == code
 
 
-def test_the_command_is_interrupted_when_stdin_is_closed():
+def test_the_command_is_interrupted_when_stdin_is_closed(lifeline):
     process = subprocess.Popen(
-        [*LIFELINE, sys.executable, "-c", WAITS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [*lifeline, sys.executable, "-c", WAITS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     assert process.stdin
     assert process.stdout
@@ -60,9 +64,9 @@ def test_the_command_is_interrupted_when_stdin_is_closed():
     assert not is_running(pid)
 
 
-def test_the_command_ends_when_who_started_it_is_killed():
+def test_the_command_ends_when_who_started_it_is_killed(lifeline):
     starter = subprocess.Popen(
-        [sys.executable, "-c", STARTS_AND_IS_KILLED, *LIFELINE], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        [sys.executable, "-c", STARTS_AND_IS_KILLED, *lifeline], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         text=True, env=os.environ | {"PYTHON": sys.executable, "CODE": WAITS},
     )  # fmt: skip
     assert starter.stdin
@@ -72,3 +76,25 @@ def test_the_command_ends_when_who_started_it_is_killed():
     starter.stdin.flush()
     assert starter.wait(30) == -signal.SIGKILL
     wait_until_it_ends(pid)
+
+
+def test_a_second_one_waits_for_the_first_and_gives_up_with_who_started_it(lifeline):
+    first = subprocess.Popen(
+        [*lifeline, sys.executable, "-c", WAITS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert first.stdin
+    assert first.stdout
+    first.stdout.readline()
+    second, third = (
+        subprocess.Popen([*lifeline, "echo", word], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for word in ("second", "third")
+    )
+    with pytest.raises(subprocess.TimeoutExpired):
+        second.wait(2)
+    third_printed, _ = third.communicate(timeout=30)  # closes its stdin
+    assert (third_printed, third.returncode) == ("", 1)
+    first.stdin.close()
+    assert first.wait(30) == 130
+    assert second.stdout
+    assert second.stdout.readline() == "second\n"
+    assert second.wait(30) == 0

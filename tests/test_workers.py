@@ -1,10 +1,15 @@
 """Which trainings `tiny-imagenet train` starts, and what it has params.yaml say of them."""
 
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import pytest
 from made_results import VALUES
 
+from tiny_imagenet import workers
+from tiny_imagenet.cluster import Share
 from tiny_imagenet.errors import UserError
 from tiny_imagenet.params import Params, parse_params
 from tiny_imagenet.workers import trainings, wanted_replicates
@@ -43,3 +48,61 @@ def test_trainings_that_nobody_asked_for_are_not_added_on_the_quiet(models):
 
 def test_without_seeds_it_is_the_models_alone():
     assert trainings(params(models=["model_1"], seeds=[2]), ["model_1", "model_3"], None) == ["model_1", "model_3"]
+
+
+class Machines:
+    """A cluster whose trainings end as they are told to."""
+
+    def __init__(self, outcomes: dict[str, Any], hosts: set[str]):
+        self.outcomes, self.hosts = outcomes, hosts
+
+    def require_shared(self, folder: Path) -> None:
+        assert folder.name == "checkpoints"
+
+    def share(self, *_: Any) -> Share:
+        return Share(2, 1, 0)
+
+    def run(self, function: Any, jobs: dict[str, tuple[Any, ...]], share: Share) -> Iterator[tuple[str, Any]]:
+        assert function is workers.run_stages
+        yield from ((name, self.outcomes[name]) for name in jobs)
+
+
+@pytest.fixture
+def started(tmp_path, monkeypatch):
+    """Call `workers.train` for model_1 and model_2, whose trainings end as given; return the stages that DVC got."""
+
+    def start(outcomes: dict[str, Any], hosts: set[str]) -> list[tuple[str, ...]]:
+        asked: list[tuple[str, ...]] = []
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(workers.lineage, "repro", lambda *stages, **_: asked.append(stages))
+        monkeypatch.setattr(workers.cluster, "connected", lambda *_: nullcontext(Machines(outcomes, hosts)))
+        try:
+            workers.train(params(), list(outcomes), list(outcomes), workers=None, cores=None, address=None)
+        finally:
+            outcomes["asked"] = asked
+        return asked
+
+    return start
+
+
+def test_a_training_that_fails_is_named_after_the_others_and_the_table_are_made(started):
+    outcomes: dict[str, Any] = {"model_1": 255, "model_2": 0, "model_3": RuntimeError("lost\nand more")}
+    with pytest.raises(UserError, match=r"2 of 3 trainings failed.*model_1 \(exit code 255\); model_3 \(lost\)"):
+        started(outcomes, {"here"})
+    first, last = outcomes["asked"]
+    assert first == ("cache", "architecture@model_1", "architecture@model_2", "architecture@model_3")
+    assert last == ("compare",)
+
+
+def test_several_machines_do_not_share_a_file_as_mlflows_store(started, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    with pytest.raises(UserError, match=r"2 machines cannot share mlflow\.db"):
+        started({"model_1": 0}, {"here", "there"})
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://here:5000")
+    assert started({"model_1": 0}, {"here", "there"})[-1] == ("compare",)
+
+
+def test_the_exit_code_of_the_stages_is_the_workers(tmp_path, monkeypatch):
+    monkeypatch.setattr(workers.lineage, "repro_command", lambda *_, **__: ["sh", "-c", "exit $CODE"])
+    for code in (0, 3):
+        assert workers.run_stages(tmp_path, "model_1", ["train@model_1"], {"CODE": str(code)}) == code

@@ -70,6 +70,8 @@ def train(
         UserError: a training has failed, after all others are done; or they cannot be started.
     """
     root = Path.cwd()
+    if lineage.remove_broken_lock(root):
+        say("dvc.lock was cut short (DVC was killed as it wrote it): removed; DVC makes it anew from its cache")
     lineage.repro("cache", *(f"architecture@{model}" for model in models))
     failed = {}
     with cluster.connected(address, root) as machines:
@@ -82,7 +84,7 @@ def train(
         share = machines.share(len(names), workers, cores)
         say(f"{len(names)} trainings, {share.workers} at once, {share.cores} cores each")
         jobs = {
-            name: (str(root), [params.stage("train", name), params.stage("evaluate", name)], share.environment())
+            name: (root, name, [params.stage("train", name), params.stage("evaluate", name)], share.environment())
             for name in names
         }
         for done, (name, outcome) in enumerate(machines.run(run_stages, jobs, share), start=1):
@@ -95,10 +97,11 @@ def train(
         raise UserError(f"{len(failed)} of {len(names)} trainings failed, see above: {reasons}")
 
 
-def run_stages(root: str, stages: list[str], environment: dict[str, str]) -> int:
-    """Bring stages up to date, one after the other, and return the exit code; runs in a worker, and ends with it."""
+def run_stages(root: Path, name: str, stages: list[str], environment: dict[str, str]) -> int:
+    """Bring the stages of a training up to date, and return the exit code; runs in a worker, and ends with it."""
+    lock = str(root / "checkpoints" / f"{name}.worker.lock")
     process = subprocess.Popen(
-        [sys.executable, "-m", "tiny_imagenet.lifeline", *lineage.repro_command(*stages, alone=True)],
+        [sys.executable, "-m", "tiny_imagenet.lifeline", lock, *lineage.repro_command(*stages, alone=True)],
         cwd=root,
         env=lineage.repro_environment() | environment,
         stdin=subprocess.PIPE,

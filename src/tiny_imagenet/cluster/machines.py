@@ -155,7 +155,7 @@ class Cluster:
                         "repository at the same path, on a file system that they share"
                     )
         finally:
-            token.unlink()
+            token.unlink(missing_ok=True)
 
 
 def _exists(path: str) -> bool:

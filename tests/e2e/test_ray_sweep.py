@@ -1,34 +1,27 @@
-"""Sweeps and many trainings on Ray: a node is lost, a sweep is interrupted and killed, two workers do what one does."""
+"""Sweeps on Ray: what one leaves, a node that is lost, an interrupt, a kill, and bad trials."""
 
 import json
 import os
 import re
 import signal
-import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+from ray_runs import COMMAND, processes_of, ray_installed, two_nodes, wait_for
 from repository_copy import Copy, copy_of_repository
 from standin import small_models
-
-from tiny_imagenet.files import md5
 
 pytestmark = pytest.mark.e2e
 EPOCHS = 40  # of a tenth of a second or more: time enough to be stopped in the middle
 TRIALS = 3
-COMMAND = (sys.executable, "-m", "tiny_imagenet")
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _ray_is_quiet() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        patch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # the nodes listen on 127.0.0.1 alone
-        pytest.importorskip("ray", reason="Ray is not installed: make extras")
+def _ray():
+    with ray_installed():
         yield
 
 
@@ -98,31 +91,6 @@ def logged(copy: Copy, run_id: str, metric: str) -> list[list[float]]:
     return json.loads(copy.succeed(sys.executable, "-c", script, run_id, metric).splitlines()[-1])
 
 
-def wait_for(process: subprocess.Popen[str], *patterns: str) -> list[str]:
-    """Read what a process prints until each of the patterns has come; return the lines."""
-    assert process.stdout is not None
-    lines: list[str] = []
-    missing = set(patterns)
-    for line in process.stdout:
-        lines.append(line)
-        missing -= {pattern for pattern in missing if re.search(pattern, line)}
-        if not missing:
-            return lines
-    pytest.fail(f"{missing} did not come:\n{''.join(lines)}")
-
-
-def processes_of(folder: Path) -> list[str]:
-    """Return the command lines of the processes that work in a folder or below it."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            if (entry / "cwd").resolve().is_relative_to(folder):
-                found.append((entry / "cmdline").read_text().replace("\0", " "))
-        except OSError:
-            continue
-    return [command for command in found if command]
-
-
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory) -> Copy:
     copy = repository(tmp_path_factory.mktemp("undisturbed") / "repository")
@@ -153,21 +121,13 @@ def test_a_sweep_leaves_a_table_a_block_and_whole_runs(undisturbed):
 
 
 def test_a_sweep_on_two_nodes_loses_one_and_nothing_else(undisturbed, tmp_path):
-    from ray.cluster_utils import Cluster
-
     copy = repository(tmp_path / "repository")
-    node: dict[str, Any] = {"num_cpus": 1, "node_ip_address": "127.0.0.1", "object_store_memory": 80 * 1024**2}
-    cluster = Cluster(initialize_head=True, head_node_args=node | {"include_dashboard": False})
-    try:
-        second = cluster.add_node(**node)
-        cluster.wait_for_nodes()
+    with two_nodes() as (cluster, second):
         process = copy.start(*COMMAND, "sweep", "rates", "--address", cluster.address)
         wait_for(process, r"trial 1: epoch 3/", r"trial 2: epoch 3/")  # one on each node
         cluster.remove_node(second, allow_graceful=False)
         rest, _ = process.communicate(timeout=600)
-        assert process.returncode == 0, rest
-    finally:
-        cluster.shutdown()
+    assert process.returncode == 0, rest
     assert histories(copy) == histories(undisturbed)
     assert times_begun(copy) == [1] * (TRIALS - 1) + [2]
     assert_runs_are_whole(copy)
@@ -197,62 +157,6 @@ def test_a_sweep_that_is_interrupted_and_then_killed_goes_on_with_the_same_comma
     assert records(copy).items() >= done.items()
     times_begun(copy)
     assert_runs_are_whole(copy)
-
-
-def two_models(params: dict[str, Any]) -> None:
-    small_models(params)
-    params["active"] = ["model_1", "model_2"]
-
-
-NAMES = ("model_1", "model_2", "model_1-2", "model_2-2")
-
-
-def bits(copy: Copy) -> dict[str, str]:
-    files = [
-        path
-        for name in NAMES
-        for path in (f"models/{name}/model.keras", f"models/{name}/history.csv", f"results/{name}/metrics.json")
-    ]
-    return {path: md5(copy.root / path) for path in files}
-
-
-def test_two_workers_give_the_bits_of_one_and_leave_dvc_nothing_to_do(tmp_path):
-    results = []
-    for workers in ("1", "2"):
-        copy = copy_of_repository(tmp_path / workers)
-        copy.edit(two_models)
-        copy.commit()
-        printed = copy.succeed(*COMMAND, "train", "--all", "--seeds", "2", "--workers", workers, "--cores", "1")
-        assert f"4 trainings, {workers} at once, 1 cores each" in printed
-        assert copy.would_run() == set()
-        assert "Data and pipelines are up to date." in copy.succeed("dvc", "status")
-        assert processes_of(copy.root) == []
-        results.append(bits(copy))
-    assert results[0] == results[1]
-    assert set(copy.runs()["status"]) == {"FINISHED"}
-    assert set(copy.runs()["tags.mlflow.runName"]) == set(NAMES)
-
-
-def test_interrupted_trainings_end_and_leave_no_process(tmp_path):
-    def slow(params: dict[str, Any]) -> None:
-        two_models(params)
-        params["profiles"]["demo"]["training"]["epochs"] = 2000
-        params["models"]["model_2"]["keeps"] = []
-        for key in ("early_stopping", "reduce_learning_rate"):
-            del params["models"]["model_2"][key]
-
-    copy = copy_of_repository(tmp_path / "repository")
-    copy.edit(slow)
-    copy.commit()
-    process = copy.start(*COMMAND, "train", "--all", "--workers", "2")
-    wait_for(process, r"model_1 .*epoch +2/2000", r"model_2 .*epoch +2/2000")
-    process.send_signal(signal.SIGINT)
-    rest, _ = process.communicate(timeout=180)
-    assert process.returncode == 130, rest
-    assert "Traceback" not in rest
-    assert processes_of(copy.root) == []
-    assert set(copy.runs()["status"]) == {"KILLED"}
-    assert {path.parent.name for path in copy.root.glob("checkpoints/*/*.checkpoint")} == {"model_1", "model_2"}
 
 
 def test_asha_stops_a_trial_that_is_worse_than_those_of_an_earlier_call():
