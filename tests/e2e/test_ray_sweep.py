@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from ray_runs import COMMAND, processes_of, ray_installed, two_nodes, wait_for
+from ray_runs import COMMAND, lose, processes_of, ray_installed, two_nodes, wait_for
 from repository_copy import Copy, copy_of_repository
 from standin import small_models
 
@@ -125,7 +125,7 @@ def test_a_sweep_on_two_nodes_loses_one_and_nothing_else(undisturbed, tmp_path):
     with two_nodes() as (cluster, second):
         process = copy.start(*COMMAND, "sweep", "rates", "--address", cluster.address)
         wait_for(process, r"trial 1: epoch 3/", r"trial 2: epoch 3/")  # one on each node
-        cluster.remove_node(second, allow_graceful=False)
+        lose(cluster, second)
         rest, _ = process.communicate(timeout=600)
     assert process.returncode == 0, rest
     assert histories(copy) == histories(undisturbed)
