@@ -159,6 +159,33 @@ def test_a_sweep_that_is_interrupted_and_then_killed_goes_on_with_the_same_comma
     assert_runs_are_whole(copy)
 
 
+def test_a_trial_that_diverges_is_named_and_the_others_go_on(tmp_path):
+    def diverging(params: dict[str, Any]) -> None:
+        small_models(params)
+        params["models"]["model_1"]["optimizer"] = {"name": "sgd", "learning_rate": 0.1}
+        # Each step multiplies the weights by 1 - 2 * 1000 * 0.1: their squares overflow within ten.
+        params["sweeps"] = {
+            "penalties": {
+                "model": "model_1",
+                "holdout_per_class": 1,
+                "epochs": 4,
+                "search": {"build.l2": {"grid": [1000.0, 0.0]}},
+                "stop_early": {"grace_epochs": 3, "reduction_factor": 2},
+            }
+        }
+
+    copy = copy_of_repository(tmp_path / "repository")
+    copy.edit(diverging)
+    copy.commit()
+    printed = copy.succeed(*COMMAND, "sweep", "penalties")
+    assert "trial 1: failed: " in printed
+    assert "the training has diverged" in printed
+    table = pd.read_csv(copy.root / "sweeps" / "penalties" / "results.csv").set_index("trial")
+    assert dict(table["status"]) == {1: "failed", 2: "finished"}
+    runs = copy.runs("demo-sweeps").set_index("tags.mlflow.runName")
+    assert dict(runs["status"]) == {"penalties": "FINISHED", "penalties-1": "FAILED", "penalties-2": "FINISHED"}
+
+
 def test_asha_stops_a_trial_that_is_worse_than_those_of_an_earlier_call():
     from tiny_imagenet import cluster
     from tiny_imagenet.sweep_params import Sweep
