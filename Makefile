@@ -86,4 +86,4 @@ clean:  ## Remove caches and half-written files; keep data, models, results and 
 	@rm -rf .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	@find . \( -path ./$(VENV) -o -path ./data/raw -o -path ./.dvc \) -prune -o \
 		\( -name __pycache__ -o -name '*.partial' -o -name '*.partial.keras' \) -not -name 'mlflow.db*' -print0 | xargs -0 rm -rf
-	@echo "kept, since they took long: $(VENV) data models results reports mlflow.db mlruns .dvc/cache"
+	@echo "kept, since they took long: $(VENV) data models results reports sweeps mlflow.db mlruns .dvc/cache"

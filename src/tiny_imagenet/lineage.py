@@ -76,7 +76,7 @@ def repro_command(*stages: str, alone: bool = False) -> list[str]:
     once, and wait for each other where they have to.
     """
     single = ["--single-item"] if alone else []
-    return [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--quiet", *single, *stages]
+    return [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", *single, *stages]
 
 
 def repro_environment() -> dict[str, str]:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 COMMAND = (sys.executable, "-m", "tiny_imagenet")
@@ -36,6 +37,16 @@ def two_nodes() -> Iterator[tuple[Any, Any]]:
         yield cluster, second
     finally:
         cluster.shutdown()
+
+
+def lose(cluster: Any, node: Any) -> None:
+    """Have a node vanish with every process on it, as a machine does whose power fails."""
+    (raylet,) = node.all_processes["raylet"]
+    processes = [psutil.Process(raylet.process.pid)]
+    processes += processes[0].children(recursive=True)
+    for process in processes:
+        process.kill()
+    cluster.remove_node(node, allow_graceful=False)
 
 
 def wait_for(process: subprocess.Popen[str], *patterns: str) -> list[str]:

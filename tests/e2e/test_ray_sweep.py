@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from ray_runs import COMMAND, processes_of, ray_installed, two_nodes, wait_for
+from ray_runs import COMMAND, lose, processes_of, ray_installed, two_nodes, wait_for
 from repository_copy import Copy, copy_of_repository
 from standin import small_models
 
@@ -125,7 +125,7 @@ def test_a_sweep_on_two_nodes_loses_one_and_nothing_else(undisturbed, tmp_path):
     with two_nodes() as (cluster, second):
         process = copy.start(*COMMAND, "sweep", "rates", "--address", cluster.address)
         wait_for(process, r"trial 1: epoch 3/", r"trial 2: epoch 3/")  # one on each node
-        cluster.remove_node(second, allow_graceful=False)
+        lose(cluster, second)
         rest, _ = process.communicate(timeout=600)
     assert process.returncode == 0, rest
     assert histories(copy) == histories(undisturbed)
@@ -157,6 +157,33 @@ def test_a_sweep_that_is_interrupted_and_then_killed_goes_on_with_the_same_comma
     assert records(copy).items() >= done.items()
     times_begun(copy)
     assert_runs_are_whole(copy)
+
+
+def test_a_trial_that_diverges_is_named_and_the_others_go_on(tmp_path):
+    def diverging(params: dict[str, Any]) -> None:
+        small_models(params)
+        params["models"]["model_1"]["optimizer"] = {"name": "sgd", "learning_rate": 0.1}
+        # Each step multiplies the weights by 1 - 2 * 1000 * 0.1: their squares overflow within ten.
+        params["sweeps"] = {
+            "penalties": {
+                "model": "model_1",
+                "holdout_per_class": 1,
+                "epochs": 4,
+                "search": {"build.l2": {"grid": [1000.0, 0.0]}},
+                "stop_early": {"grace_epochs": 3, "reduction_factor": 2},
+            }
+        }
+
+    copy = copy_of_repository(tmp_path / "repository")
+    copy.edit(diverging)
+    copy.commit()
+    printed = copy.succeed(*COMMAND, "sweep", "penalties")
+    assert "trial 1: failed: " in printed
+    assert "the training has diverged" in printed
+    table = pd.read_csv(copy.root / "sweeps" / "penalties" / "results.csv").set_index("trial")
+    assert dict(table["status"]) == {1: "failed", 2: "finished"}
+    runs = copy.runs("demo-sweeps").set_index("tags.mlflow.runName")
+    assert dict(runs["status"]) == {"penalties": "FINISHED", "penalties-1": "FAILED", "penalties-2": "FINISHED"}
 
 
 def test_asha_stops_a_trial_that_is_worse_than_those_of_an_earlier_call():

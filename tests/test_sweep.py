@@ -1,0 +1,131 @@
+"""A sweep in the process that starts it: which trials are the same, and what is kept of what they report."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made_results import VALUES
+
+from tiny_imagenet import sweep, sweep_progress
+from tiny_imagenet.params import Params, parse_params
+from tiny_imagenet.sweep_plan import plan
+from tiny_imagenet.sweep_progress import Progress
+from tiny_imagenet.sweep_results import read_record
+
+ROOT = Path(__file__).parents[1]
+
+
+def params(**changes: Any) -> Params:
+    search = {"optimizer.learning_rate": {"loguniform": [0.001, 0.01]}}
+    values = {"model": "model_2", "epochs": 2, "trials": 3, "search": search}
+    return parse_params(json.loads(json.dumps(VALUES)) | {"sweeps": {"rates": values | changes}})
+
+
+def keys(given: Params) -> list[str]:
+    return list(sweep._keys(given, given.sweeps["rates"], plan(given, "rates")).values())
+
+
+def test_a_trial_is_the_same_until_something_changes_that_decides_its_result(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    before = keys(params())
+    assert len(set(before)) == 3
+    assert keys(params(trials=5))[:3] == before
+    assert keys(params().model_copy(update={"models": params().models | {"x": params().models["model_1"]}})) == before
+    changed = [
+        params(epochs=3),
+        params(metric="holdout_loss"),
+        params(holdout_per_class=3),
+        params(stop_early={"grace_epochs": 1}),
+        params().model_copy(update={"seed": 7}),
+    ]
+    for different in changed:
+        assert not set(keys(different)) & set(before)
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    assert not set(keys(params())) & set(before)
+
+
+class Run:
+    """An MLflow run that remembers."""
+
+    def __init__(self, name: str):
+        self.run_id, self.epochs, self.status = name, [], "RUNNING"
+
+    def log_epoch(self, epoch: int, figures: dict[str, float]) -> None:
+        self.epochs.append((epoch, figures["holdout_accuracy"]))
+
+    def end(self, status: str) -> None:
+        self.status = status
+
+
+@pytest.fixture
+def progress(tmp_path, monkeypatch):
+    """Progress of a sweep of three trials, and the runs that it opens by their names."""
+    runs: dict[str, Run] = {}
+
+    def open_run(*_: Any, name: str, resume: str | None, **__: Any) -> Run:
+        runs[name] = Run(resume or f"id of {name}")
+        return runs[name]
+
+    monkeypatch.setattr(sweep_progress.tracking, "open_run", open_run)
+    monkeypatch.setattr(sweep_progress.lineage, "repository_root", lambda: tmp_path)
+    given = params()
+    trials = {trial.number: trial for trial in plan(given, "rates")}
+    folders = {number: tmp_path / str(number) for number in trials}
+    return Progress("rates", given, Run("parent"), trials, folders, {}), runs, folders  # type: ignore[arg-type]
+
+
+def epoch(number: int, accuracy: float) -> dict[str, Any]:
+    return {"epoch": number, "figures": {"holdout_accuracy": accuracy}, "time_total_s": 1.0}
+
+
+def test_an_epoch_that_is_reported_twice_counts_once(progress):
+    course, runs, folders = progress
+    course.started(1)
+    course.reported(1, epoch(1, 0.1))
+    course.started(1)  # its node was lost
+    course.reported(1, epoch(1, 0.1))
+    course.reported(1, epoch(2, 0.2))
+    course.reported(1, {"finished": True})
+    course.ended(1, None)
+    assert runs["rates-1"].epochs == [(1, 0.1), (2, 0.2)]
+    assert runs["rates-1"].status == "FINISHED"
+    record = read_record(folders[1])
+    assert record is not None
+    assert (record.status, record.run_id) == ("finished", "id of rates-1")
+    assert record.history == [{"holdout_accuracy": 0.1}, {"holdout_accuracy": 0.2}]
+
+
+@pytest.mark.parametrize(
+    ("reports", "error", "status", "run_status"),
+    [
+        ([epoch(1, 0.1)], None, "stopped early", "FINISHED"),
+        ([epoch(1, 0.1), epoch(2, 0.2)], None, "finished", "FINISHED"),  # killed as it said so
+        ([epoch(1, 0.1), {"finished": True}], None, "finished", "FINISHED"),  # the recipe stops early
+        ([{"failed": "loss is nan"}], None, "failed", "FAILED"),
+        ([epoch(1, 0.1)], "the node died", None, "FAILED"),
+    ],
+)
+def test_how_a_trial_ends_stands_in_its_record(reports, error, status, run_status, progress):
+    course, runs, folders = progress
+    course.started(2)
+    (folders[2] / "key.checkpoint").write_bytes(b"weights")
+    for report in reports:
+        course.reported(2, report)
+    course.ended(2, error)
+    record = read_record(folders[2])
+    assert (record and record.status) == status
+    assert runs["rates-2"].status == run_status
+    assert (folders[2] / "key.checkpoint").exists() == (status is None)  # a lost one goes on from it
+    assert course.lost == ({2: error} if error else {})
+
+
+def test_a_sweep_that_is_stopped_leaves_killed_runs_which_are_gone_on_with(progress):
+    course, runs, _ = progress
+    course.started(3)
+    course.close()
+    assert runs["rates-3"].status == "KILLED"
+    first = runs["rates-3"].run_id
+    course._runs.clear()
+    course.started(3)
+    assert runs["rates-3"].run_id == first
