@@ -15,6 +15,10 @@ from numpy.typing import NDArray
 SIDE = 64
 
 
+def pytest_collection_finish() -> None:
+    assert "keras" not in sys.modules, "a module of tests imports Keras as it is collected: ask for the fixture `keras`"
+
+
 @dataclass
 class SmallArchive:
     """An archive in the official layout. A test may change, add and remove `members` before it writes them."""

@@ -152,7 +152,7 @@ def test_without_any_results_the_table_is_the_papers(tmp_path):
 
 def test_a_model_that_was_removed_leaves_the_table_though_its_files_stay(root):
     models = {name: block for name, block in VALUES["models"].items() if name != "model_2"}
-    params = made_params(active=["model_1", "model_3"], lineups={}, models=models)
+    params = made_params(active=["model_1", "model_3"], lineups={}, sweeps={}, models=models)
     assert table(params, root)["model"].tolist() == ["model_1", "model_3"]
     assert set(comparison.read_histories(params, root / "models")) == {"model_1", "model_3"}
     assert (root / "results" / "model_2" / "metrics.json").exists()

@@ -6,8 +6,6 @@ import numpy as np
 import pytest
 from standin import TWO_PHASES, packed_digits, small_backbone, small_recipe
 
-from tiny_imagenet.phases import phases
-
 HEAD_EPOCHS, EPOCHS = 2, 5
 PHASE_OF_EPOCH = [1, 1, 2, 2, 2]
 
@@ -48,7 +46,9 @@ def tuning(**changes: Any) -> dict[str, Any]:
     return {"fine_tuning": TWO_PHASES["fine_tuning"] | changes}  # type: ignore[operator]
 
 
-def test_without_fine_tuning_there_is_one_phase():
+def test_without_fine_tuning_there_is_one_phase(keras):
+    from tiny_imagenet.phases import phases
+
     (only,) = phases(small_recipe(epochs=4))
     assert (only.first_epoch, only.end_epoch, only.is_last) == (0, 4, True)
 
