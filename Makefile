@@ -41,11 +41,11 @@ ui: $(READY)  ## Compare the runs in the browser (mlflow ui)
 test: $(READY)  ## Run the tests
 	@python -m pytest -n 2 --dist loadfile
 
-e2e: extras  ## Run the longer end-to-end tests: MLflow's pages and servers, DVC's experiments, Ray, other backends
+e2e: extras  ## Run the longer end-to-end tests: MLflow's pages and servers, DVC's experiments, several devices, JAX
 	@sh tests/e2e/install.sh chromium chromium-driver postgresql
 	@python -m pytest -n 2 --dist loadfile -m e2e
 
-faults: $(READY)  ## Kill the stages at random moments, again and again; half an hour
+faults: extras  ## Kill stages, trainings and nodes of a Ray cluster, again and again; half an hour and more
 	@python -m pytest -m faults
 
 check: $(READY)  ## Lint, types, layers, and whether the lock fits pyproject.toml

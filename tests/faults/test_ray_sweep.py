@@ -14,7 +14,7 @@ from ray_runs import COMMAND, lose, processes_of, ray_installed, two_nodes, wait
 from repository_copy import Copy, copy_of_repository
 from standin import small_models
 
-pytestmark = pytest.mark.e2e
+pytestmark = pytest.mark.faults
 EPOCHS = 40  # of a tenth of a second or more: time enough to be stopped in the middle
 TRIALS = 3
 

@@ -15,7 +15,7 @@ from tiny_imagenet import cluster
 from tiny_imagenet.errors import UserError
 from tiny_imagenet.files import md5
 
-pytestmark = pytest.mark.e2e
+pytestmark = pytest.mark.faults
 
 
 @pytest.fixture(scope="module", autouse=True)
