@@ -11,8 +11,8 @@ import pytest
 # Says how it ended, as a stage does on Ctrl-C.
 WAITS = """
 import os, sys, time
-print(os.getpid(), flush=True)
 try:
+    print(os.getpid(), flush=True)
     time.sleep(60)
 except KeyboardInterrupt:
     sys.exit(130)
