@@ -56,6 +56,17 @@ def test_check_says_what_would_run(command, repository):
         assert part in output
 
 
+def test_check_remarks_on_a_sweep_that_cannot_run_and_does_not_fail(command, repository):
+    path = repository / "params.yaml"
+    params = yaml.safe_load(path.read_text(encoding="utf-8"))
+    dataset = params["profiles"][params["profile"]]["dataset"]
+    dataset["images_per_class"] = {"train": params["sweeps"]["rates"]["holdout_per_class"]}
+    path.write_text(yaml.safe_dump(params), encoding="utf-8")
+    code, output, errors = command("check")
+    assert (code, errors) == (0, "")
+    assert "remark: `tiny-imagenet sweep rates` would be refused: params.yaml: sweeps.rates.search, trial 1" in output
+
+
 def test_check_names_the_addresses_of_a_dataset(command, repository, monkeypatch):
     monkeypatch.setattr("tiny_imagenet.pretrained.weights_file", lambda *_: None)
     (repository / "params.yaml").write_text(yaml.safe_dump(VALUES | {"profile": "paper"}))

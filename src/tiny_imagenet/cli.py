@@ -132,13 +132,16 @@ def check(
         params.block(model)
         if model not in params.active:
             raise UserError(f"'{model}' has a block in params.yaml, but `active` does not name it")
-    for name in params.sweeps:
-        sweep_plan.plan(params, name)
     for name in params.active:
         recipe = params.recipe(name)
         pretrained.weights_file(recipe.weights, recipe.architecture)
     print(f"params.yaml is fine: profile {params.profile}, dataset {params.dataset.name} ({params.dataset.source})")
     print(f"models: {', '.join(params.active)}")
+    for name in params.sweeps:  # no stage needs them
+        try:
+            sweep_plan.plan(params, name)
+        except UserError as error:
+            print(f"remark: `tiny-imagenet sweep {name}` would be refused: {error}")
 
 
 @app.command()
