@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from tiny_imagenet.metrics import wilson_interval
 from tiny_imagenet.params import Params, parse_params
 
 ROOT = Path(__file__).parents[1]
@@ -76,5 +77,9 @@ def make_results(root: Path, model: str, *, run: Any = None, metrics: Any = None
     (models / "history.csv").write_text(
         "epoch,accuracy,val_accuracy,loss,val_loss,learning_rate\n1,0.1,0.2,3.0,2.5,0.001\n2,0.4,0.3,2.0,2.1,0.001\n"
     )
-    (results / "metrics.json").write_text(json.dumps(METRICS | (metrics or {})))
+    measured = METRICS | (metrics or {})
+    for name, images in (("train_accuracy", "num_train_images"), ("val_accuracy_paper_protocol", "num_images")):
+        low, high = wilson_interval(round(measured[name] * measured[images]), int(measured[images]))
+        measured |= {f"{name}_low": low, f"{name}_high": high}
+    (results / "metrics.json").write_text(json.dumps(measured))
     (results / "architecture.json").write_text(json.dumps(architecture))

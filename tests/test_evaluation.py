@@ -18,6 +18,8 @@ from tiny_imagenet.recipe import PAPER_AUGMENTATION, ModelParams
 
 KEYS = [
     "train_accuracy",
+    "train_accuracy_low",
+    "train_accuracy_high",
     "train_accuracy_clean",
     "train_accuracy_clean_low",
     "train_accuracy_clean_high",
@@ -188,6 +190,15 @@ def test_figures_of_the_log_are_those_of_the_epoch_that_is_kept(measured, evalua
     best = evaluation.evaluate(model, packed, HISTORY, LAST.model_copy(update={"reported_epoch": "best"}))
     assert best.metrics["train_accuracy"] == 0.2
     assert (best.metrics["epochs"], best.metrics["best_epoch"]) == (4, 2)
+
+
+@pytest.mark.parametrize(("batches", "images"), [("all", 150), (2, 100), (9, 150)])
+def test_the_interval_of_the_log_is_wilsons_for_the_images_of_an_epoch(batches, images, evaluation, model, packed):
+    recipe = LAST.model_copy(update={"batches_per_epoch": batches, "batch_size": 50})
+    found = evaluation.evaluate(model, packed, HISTORY, recipe).metrics
+    interval = binomtest(round(0.3 * images), images).proportion_ci(method="wilson")
+    assert found["train_accuracy_low"] == pytest.approx(interval.low)
+    assert found["train_accuracy_high"] == pytest.approx(interval.high)
 
 
 def test_confusion_has_true_classes_in_rows(measured, packed, probabilities):

@@ -9,7 +9,6 @@ from typing import Any
 import pandas as pd
 
 from tiny_imagenet.comparison import PUBLISHED, authors_logs, paper_table
-from tiny_imagenet.metrics import wilson_interval
 from tiny_imagenet.params import Params
 from tiny_imagenet.report import comparability, comparable, count, markdown_table, overrides, percent
 
@@ -27,10 +26,10 @@ _SLIPS = {
 """What the authors' runs did otherwise than their text or their code says, and the block that shows its effect."""
 _VALIDATED = "the authors found 9,950 of the 10,000 validation images"
 _QUANTITIES = (
-    ("training accuracy", "train_accuracy", "train_accuracy", "accuracy", "num_train_images"),
-    ("validation accuracy", "val_accuracy", "val_accuracy_paper_protocol", "val_accuracy", "num_images"),
+    ("training accuracy", "train_accuracy", "train_accuracy", "accuracy"),
+    ("validation accuracy", "val_accuracy", "val_accuracy_paper_protocol", "val_accuracy"),
 )
-"""Quantity, the paper's column, our metric, the column of the authors' logs, the number of images."""
+"""Quantity, the paper's column, our metric, the column of the authors' logs."""
 
 
 def figures_audit(
@@ -97,7 +96,7 @@ def _parameters(name: str, table: pd.DataFrame) -> dict[str, Any]:
 def _accuracy(
     name: str, quantity: tuple[str, ...], changed: Sequence[str], why_not: str, metrics: Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    called, column, metric, logged, images = quantity
+    called, column, metric, logged = quantity
     base = name.removesuffix(PUBLISHED)
     published = float(paper_table()[column][base])
     logs = authors_logs()
@@ -112,7 +111,7 @@ def _accuracy(
     }
     if not metrics:
         return row | {"verdict": UNTESTED, "reason": why_not}
-    low, high = wilson_interval(round(metrics[metric] * metrics[images]), metrics[images])
+    low, high = metrics[f"{metric}_low"], metrics[f"{metric}_high"]
     row |= {"ours": metrics[metric], "low": low, "high": high}
     if why_not:
         return row | {"verdict": UNTESTED, "reason": why_not}

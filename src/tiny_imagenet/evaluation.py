@@ -21,7 +21,7 @@ from tiny_imagenet.dataset.arrays import PackedDataset, Split
 from tiny_imagenet.dataset.batches import OrderedBatches, hold_out
 from tiny_imagenet.errors import UserError
 from tiny_imagenet.files import replaced, write_text
-from tiny_imagenet.metrics import TOP, calibration_table, validation_metrics, with_interval
+from tiny_imagenet.metrics import TOP, calibration_table, validation_metrics, wilson_interval, with_interval
 from tiny_imagenet.progress import track
 from tiny_imagenet.recipe import PAPER_AUGMENTATION, Augmentation, ModelParams
 
@@ -67,7 +67,7 @@ def evaluate(model: keras.Model, packed: PackedDataset, history: pd.DataFrame, r
     confusion = confusion_matrix(labels, predicted, labels=np.arange(packed.num_classes))
     best = kept_epoch(history, recipe)
     metrics: dict[str, float | int] = {
-        "train_accuracy": float(history["accuracy"].iloc[best - 1]),
+        **_logged_accuracy(float(history["accuracy"].iloc[best - 1]), len(learnt), recipe),
         **with_interval("train_accuracy_clean", int(learnt.sum()), len(learnt)),
         **validation_metrics(labels, clean, augmented == labels),
         **(_one_view(model, packed.val) if flip else {}),
@@ -85,6 +85,14 @@ def evaluate(model: keras.Model, packed: PackedDataset, history: pd.DataFrame, r
         calibration_table(clean.max(1), predicted == labels),
         describe_architecture(model),
     )
+
+
+def _logged_accuracy(share: float, num_images: int, recipe: ModelParams) -> dict[str, float]:
+    """Return the training accuracy that the log has of an epoch, and its interval for the images of an epoch."""
+    if recipe.batches_per_epoch != "all":
+        num_images = min(num_images, recipe.batches_per_epoch * recipe.batch_size)
+    low, high = wilson_interval(round(share * num_images), num_images)
+    return {"train_accuracy": share, "train_accuracy_low": low, "train_accuracy_high": high}
 
 
 def _one_view(model: keras.Model, val: Split) -> dict[str, float]:
