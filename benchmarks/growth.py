@@ -74,7 +74,7 @@ from tiny_imagenet import evaluation, model_file
 from tiny_imagenet.dataset.arrays import open_packed
 model, history = model_file.load_model(folder / "model" / "model.keras"), pandas.read_csv(folder / "model/history.csv")
 measured = evaluation.evaluate(model, open_packed(folder / "cache"), history, block)
-evaluation.write_evaluation(measured, folder / "results")
+evaluation.write_evaluation(measured, folder / "results", model_md5="")
 """,
 }
 

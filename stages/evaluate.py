@@ -9,6 +9,7 @@ import pandas as pd
 
 from tiny_imagenet import entry, lineage, result_figures, runtime, tracking
 from tiny_imagenet.errors import UserError
+from tiny_imagenet.files import md5
 
 if TYPE_CHECKING:  # both import Keras, which `runtime.prepare` comes before
     from tiny_imagenet.dataset.arrays import PackedDataset
@@ -29,7 +30,7 @@ def main(model: str) -> None:
     trained = model_file.load_model(source / "model.keras")
     history = pd.read_csv(source / "history.csv")
     measured = evaluation.evaluate(trained, packed, history, recipe)
-    evaluation.write_evaluation(measured, destination)
+    evaluation.write_evaluation(measured, destination, model_md5=md5(source / "model.keras"))
     _draw(measured, packed, model, destination)
     print(f"{model}: validation accuracy {measured.metrics['val_accuracy']:.2%} on {len(packed.val):,} images")
 

@@ -132,6 +132,7 @@ def _train(model: str, params: Params) -> None:
         where = {"run_id": run.run_id, "tracking_uri": run.tracking_uri, "artifact_uri": run.artifact_uri}
         course = {
             "model_uri": model_uri,
+            "model_md5": md5(folder / "model.keras"),
             "started_at": started_at.isoformat(timespec="seconds"),
             "epoch_seconds": trained.epoch_seconds,
             "images_per_second": trained.images_per_second,

@@ -9,6 +9,7 @@ from made_results import PARAMETERS, VALUES, made_params, make_results
 
 from tiny_imagenet import audit, comparison
 from tiny_imagenet.files import read_json
+from tiny_imagenet.metrics import with_interval
 
 PAPER = comparison.paper_table()
 
@@ -17,7 +18,7 @@ def audited(root: Path, accuracies: dict[str, float], **params: Any) -> Any:
     """Return the audit where models have these validation accuracies under the paper's protocol."""
     chosen = made_params(**{"profile": "paper", "active": list(accuracies)} | params)
     for model, accuracy in accuracies.items():
-        changed = {"val_accuracy_paper_protocol": accuracy}
+        changed = with_interval("val_accuracy_paper_protocol", round(10_000 * accuracy), 10_000)
         make_results(root, model, metrics=changed)
     table = comparison.results_table(chosen, root / "models", root / "results")
     metrics = {model: read_json(root / "results" / model / "metrics.json") for model in accuracies}
@@ -83,7 +84,8 @@ def test_no_accuracy_is_judged_by_another_recipe(tmp_path):
 @pytest.mark.parametrize(("weights", "verdict"), [(None, audit.UNTESTED), ("imagenet", "reproduced")])
 def test_the_pretrained_model_is_not_judged_by_a_training_from_scratch(weights, verdict, tmp_path):
     params = made_params(profile="paper", active=["model_5"])
-    make_results(tmp_path, "model_5", metrics={"val_accuracy_paper_protocol": 0.4314}, run={"weights": weights})
+    measured = with_interval("val_accuracy_paper_protocol", 4314, 10_000)
+    make_results(tmp_path, "model_5", metrics=measured, run={"weights": weights})
     table = comparison.results_table(params, tmp_path / "models", tmp_path / "results")
     metrics = {"model_5": read_json(tmp_path / "results" / "model_5" / "metrics.json")}
     found = row(audit.figures_audit(params, table, metrics), "model_5", "validation accuracy")

@@ -1,6 +1,7 @@
 """The results table: its columns, where each figure comes from, and what leaves it."""
 
 import io
+import json
 import statistics
 
 import pandas as pd
@@ -118,6 +119,15 @@ def test_it_is_said_why_a_model_has_no_results(root, monkeypatch):
         "model_3": "training not finished",
         "model_4": "failed: no weights put them there" + 27 * " and so on" + " ...",
     }
+
+
+def test_figures_of_a_model_that_was_replaced_are_not_shown(root):
+    path = root / "models" / "model_2" / "run.json"
+    run = json.loads(path.read_text())
+    path.write_text(json.dumps(run | {"model_md5": "1f" * 16, "run_id": "another"}))
+    frame = table(made_params(), root)
+    assert frame.attrs["status"] == {"model_2": "trained anew, and not evaluated since"}
+    assert frame.set_index("model").loc["model_2", ["val_accuracy", "run_id"]].isna().all()
 
 
 def test_with_replicates_there_are_mean_spread_and_number_of_seeds(root):

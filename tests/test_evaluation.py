@@ -340,7 +340,7 @@ def test_parameters_with_200_classes_are_those_of_a_model_that_has_200(architect
 
 def test_what_is_written_is_what_was_measured(evaluation, measured, tmp_path):
     folder = tmp_path / "results" / "model_1"
-    evaluation.write_evaluation(measured, folder)
+    evaluation.write_evaluation(measured, folder, model_md5="0a" * 16)
     assert {file.name for file in folder.iterdir()} == {
         "architecture.json",
         "calibration.csv",
@@ -351,7 +351,7 @@ def test_what_is_written_is_what_was_measured(evaluation, measured, tmp_path):
         "predictions.parquet",
     }
     assert json.loads((folder / "metrics.json").read_text()) == measured.metrics
-    assert json.loads((folder / "architecture.json").read_text()) == measured.architecture
+    assert json.loads((folder / "architecture.json").read_text()) == measured.architecture | {"model_md5": "0a" * 16}
     pd.testing.assert_frame_equal(pd.read_parquet(folder / "predictions.parquet"), measured.predictions)
     pd.testing.assert_frame_equal(pd.read_csv(folder / "per_class.csv"), measured.per_class)
     pd.testing.assert_frame_equal(pd.read_csv(folder / "confusion.csv"), measured.confusion_pairs)
@@ -360,6 +360,6 @@ def test_what_is_written_is_what_was_measured(evaluation, measured, tmp_path):
 
 def test_the_same_measurements_give_the_same_bytes(evaluation, measured, tmp_path):
     for name in ("one", "two"):
-        evaluation.write_evaluation(measured, tmp_path / name)
+        evaluation.write_evaluation(measured, tmp_path / name, model_md5="0a" * 16)
     for file in (tmp_path / "one").iterdir():
         assert file.read_bytes() == (tmp_path / "two" / file.name).read_bytes()

@@ -74,7 +74,9 @@ def results_table(params: Params, models: Path, results: Path) -> pd.DataFrame:
             _read_json(results / model / "metrics.json"),
             _read_json(results / model / "architecture.json"),
         )
-        if run and metrics and architecture:
+        if run and metrics and architecture and _is_of_another_model(run, architecture):
+            status[model] = "trained anew, and not evaluated since"
+        elif run and metrics and architecture:
             row |= {key: metrics[key] for key in COLUMNS if key in metrics}
             row |= {key: architecture[key] for key in ("parameters", "parameters_200_classes")}
             row |= {key: run[key] for key in _RUN if key in COLUMNS}
@@ -89,6 +91,12 @@ def results_table(params: Params, models: Path, results: Path) -> pd.DataFrame:
     table.attrs["status"] = status
     table.attrs["group"] = {model: _group(params, model) for model in params.active}
     return table
+
+
+def _is_of_another_model(run: Mapping[str, Any], architecture: Mapping[str, Any]) -> bool:
+    """Return whether another model was evaluated than the one that is there: `evaluate` has failed, or was left out."""
+    trained, evaluated = run.get("model_md5"), architecture.get("model_md5")
+    return bool(trained and evaluated and trained != evaluated)
 
 
 def _group(params: Params, model: str) -> str:

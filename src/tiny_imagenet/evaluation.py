@@ -185,11 +185,15 @@ def describe_architecture(model: keras.Model) -> dict[str, Any]:
     }
 
 
-def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
-    """Write the evaluation as files: figures of merit as JSON, tables as CSV, predictions as Parquet."""
+def write_evaluation(evaluation: Evaluation, folder: Path, *, model_md5: str) -> None:
+    """Write the evaluation as files: figures of merit as JSON, tables as CSV, predictions as Parquet.
+
+    architecture.json has the MD5 of the model's file, too, by which `compare` sees that no other was trained since.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "metrics.json", json.dumps(evaluation.metrics, indent=2) + "\n")
-    write_text(folder / "architecture.json", json.dumps(evaluation.architecture, indent=2) + "\n")
+    architecture = evaluation.architecture | {"model_md5": model_md5}
+    write_text(folder / "architecture.json", json.dumps(architecture, indent=2) + "\n")
     write_text(folder / "per_class.csv", evaluation.per_class.to_csv(index=False))
     write_text(folder / "calibration.csv", evaluation.calibration.to_csv(index=False))
     write_text(folder / "confusion.csv", evaluation.confusion_pairs.to_csv(index=False))
