@@ -8,8 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tiny_imagenet import devices, entry, lineage, runtime, sync, tracking
+from tiny_imagenet import devices, entry, finished, lineage, runtime, sync, tracking
+from tiny_imagenet.errors import UserError
 from tiny_imagenet.files import fingerprint, md5, only_one, write_text
+from tiny_imagenet.models import architecture_source
 from tiny_imagenet.params import Params
 
 CHECKPOINTS = Path("checkpoints")
@@ -30,11 +32,14 @@ def main(model: str) -> None:
         CHECKPOINTS / f"{model}.lock", f"{model} is being trained by another process: wait for it or stop it"
     ):
         failure.unlink(missing_ok=True)
+        sync.drop_finished_checkpoint(params, model)  # trained again, though nothing may have changed
         try:
             _train(model, params)
         except Exception as error:  # also what nobody foresaw, as a GPU's memory that is full
             with suppress(OSError):  # the disk may be full
-                write_text(failure, f"{str(error) or type(error).__name__}\n")  # the table says so in the model's row
+                kind = [] if isinstance(error, UserError) else [type(error).__name__]
+                why = ": ".join([*kind, *filter(None, [str(error)])])
+                write_text(failure, f"{why}\n")  # the table says so in the model's row
             raise
 
 
@@ -43,10 +48,22 @@ def training_key(params: Params, model: str, hashes: Mapping[str, str], numerics
     return fingerprint({"params": params.fingerprint(model), "hashes": dict(hashes), "numerics": dict(numerics)})
 
 
+def _see_architecture(params: Params, model: str) -> None:
+    """Refuse to train another architecture than the one whose copy, beside the model, is the stage's dependency."""
+    base, _ = params.replicated.get(model, (model, 0))
+    copy, architecture = Path("models") / base / "architecture.py", params.block(model).architecture
+    if copy.is_file() and copy.read_text(encoding="utf-8") != architecture_source(architecture):
+        raise UserError(
+            f"{copy} is not the source of {architecture} as it is now: it was edited after the stage "
+            f"`architecture@{base}`; run `dvc repro` again"
+        )
+
+
 def _train(model: str, params: Params) -> None:
     started_at = datetime.now(UTC)
     recipe, seed = params.recipe(model), params.seed_of(model)
     root = lineage.repository_root()
+    _see_architecture(params, model)
 
     runtime.prepare(seed, exact=params.determinism == "exact")  # before anything that imports Keras
     devices.join()
@@ -139,7 +156,7 @@ def _train(model: str, params: Params) -> None:
             "resumed_from": trained.resumed_from,
         }
         training.write_json(where | record | course, folder / "run.json")
-    checkpoint.remove()
+    finished.note(CHECKPOINTS / model, folder / "run.json")
 
 
 if __name__ == "__main__":

@@ -30,14 +30,18 @@ class Training:
         return self.copy.succeed("dvc", "repro", f"train@{self.model}")
 
     def start_anew(self) -> subprocess.Popen[str]:
-        """Start a training whose result DVC has nowhere: not in its run cache, and not in its cache of files."""
+        """Start a training whose result DVC has nowhere."""
+        self.forget()
+        return self.copy.start("dvc", "repro", f"train@{self.model}")
+
+    def forget(self) -> None:
+        """Remove a training's result, also from DVC's run cache and its cache of files."""
         cache = self.copy.root / ".dvc" / "cache"
         shutil.rmtree(cache / "runs", ignore_errors=True)
         for name in (*OUTPUTS, "run.json"):
             digest = md5(self.folder / name)
             (cache / "files" / "md5" / digest[:2] / digest[2:]).unlink(missing_ok=True)
             (self.folder / name).unlink()
-        return self.copy.start("dvc", "repro", f"train@{self.model}")
 
     def outputs(self) -> dict[str, str]:
         return {name: md5(self.folder / name) for name in OUTPUTS}
@@ -79,7 +83,7 @@ class Training:
         epochs = len(pd.read_csv(self.folder / "history.csv"))
         assert set(map(tuple, logged["steps"].values())) == {tuple(range(1, epochs + 1))}
         assert len(record["epoch_seconds"]) == epochs
-        assert not list((self.copy.root / "checkpoints").glob("*/*"))
+        assert (self.copy.root / "checkpoints" / self.model / "finished").is_file()
         return record
 
 

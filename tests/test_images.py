@@ -281,13 +281,17 @@ class TestOtherFiles:
             (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "no image"),
             (b"%PDF-1.7\n", "no image"),
             (os.urandom(1000), "no image"),
-            (EPS, "is EPS"),
             (HDF5, "is HDF5"),
         ],
     )
     def test_are_no_images(self, content, expected, read):
         with pytest.raises(NotAnImageError, match=expected):
             read(content)
+
+    def test_a_drawing_is_an_image_and_refused_by_its_name(self, read):
+        with pytest.raises(ImageError, match="is EPS") as caught:
+            read(EPS)
+        assert not isinstance(caught.value, NotAnImageError)
 
     def test_heif_is_an_image_and_refused_by_its_name(self, read):
         with pytest.raises(ImageError, match="HEIF") as caught:

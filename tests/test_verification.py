@@ -42,6 +42,7 @@ SUBJECTS = [
     "run",
     "final metrics",
     "epochs",
+    "run's files",
     "table",
 ]
 
@@ -52,6 +53,10 @@ class Repository:
     def __init__(self) -> None:
         self.runs: dict[str, tracking.TrackedRun] = {}
         self.histories: dict[str, dict[str, dict[int, float]]] = {}
+        self.again: dict[tuple[str, str], list[tuple[int, float]]] = {}
+        """Points that are there a second time: run, metric -> step, value."""
+        self.files: dict[str, dict[str, str]] = {}
+        """What each run has of the results: path -> MD5."""
         self.models: dict[str, str | None] = {}
         """The MD5 of each run's model in MLflow."""
         self.changed: list[str] = []
@@ -70,7 +75,7 @@ class Repository:
             "stage": f"train@{model}",
             "git": {"commit": COMMIT, "dirty": False},
             "dependencies": {path: md5(Path(path)) for path in (CODE, DATA)},
-            "hashes": {"params": PARAMS.fingerprint(model), "data": "d" * 16},
+            "hashes": {"params": PARAMS.fingerprint(model.partition("-")[0]), "data": "d" * 16},
             "params": {"epochs": 2, "augmentation.zoom": [0.9, 1.1], "weights": None},
             "versions": {"python": "3.11.7", "keras": "3.15.1"},
             "threads": "2 cores",
@@ -80,6 +85,9 @@ class Repository:
         (Path("models") / model / "model.keras").write_bytes(model.encode() * 100)
         run_id = RUN_IDS[model]
         self.models[run_id] = md5(Path("models") / model / "model.keras")
+        own = [*(Path("results") / model).iterdir()]
+        self.files[run_id] = {f"results/{path.name}": md5(path) for path in own}
+        self.files[run_id]["history.csv"] = md5(Path("models") / model / "history.csv")
         self.histories[run_id] = {name: dict(points) for name, points in HISTORY.items()}
         self.runs[run_id] = tracking.TrackedRun(
             run_id=run_id,
@@ -114,6 +122,27 @@ class Repository:
         table = comparison.results_table(PARAMS, Path("models"), Path("results"))
         table.to_csv("reports/results.csv", index=False)
 
+    def history(self, _: Path, run_id: str, name: str) -> list[tuple[int, float]]:
+        points = [*self.histories[run_id].get(name, {}).items()]
+        return points + self.again.get((run_id, name), [])
+
+    def add_replicate(self, name: str, params: Any) -> None:
+        self._make(name)
+        hashes = {"params": params.fingerprint(name), "data": "d" * 16}
+        edit_json(f"models/{name}/run.json", stage=params.stage("train", name), hashes=hashes)
+        record = json.loads((Path("models") / name / "run.json").read_text())
+        self.runs[RUN_IDS[name]] = replace(self.runs[RUN_IDS[name]], tags=lineage.run_tags(record))
+        lock = yaml.safe_load(Path("dvc.lock").read_text())
+        paths = [f"models/{name}/{file}" for file in ("model.keras", "history.csv", "run.json")]
+        deps, outs = ([{"path": path, "md5": md5(Path(path))} for path in some] for some in ([CODE, DATA], paths))
+        lock["stages"][params.stage("train", name)] = {"deps": deps, "outs": outs}
+        results = {"path": f"results/{name}", "md5": lineage.folder_md5(Path("results") / name)}
+        lock["stages"][params.stage("evaluate", name)] = {"outs": [results]}
+        Path("dvc.lock").write_text(yaml.safe_dump(lock))
+
+    def asked(self, params: Any, model: str) -> list[verification.Check]:
+        return list(dict(verification.walk(params, [model], evaluate=False))[model])
+
     def change_run(self, model: str = "model_2", **changes: Any) -> None:
         run = self.runs[RUN_IDS[model]]
         for key, value in changes.items():
@@ -133,7 +162,8 @@ class Repository:
     def failures_within(self, *models: str) -> dict[tuple[str, str], str]:
         """Return the failures without those that any byte of a folder causes."""
         found = self.failures(*models)
-        return {where: detail for where, detail in found.items() if where[1] not in ("results", "reports")}
+        folders = ("results", "reports", "run's files")
+        return {where: detail for where, detail in found.items() if where[1] not in folders}
 
     def not_asked(self) -> dict[tuple[str, str], str]:
         return {where: check.detail for where, check in self.answers().items() if check.holds is None}
@@ -148,7 +178,8 @@ def repository(tmp_path, monkeypatch) -> Repository:
     monkeypatch.setattr(lineage, "commit_exists", lambda _, commit: commit in made.commits)
     monkeypatch.setattr(tracking, "find_run", lambda _, run_id: made.runs.get(run_id))
     monkeypatch.setattr(tracking, "model_md5", lambda _, run_id: made.models[run_id])
-    monkeypatch.setattr(tracking, "metric_history", lambda _, run_id, name: made.histories[run_id].get(name, {}))
+    monkeypatch.setattr(tracking, "metric_history", made.history)
+    monkeypatch.setattr(tracking, "result_hashes", lambda _, run_id: made.files[run_id])
     return made
 
 
@@ -218,6 +249,22 @@ def test_where_dvc_has_a_record_of_the_folder_the_file_is_named(repository):
 def test_another_model_in_mlflow_is_found(repository):
     repository.models[RUN_IDS["model_2"]] = None
     assert "the run's model is " in repository.failures()["model_2", "run"]
+
+
+def test_a_replicate_is_followed_like_a_model(repository):
+    params = made_params(active=list(MODELS), replicates={"models": ["model_2"], "seeds": [7]})
+    RUN_IDS["model_2-7"] = "7" * 32
+    try:
+        repository.add_replicate("model_2-7", params)
+        assert [check.detail for check in repository.asked(params, "model_2-7") if check.holds is False] == []
+        edit("results/model_2-7/metrics.json", "0.3861", "0.9861")
+        flip_last_bit(Path("models/model_2-7/model.keras"))
+        repository.changed = ["replicate@model_2-7: changed outs: models/model_2-7/model.keras (modified)"]
+        failed = {check.subject for check in repository.asked(params, "model_2-7") if check.holds is False}
+        assert failed == {"files", "results", "stages", "final metrics", "run's files"}
+        assert "model_2-7" in dict(verification.walk(params, evaluate=False))
+    finally:
+        del RUN_IDS["model_2-7"]
 
 
 # --- files ---
@@ -378,6 +425,35 @@ def test_an_epoch_too_many_or_another_is_named(repository, name, points, said):
     assert said in failures["model_2", "epochs"]
 
 
+def test_an_epoch_that_is_there_twice_is_named(repository):
+    repository.again[RUN_IDS["model_2"], "loss"] = [(1, 2.5)]
+    failures = repository.failures_within()
+    assert set(failures) == {("model_2", "epochs")}
+    assert "loss of epoch 1, again is 2.5 in MLflow, nothing in history.csv" in failures["model_2", "epochs"]
+
+
+@pytest.mark.parametrize("name", ["history.csv", "results/metrics.json"])
+@pytest.mark.parametrize("digest", ["f" * 32, None])
+def test_a_file_of_the_run_that_is_another_or_gone_is_named(repository, name, digest):
+    files = repository.files[RUN_IDS["model_2"]]
+    files[name] = digest
+    if digest is None:
+        del files[name]
+    failures = repository.failures()
+    assert set(failures) == {("model_2", "run's files")}
+    assert f"{name} is {'ffffffff' if digest else 'missing'} in MLflow" in failures["model_2", "run's files"]
+
+
+def test_pretrained_weights_that_were_replaced_are_named(repository, tmp_path):
+    weights = tmp_path / "weights.h5"
+    weights.write_bytes(b"as they were")
+    hashes = {"params": PARAMS.fingerprint("model_2"), "data": "d" * 16, "weights": md5(weights)}
+    edit_json("models/model_2/run.json", weights=str(weights), hashes=hashes)
+    assert ("model_2", "recipe") not in repository.failures("model_2")
+    weights.write_bytes(b"others")
+    assert "the pretrained weights" in repository.failures("model_2")["model_2", "recipe"]
+
+
 def test_an_epoch_too_few_is_named(repository):
     del repository.histories[RUN_IDS["model_2"]]["loss"][1]
     assert (
@@ -406,7 +482,7 @@ def test_a_restored_run_holds_and_is_named_beside_the_one_that_it_stands_for(rep
     edit_json("models/model_2/run.json", git={"commit": COMMIT, "dirty": True})
     repository.write_lock()
     repository.change_run(run_id="3" * 32, params={"augmentation.zoom": "[0.9, 1.1]"}, tags={"git.dirty": "true"})
-    for of_runs in (repository.histories, repository.models):
+    for of_runs in (repository.histories, repository.models, repository.files):
         of_runs["3" * 32] = of_runs.pop(RUN_IDS["model_2"])
     answers = repository.answers()
     assert repository.failures_within() == {}
@@ -569,8 +645,8 @@ def test_the_command_has_a_heading_for_each_model_and_a_line_for_each_check(veri
     lines = output.splitlines()
     assert [line for line in lines[:-1] if not line.startswith("  ")] == ["model_1", "model_2", "pipeline"]
     assert lines[1] == "  ok         files          model.keras, history.csv, run.json are those of dvc.lock"
-    assert lines[11] == "  not asked  evaluation     the model was not measured anew"
-    assert lines[-1] == "23 checks hold; not asked: 2"
+    assert lines[12] == "  not asked  evaluation     the model was not measured anew"
+    assert lines[-1] == "25 checks hold; not asked: 2"
 
 
 def test_the_command_exits_with_1_and_counts_what_does_not_hold(verify):
@@ -578,7 +654,7 @@ def test_the_command_exits_with_1_and_counts_what_does_not_hold(verify):
     code, output, errors = verify("model_2")
     assert code == 1
     assert "  FAILS      final metrics  val_accuracy is 0.3861 in MLflow" in output
-    assert errors == "error: 3 of 13 checks do not hold, see above\n"
+    assert errors == "error: 4 of 14 checks do not hold, see above\n"
     assert verify("model_1")[0] == 0
 
 
@@ -626,12 +702,23 @@ def test_a_model_is_measured_anew_with_the_recipe_as_its_profile_has_it(flip, mo
         record=RUN | {"threads": "2 cores"},
         metrics={"val_accuracy": 0.5},
         architecture={"parameters": 1, "parameters_200_classes": 2},
+        stages={"evaluate": "evaluate@resnet18"},
     )
+
+    def write(measured, folder, *, model_md5):
+        (folder / "per_class.csv").write_text("recall\n0.5\n")
+
     monkeypatch.chdir(tmp_path)
     (tmp_path / "models" / "resnet18").mkdir(parents=True)
     (tmp_path / "models" / "resnet18" / "history.csv").write_text("epoch\n1\n")
     monkeypatch.setattr(model_file, "load_model", lambda _: None)
     monkeypatch.setattr(arrays, "open_packed", lambda _: None)
     monkeypatch.setattr(evaluation, "evaluate", measure)
+    monkeypatch.setattr(evaluation, "write_evaluation", write)
+    (tmp_path / "results" / "resnet18").mkdir(parents=True)
+    (tmp_path / "results" / "resnet18" / "per_class.csv").write_text("recall\n0.5\n")
     assert "3 figures measured anew" in verification._evaluation(evidence, params, evaluate=True)
     assert [recipe.flip_at_test for recipe in recipes] == [flip]
+    (tmp_path / "results" / "resnet18" / "per_class.csv").write_text("recall\n0.9\n")
+    with pytest.raises(UserError, match=r"per_class.csv is not what the model gives"):
+        verification._evaluation(evidence, params, evaluate=True)

@@ -39,7 +39,7 @@ class Tracked:
 
     run: tracking.TrackedRun
     epochs: Mapping[str, float]
-    """"<metric> of epoch <step>" -> value."""
+    """"<metric> of epoch <step>" -> value; of a step that is there twice, the second as "..., again"."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,9 @@ class Evidence:
     """What there is of one model."""
 
     model: str
+    """Or a replicate; or "" for the stages of none."""
+    stages: Mapping[str, str]
+    """"train" and "evaluate" -> the stage of that kind, as dvc.lock calls it."""
     changed: Sequence[str] | None
     """The lines of `lineage.changed_since_lock`; None where DVC fails."""
     store: Mapping[str, Tracked] | None
@@ -84,7 +87,7 @@ class Evidence:
     @property
     def locked(self) -> dict[str, str]:
         """Path -> MD5, by dvc.lock, of what training depends on and makes."""
-        locked = lineage.locked_files(Path.cwd(), f"train@{self.model}")
+        locked = lineage.locked_files(Path.cwd(), self.stages["train"])
         return {path: str(digest) for path, digest in locked.items()}
 
     @property
@@ -116,9 +119,13 @@ def ask_store(models: Sequence[str]) -> dict[str, Tracked]:
         except (UserError, KeyError):
             continue  # whoever needs the file says so
         if run := tracking.find_run(root, run_id):
-            names = [name for name in run.metrics if not name.startswith((FINAL, _SYSTEM))]
-            histories = {name: tracking.metric_history(root, run.run_id, name) for name in names}
-            epochs = {f"{name} of epoch {step}": value for name in names for step, value in histories[name].items()}
+            epochs: dict[str, float] = {}
+            for name in run.metrics:
+                if name.startswith((FINAL, _SYSTEM)):
+                    continue
+                for step, value in tracking.metric_history(root, run.run_id, name):
+                    key = f"{name} of epoch {step}"
+                    epochs[f"{key}, again" if key in epochs else key] = value
             tracked[model] = Tracked(run, epochs)
     return tracked
 

@@ -34,7 +34,8 @@ _TRANSPOSED = {
 }
 """EXIF's orientation -> what sets the picture upright."""
 # What Pillow identifies and does not decode; and PostScript, a program, which it would hand to Ghostscript to run.
-_NO_PICTURES = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
+_NO_PICTURES = {"BUFR", "GRIB", "HDF5", "MPEG"}
+_DRAWINGS = {"EPS", "WMF"}
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"avif", b"avis"}
 # libjpeg-turbo also warns of what costs no pixel: an odd header, or padding before the end marker 0xd9.
 _DAMAGED_JPEG = re.compile(r"(Corrupt|Premature)(?!.*before marker 0xd9)")
@@ -89,8 +90,9 @@ def _opened(stream: BinaryIO) -> Image.Image:
         if not header:
             raise NotAnImageError("is empty") from None
         raise NotAnImageError("is no image of a kind that Pillow reads, or its beginning is damaged") from None
-    if image.format in _NO_PICTURES:
-        raise NotAnImageError(f"is {image.format}, which has no pixels that Pillow could read: convert it to PNG")
+    if image.format in _NO_PICTURES | _DRAWINGS:
+        kind = ImageError if image.format in _DRAWINGS else NotAnImageError
+        raise kind(f"is {image.format}, which has no pixels that Pillow could read: convert it to PNG")
     if image.width * image.height > MAX_PIXELS:
         raise ImageError(f"is {image.width:,} x {image.height:,}: at most {MAX_PIXELS:,} pixels are read")
     return image

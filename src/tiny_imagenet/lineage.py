@@ -126,7 +126,8 @@ def commit_exists(root: Path, commit: str) -> bool:
 
 
 def _git(root: Path, *arguments: str) -> str:
-    return subprocess.run(["git", *arguments], cwd=root, check=True, capture_output=True, text=True).stdout
+    done = subprocess.run(["git", *arguments], cwd=root, check=True, capture_output=True)
+    return done.stdout.decode(errors="replace")  # a file may have any bytes
 
 
 def dependency_hashes(stage: str, folder: Path | None = None) -> dict[str, str]:
@@ -183,7 +184,9 @@ def changed_since_lock(root: Path) -> list[str]:
     Raises:
         UserError: DVC fails.
     """
-    done = subprocess.run(["dvc", "status", "--json"], cwd=root, check=False, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", "status", "--json"], cwd=root, check=False, capture_output=True, text=True
+    )
     try:
         found: dict[str, list[Any]] = json.loads(done.stdout)
     except ValueError:

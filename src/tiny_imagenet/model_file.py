@@ -75,7 +75,7 @@ def load_model(path: Path) -> "keras.Model":
 
     try:
         return keras.saving.load_model(path, compile=False)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except Exception as error:  # of a broken file Keras may raise anything
         raise UserError(f"{path} cannot be loaded as a model: {error}") from None
 
 
@@ -83,7 +83,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
     """Return the metadata of a saved model: `keras_version`, `wnids`, `class_names`; needs no Keras."""
     try:
         with zipfile.ZipFile(path) as archive:
-            metadata: dict[str, Any] = json.loads(archive.read(_METADATA))
+            metadata: dict[str, Any] = dict(json.loads(archive.read(_METADATA)))
             return metadata
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (TypeError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} cannot be read as a model: {error}") from None

@@ -252,9 +252,12 @@ class Params(Section):
         return parse_params(values | {"models": values["models"] | {model: block}}, source=source)
 
     def fingerprint(self, model: str) -> str:
-        """Return what differs where anything in params.yaml differs that decides how `model` is trained."""
+        """Return what differs where anything in params.yaml differs that decides how `model` is trained.
+
+        What there is to train on decides, too, and has hashes of its own.
+        """
         own = {"seed": self.seed_of(model), "determinism": self.determinism, "devices": self.devices}
-        return fingerprint(own | {"dataset": self.dataset.model_dump()} | self.recipe(model).model_dump())
+        return fingerprint(own | self.recipe(model).model_dump())
 
     def overrides(self, model: str) -> dict[str, tuple[Any, Any]]:
         """Return what the profile changed for `model`: key -> (the paper's or block's value, the profile's)."""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -118,9 +118,13 @@ def read_classes(path: Path) -> Classes:
     """Return the classes that are named in a saved model; needs no Keras."""
     metadata = read_metadata(path)
     wnids, names = metadata.get("wnids"), metadata.get("class_names")
-    if not (isinstance(wnids, list) and isinstance(names, list) and 0 < len(wnids) == len(names)):
+    if not (_are_words(wnids) and _are_words(names) and len(wnids) == len(names)):
         raise UserError(f"{path} does not name its classes: it was not saved by this pipeline")
     return Classes(wnids, names)
+
+
+def _are_words(values: object) -> TypeGuard[list[str]]:
+    return isinstance(values, list) and bool(values) and all(isinstance(value, str) for value in values)
 
 
 def load_classifier(path: Path, classes: Classes) -> Classifier:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tiny_imagenet import lineage, report, runtime, tracking
+from tiny_imagenet import finished, lineage, report, runtime, tracking
 from tiny_imagenet.errors import UserError
 from tiny_imagenet.files import BusyError, md5, only_one, read_json
 from tiny_imagenet.model_file import load_model, read_metadata, without_optimizer
@@ -47,6 +47,7 @@ def _sync(params: Params, table: pd.DataFrame) -> list[str]:
         try:
             with only_one(CHECKPOINTS / f"{model}.lock", f"{model} is being trained"):
                 killed = tracking.mark_killed(root, name=model, tags=here)
+                drop_finished_checkpoint(params, model)
         except BusyError:
             continue
         done += [f"{model}: the run {run_id} was dead, and is marked as killed" for run_id in killed]
@@ -70,6 +71,16 @@ def _sync(params: Params, table: pd.DataFrame) -> list[str]:
         tracking.describe_experiment(root, params.profile, report.experiment_description(table, params))
         done += _crown(root, params, table, runs)
     return done
+
+
+def drop_finished_checkpoint(params: Params, model: str) -> None:
+    """Remove the checkpoint of a complete training, once what it made is there, or noted by DVC."""
+    record = Path("models") / model / "run.json"
+    try:
+        locked = lineage.locked_files(Path.cwd(), params.stage("train", model)).get(record.as_posix())
+    except UserError:  # not trained before, or no dvc.lock
+        locked = None
+    finished.drop(CHECKPOINTS / model, record, locked)
 
 
 def _replicates(params: Params) -> dict[str, str]:

@@ -4,11 +4,13 @@ What `tiny-imagenet verify` asks, in the working directory. Nothing is mended; w
 would mend it.
 """
 
+import filecmp
 import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
@@ -55,7 +57,7 @@ def walk(params: Params, models: Sequence[str] = (), *, evaluate: bool = True) -
 
     Args:
         params: params.yaml.
-        models: to look at; none: all active ones.
+        models: to look at; none: all active ones and all replicates.
         evaluate: measure the models anew, too, which takes as long as their stages `evaluate` do.
 
     Raises:
@@ -63,11 +65,11 @@ def walk(params: Params, models: Sequence[str] = (), *, evaluate: bool = True) -
     """
     for model in models:
         params.block(model)
-        if model not in params.active:
+        if model not in params.active and model not in params.replicated:
             raise UserError(f"'{model}' has a block in params.yaml, but `active` does not name it")
     if not TABLE.is_file():
         raise UserError(f"there is no {TABLE}: run `dvc repro`")
-    chosen = list(dict.fromkeys(models or params.active))
+    chosen = list(dict.fromkeys(models or [*params.active, *params.replicated]))
     made = [model for model in chosen if has_results(model)]
     changed, store, away = None, None, []
     try:
@@ -80,10 +82,11 @@ def walk(params: Params, models: Sequence[str] = (), *, evaluate: bool = True) -
         away.append(_failed("MLflow", error))
     for model in chosen:
         if model in made:
-            yield model, _checks(Evidence(model, changed, store), params, evaluate=evaluate)
+            stages = {kind: params.stage(kind, model) for kind in ("train", "evaluate")}
+            yield model, _checks(Evidence(model, stages, changed, store), params, evaluate=evaluate)
         else:
             yield model, iter([Check("results", False if models else None, "there are none: `dvc repro` makes them")])
-    away += [] if changed is None else [_check("stages", lambda: _stages(Evidence("", changed, store)))]
+    away += [] if changed is None else [_check("stages", lambda: _stages(Evidence("", {}, changed, store)))]
     away.append(_check("reports", lambda: _folder(TABLE.parent, "compare")))
     yield "pipeline", iter([*away, _check("table", lambda: _rows_of_others(params))])
 
@@ -91,7 +94,7 @@ def walk(params: Params, models: Sequence[str] = (), *, evaluate: bool = True) -
 def _checks(evidence: Evidence, params: Params, *, evaluate: bool) -> Iterator[Check]:
     """Yield the answers of one model, in the order in which what does not hold is best mended."""
     yield _check("files", lambda: _files(evidence))
-    yield _check("results", lambda: _folder(RESULTS / evidence.model, f"evaluate@{evidence.model}"))
+    yield _check("results", lambda: _folder(RESULTS / evidence.model, evidence.stages["evaluate"]))
     yield _check("stages", lambda: _stages(evidence))
     yield _check("recipe", lambda: _recipe(evidence, params))
     yield _check("data and code", lambda: _data_and_code(evidence))
@@ -99,7 +102,9 @@ def _checks(evidence: Evidence, params: Params, *, evaluate: bool) -> Iterator[C
     yield _check("run", lambda: _run(evidence))
     yield _check("final metrics", lambda: _final_metrics(evidence))
     yield _check("epochs", lambda: _epochs(evidence))
-    yield _check("table", lambda: _row(evidence, params))
+    yield _check("run's files", lambda: _files_of_run(evidence))
+    if evidence.model in params.active:
+        yield _check("table", lambda: _row(evidence, params))
     yield _check("evaluation", lambda: _evaluation(evidence, params, evaluate=evaluate))
 
 
@@ -151,6 +156,14 @@ def _recipe(evidence: Evidence, params: Params) -> str:
     found, wanted = params.fingerprint(evidence.model), evidence.record["hashes"].get("params")
     if found != wanted:
         raise UserError(f"params.yaml gives {found}, run.json has {wanted}: `git checkout params.yaml`, or `dvc repro`")
+    weights, digest = evidence.record["weights"], evidence.record["hashes"].get("weights")
+    if weights not in (None, "imagenet"):  # a file; those of ImageNet have their digest checked before each use
+        path = Path(weights).expanduser()
+        if (there := current_md5(path)) != digest:
+            raise UserError(
+                f"the pretrained weights {path} are {_short(there)}, {_short(digest)} in run.json: put the file back, "
+                f"or `dvc repro --force {evidence.stages['train']}` and `dvc repro`"
+            )
     return f"{found}, by params.yaml and run.json"
 
 
@@ -180,7 +193,7 @@ def _commit(evidence: Evidence) -> str:
     if commit is None:
         return "none: it was trained without git"
     if not lineage.commit_exists(Path.cwd(), commit):
-        anew = f"`dvc repro --force train@{evidence.model}` and `dvc repro`"
+        anew = f"`dvc repro --force {evidence.stages['train']}` and `dvc repro`"
         raise UserError(f"git does not have {commit}: `git fetch`, or train anew: {anew}")
     if not record["git"]["dirty"]:
         return f"{commit[:12]}, without changes"
@@ -229,6 +242,22 @@ def _epochs(evidence: Evidence) -> str:
     return f"{len(history)}, with {len(wanted)} metrics, as in history.csv"
 
 
+def _files_of_run(evidence: Evidence) -> str:
+    """See that the files which the run has of the results are those that are here."""
+    run = evidence.tracked.run
+    folder = RESULTS / evidence.model
+    here = {f"results/{path.name}": path for path in sorted(folder.iterdir())}
+    here["history.csv"] = MODELS / evidence.model / "history.csv"
+    found = tracking.result_hashes(lineage.repository_root(), run.run_id)
+    wrong = [
+        f"{name} is {_short(found.get(name))} in MLflow, {_short(current_md5(path))} here"
+        for name, path in here.items()
+        if found.get(name) != current_md5(path)
+    ]
+    _none(wrong, f"`tiny-imagenet sync`, or {_anew(run)}")
+    return f"{len(here)}, as they are here"
+
+
 def _row(evidence: Evidence, params: Params) -> str:
     """See that the row of the table is what the files give."""
     model, _ = evidence.model, (evidence.record, evidence.metrics, evidence.architecture)  # named where one is broken
@@ -249,7 +278,7 @@ def _rows_of_others(params: Params) -> str:
 
 
 def _evaluation(evidence: Evidence, params: Params, *, evaluate: bool) -> str:
-    """See that the model, measured anew, gives metrics.json, and its size architecture.json."""
+    """See that the model, measured anew, gives metrics.json and all other data of its results."""
     if not evaluate:
         raise NotAskedError("the model was not measured anew")
     record, architecture = evidence.record, evidence.architecture
@@ -267,9 +296,21 @@ def _evaluation(evidence: Evidence, params: Params, *, evaluate: bool) -> str:
     finally:
         logging.disable(logging.NOTSET)
     found = measured.metrics | {key: measured.architecture[key] for key in SIZES}
-    remedy = f"what mends the failures above, or else `dvc repro --force evaluate@{evidence.model}`{_elsewhere(record)}"
+    stage = evidence.stages["evaluate"]
+    remedy = f"what mends the failures above, or else `dvc repro --force {stage}`{_elsewhere(record)}"
     _same(found, wanted, ("measured anew", "written"), remedy)
-    return f"{len(found)} figures measured anew, the same to the last digit"
+    with TemporaryDirectory(prefix="evaluation") as name:
+        folder, model_md5 = Path(name), current_md5(MODELS / evidence.model / "model.keras")
+        evaluation.write_evaluation(measured, folder, model_md5=str(model_md5))
+        there = RESULTS / evidence.model
+        files = sorted(path.name for path in folder.iterdir())
+        others = [name for name in files if not _are_same(folder / name, there / name)]
+        _none([f"{there / name} is not what the model gives" for name in others], remedy)
+    return f"{len(found)} figures measured anew, the same to the last digit; {len(files)} files, to the last byte"
+
+
+def _are_same(one: Path, two: Path) -> bool:
+    return two.is_file() and filecmp.cmp(one, two, shallow=False)
 
 
 # --- their words ---

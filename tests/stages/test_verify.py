@@ -94,19 +94,19 @@ def a_bit(content: bytes) -> bytes:
 def test_untouched_all_of_it_holds(made):
     printed = made.succeed("tiny-imagenet", "verify")
     assert printed.splitlines()[0] == MODEL
-    assert "evaluation     25 figures measured anew, the same to the last digit" in printed
-    assert printed.splitlines()[-1] == "14 checks hold"
+    assert "evaluation     27 figures measured anew, the same to the last digit; 7 files, to the last byte" in printed
+    assert printed.splitlines()[-1] == "15 checks hold"
 
 
 @pytest.mark.parametrize(
     ("path", "tamper", "subjects", "said"),
     [
-        (METRICS, last_digit(r'"val_top5_accuracy": [.\d]+'), {"results", "final metrics", "table"},
+        (METRICS, last_digit(r'"val_top5_accuracy": [.\d]+'), {"results", "final metrics", "run's files", "table"},
          "val_top5_accuracy is"),
         (TABLE, last_digit(r"\nmodel_2,three_conv,\d+"), {"table", "reports"}, "parameters is"),
         (Path("reports/summary.txt"), last_digit(r"\n model_2 .*?\d\.\d"), {"reports"}, "reports/summary.txt is "),
         (KERAS, a_bit, {"files"}, f"{KERAS} is "),
-        (HISTORY, last_digit(r"\n2,0\.\d\d"), {"files", "epochs"}, "accuracy of epoch 2 is"),
+        (HISTORY, last_digit(r"\n2,0\.\d\d"), {"files", "epochs", "run's files"}, "accuracy of epoch 2 is"),
         (RUN, last_digit(r'"run_id": "[^"]*\d'), {"files", "run", "table"}, "MLflow does not have the run"),
         (RUN, last_digit(r'"commit": "[^"]*\d'), {"files", "commit", "run"}, "git does not have"),
         (Path("dvc.lock"), last_digit(r"(?s)train@model_2:.*?val_labels.npy\s+hash: md5\s+md5: \w*\d"),
@@ -160,7 +160,7 @@ def client_and_run() -> tuple[Any, str]:
     import mlflow
 
     tracking.connect(Path.cwd())
-    return mlflow.MlflowClient(), Evidence(MODEL, None, None).record["run_id"]
+    return mlflow.MlflowClient(), Evidence(MODEL, {}, None, None).record["run_id"]
 
 
 def test_a_run_that_was_tampered_with_is_mended_as_the_answer_says(copy):
@@ -170,6 +170,19 @@ def test_a_run_that_was_tampered_with_is_mended_as_the_answer_says(copy):
     copy.succeed(*delete.split())
     assert f"does not have the run {run_id}: `tiny-imagenet sync`" in failures()["run"]
     copy.succeed("tiny-imagenet", "sync")
+    assert failures() == {}
+
+
+@pytest.mark.parametrize("name", ["results/per_class.csv", "history.csv"])
+def test_a_file_of_the_run_that_was_changed_is_found(copy, name):
+    run_id = tracking.find_run(Path.cwd(), client_and_run()[1]).run_id  # or the one that was restored from it
+    [path] = Path("mlruns").rglob(f"{run_id}/artifacts/{name}")
+    content = path.read_bytes()
+    path.write_bytes(a_bit(content))
+    found = failures()
+    assert set(found) == {"run's files"}
+    assert f"{name} is " in found["run's files"]
+    path.write_bytes(content)
     assert failures() == {}
 
 

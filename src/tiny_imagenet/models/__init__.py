@@ -71,6 +71,13 @@ def check_models(params: Params) -> None:
     """
     for name, block in params.models.items():
         _check_block(f"params.yaml: models.{name}", block)
+    for name in params.active:
+        recipe = params.recipe(name)
+        if recipe.weights is not None and "weights" not in _build_arguments(recipe.architecture):
+            raise UserError(
+                f"params.yaml: profiles.{params.profile}.training.weights: {recipe.architecture} has no pretrained "
+                f"weights; remove `weights` from models.{name}"
+            )
 
 
 def _check_block(where: str, block: ModelParams) -> None:

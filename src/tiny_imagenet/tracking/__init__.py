@@ -14,6 +14,7 @@ from tiny_imagenet.tracking.results import (
     metric_history,
     model_md5,
     register_champion,
+    result_hashes,
     supersede,
 )
 from tiny_imagenet.tracking.run import Run, flatten, mark_killed, start_run
@@ -41,6 +42,7 @@ __all__ = [
     "open_run",
     "public",
     "register_champion",
+    "result_hashes",
     "start_run",
     "supersede",
     "tracking_uri",

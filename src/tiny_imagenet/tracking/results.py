@@ -89,11 +89,26 @@ def find_run(root: Path, run_id: str) -> TrackedRun | None:
     return None if found is None else _tracked(found)
 
 
-def metric_history(root: Path, run_id: str, name: str) -> dict[int, float]:
-    """Return step -> value of a run's metric; raises UserError where the store cannot be reached."""
+def metric_history(root: Path, run_id: str, name: str) -> list[tuple[int, float]]:
+    """Return step and value of each point of a run's metric; raises UserError where the store cannot be reached."""
     with usable(root):
         connect(root)
-        return {point.step: point.value for point in client().get_metric_history(run_id, name)}
+        return [(point.step, point.value) for point in client().get_metric_history(run_id, name)]
+
+
+def result_hashes(root: Path, run_id: str) -> dict[str, str]:
+    """Return path -> MD5 of the files that a run has of its results: `history.csv` and `results/...`.
+
+    Raises:
+        UserError: the store cannot be reached.
+    """
+    with TemporaryDirectory(prefix="results") as name, usable(root), redirect_stderr(StringIO()):  # a progress bar
+        connect(root)
+        there = {found.path for found in client().list_artifacts(run_id)}
+        for path in {"history.csv", _RESULTS} & there:
+            client().download_artifacts(run_id, path, name)
+        folder = Path(name)
+        return {path.relative_to(folder).as_posix(): md5(path) for path in folder.rglob("*") if path.is_file()}
 
 
 def _find(run_id: str) -> Any | None:

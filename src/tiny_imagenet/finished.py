@@ -1,0 +1,33 @@
+"""The checkpoint of a training that is complete: kept until DVC has noted what the training made.
+
+DVC hashes the files after the stage has ended, and then notes them in dvc.lock. Killed in between, it removes them as
+it begins the stage again; the checkpoint, which has every epoch, then gives the same files without training.
+"""
+
+import shutil
+from pathlib import Path
+
+from tiny_imagenet.files import md5, write_text
+
+_NOTE = "finished"
+
+
+def note(folder: Path, record: Path) -> None:
+    """Note in a checkpoint's folder that the training is complete, and has made this run.json."""
+    write_text(folder / _NOTE, f"{md5(record)}\n")
+
+
+def drop(folder: Path, record: Path, locked: str | None) -> None:
+    """Remove the checkpoint of a complete training, unless what it made is lost.
+
+    Args:
+        folder: of the checkpoint.
+        record: where the training's run.json is, or has been.
+        locked: the MD5 that dvc.lock has of it, or None.
+    """
+    path = folder / _NOTE
+    if not path.is_file():
+        return
+    made = path.read_text(encoding="utf-8").strip()
+    if made == locked or (record.is_file() and made == md5(record)):
+        shutil.rmtree(folder)
