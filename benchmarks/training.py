@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 import zipfile
+from collections.abc import Mapping
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -189,6 +190,9 @@ def epoch(
     images: Annotated[int, typer.Option(help="Training images in an epoch, the same number of each class")] = 3200,
     rounds: int = 3,
     epochs: Annotated[int, typer.Option(help="Epochs of each process; the first warms up and does not count")] = 3,
+    without_onednn: Annotated[
+        bool, typer.Option(help="The authors' way as TensorFlow is by itself on a CPU without AVX-512 VNNI")
+    ] = False,
 ) -> None:
     """Whole epochs, loader and step together, against the authors' way. Validation is not counted."""
     data: Path = context.obj
@@ -201,8 +205,9 @@ def epoch(
         np.save(places, chosen)
         _headline(
             f"whole epochs of {len(chosen):,} real images, {rounds} x {epochs - 1} epochs of each in turn, "
-            "validation not counted"
+            f"validation not counted{'; the way of the authors without oneDNN' if without_onednn else ''}"
         )
+        settings = {"TF_ENABLE_ONEDNN_OPTS": "0"} if without_onednn else {}
         _row("model", "authors' way, images/s", "ours, images/s", "ratio", "bar")
         _rule(5)
         for name in models or ["model_1", "model_2", "model_4"]:
@@ -211,7 +216,7 @@ def epoch(
             wanted["learning_rate"] = block.optimizer.learning_rate
             theirs, ours = [], []
             for _ in range(rounds):
-                theirs += _child(_AUTHORS_EPOCH, Path(folder) / "train", epochs, json.dumps(wanted), plain=True)
+                theirs += _child(_AUTHORS_EPOCH, Path(folder) / "train", epochs, json.dumps(wanted), plain=settings)
                 ours += _child(_OUR_EPOCH, data / "cache", places, epochs, name)
             a, b = statistics.median(theirs), statistics.median(ours)
             bar = {"model_1": "3", "model_2": "3", "model_4": "1.5"}.get(name, "")
@@ -302,13 +307,19 @@ def _class_folders(data: Path, folder: Path, num_images: int) -> list[int]:
     return chosen
 
 
-def _child(code: str, *arguments: object, plain: bool = False) -> Any:
-    """Run Python code in a process of its own and return what its last line says, as JSON."""
+def _child(code: str, *arguments: object, plain: Mapping[str, str] | None = None) -> Any:
+    """Run Python code in a process of its own and return what its last line says, as JSON.
+
+    Args:
+        code: the program.
+        arguments: of the program.
+        plain: settings for the libraries, instead of those that this project, or whoever runs it, has made.
+    """
     environment = dict(os.environ)
-    if plain:  # nothing that this project, or whoever runs it, has set for the libraries
+    if plain is not None:
         environment = {
             key: value for key, value in environment.items() if not key.startswith(("TF_", "KERAS_", "ONEDNN_", "XLA_"))
-        }
+        } | dict(plain)
     command = [sys.executable, "-c", code, *map(str, arguments)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     if done.returncode:

@@ -52,7 +52,7 @@ def test_a_training_computes_on_its_share_alone():
 def test_without_ray_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UserError, match=r"Ray, which is not installed.*make extras"):
-        cluster.require_ray()
+        cluster.require()
 
 
 @pytest.mark.parametrize("address", ["head", "ray://head:10001", ":6379", "head:port", ""])

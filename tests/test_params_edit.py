@@ -79,11 +79,14 @@ def test_replicates_are_added_where_there_are_none(path):
     assert load_params(path).replicated.keys() == {"model_1-2"}
 
 
-@pytest.mark.parametrize("style", ["flow", "joined"])
+@pytest.mark.parametrize("style", ["flow", "joined", "comment"])
 def test_a_file_that_is_written_otherwise_is_left_alone(style, path):
     values = yaml.safe_load(path.read_text())
     if style == "flow":
         path.write_text(yaml.safe_dump(values, default_flow_style=True))
+    elif style == "comment":
+        text = path.read_text()
+        path.write_text(text.replace("  models: []\n  seeds: []\n", "  models: []   # mine\n  seeds: []\n"))
     else:
         text = path.read_text()
         path.write_text(text.replace("  models: []\n  seeds: []\n", "  {models: [], seeds: []}\n"))

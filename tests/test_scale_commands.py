@@ -1,5 +1,6 @@
 """The commands `train` and `sweep`: what they refuse before anything starts, and what `sweep` writes back."""
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,40 @@ def test_a_mistake_is_one_message(arguments, expected, command, repository):
     assert (repository / "params.yaml").read_text() == before
 
 
+@pytest.mark.parametrize("command_line", [["train", "--all", "--seeds", "3"], ["sweep", "rates"]])
+@pytest.mark.parametrize(
+    ("arguments", "changes", "expected"),
+    [
+        (["--address", "127.0.0.1:1"], {}, "nothing answers at the Ray cluster's address 127.0.0.1:1"),
+        (["--cores", "4096"], {}, "--cores 4096: this machine has"),
+        ([], {"devices": 2}, "devices"),
+    ],
+)
+def test_what_cannot_run_is_refused_before_anything_is_written(
+    command_line, arguments, changes, expected, command, repository
+):
+    path = repository / "params.yaml"
+    text = path.read_text()
+    for key, value in changes.items():
+        text = re.sub(rf"(?m)^{key}:.*$", f"{key}: {value}", text)
+    path.write_text(text)
+    code, _, errors = command(*command_line, *arguments)
+    assert code == 1
+    assert expected in errors
+    assert path.read_text() == text
+
+
+def test_the_best_is_written_back_also_where_other_trials_were_lost(command, repository, monkeypatch):
+    def run(params, name, **_):
+        return plan(params, name)[2], Record(history=[{"holdout_accuracy": 0.5}]), {4: "out of memory"}
+
+    monkeypatch.setattr(sweeping, "run", run)
+    code, _, errors = command("sweep", "rates", "--write-block", "model_2_swept")
+    assert code == 1
+    assert "trial 4: out of memory" in errors
+    assert "model_2_swept:" in (repository / "params.yaml").read_text()
+
+
 def test_without_ray_train_writes_nothing_and_says_what_to_install(command, repository, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     before = (repository / "params.yaml").read_text()
@@ -71,7 +106,7 @@ def test_without_ray_train_writes_nothing_and_says_what_to_install(command, repo
 def started(monkeypatch) -> list[tuple[Any, ...]]:
     """What `train` would have trained, without training it."""
     calls: list[tuple[Any, ...]] = []
-    monkeypatch.setattr(cluster, "require_ray", lambda _: None)
+    monkeypatch.setattr(cluster, "require", lambda *_: None)
     monkeypatch.setattr(
         scale_commands.workers, "train", lambda _, models, names, **rest: calls.append((models, names, rest))
     )
@@ -104,7 +139,7 @@ def test_all_are_the_active_models_and_the_replicates_that_there_are(command, re
 def test_the_best_parameters_become_a_block(command, repository, monkeypatch):
     def run(params, name, **_):
         best = plan(params, name)[2]
-        return best, Record(history=[{"holdout_accuracy": 0.5}])
+        return best, Record(history=[{"holdout_accuracy": 0.5}]), {}
 
     monkeypatch.setattr(sweeping, "run", run)
     code, output, _ = command("sweep", "rates", "--write-block", "model_2_swept")

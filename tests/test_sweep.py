@@ -8,6 +8,7 @@ import pytest
 from made_results import VALUES
 
 from tiny_imagenet import sweep, sweep_progress
+from tiny_imagenet.errors import UserError
 from tiny_imagenet.params import Params, parse_params
 from tiny_imagenet.sweep_plan import plan
 from tiny_imagenet.sweep_progress import Progress
@@ -45,17 +46,33 @@ def test_a_trial_is_the_same_until_something_changes_that_decides_its_result(mon
     assert not set(keys(params())) & set(before)
 
 
+def test_other_pretrained_weights_are_another_trial(monkeypatch, tmp_path):
+    monkeypatch.chdir(ROOT)
+    weights = tmp_path / "weights.h5"
+    weights.write_bytes(b"some")
+    search = {"weights": {"grid": [str(weights)]}}
+    given = params(model="model_5", trials=1, search=search)
+    before = keys(given)
+    weights.write_bytes(b"others")
+    assert not set(keys(given)) & set(before)
+
+
 class Run:
     """An MLflow run that remembers."""
 
     def __init__(self, name: str):
-        self.run_id, self.epochs, self.status = name, [], "RUNNING"
+        self.run_id, self.epochs, self.status, self.is_away = name, [], "RUNNING", False
 
     def log_epoch(self, epoch: int, figures: dict[str, float]) -> None:
         self.epochs.append((epoch, figures["holdout_accuracy"]))
 
-    def end(self, status: str) -> None:
+    def log_history(self, history: list[dict[str, float]]) -> None:
+        for number, figures in enumerate(history, start=1):
+            self.log_epoch(number, figures)
+
+    def end(self, status: str) -> bool:
         self.status = status
+        return not self.is_away
 
 
 @pytest.fixture
@@ -118,6 +135,32 @@ def test_how_a_trial_ends_stands_in_its_record(reports, error, status, run_statu
     assert runs["rates-2"].status == run_status
     assert (folders[2] / "key.checkpoint").exists() == (status is None)  # a lost one goes on from it
     assert course.lost == ({2: error} if error else {})
+
+
+def test_what_mlflow_missed_while_it_was_away_is_brought_to_it_later(progress, monkeypatch):
+    course, runs, folders = progress
+    open_run = sweep_progress.tracking.open_run
+
+    def away(*_: Any, **__: Any) -> Run:
+        raise UserError("MLflow's store is away")
+
+    course.started(1)
+    monkeypatch.setattr(sweep_progress.tracking, "open_run", away)
+    course.started(2)
+    runs["rates-1"].is_away = True
+    for number in (1, 2):
+        course.reported(number, epoch(1, 0.1))
+        course.reported(number, {"finished": True})
+        course.ended(number, None)
+    trials = [course._trials[number] for number in (1, 2)]
+    course.deliver(trials)  # still away
+    assert [read_record(folders[number]).in_mlflow for number in (1, 2)] == [False, False]
+    monkeypatch.setattr(sweep_progress.tracking, "open_run", open_run)
+    course.deliver(trials)
+    for number in (1, 2):
+        record = read_record(folders[number])
+        assert (record.in_mlflow, record.run_id) == (True, f"id of rates-{number}")
+        assert (runs[f"rates-{number}"].epochs, runs[f"rates-{number}"].status) == ([(1, 0.1)], "FINISHED")
 
 
 def test_a_sweep_that_is_stopped_leaves_killed_runs_which_are_gone_on_with(progress):

@@ -1,14 +1,14 @@
 """The trials of a sweep: what is trained, what would be written back, and what is refused before anything starts."""
 
 import json
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from made_results import VALUES
 
 from tiny_imagenet.errors import UserError
 from tiny_imagenet.params import Params, parse_params
-from tiny_imagenet.recipe import Augmentation
+from tiny_imagenet.recipe import Augmentation, ProfileKey
 from tiny_imagenet.sweep_plan import Trial, plan
 
 
@@ -57,7 +57,9 @@ def test_the_block_has_the_values_and_nothing_of_the_sweep():
     assert trial.block == block | {
         "build": block["build"] | {"dropout": 0.3}, "batch_size": 33, "keeps": ["batch_size"]
     }  # fmt: skip
-    again = params({"batch_size": {"grid": [1]}}).with_block("model_2", trial.block, source="test").recipe("model_2")
+    again = (
+        params({"batch_size": {"grid": [1]}}).with_block_alone("model_2", trial.block, source="test").recipe("model_2")
+    )
     assert (again.batch_size, again.build["dropout"], again.epochs) == (33, 0.3, 6)
 
 
@@ -65,6 +67,46 @@ def test_one_part_of_the_augmentation_leaves_the_others_of_the_profile():
     augmentation = only({"augmentation.mixup": 0.2}).recipe.augmentation
     shared = params({"batch_size": {"grid": [1]}}).recipe("model_2").augmentation
     assert augmentation == shared.model_copy(update={"mixup": 0.2})
+
+
+def test_one_part_of_the_augmentation_leaves_none_of_a_block_that_the_profile_replaces():
+    values = json.loads(json.dumps(VALUES))
+    values["models"]["model_2"]["augmentation"] = {"mixup": 0.2}
+    sweep = {"model": "model_2", "epochs": 4, "search": {"augmentation.shift": {"grid": [0.2]}}}
+    given = parse_params(values | {"sweeps": {"rates": sweep}})
+    (trial,) = plan(given, "rates")
+    expected = given.recipe("model_2").augmentation.model_copy(update={"shift": 0.2})
+    assert trial.recipe.augmentation == expected
+    assert expected.mixup == 0
+
+
+@pytest.mark.parametrize("key", sorted({*get_args(ProfileKey)} - {"epochs", "learning_rate", "flip_at_test"}))
+def test_whatever_a_profile_may_change_is_searched(key):
+    values = json.loads(json.dumps(VALUES))
+    other = {"batch_size": 8, "augmentation": "none", "weights": None, "batch_normalization_momentum": 0.9}[key]
+    searched = {"batch_size": 16, "augmentation": "crop_flip", "weights": None, "batch_normalization_momentum": 0.5}
+    values["profiles"]["demo"]["training"] = {key: other}
+    sweep = {"model": "model_2", "epochs": 4, "search": {key: {"grid": [searched[key]]}}}
+    (trial,) = plan(parse_params(values | {"sweeps": {"rates": sweep}}), "rates")
+    assert key in trial.block["keeps"]
+    if key not in ("augmentation", "weights"):
+        assert getattr(trial.recipe, key) == searched[key]
+
+
+def test_what_is_searched_beside_the_learning_rate_leaves_it_to_the_profile():
+    assert "learning_rate" not in only({"optimizer.weight_decay": 0.1}).block.get("keeps", [])
+
+
+@pytest.mark.parametrize(
+    ("model", "search", "changes", "expected"),
+    [
+        ("resnet18", {"batch_size": 32}, {"epochs": 1}, "warmup_epochs"),
+        ("efficientnet_b0", {"batch_size": 32, "weights": "imagenet"}, {"epochs": 1}, "head_epochs"),
+    ],
+)
+def test_trials_of_a_model_that_is_not_active_are_checked_like_others(model, search, changes, expected):
+    with pytest.raises(UserError, match=expected):
+        only(search, model, **changes)
 
 
 def test_a_section_that_the_block_leaves_out_is_begun():

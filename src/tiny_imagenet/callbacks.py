@@ -13,7 +13,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from tiny_imagenet.errors import UserError
+from tiny_imagenet.errors import DivergedError
 from tiny_imagenet.recipe import Recipe
 
 
@@ -72,7 +72,7 @@ class StopAtNaN(keras.callbacks.Callback):  # type: ignore[misc] # Keras publish
     def _check(self, logs: dict[str, float] | None, where: str) -> None:
         for name, value in (logs or {}).items():
             if not math.isfinite(value):
-                raise UserError(f"{name} is {value} in {where}: the training has diverged; lower its learning rate")
+                raise DivergedError(f"{name} is {value} in {where}: the training has diverged; lower its learning rate")
 
 
 class SeedEpoch(keras.callbacks.Callback):  # type: ignore[misc] # Keras publishes no types

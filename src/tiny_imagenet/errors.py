@@ -7,6 +7,10 @@ class UserError(ValueError):
     """Something outside the program is wrong; the message says what, where, and what to do."""
 
 
+class DivergedError(UserError):
+    """The loss of a training is no number any more; the same training would end so again."""
+
+
 class DatasetError(UserError):
     """The data break their contract; the message has the first ten offenders and the total."""
 

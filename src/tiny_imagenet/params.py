@@ -246,10 +246,11 @@ class Params(Section):
     def _own_augmentation(self, block: ModelParams) -> Augmentation:
         return self.shared_augmentation if block.augmentation is None else resolve_augmentation(block.augmentation)
 
-    def with_block(self, model: str, block: Mapping[str, Any], *, source: str) -> "Params":
-        """Return params with another block for a model; raises UserError, as `parse_params`, where it is refused."""
+    def with_block_alone(self, model: str, block: Mapping[str, Any], *, source: str) -> "Params":
+        """Return params with another block for a model, which alone is active; raises UserError where it is refused."""
         values = self.model_dump(mode="json", exclude_unset=True)
-        return parse_params(values | {"models": values["models"] | {model: block}}, source=source)
+        alone = {"models": values["models"] | {model: block}, "active": [model], "replicates": {}}
+        return parse_params(values | alone, source=source)
 
     def fingerprint(self, model: str) -> str:
         """Return what differs where anything in params.yaml differs that decides how `model` is trained.

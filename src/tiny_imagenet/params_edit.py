@@ -53,7 +53,8 @@ def set_replicates(path: Path, models: Sequence[str], seeds: Sequence[int]) -> N
     if "replicates" in wanted:
         value = _value_of(lines, "replicates")
         first, last = value.start_mark.line, _last_line(lines, value)
-        if getattr(value, "flow_style", True) or lines[first].lstrip() != lines[first][2:]:
+        written_so = not getattr(value, "flow_style", True) and lines[first].lstrip() == lines[first][2:]
+        if not written_so or any("#" in line for line in lines[first : last + 1]):  # no comment is lost
             raise UserError(f"{path}: `replicates` is not written as two lines; write it so yourself:\n{body}")
         changed = [*lines[:first], body, *lines[last + 1 :]]
     else:

@@ -48,7 +48,12 @@ def train(
                 f"'{model}' is not active in params.yaml{nearest(model, params.active)}; "
                 f"active: {', '.join(params.active)}"
             )
-    cluster.require_ray(address)  # before anything is written
+    if params.devices != 1:
+        raise UserError(
+            f"devices: each of many trainings has one device, params.yaml says {params.devices}; set it to 1, or run "
+            "`dvc repro`"
+        )
+    cluster.require(address, cores)  # before anything is written
     if seeds is not None and seeds > 1:
         params = _with_replicates(params, chosen, seeds)
     names = workers.trainings(params, chosen, seeds)
@@ -84,9 +89,11 @@ def sweep(
     params = entry.checked_params()
     if write_block is not None:
         params_edit.refuse_known_block(_PARAMS, write_block)
-    best, record = sweeping.run(params, name, workers=workers_at_once, cores=cores, address=address)
+    best, record, lost = sweeping.run(params, name, workers=workers_at_once, cores=cores, address=address)
     about = sweep_results.about_best(name, params.sweeps[name], best, record)
     say(f"best: {about}; sweeps/{name} has results.csv, best.yaml and trials.png")
     if write_block is not None:
         params_edit.add_block(_PARAMS, write_block, best.block, about)
         say(f"params.yaml: models.{write_block} is new; name it in `active`, and `dvc repro` trains it")
+    if lost:
+        raise UserError(sweeping.lost_trials(lost))

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
+from filelock import FileLock
+
 from tiny_imagenet import cluster, lineage, pretrained, runtime, sweep_plan, sweep_results
-from tiny_imagenet.errors import UserError
-from tiny_imagenet.files import fingerprint, only_one
+from tiny_imagenet.errors import DivergedError, UserError
+from tiny_imagenet.files import fingerprint, md5, only_one
 from tiny_imagenet.models import architecture_source
 from tiny_imagenet.params import Params
 from tiny_imagenet.progress import say
@@ -41,8 +43,8 @@ class Order:
 
 def run(
     params: Params, name: str, *, workers: int | None, cores: int | None, address: str | None
-) -> tuple[Trial, Record]:
-    """Run the trials of a sweep that are not over yet, in the working directory, and return the best of all.
+) -> tuple[Trial, Record, dict[int, str]]:
+    """Run the trials of a sweep that are not over yet, in the working directory.
 
     Args:
         params: params.yaml.
@@ -51,31 +53,42 @@ def run(
         cores: of each trial; None: all are divided.
         address: of a Ray cluster; None: this machine.
 
+    Returns:
+        The best trial of all that are over, its record, and why others were lost, by their numbers.
+
     Raises:
-        UserError: the sweep or a trial of it is refused, trials were lost too often, or none got anywhere.
+        UserError: the sweep or a trial of it is refused, or none got anywhere.
     """
     trials, sweep = sweep_plan.plan(params, name), params.sweeps[name]
-    for weights, architecture in {(trial.recipe.weights, trial.recipe.architecture) for trial in trials}:
-        pretrained.weights_file(weights, architecture)
+    if params.devices != 1:
+        raise UserError(f"devices: a trial has one device, params.yaml says {params.devices}; set it to 1 for a sweep")
+    cluster.require(address, cores)
     folder = SWEEPS / name
     with only_one(folder / "lock", f"the sweep {name} is being run by another process: wait for it or stop it"):
         lineage.repro("cache")
         folders = {number: folder / "trials" / key for number, key in _keys(params, sweep, trials).items()}
         found = {number: sweep_results.read_record(path) for number, path in folders.items()}
         records = {number: record for number, record in found.items() if record}
-        if len(records) < len(trials):
+        lost: dict[int, str] = {}
+        if len(records) < len(trials) or not all(record.in_mlflow for record in records.values()):
             with cluster.connected(address, Path.cwd()) as machines:
                 share = machines.share(len(trials) - len(records), workers, cores)
                 lost = _run_trials(params, name, trials, folders, records, machines, share)
+        try:
+            best = sweep_results.best_trial(sweep, trials, records)
+        except UserError:
             if lost:
-                reasons = "\n".join(f"  trial {number}: {reason}" for number, reason in lost.items())
-                raise UserError(
-                    f"{len(lost)} of {len(trials)} trials were lost; start again to go on with them:\n{reasons}"
-                )
-        best = sweep_results.best_trial(sweep, trials, records)
+                raise UserError(lost_trials(lost)) from None
+            raise
         sweep_results.write_results(folder, name, sweep, trials, records)
         say(sweep_results.table(sweep, trials, records).drop(columns="run_id").to_string(index=False))
-    return best, records[best.number]
+    return best, records[best.number], lost
+
+
+def lost_trials(lost: Mapping[int, str]) -> str:
+    """Return a message that names the trials that were lost."""
+    reasons = "\n".join(f"  trial {number}: {reason}" for number, reason in lost.items())
+    return f"{len(lost)} trials were lost; start again to go on with them:\n{reasons}"
 
 
 def _keys(params: Params, sweep: Sweep, trials: list[Trial]) -> dict[int, str]:
@@ -85,6 +98,9 @@ def _keys(params: Params, sweep: Sweep, trials: list[Trial]) -> dict[int, str]:
     """
     dependencies = lineage.dependency_hashes(params.stage("train", sweep.model))
     dependencies.pop(f"models/{sweep.model}/architecture.py", None)
+    chosen = {(trial.recipe.weights, trial.recipe.architecture) for trial in trials}
+    files = {pair: pretrained.weights_file(*pair) for pair in chosen}
+    weights = {pair: md5(path) if path else None for pair, path in files.items()}
     shared = {
         "seed": params.seed,
         "determinism": params.determinism,
@@ -100,6 +116,7 @@ def _keys(params: Params, sweep: Sweep, trials: list[Trial]) -> dict[int, str]:
             | {
                 "recipe": trial.recipe.model_dump(mode="json"),
                 "architecture": sha256(architecture_source(trial.recipe.architecture).encode()).hexdigest(),
+                "weights": weights[trial.recipe.weights, trial.recipe.architecture],
             }
         )
         for trial in trials
@@ -119,12 +136,19 @@ def _run_trials(
     root, sweep = Path.cwd(), params.sweeps[name]
     folder = root / SWEEPS / name
     machines.require_shared(folder)
-    to_run = {trial.number: trial for trial in trials if trial.number not in records}
+    firsts = {key: number for number, key in reversed([*folders.items()])}  # trials may have drawn the same
+    to_run = {
+        trial.number: trial
+        for trial in trials
+        if trial.number not in records and firsts[folders[trial.number]] == trial.number
+    }
     say(
         f"{name}: {len(trials)} trials of {sweep.model}, {len(records)} of them done; "
         f"{share.workers} at once, {share.cores} cores each"
     )
     exact, environment = params.determinism == "exact", share.environment()
+    if "KERAS_BACKEND" in os.environ:
+        environment["KERAS_BACKEND"] = os.environ["KERAS_BACKEND"]
     orders = {
         number: Order(root, root / folders[number], trial.recipe, params.seed, exact, environment)
         for number, trial in to_run.items()
@@ -133,14 +157,17 @@ def _run_trials(
     def work(number: int, report: cluster.Report) -> None:
         train_trial(orders[number], report)
 
-    parent = open_parent(params, name, folder / "run")
+    parent = open_parent(params, name, folder / f"run-{params.profile}")
     progress = Progress(name, params, parent, to_run, folders, records)
     known = {number: record.history for number, record in records.items()}
     status = "KILLED"
     try:
-        cluster.run_trials(
-            machines, work, sweep, list(to_run), share=share, scratch=folder / "ray", known=known, observer=progress
-        )
+        if to_run:
+            cluster.run_trials(
+                machines, work, sweep, list(to_run), share=share, scratch=folder / "ray", known=known, observer=progress
+            )
+        records |= {number: records[firsts[key]] for number, key in folders.items() if firsts[key] in records}
+        progress.deliver(trials)
         status = "FAILED" if progress.lost else "FINISHED"
         if any(record.is_ranked for record in records.values()):
             for path in sweep_results.write_results(folder, name, sweep, trials, records):
@@ -156,7 +183,12 @@ def train_trial(order: Order, report: cluster.Report) -> None:
     os.chdir(order.root)
     os.environ.update(order.environment)
     order.folder.mkdir(parents=True, exist_ok=True)
-    with (order.folder / "log").open("a", encoding="utf-8") as log, redirect_stdout(log):
+    # A worker whose node seemed lost may still be at it: what begins the trial again waits for it.
+    with (
+        FileLock(order.folder / "lock"),
+        (order.folder / "log").open("a", encoding="utf-8") as log,
+        redirect_stdout(log),
+    ):
         runtime.prepare(order.seed, exact=order.exact)  # before anything that imports Keras
         import keras
 
@@ -179,7 +211,7 @@ def train_trial(order: Order, report: cluster.Report) -> None:
                 checkpoint=checkpoint,
                 callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=report_epoch)],
             )
-        except UserError as error:  # it would end so again: nothing for Ray to repeat
+        except DivergedError as error:  # it would again: nothing for Ray to repeat
             report({"failed": str(error)})
         else:
             report({"finished": True})

@@ -95,6 +95,10 @@ class Sweep(Section):
                 raise ValueError(f"'{key}' is no key of a block, such as optimizer.learning_rate")
             if key.split(".")[0] in _OWN_KEYS:
                 raise ValueError(f"'{key}' is not searched: the sweep itself says {', '.join(_OWN_KEYS[:2])}")
+            if key == "flip_at_test":
+                raise ValueError(
+                    "'flip_at_test' is not searched: it changes `evaluate` alone, and no metric of a sweep"
+                )
             for other in search:
                 if other.startswith(f"{key}."):
                     raise ValueError(f"'{other}' is a part of '{key}': search one of the two")

@@ -1,25 +1,15 @@
 """The trials of a sweep, drawn and checked before any of them starts: needs neither Ray nor Keras."""
 
 import copy
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from tiny_imagenet.errors import UserError
 from tiny_imagenet.models import check_models
 from tiny_imagenet.params import Params
-from tiny_imagenet.recipe import Recipe
+from tiny_imagenet.recipe import ProfileKey, Recipe
 from tiny_imagenet.section import nearest
 from tiny_imagenet.sweep_params import Sweep
-
-# What a profile's `training` would change again, though it is searched: key of the block -> as `keeps` calls it.
-_KEPT = {
-    "optimizer.learning_rate": "learning_rate",
-    "optimizer": "learning_rate",
-    "batch_size": "batch_size",
-    "augmentation": "augmentation",
-    "weights": "weights",
-}
 
 
 @dataclass(frozen=True)
@@ -57,15 +47,16 @@ def plan(params: Params, name: str) -> list[Trial]:
 def _trial(params: Params, name: str, sweep: Sweep, number: int, values: dict[str, Any]) -> Trial:
     block = params.models[sweep.model].model_dump(mode="json", exclude_unset=True)
     where = f"params.yaml: sweeps.{name}.search, trial {number}"
+    if any(key.startswith("augmentation.") for key in values):  # the other parts stay what they are in this profile
+        block["augmentation"] = params.recipe(sweep.model).augmentation.model_dump(mode="json", exclude_defaults=True)
     for key, value in values.items():
-        _put(block, key, value, params, sweep.model, where)
-    keeps = [_KEPT[key] for key in (key if key in _KEPT else key.split(".")[0] for key in values) if key in _KEPT]
-    if keeps := sorted({*block.get("keeps", []), *keeps}):
+        _put(block, key, value, where)
+    if keeps := sorted({*block.get("keeps", []), *(_kept(key) for key in values)} & {*get_args(ProfileKey)}):
         block["keeps"] = keeps
     trained = block | {"epochs": sweep.epochs, "keeps": sorted({*keeps, "epochs"})}
     if sweep.holds_out:
         trained["holdout_per_class"] = sweep.holdout_per_class
-    with_trial = params.with_block(sweep.model, trained, source=where)
+    with_trial = params.with_block_alone(sweep.model, trained, source=where)
     try:
         check_models(with_trial)
     except UserError as error:
@@ -73,13 +64,14 @@ def _trial(params: Params, name: str, sweep: Sweep, number: int, values: dict[st
     return Trial(number, values, block, with_trial.recipe(sweep.model))
 
 
-def _put(block: dict[str, Any], key: str, value: Any, params: Params, model: str, where: str) -> None:
+def _kept(key: str) -> str:
+    """Return what a profile's `training` would change again, though it is searched, as `keeps` calls it."""
+    return "learning_rate" if key in ("optimizer", "optimizer.learning_rate") else key.split(".")[0]
+
+
+def _put(block: dict[str, Any], key: str, value: Any, where: str) -> None:
     """Set a dotted key; a section that the block leaves out, or null, is begun."""
     *sections, last = key.split(".")
-    if sections[:1] == ["augmentation"]:  # one part changes, the others stay what they are in this profile
-        block["augmentation"] = params.recipe(model).augmentation.model_dump(mode="json", exclude_defaults=True) | (
-            block["augmentation"] if isinstance(block.get("augmentation"), Mapping) else {}
-        )
     section = block
     for place, part in enumerate(sections):
         if section.get(part) is None:

@@ -1,10 +1,11 @@
 """How a sweep goes, in the process that started it: lines on the terminal, a record of each trial, MLflow's runs."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tiny_imagenet import lineage, sweep_results, tracking
+from tiny_imagenet.errors import UserError
 from tiny_imagenet.files import write_text
 from tiny_imagenet.params import Params
 from tiny_imagenet.progress import say
@@ -63,10 +64,17 @@ class Progress:
 
     def started(self, number: int) -> None:
         """Open the trial's run; a trial that was lost and is begun again has one."""
-        if number in self._runs:
+        if number in self._running:
             return
-        trial, folder = self._trials[number], self._folders[number]
-        noted = folder / "run"
+        self._running[number] = Record(status=STOPPED)
+        try:
+            self._runs[number] = self._open(self._trials[number])
+        except UserError as error:
+            say(f"trial {number}: {error}\ntrial {number}: goes on, and has its run when the store is back")
+
+    def _open(self, trial: Trial) -> tracking.Run:
+        """Return the trial's run: the one that is noted in its folder, or a new one that is noted then."""
+        number, noted = trial.number, self._folders[trial.number] / "run"
         run = tracking.open_run(
             lineage.repository_root(),
             experiment=experiment(self._params),
@@ -77,7 +85,7 @@ class Progress:
             resume=noted.read_text(encoding="utf-8").strip() if noted.is_file() else None,
         )
         write_text(noted, f"{run.run_id}\n")
-        self._runs[number], self._running[number] = run, Record(status=STOPPED, run_id=run.run_id)
+        return run
 
     def reported(self, number: int, figures: Mapping[str, Any]) -> None:
         """Take an epoch's figures, unless they are known; or that the trial is through, or has failed."""
@@ -88,7 +96,8 @@ class Progress:
             record.status = FINISHED
         elif figures["epoch"] == len(record.history) + 1:
             record.history.append(dict(figures["figures"]))
-            self._runs[number].log_epoch(figures["epoch"], record.history[-1])
+            if number in self._runs:
+                self._runs[number].log_epoch(figures["epoch"], record.history[-1])
             metric = record.history[-1][self._sweep.metric]
             say(f"trial {number}: epoch {figures['epoch']}/{self._sweep.epochs}  {self._sweep.metric} {metric:.4f}")
 
@@ -97,20 +106,41 @@ class Progress:
         record = self._running.pop(number)
         if len(record.history) == self._sweep.epochs and record.status == STOPPED:
             record.status = FINISHED  # the last epoch was reported, and what follows it got lost
-        run = self._runs.pop(number)
+        run = self._runs.pop(number, None)
         if error is not None:
             self.lost[number] = error
-            run.end("FAILED")
+            if run:
+                run.end("FAILED")
             say(f"trial {number}: lost: {error}")
             return
+        record.run_id, record.in_mlflow = (run.run_id, _end(run, record)) if run else (None, False)
         sweep_results.write_record(self._folders[number], record, self._trials[number].values)
         for checkpoint in self._folders[number].glob("*.checkpoint"):
             checkpoint.unlink()
         self._records[number] = record
-        run.end("FAILED" if record.status == FAILED else "FINISHED")
         say(f"trial {number}: {record.status}" + (f": {record.error}" if record.error else ""))
+
+    def deliver(self, trials: Sequence[Trial]) -> None:
+        """Bring into MLflow what it lacks of trials that are over; what it does not take waits for the next call."""
+        for trial in trials:
+            record = self._records.get(trial.number)
+            if record is None or record.in_mlflow:
+                continue
+            try:
+                run = self._open(trial)
+            except UserError as error:
+                say(f"{error}\nstart `tiny-imagenet sweep {self._name}` again to bring the trials into MLflow")
+                return
+            run.log_history(record.history)
+            record.run_id, record.in_mlflow = run.run_id, _end(run, record)
+            sweep_results.write_record(self._folders[trial.number], record, trial.values)
 
     def close(self) -> None:
         """Mark the runs of trials that were stopped as killed; they are gone on with by the next call."""
         for run in self._runs.values():
             run.end("KILLED")
+
+
+def _end(run: tracking.Run, record: Record) -> bool:
+    """End the run of a trial, and return whether the store has all of it."""
+    return run.end("FAILED" if record.status == FAILED else "FINISHED")

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,8 @@ class Record:
     """The trial's run in MLflow."""
     error: str | None = None
     """Why it failed."""
+    in_mlflow: bool = True
+    """Whether its run has all of it: the store may have been away."""
 
     @property
     def is_ranked(self) -> bool:
@@ -51,8 +53,9 @@ def read_record(folder: Path) -> Record | None:
     path = folder / "trial.json"
     if not path.is_file():
         return None
-    values = read_json(path, ["status", "history", "run_id", "error"], remedy=f"remove {folder}: the trial runs again")
-    return Record(**{key: values[key] for key in ("status", "history", "run_id", "error")})
+    names = [field.name for field in fields(Record)]
+    values = read_json(path, names, remedy=f"remove {folder}: the trial runs again")
+    return Record(**{name: values[name] for name in names})
 
 
 def write_record(folder: Path, record: Record, values: Mapping[str, Any]) -> None:

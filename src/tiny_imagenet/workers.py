@@ -14,6 +14,8 @@ from tiny_imagenet.params import Params
 from tiny_imagenet.progress import say
 
 _SECONDS_BETWEEN_LOOKS = 0.1
+_FORWARDED = ("MLFLOW_", "KERAS_BACKEND")
+"""Beginnings of the variables that the stages get from here. As a task's arguments: Ray logs its environments."""
 
 
 def wanted_replicates(params: Params, models: Sequence[str], num_seeds: int) -> tuple[list[str], list[int]]:
@@ -83,8 +85,10 @@ def train(
             )
         share = machines.share(len(names), workers, cores)
         say(f"{len(names)} trainings, {share.workers} at once, {share.cores} cores each")
+        environment = share.environment()
+        environment |= {name: value for name, value in os.environ.items() if name.startswith(_FORWARDED)}
         jobs = {
-            name: (root, name, [params.stage("train", name), params.stage("evaluate", name)], share.environment())
+            name: (root, name, [params.stage("train", name), params.stage("evaluate", name)], environment)
             for name in names
         }
         for done, (name, outcome) in enumerate(machines.run(run_stages, jobs, share), start=1):

@@ -190,7 +190,7 @@ def test_asha_stops_a_trial_that_is_worse_than_those_of_an_earlier_call():
     from tiny_imagenet import cluster
     from tiny_imagenet.sweep_params import Sweep
 
-    tune = cluster.require_ray().tune
+    tune = cluster.require().tune
     values = {
         "model": "model_2",
         "epochs": 8,

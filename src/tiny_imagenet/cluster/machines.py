@@ -21,8 +21,6 @@ TIMES_LOST = 3  # a task or trial whose node or process was lost is begun again 
 _SECONDS_TO_STOP = 30
 _STOPPED = 130  # the exit code that a shell gives a command that Ctrl-C has ended
 _SECONDS_TO_ANSWER = 5
-_FORWARDED = ("MLFLOW_", "KERAS_BACKEND")
-"""Beginnings of the variables that workers get from here; on this machine they get all."""
 _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DEDUP_LOGS": "0",  # two trainings may print the same line
@@ -164,11 +162,18 @@ def _exists(path: str) -> bool:
     return Path(path).exists()
 
 
-def require_ray(address: str | None = None) -> Any:
-    """Return the module ray, for a cluster at `address` or this machine; raises UserError where it is not installed.
+def require(address: str | None = None, cores: int | None = None) -> Any:
+    """Return the module ray, for a cluster at `address` or this machine.
 
     What is set here Ray reads as it is imported.
+
+    Raises:
+        UserError: Ray is not installed, nothing answers at the address, or this machine lacks the cores.
     """
+    if address is None and cores is not None and cores > runtime.cores():
+        raise UserError(f"--cores {cores}: this machine has {runtime.cores()}")
+    if address is not None:
+        _require_answer(address)
     settings = _SETTINGS if address else _SETTINGS | _THIS_MACHINE_ALONE
     os.environ.update({name: value for name, value in settings.items() if name not in os.environ})
     try:
@@ -190,15 +195,12 @@ def connected(address: str | None, root: Path) -> Iterator[Cluster]:
     Raises:
         UserError: Ray is not installed, or nothing answers at the address.
     """
-    if address is not None:
-        _require_answer(address)
-    ray = require_ray(address)
-    variables = {name: value for name, value in os.environ.items() if name.startswith(_FORWARDED)}
+    ray = require(address)
     sources = str(Path(__file__).parents[2])
     options: dict[str, Any] = {
         "include_dashboard": False,
         "logging_level": "error",
-        "runtime_env": {"env_vars": variables | {"PYTHONPATH": f"{sources}:{root}"}},
+        "runtime_env": {"env_vars": {"PYTHONPATH": f"{sources}:{root}"}},  # Ray writes these into a log
     }
     if address is None:
         options |= {

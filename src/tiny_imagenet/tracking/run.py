@@ -124,9 +124,15 @@ class Run:
         """Log a text as a file beside the run."""
         self._try(lambda: client().log_text(self.run_id, text, name))
 
-    def end(self, status: str) -> None:
-        """End a run of `tracking.open_run` as FINISHED, FAILED or KILLED."""
-        self._try(lambda: client().set_terminated(self.run_id, status))
+    def end(self, status: str) -> bool:
+        """End a run of `tracking.open_run` as FINISHED, FAILED or KILLED; return whether the store has all of it."""
+
+        def end() -> bool:
+            self._send()
+            client().set_terminated(self.run_id, status)
+            return True
+
+        return bool(self._try(end))
 
     def _try(self, call: Callable[..., Answer], *arguments: Any) -> Answer | None:
         """Call what may find the store away; then what follows is not tried before ten times what the failure took."""
@@ -140,7 +146,7 @@ class Run:
             if not self._is_away:
                 print(  # noqa: T201 - what a user is meant to read
                     f"warning: MLflow's store {self.tracking_uri} is away ({reason(error)}): the training goes on, and "
-                    "what the run lacks is delivered when the store is back, or by the next `dvc repro`",
+                    "what the run lacks is delivered when the store is back, or by the next call of the same command",
                     file=sys.stderr,
                 )
             self._is_away = self._may_have_been_sent = True
