@@ -9,7 +9,6 @@ import pandas as pd
 
 from tiny_imagenet import entry, lineage, result_figures, runtime, tracking
 from tiny_imagenet.errors import UserError
-from tiny_imagenet.files import md5
 
 if TYPE_CHECKING:  # both import Keras, which `runtime.prepare` comes before
     from tiny_imagenet.dataset.arrays import PackedDataset
@@ -30,12 +29,11 @@ def main(model: str) -> None:
     trained = model_file.load_model(source / "model.keras")
     history = pd.read_csv(source / "history.csv")
     measured = evaluation.evaluate(trained, packed, history, recipe)
-    evaluation.write_evaluation(measured, destination, model_md5=md5(source / "model.keras"))
+    # run.json is no dependency, so that a bit-identical retrain does not evaluate again.
+    run = json.loads((source / "run.json").read_text(encoding="utf-8"))
+    evaluation.write_evaluation(measured, destination, model_md5=run["model_md5"])
     _draw(measured, packed, model, destination)
     print(f"{model}: validation accuracy {measured.metrics['val_accuracy']:.2%} on {len(packed.val):,} images")
-
-    # run.json names the run; it is no dependency, so that a bit-identical retrain does not evaluate again.
-    run = json.loads((source / "run.json").read_text(encoding="utf-8"))
     try:
         found = tracking.add_results(lineage.repository_root(), run["run_id"], measured.metrics, destination)
         later = "" if found else f"MLflow has no run {run['run_id']} (deleted, or made in another store)"
