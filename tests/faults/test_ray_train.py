@@ -70,7 +70,7 @@ def test_interrupted_trainings_end_and_leave_no_process(tmp_path):
     copy.edit(lambda params: long_trainings(params, 2000))
     copy.commit()
     process = copy.start(*COMMAND, "train", "--all", "--workers", "2")
-    wait_for(process, r"model_1 .*epoch +2/800", r"model_2 .*epoch +2/800")
+    wait_for(process, r"model_1 .*epoch +2/2000", r"model_2 .*epoch +2/2000")
     process.send_signal(signal.SIGINT)
     rest, _ = process.communicate(timeout=180)
     assert process.returncode == 130, rest
