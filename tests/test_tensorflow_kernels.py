@@ -109,18 +109,29 @@ def test_batch_normalization_that_does_not_train_uses_its_averages(keras, kernel
 
 @pytest.mark.parametrize("activation", [None, "relu"])
 @pytest.mark.parametrize("use_bias", [True, False])
-@pytest.mark.parametrize("kind", ["Conv2D", "Dense"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        ("Dense", {}),
+        ("Conv2D", {"kernel_size": 3}),
+        ("Conv2D", {"kernel_size": 1}),
+        ("Conv2D", {"kernel_size": 1, "strides": 2}),
+        ("Conv2D", {"kernel_size": 1, "strides": (2, 3), "padding": "same"}),
+        ("Conv2D", {"kernel_size": 1, "dilation_rate": 2}),
+    ],
+    ids=str,
+)
 def test_layers_give_keras_values_and_gradients(kind, use_bias, activation, keras, kernels):
     import tensorflow as tf
 
     rng = np.random.default_rng(0)
-    shape = (3, 6, 5, 4) if kind == "Conv2D" else (6, 4)
-    options = {"use_bias": use_bias, "activation": activation}
-    layer = keras.layers.Conv2D(7, 3, **options) if kind == "Conv2D" else keras.layers.Dense(7, **options)
+    name, own = kind
+    shape = (3, 6, 5, 4) if name == "Conv2D" else (6, 4)
+    layer = getattr(keras.layers, name)(7, **own, use_bias=use_bias, activation=activation)
     layer.build(shape)
     inputs = tf.constant(rng.normal(size=shape).astype(np.float32))
     found = []
-    for call in (type(layer).call, kernels._convolve if kind == "Conv2D" else kernels._multiply):
+    for call in (type(layer).call, kernels._convolve if name == "Conv2D" else kernels._multiply):
         with tf.GradientTape() as tape:
             tape.watch(inputs)
             outputs = call(layer, inputs)

@@ -96,10 +96,23 @@ def _convolve(layer: keras.layers.Conv2D, inputs: Any) -> Any:
     """Convolve, with the gradient of the bias on its own: TensorFlow fuses it into a slow one of the kernel."""
     if layer.data_format != "channels_last":
         return type(layer).call(layer, inputs)
-    outputs = layer.convolution_op(inputs, layer.kernel)
+    if layer.kernel_size == (1, 1) and layer.groups == 1 and None not in inputs.shape[1:]:
+        outputs = _convolve_points(layer, inputs)
+    else:
+        outputs = layer.convolution_op(inputs, layer.kernel)
     if layer.use_bias:
         outputs = _add_bias(outputs, tf.convert_to_tensor(layer.bias))
     return outputs if layer.activation is None else layer.activation(outputs)
+
+
+def _convolve_points(layer: keras.layers.Conv2D, inputs: Any) -> Any:
+    """Convolve with a kernel of one pixel as a product of matrices, which it is, and which is faster than oneDNN's."""
+    down, right = layer.strides
+    points = inputs[:, ::down, ::right] if layer.strides != (1, 1) else inputs
+    channels = inputs.shape[-1]
+    kernel = tf.reshape(tf.convert_to_tensor(layer.kernel), (channels, layer.filters))
+    outputs = _product(tf.reshape(points, (-1, channels)), kernel)
+    return tf.reshape(outputs, (-1, *points.shape[1:-1], layer.filters))
 
 
 @tf.custom_gradient  # type: ignore[untyped-decorator] # TensorFlow publishes no types
