@@ -34,6 +34,9 @@ CURVES = {
 }
 PICTURES = {"classes": "Some classes (the paper's figures 1 to 4)", "augmentation": "The augmentation"}
 
+_DATA = ("classes", "in_archive", "per_class", "duplicates")
+"""What the audit asks of the report on the images."""
+
 
 def main() -> None:
     """Write the table, the figures and the audit; see that every run in MLflow has its final metrics."""
@@ -76,7 +79,7 @@ def main() -> None:
 
 def _draw(params: Params, table: pd.DataFrame) -> dict[str, str]:
     """Draw what concerns all models, and return the name of each figure -> its caption."""
-    histories, logs = comparison.read_histories(params, MODELS), comparison.authors_logs()
+    histories, logs = comparison.read_histories(table, MODELS), comparison.authors_logs()
     with_paper = report.comparable(params)
     for name, (column, title) in CURVES.items():
         figures.curves(histories, logs, column, title, FIGURES / name, with_logs=with_paper)
@@ -102,8 +105,8 @@ def _audit(
     with_results = table.dropna(subset="val_accuracy")["model"]
     metrics = {model: read_json(RESULTS / model / "metrics.json") for model in with_results}
     evidence = claims.Evidence(
-        params=params, table=table, metrics=metrics, histories=comparison.read_histories(params, MODELS),
-        paired=paired, data=read_json(CACHE / "report.json"), without_batch_normalization=unconcerned,
+        params=params, table=table, metrics=metrics, histories=comparison.read_histories(table, MODELS),
+        paired=paired, data=read_json(CACHE / "report.json", _DATA), without_batch_normalization=unconcerned,
     )  # fmt: skip
     return audit.figures_audit(params, table, metrics, unconcerned), claims.claims_audit(evidence)
 

@@ -1,6 +1,7 @@
 """The audit: every figure of the paper has a row, a verdict that follows from the figures, and what stands between."""
 
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
@@ -77,8 +78,32 @@ def test_no_accuracy_is_judged_by_another_recipe(tmp_path):
     profiles["paper"]["training"] = {"epochs": 1}
     found = row(audited(tmp_path, {"model_1": 0.1419}, profiles=profiles), "model_1", "validation accuracy")
     assert (found["verdict"], found["ours"]) == (audit.UNTESTED, 0.1419)
-    assert found["reason"] == "the profile changes the recipe of model_1"
-    assert "the profile changes `epochs`" in found["deviations"]
+    assert found["reason"] == "the recipe of model_1 is not the paper's"
+    assert "here with another `epochs`" in found["deviations"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"augmentation": "none"}, "augmentation"),
+        ({"models": VALUES["models"] | {"model_1": VALUES["models"]["resnet18"]}}, "architecture"),
+        ({"models": VALUES["models"] | {"model_1": VALUES["models"]["model_1"] | {"batch_size": 32}}}, "batch_size"),
+    ],
+    ids=["shared augmentation", "another block", "one key"],
+)
+def test_an_edited_recipe_is_no_longer_the_papers(changes, key, tmp_path):
+    found = row(audited(tmp_path, {"model_1": 0.1419}, **changes), "model_1", "validation accuracy")
+    assert (found["verdict"], found["reason"]) == (audit.UNTESTED, "the recipe of model_1 is not the paper's")
+    assert f"`{key}`" in found["deviations"]
+
+
+def test_the_papers_recipes_are_those_of_the_committed_params():
+    params = made_params(profile="paper")
+    recipes = json.loads(comparison._reference("recipes.json"))
+    assert recipes.keys() >= set(PAPER.index)
+    assert recipes == {model: params.recipe(model).model_dump(mode="json") for model in recipes}
+    of_the_paper = {model for model in VALUES["models"] if model.removesuffix(comparison.PUBLISHED) in PAPER.index}
+    assert recipes.keys() == of_the_paper
 
 
 @pytest.mark.parametrize(("weights", "verdict"), [(None, audit.UNTESTED), ("imagenet", "reproduced")])

@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 from made_results import METRICS, PARAMETERS, VALUES, made_params, make_results
 
-from tiny_imagenet import comparison
+from tiny_imagenet import comparison, report
+from tiny_imagenet.errors import UserError
 
 # The interface, as the design has it.
 COLUMNS = [
@@ -48,6 +49,11 @@ PAPER = {
     "model_4": (0.3752, 0.3861, 0.3752, 0.3861),
     "model_5": (0.6861, 0.4314, 0.6861, 0.3373),
 }
+
+
+def write_run(root, name, **changes):
+    path = root / "models" / name / "run.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
 def table(params, root):
@@ -130,6 +136,71 @@ def test_figures_of_a_model_that_was_replaced_are_not_shown(root):
     assert frame.set_index("model").loc["model_2", ["val_accuracy", "run_id"]].isna().all()
 
 
+def test_figures_of_other_params_are_not_shown(root):
+    """Whatever was edited since: nothing is trained anew yet, or a stage before the training has failed."""
+    params = made_params(active=["model_1"])
+
+    def status(params, **run):
+        write_run(root, "model_1", **run)
+        frame = table(params, root)
+        assert frame["val_accuracy"].isna().all() == bool(frame.attrs["status"])
+        return frame.attrs["status"].get("model_1", "")
+
+    trained = {"hashes": {"data": "0", "params": params.fingerprint("model_1")}}
+    assert status(params, **trained) == ""
+    other = "trained with other params or on other images than those of now"
+    assert status(made_params(active=["model_1"], seed=2), **trained) == other
+    assert status(made_params(active=["model_1"], profile="paper"), **trained) == other
+    assert status(params, **trained, dataset="own") == other
+    block = VALUES["models"]["model_1"] | {"optimizer": {"name": "adam", "learning_rate": 0.05}}
+    edited = made_params(active=["model_1"], models=VALUES["models"] | {"model_1": block})
+    assert status(edited, **trained) == other
+
+
+def test_figures_on_other_images_are_not_shown(root, monkeypatch):
+    images = {"data/cache/train_images.npy": "1f" * 16}
+    write_run(root, "model_1", dependencies=images | {"stages/train.py": "2f" * 16})
+    monkeypatch.setattr(comparison.lineage, "locked_files", lambda *_: images | {"data/cache/classes.png": "3f" * 16})
+    assert table(made_params(), root).attrs["status"] == {}
+    monkeypatch.setattr(comparison.lineage, "locked_files", lambda *_: dict.fromkeys(images, "4f" * 16))
+    found = table(made_params(), root).attrs["status"]
+    assert found == {"model_1": "trained with other params or on other images than those of now"}
+
+
+def test_a_replicate_that_is_not_of_now_does_not_count(root):
+    accuracies = [METRICS["val_accuracy"], 0.40]
+    for seed in (7, 8, 9):
+        make_results(root, f"model_2-{seed}", metrics={"val_accuracy": 0.40})
+    write_run(root, "model_2-8", model_md5="1f" * 16)
+    (root / "models" / "model_2-9" / "run.json").unlink()  # its training failed, and its old results are there
+    params = made_params(active=["model_2"], replicates={"models": ["model_2"], "seeds": [7, 8, 9]})
+    frame = table(params, root)
+    assert frame.loc[0, "num_seeds"] == 2
+    assert frame.loc[0, "val_accuracy_mean"] == pytest.approx(statistics.mean(accuracies))
+    assert frame.attrs["missing_replicates"] == {
+        "model_2-8": "trained anew, and not evaluated since",
+        "model_2-9": "not trained yet",
+    }
+    assert "model_2-9: not trained yet" in report.missing_lines(frame)
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("results/model_2/metrics.json", '{"a": 1}'),
+        ("results/model_2/metrics.json", ""),
+        ("results/model_2/architecture.json", '{"a": 1}'),
+        ("models/model_2/run.json", "[]"),
+        ("models/model_2/history.csv", ""),
+        ("models/model_2/history.csv", "a,b\n1,2\n"),
+    ],
+)
+def test_a_broken_file_is_named_with_what_brings_it_back(file, text, root):
+    (root / file).write_text(text)
+    with pytest.raises(UserError, match=f"{file} cannot be read .*dvc checkout"):
+        comparison.read_histories(table(made_params(), root), root / "models")
+
+
 def test_with_replicates_there_are_mean_spread_and_number_of_seeds(root):
     accuracies = [METRICS["val_accuracy"], 0.40, 0.41]
     for seed, accuracy in zip((7, 8), accuracies[1:], strict=True):
@@ -164,7 +235,7 @@ def test_a_model_that_was_removed_leaves_the_table_though_its_files_stay(root):
     models = {name: block for name, block in VALUES["models"].items() if name != "model_2"}
     params = made_params(active=["model_1", "model_3"], lineups={}, sweeps={}, models=models)
     assert table(params, root)["model"].tolist() == ["model_1", "model_3"]
-    assert set(comparison.read_histories(params, root / "models")) == {"model_1", "model_3"}
+    assert set(comparison.read_histories(table(params, root), root / "models")) == {"model_1", "model_3"}
     assert (root / "results" / "model_2" / "metrics.json").exists()
 
 
@@ -185,9 +256,10 @@ def test_counts_stay_whole_numbers_in_the_csv_also_beside_missing_ones(root):
     assert read.loc["model_3", whole].fillna("").tolist() == ["", "", "140382728", "", "", ""]
 
 
-def test_histories_are_those_of_active_models_that_have_one(root):
-    (root / "models" / "model_1" / "history.csv").unlink()
-    histories = comparison.read_histories(made_params(active=["model_1", "model_2"]), root / "models")
+def test_histories_are_those_of_active_models_that_have_results(root):
+    (root / "models" / "model_1" / "run.json").unlink()
+    frame = table(made_params(active=["model_1", "model_2"]), root)
+    histories = comparison.read_histories(frame, root / "models")
     assert list(histories) == ["model_2"]
     assert histories["model_2"]["val_accuracy"].tolist() == [0.2, 0.3]
 

@@ -106,3 +106,24 @@ def test_the_intervals_of_a_balanced_set_are_those_of_its_accuracies():
     assert found["val_balanced_accuracy"] == pytest.approx(found["val_accuracy"])
     assert found["val_accuracy_paper_protocol"] == 0.4
     assert (found["val_top5_accuracy"], found["val_top5_accuracy_high"]) == (1, 1)
+
+
+def test_of_equal_probabilities_top_5_takes_those_that_an_answer_would_be():
+    uniform = np.full((3, 200), 0.005, np.float32)
+    found = metrics.validation_metrics(np.array([0, 4, 5], np.int32), uniform, np.ones(3, bool))
+    assert found["val_accuracy"] == pytest.approx(1 / 3)
+    assert found["val_top5_accuracy"] == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_where_all_are_right_or_wrong_the_interval_of_balanced_accuracy_is_wilsons(right):
+    labels = np.repeat(np.arange(10, dtype=np.int32), 20)
+    found = metrics.balanced_accuracy(labels, labels if right else (labels + 1) % 10)
+    interval = found["val_balanced_accuracy_low"], found["val_balanced_accuracy_high"]
+    assert interval == metrics.wilson_interval(200 if right else 0, 200)
+
+
+def test_a_class_without_images_does_not_count_for_macro_f1():
+    clean = np.eye(3, dtype=np.float32)[[0, 0, 1, 1]] * 0.9 + 0.03
+    found = metrics.validation_metrics(np.array([0, 0, 1, 1], np.int32), clean, np.ones(4, bool))
+    assert found["val_macro_f1"] == found["val_balanced_accuracy"] == 1

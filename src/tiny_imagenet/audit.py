@@ -8,9 +8,9 @@ from typing import Any
 
 import pandas as pd
 
-from tiny_imagenet.comparison import PUBLISHED, authors_logs, paper_table
+from tiny_imagenet.comparison import PUBLISHED, authors_logs, changes_of_recipe, paper_table
 from tiny_imagenet.params import Params
-from tiny_imagenet.report import comparability, comparable, count, markdown_table, overrides, percent
+from tiny_imagenet.report import comparability, comparable, count, markdown_table, percent
 
 COLUMNS = [
     "where", "model", "quantity", "paper", "authors_log", "ours", "low", "high", "verdict", "reason", "deviations",
@@ -58,7 +58,7 @@ def figures_audit(
             why_not = not_the_papers(name, params, table, without_batch_normalization)
         else:
             why_not = why_untested(name, table)
-        changed = list(overrides(params, name, without_batch_normalization)) if name in params.active else []
+        changed = changes_of_recipe(params, name, without_batch_normalization) if name in params.active else []
         found += [_accuracy(name, quantity, changed, why_not, metrics.get(name)) for quantity in _QUANTITIES]
     return pd.DataFrame(found, columns=COLUMNS)
 
@@ -77,8 +77,8 @@ def not_the_papers(
         return "not the paper's images"
     if model.removesuffix(PUBLISHED) == PRETRAINED and table.set_index("model")["weights"].get(model) == "random":
         return f"{model} was trained from scratch here"
-    if model in params.active and overrides(params, model, without_batch_normalization):
-        return f"the profile changes the recipe of {model}"
+    if model in params.active and changes_of_recipe(params, model, without_batch_normalization):
+        return f"the recipe of {model} is not the paper's"
     return ""
 
 
@@ -123,7 +123,7 @@ def _accuracy(
 
 
 def _deviations(name: str, quantity: str, changed: Sequence[str], published: float, log: pd.Series) -> list[str]:
-    """Return what stands between the paper's figure and ours: the log, the authors' slips, the profile's changes."""
+    """Return what stands between the paper's figure and ours: the log, the authors' slips, another recipe."""
     lines = []
     epochs = [int(epoch) for epoch in log.index[(log - published).abs() < 0.00005]]
     if not epochs:
@@ -136,7 +136,7 @@ def _deviations(name: str, quantity: str, changed: Sequence[str], published: flo
     if quantity == "validation accuracy":
         lines.append(_VALIDATED)
     if changed:
-        lines.append(f"the profile changes {', '.join(f'`{key}`' for key in changed)}")
+        lines.append(f"here with another {', '.join(f'`{key}`' for key in changed)}")
     return lines
 
 

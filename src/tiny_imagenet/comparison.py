@@ -4,15 +4,19 @@ Reads what `train` and `evaluate` wrote, by the names in params.yaml and never b
 that was removed leaves the table.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from importlib import resources
+from io import StringIO
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
 import pandas as pd
 
-from tiny_imagenet.files import fingerprint, read_json
+from tiny_imagenet import lineage
+from tiny_imagenet.errors import UserError
+from tiny_imagenet.files import fingerprint, read_csv, read_json
 from tiny_imagenet.params import Params
 from tiny_imagenet.report import FROM_SCRATCH, PAPER, PRETRAINED
 
@@ -28,36 +32,61 @@ SPREAD = ["val_accuracy_mean", "val_accuracy_std", "num_seeds"]
 PUBLISHED = "_as_published"
 """The end of the name of a block that does what the authors' run did; the paper's figures stand in its row, too."""
 _RUN = ("images_per_second", "device", "backend", "seed", "profile", "run_id", "dataset", "weights", "epoch_seconds")
+_METRICS = (
+    "train_accuracy", "train_accuracy_low", "train_accuracy_high", "train_accuracy_clean", "val_accuracy",
+    "val_accuracy_low", "val_accuracy_high", "val_accuracy_paper_protocol", "val_accuracy_paper_protocol_low",
+    "val_accuracy_paper_protocol_high", "val_top5_accuracy", "epochs", "best_epoch",
+)  # fmt: skip
+_HISTORY = ("epoch", "accuracy", "val_accuracy", "loss", "val_loss")
 _COUNTS = ["parameters", "parameters_200_classes", "parameters_paper", "epochs", "best_epoch", "seed", "num_seeds"]
 _CHECKPOINTS = Path("checkpoints")
 
 
-def _reference(name: str) -> pd.DataFrame:
-    with resources.files("tiny_imagenet").joinpath("reference", name).open(encoding="utf-8") as stream:
-        return pd.read_csv(stream)
+def _reference(name: str) -> str:
+    return resources.files("tiny_imagenet").joinpath("reference", name).read_text(encoding="utf-8")
 
 
 def paper_table() -> pd.DataFrame:
     """Return the paper's two tables (figures 9 and 10), by model."""
-    return _reference("paper.csv").set_index("model")
+    return pd.read_csv(StringIO(_reference("paper.csv"))).set_index("model")
 
 
 def authors_logs() -> pd.DataFrame:
     """Return the authors' published training logs: a row per model and epoch."""
-    return _reference("authors_logs.csv")
+    return pd.read_csv(StringIO(_reference("authors_logs.csv")))
+
+
+def changes_of_recipe(params: Params, model: str, without_batch_normalization: Sequence[str] = ()) -> list[str]:
+    """Return the keys in which what runs for one of the paper's models differs from the paper's recipe.
+
+    By its block, by what all models share, or by the profile. A momentum of averages does not concern the models
+    `without_batch_normalization`.
+    """
+    recipe = params.recipe(model).model_dump(mode="json")
+    recipes: dict[str, dict[str, Any]] = json.loads(_reference("recipes.json"))
+    published = recipes.get(model) or recipes[model.removesuffix(PUBLISHED)]
+    unconcerned = {"paper_protocol_every_epoch"}  # asks for one more figure
+    if model in without_batch_normalization:
+        unconcerned.add("batch_normalization_momentum")
+    return [key for key in recipe if recipe[key] != published.get(key) and key not in unconcerned]
 
 
 def results_table(params: Params, models: Path, results: Path) -> pd.DataFrame:
     """Return the table, columns COLUMNS, a row per active model; with replicates, columns SPREAD, too.
 
     Accuracies are fractions. `*_authors_log` are of the last epoch that the authors logged. A model without results
-    has a row with its name and the paper's figures alone, and `table.attrs["status"]` maps it to the reason.
-    `table.attrs["group"]` maps each model to the table of the report that it belongs to. The spread is over the seeds
-    that have results, the model's own among them; the standard deviation is the sample's.
+    has a row with its name and the paper's figures alone, and `table.attrs["status"]` maps it to the reason; results
+    of other params or images than those of now are none. `table.attrs["group"]` maps each model to the table of the
+    report that it belongs to. The spread is over the seeds that have results, the model's own among them; the standard
+    deviation is the sample's. `table.attrs["missing_replicates"]` maps each of the others to the reason.
+
+    Raises:
+        UserError: a file of a model is broken.
     """
     paper, logs = paper_table(), authors_logs().groupby("model").last()
     rows: list[dict[str, Any]] = []
     status: dict[str, str] = {}
+    replicates = {name: _why_no_results(params, name, models, results) for name in params.replicated}
     for model in params.active:
         row: dict[str, Any] = {"model": model, "architecture": params.models[model].architecture}
         base = model.removesuffix(PUBLISHED)
@@ -69,34 +98,63 @@ def results_table(params: Params, models: Path, results: Path) -> pd.DataFrame:
         if base in logs.index:
             row["train_accuracy_authors_log"] = logs.loc[base, "accuracy"]
             row["val_accuracy_authors_log"] = logs.loc[base, "val_accuracy"]
-        run, metrics, architecture = (
-            _read_json(models / model / "run.json", _RUN),
-            _read_json(results / model / "metrics.json"),
-            _read_json(results / model / "architecture.json"),
-        )
-        if run and metrics and architecture and _is_of_another_model(run, architecture):
-            status[model] = "trained anew, and not evaluated since"
-        elif run and metrics and architecture:
+        status[model] = _why_no_results(params, model, models, results)
+        if not status[model]:
+            run = read_json(models / model / "run.json")
+            metrics, architecture = _evaluated(model, results)
             row |= {key: metrics[key] for key in COLUMNS if key in metrics}
             row |= {key: architecture[key] for key in ("parameters", "parameters_200_classes")}
             row |= {key: run[key] for key in _RUN if key in COLUMNS}
             row["weights"] = run["weights"] or "random"
             row["seconds"] = round(sum(run["epoch_seconds"]), 1)
-            row |= _spread(params, model, metrics, results)
-        else:
-            status[model] = "trained, but not evaluated" if run else _why_not_trained(model)
+            row |= _spread(params, model, replicates, results)
         rows.append(row)
     columns = COLUMNS + (SPREAD if params.replicated else [])
     table = pd.DataFrame(rows, columns=columns).astype({name: "Int64" for name in _COUNTS if name in columns})
-    table.attrs["status"] = status
+    table.attrs["status"] = {model: reason for model, reason in status.items() if reason}
+    table.attrs["missing_replicates"] = {name: reason for name, reason in replicates.items() if reason}
     table.attrs["group"] = {model: _group(params, model) for model in params.active}
     return table
 
 
-def _is_of_another_model(run: Mapping[str, Any], architecture: Mapping[str, Any]) -> bool:
-    """Return whether another model was evaluated than the one that is there: `evaluate` has failed, or was left out."""
+def _why_no_results(params: Params, name: str, models: Path, results: Path) -> str:
+    """Return why a model or a replicate has no results, in a line; nothing where it has."""
+    run = _read_json(models / name / "run.json", _RUN)
+    if not run:
+        return _why_not_trained(name)
+    if _is_of_other_params(params, name, run) or _is_of_other_images(run, models.parent):
+        return "trained with other params or on other images than those of now"
+    if not all((results / name / file).is_file() for file in ("metrics.json", "architecture.json")):
+        return "trained, but not evaluated"
+    _, architecture = _evaluated(name, results)
     trained, evaluated = run.get("model_md5"), architecture.get("model_md5")
-    return bool(trained and evaluated and trained != evaluated)
+    another = trained and evaluated and trained != evaluated  # `evaluate` has failed, or was left out
+    return "trained anew, and not evaluated since" if another else ""
+
+
+def _is_of_other_params(params: Params, name: str, run: Mapping[str, Any]) -> bool:
+    """Return whether a run is of other params than those of now, and was not trained anew."""
+    wanted = {"profile": params.profile, "dataset": params.dataset.name, "params": params.fingerprint(name)}
+    found = {"profile": run["profile"], "dataset": run["dataset"], "params": run.get("hashes", {}).get("params")}
+    return bool(found["params"]) and found != wanted
+
+
+def _is_of_other_images(run: Mapping[str, Any], root: Path) -> bool:
+    """Return whether a run is of other images than those that DVC has noted as the cache of the repository."""
+    try:
+        cache = lineage.locked_files(root, "cache")
+    except UserError:  # nothing is noted
+        return False
+    return any(cache.get(path, digest) != digest for path, digest in run.get("dependencies", {}).items())
+
+
+def _evaluated(name: str, results: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return metrics.json and architecture.json of a model."""
+    needed = ("parameters", "parameters_200_classes", "layers")
+    return (
+        read_json(results / name / "metrics.json", _METRICS),
+        read_json(results / name / "architecture.json", needed),
+    )
 
 
 def _group(params: Params, model: str) -> str:
@@ -106,11 +164,10 @@ def _group(params: Params, model: str) -> str:
     return PRETRAINED if params.recipe(model).weights else FROM_SCRATCH
 
 
-def _spread(params: Params, model: str, metrics: Mapping[str, Any], results: Path) -> dict[str, Any]:
-    """Return SPREAD of a model, from its own result and those of its replicates that there are."""
-    replicates = [name for name, (of, _) in params.replicated.items() if of == model]
-    found = [_read_json(results / name / "metrics.json", ("val_accuracy",)) for name in replicates]
-    accuracies = pd.Series([metrics["val_accuracy"], *(one["val_accuracy"] for one in found if one)])
+def _spread(params: Params, model: str, missing: Mapping[str, str], results: Path) -> dict[str, Any]:
+    """Return SPREAD of a model, from its own result and those of its replicates; `missing`: why one has none, or ""."""
+    replicates = [name for name, (of, _) in params.replicated.items() if of == model and not missing[name]]
+    accuracies = pd.Series([_evaluated(name, results)[0]["val_accuracy"] for name in (model, *replicates)])
     return dict(zip(SPREAD, (accuracies.mean(), accuracies.std(), len(accuracies)), strict=True))
 
 
@@ -123,10 +180,10 @@ def _why_not_trained(model: str) -> str:
     return "training not finished" if (_CHECKPOINTS / model).is_dir() else "not trained yet"
 
 
-def read_histories(params: Params, models: Path) -> dict[str, pd.DataFrame]:
-    """Return model -> history.csv, for the active models that have one."""
-    paths = {model: models / model / "history.csv" for model in params.active}
-    return {model: pd.read_csv(path) for model, path in paths.items() if path.is_file()}
+def read_histories(table: pd.DataFrame, models: Path) -> dict[str, pd.DataFrame]:
+    """Return model -> history.csv, for the models of the table that have results."""
+    with_results = table.dropna(subset="val_accuracy")["model"]
+    return {model: read_csv(models / model / "history.csv", _HISTORY) for model in with_results}
 
 
 def without_batch_normalization(params: Params, results: Path) -> list[str]:

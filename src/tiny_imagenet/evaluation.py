@@ -21,7 +21,7 @@ from tiny_imagenet.dataset.arrays import PackedDataset, Split
 from tiny_imagenet.dataset.batches import OrderedBatches, hold_out
 from tiny_imagenet.errors import UserError
 from tiny_imagenet.files import replaced, write_text
-from tiny_imagenet.metrics import TOP, calibration_table, validation_metrics, wilson_interval, with_interval
+from tiny_imagenet.metrics import calibration_table, likeliest, validation_metrics, wilson_interval, with_interval
 from tiny_imagenet.progress import track
 from tiny_imagenet.recipe import PAPER_AUGMENTATION, Augmentation, ModelParams
 
@@ -234,7 +234,7 @@ def _confusion_pairs(confusion: NDArray[np.int64], packed: PackedDataset) -> pd.
 
 def _predictions(labels: NDArray[np.int32], probabilities: NDArray[np.float32]) -> pd.DataFrame:
     """Return a row per validation image: its label, and the five likeliest classes with their probabilities."""
-    top = np.argsort(-probabilities, axis=1, kind="stable")[:, :TOP]
+    top = likeliest(probabilities)
     chances = np.take_along_axis(probabilities, top, axis=1)
     frame = pd.DataFrame({"image": np.arange(len(labels), dtype=np.int32), "label": labels})
     for place in range(top.shape[1]):

@@ -7,11 +7,14 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
 from tiny_imagenet.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 PARTIAL_SUFFIX = ".partial"
 
@@ -97,8 +100,28 @@ def read_json(path: Path, needed: Sequence[str] = (), *, remedy: str = "") -> di
         reason: object = f"it lacks {', '.join(lacking) or 'keys and values'}"
     except (OSError, ValueError, TypeError, RecursionError) as error:
         reason = error
-    remedy = remedy or f"`rm -f {path}` and `dvc checkout {path}` bring it back"
-    raise UserError(f"{path} cannot be read ({reason}): {remedy}")
+    raise UserError(f"{path} cannot be read ({reason}): {remedy or _bring_back(path)}")
+
+
+def read_csv(path: Path, needed: Sequence[str] = (), **options: Any) -> "pd.DataFrame":
+    """Return the table that a CSV file holds; `options` are of `pandas.read_csv`.
+
+    Raises:
+        UserError: it cannot be read, or lacks a column that is `needed`.
+    """
+    import pandas as pd
+
+    try:
+        table: pd.DataFrame = pd.read_csv(path, **options)
+    except (OSError, ValueError) as error:  # an empty file is a ValueError, too
+        raise UserError(f"{path} cannot be read ({error}): {_bring_back(path)}") from None
+    if lacking := [column for column in needed if column not in table]:
+        raise UserError(f"{path} cannot be read (it lacks {', '.join(lacking)}): {_bring_back(path)}")
+    return table
+
+
+def _bring_back(path: Path) -> str:
+    return f"`rm -f {path}` and `dvc checkout {path}` bring it back"
 
 
 def md5(path: Path) -> str:

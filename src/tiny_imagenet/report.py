@@ -134,8 +134,9 @@ def flip_lines(params: Params) -> list[str]:
 
 
 def missing_lines(table: pd.DataFrame) -> list[str]:
-    """Return a line for each model that has no results: why."""
-    return [f"{model}: {why}" for model, why in table.attrs.get("status", {}).items()]
+    """Return a line for each model, and each replicate, that has no results: why."""
+    missing = table.attrs.get("status", {}) | table.attrs.get("missing_replicates", {})
+    return [f"{name}: {why}" for name, why in missing.items()]
 
 
 def spread_lines(table: pd.DataFrame) -> list[str]:

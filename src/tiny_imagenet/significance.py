@@ -9,14 +9,13 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from tiny_imagenet.errors import UserError
+from tiny_imagenet.metrics import Z
 
 COLUMNS = [
     "model_a", "model_b", "accuracy_a", "accuracy_b", "difference", "low", "high", "only_a", "only_b", "p", "p_holm",
     "real",
 ]  # fmt: skip
 LEVEL = 0.05
-_Z = 1.959963984540054
-"""Of the normal distribution, for 95 %."""
 
 
 def paired_tests(results: Path, models: Sequence[str]) -> pd.DataFrame:
@@ -61,7 +60,7 @@ def paired_interval(only_a: int, only_b: int, images: int) -> tuple[float, float
     """
     total, a, b = images + 2, only_a + 0.5, only_b + 0.5
     difference = (a - b) / total
-    half = _Z * float(np.sqrt((a + b) - (a - b) ** 2 / total)) / total
+    half = Z * float(np.sqrt((a + b) - (a - b) ** 2 / total)) / total
     return max(-1.0, difference - half), min(1.0, difference + half)
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from tiny_imagenet import finished, lineage, report, runtime, tracking
 from tiny_imagenet.errors import UserError
-from tiny_imagenet.files import BusyError, md5, only_one, read_json
+from tiny_imagenet.files import BusyError, md5, only_one, read_csv, read_json
 from tiny_imagenet.model_file import load_model, read_metadata, without_optimizer
 from tiny_imagenet.params import Params
 
@@ -116,10 +116,7 @@ def _is_evaluated(params: Params, model: str) -> bool:
 def _result(model: str, here: dict[str, str], description: str) -> tracking.Result:
     folder = Path("models") / model
     record = read_json(folder / "run.json")
-    try:
-        history = pd.read_csv(folder / "history.csv")
-    except (OSError, ValueError) as error:
-        raise UserError(f"{folder / 'history.csv'} cannot be read ({error}): `dvc checkout` brings it back") from None
+    history = read_csv(folder / "history.csv", ("epoch",))
     return tracking.Result(
         model=model,
         experiment=record["experiment"],
