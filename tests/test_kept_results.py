@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from made_results import made_params, make_results
+import yaml
+from made_results import VALUES, made_params, make_results
 
 from tiny_imagenet import comparison, kept_results
 from tiny_imagenet.errors import UserError
+from tiny_imagenet.params import parse_params
 
 README = f"# Title\n\n{kept_results.BEGIN}\nold\n{kept_results.END}\n\nafter\n"
 RUN = {
@@ -18,14 +20,29 @@ RUN = {
     "params": {"seed": 1, "weights": "/home/someone/weights.h5"},
     "git": {"commit": "0123456789abcdef", "dirty": False, "diff": "secret"},
     "images": {"classes": 200, "train": 44_000, "val": 10_000},
+    "profile": "part",
 }
+ACTIVE = ["model_1", "model_2"]
+PART = {
+    "dataset": {
+        "name": "tiny-imagenet-200",
+        "archive": "/home/someone/part.zip",
+        "urls": ["file:///home/someone/part.zip"],
+        "expect": {"classes": 200, "train": 220, "val": 50},
+    },
+    "training": {"epochs": 2},
+}
+PARAMS = VALUES | {"profile": "part", "profiles": VALUES["profiles"] | {"part": PART}, "active": ACTIVE}
 
 
 @pytest.fixture
 def repository(tmp_path, monkeypatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    for model in ("model_1", "model_2"):
-        make_results(tmp_path, model, run=RUN)
+    params = parse_params(PARAMS)
+    Path("params.yaml").write_text(yaml.safe_dump(PARAMS))
+    for model in ACTIVE:
+        hashes = {"data": "fingerprint", "params": params.fingerprint(model)}
+        make_results(tmp_path, model, run=RUN | {"hashes": hashes})
     write_table()
     (tmp_path / "data" / "raw").mkdir(parents=True)
     (tmp_path / "data" / "raw" / "dataset.zip").write_bytes(b"zip")
@@ -33,7 +50,7 @@ def repository(tmp_path, monkeypatch) -> Path:
 
 
 def write_table(*more: str) -> None:
-    table = comparison.results_table(made_params(active=["model_1", "model_2", *more]), Path("models"), Path("results"))
+    table = comparison.results_table(made_params(active=[*ACTIVE, *more]), Path("models"), Path("results"))
     Path("reports").mkdir(exist_ok=True)
     table.to_csv("reports/results.csv", index=False)
     Path("reports/differences.csv").write_text("model_a,model_b,p\nmodel_1,model_2,0.5\n")
@@ -54,6 +71,52 @@ def test_what_is_kept_is_the_table_all_epochs_and_where_they_come_from(repositor
     assert "secret" not in everything
     assert "/home/someone" not in everything
     assert "sqlite" not in everything
+
+
+def test_what_is_kept_has_the_params_it_is_made_from(repository):
+    kept = yaml.safe_load((kept_results.keep("part", "On a part.", comparable=False) / "params.yaml").read_text())
+    assert list(kept["profiles"]) == ["part"]
+    assert list(kept["models"]) == kept["active"] == ACTIVE
+    dataset = kept["profiles"]["part"]["dataset"]
+    assert (dataset["archive"], dataset["urls"]) == ("part.zip", ["part.zip"])
+    dataset["urls"] = []
+    again = parse_params(kept | {"champion": {"metric": "val_accuracy", "profiles": []}})
+    for model in ACTIVE:
+        assert again.fingerprint(model) == parse_params(PARAMS).fingerprint(model)
+
+
+@pytest.mark.parametrize("change", [{"run_id": "another"}, {"profile": "demo"}, {"hashes": {"params": "other"}}])
+def test_a_table_of_other_trainings_is_not_kept(repository, change):
+    path = Path("models/model_2/run.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(UserError, match=r"^model_2: .* run `dvc repro` first"):
+        kept_results.keep("part", "On a part.", comparable=False)
+    assert not Path("docs").exists()
+
+
+def test_a_folder_of_other_files_is_left_alone_and_a_kept_one_is_kept_again(repository):
+    Path("docs/results/benchmark").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"has no provenance\.json"):
+        kept_results.keep("benchmark", "On a part.", comparable=False)
+    assert not list(Path("docs/results/benchmark").iterdir())
+    for about in ("First.", "Second."):
+        folder = kept_results.keep("part", about, comparable=False)
+    assert json.loads((folder / "provenance.json").read_text())["about"] == "Second."
+
+
+@pytest.mark.parametrize("text", ["", "model,epochs\nmodel_1,2\n"])
+def test_a_kept_table_that_cannot_be_read_is_named_with_what_brings_it_back(repository, text):
+    (kept_results.keep("part", "On a part.", comparable=False) / "results.csv").write_text(text)
+    with pytest.raises(UserError, match=r"results\.csv cannot be read .* `git checkout docs/results/part`"):
+        kept_results.readme_section()
+
+
+def test_readme_says_where_the_code_was_not_as_committed(repository):
+    path = Path("models/model_1/run.json")
+    run = json.loads(path.read_text())
+    path.write_text(json.dumps(run | {"git": run["git"] | {"dirty": True}}))
+    kept_results.keep("part", "On a part.", comparable=False)
+    assert "commit 0123456789ab with uncommitted changes / 0123456789ab; 2026" in kept_results.readme_section()
 
 
 @pytest.mark.parametrize("name", ["", ".", "../part", "/part", "a b", "a/b"])

@@ -1,7 +1,8 @@
 """Results that are kept in git, as data with their provenance, and the section of README that is made from them.
 
 A folder of docs/results has results.csv and differences.csv, as `compare` wrote them; histories.csv, all epochs of all
-models; and provenance.json. Nothing in it is an image, and nothing names a place on the machine.
+models; params.yaml, the parts of it that these results are made from; and provenance.json. Folders from before `keep`
+wrote differences.csv or params.yaml lack them. Nothing in one is an image, and nothing names a place on the machine.
 """
 
 import json
@@ -10,16 +11,24 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import yaml
 
 from tiny_imagenet.errors import UserError
 from tiny_imagenet.files import md5, read_json, write_text
+from tiny_imagenet.params import Params, load_params
 from tiny_imagenet.report import count, interval, markdown_table, percent
 
 FOLDER = Path("docs/results")
 BEGIN, END = "<!-- results: made by `make readme` from docs/results -->", "<!-- end of results -->"
 _TABLE, _DIFFERENCES, _PROVENANCE, _HISTORIES = "results.csv", "differences.csv", "provenance.json", "histories.csv"
+_PARAMS = "params.yaml"
+_SHOWN = (
+    "model", "train_accuracy_paper", "val_accuracy_paper", "train_accuracy", "val_accuracy", "val_accuracy_low",
+    "val_accuracy_high", "val_accuracy_paper_protocol", "val_top5_accuracy", "epochs", "best_epoch",
+    "images_per_second", "seconds",
+)  # fmt: skip
 _NEEDED = (
-    "run_id", "git", "hashes", "versions", "device", "threads", "backend", "started_at",
+    "run_id", "profile", "git", "hashes", "versions", "device", "threads", "backend", "started_at",
     "epoch_seconds", "images", "params",
 )  # fmt: skip
 
@@ -33,10 +42,14 @@ def keep(name: str, about: str, *, comparable: bool) -> Path:
         comparable: whether they may be put beside the paper's.
 
     Raises:
-        UserError: the name is none of a folder, there is no table, or a model of it has no results.
+        UserError: the name is none of a folder, or one of other files; there is no table; a model of it has no results,
+            or others than the table says.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
         raise UserError(f"'{name}' cannot be the name of a folder in {FOLDER}: letters, digits, - and _ alone")
+    folder = FOLDER / name
+    if folder.exists() and not (folder / _PROVENANCE).is_file():
+        raise UserError(f"{folder} is there and has no {_PROVENANCE}, so `keep` did not make it: choose another name")
     try:
         table = pd.read_csv(Path("reports") / _TABLE)
         differences = (Path("reports") / _DIFFERENCES).read_text(encoding="utf-8")
@@ -46,8 +59,9 @@ def keep(name: str, about: str, *, comparable: bool) -> Path:
     if len(without):
         raise UserError(f"{', '.join(without)}: no results to keep; run `dvc repro`, or take them out of `active`")
     runs = {model: read_json(Path("models") / model / "run.json", _NEEDED) for model in table["model"]}
+    params = load_params(_PARAMS)
+    _refuse_stale(table, runs, params)
     histories = [pd.read_csv(Path("models") / model / "history.csv").assign(model=model) for model in runs]
-    folder = FOLDER / name
     provenance = {
         "about": about,
         "comparable_with_the_paper": comparable,
@@ -58,8 +72,46 @@ def keep(name: str, about: str, *, comparable: bool) -> Path:
     write_text(folder / _TABLE, table.drop(columns="run_id").to_csv(index=False))
     write_text(folder / _DIFFERENCES, differences)
     write_text(folder / _HISTORIES, pd.concat(histories).set_index("model").to_csv())
+    recipe = yaml.safe_dump(_made_from(params, list(runs)), sort_keys=False, default_flow_style=None, width=120)
+    write_text(folder / _PARAMS, recipe)
     write_text(folder / _PROVENANCE, json.dumps(provenance, indent=2) + "\n")
     return folder
+
+
+def _refuse_stale(table: pd.DataFrame, runs: dict[str, dict[str, Any]], params: Params) -> None:
+    """Raise UserError where a row is of another training than models/ has, or params.yaml has changed since."""
+    tabled = dict(zip(table["model"], table["run_id"], strict=True))
+    stale = [
+        model
+        for model, run in runs.items()
+        if (run["run_id"], run["profile"], run["hashes"]["params"])
+        != (tabled[model], params.profile, params.fingerprint(model))
+    ]
+    if stale:
+        raise UserError(
+            f"{', '.join(stale)}: reports/{_TABLE}, run.json and params.yaml are not of one training: "
+            "run `dvc repro` first"
+        )
+
+
+def _made_from(params: Params, models: list[str]) -> dict[str, Any]:
+    """Return what params.yaml says of these models and their images, as it is written there; of paths the last part."""
+    values = params.model_dump(mode="json", exclude_unset=True)
+    keys = ("profile", "profiles", "seed", "determinism", "devices", "augmentation", "replicates")
+    kept = {key: values[key] for key in keys if key in values}
+    kept["profiles"] = {params.profile: values["profiles"][params.profile]}
+    kept |= {"active": models, "models": {model: values["models"][model] for model in models}}
+    return {key: _without_places(value) for key, value in kept.items()}
+
+
+def _without_places(value: Any) -> Any:
+    """Return the value with each absolute path in it reduced to the name of its file."""
+    if isinstance(value, dict):
+        return {key: _without_places(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_without_places(part) for part in value]
+    absolute = isinstance(value, str) and value.startswith(("/", "~", "file://"))
+    return Path(value).name if absolute else value
 
 
 def _provenance(run: dict[str, Any]) -> dict[str, Any]:
@@ -86,8 +138,12 @@ def readme_section() -> str:
 
 
 def _section(folder: Path) -> str:
-    provenance = read_json(folder / _PROVENANCE, ("about", "comparable_with_the_paper", "models", "archive_md5"))
-    table = pd.read_csv(folder / _TABLE)
+    needed = ("about", "comparable_with_the_paper", "models", "archive_md5")
+    provenance = read_json(folder / _PROVENANCE, needed, remedy=_remedy(folder))
+    try:
+        table = pd.read_csv(folder / _TABLE, usecols=_SHOWN)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder / _TABLE} cannot be read ({error}): {_remedy(folder)}") from None
     beside_paper = provenance["comparable_with_the_paper"]
     headings = [
         "model", "train", "val (95 % interval)", "paper protocol", "top-5", "epochs", "best", "images/s", "minutes"
@@ -115,6 +171,10 @@ def _section(folder: Path) -> str:
     return "\n".join([f"### {folder.name}", "", about, "", *markdown_table(headings, rows), "", origin, ""])
 
 
+def _remedy(folder: Path) -> str:
+    return f"`git checkout {folder}` brings it back"
+
+
 def _origin(folder: Path, provenance: dict[str, Any]) -> str:
     """Return one sentence on where the figures of a folder come from; what is not the same for all is listed."""
     models = provenance["models"].values()
@@ -129,7 +189,7 @@ def _origin(folder: Path, provenance: dict[str, Any]) -> str:
             for one in models
         )
     )
-    commits = every(*((one["commit"] or "no commit")[:12] for one in models))
+    commits = every(*(_commit(one) for one in models))
     days = every(*(one["started_at"][:10] for one in models))
     seeds = every(*(one["params"]["seed"] for one in models))
     versions = every(*(f"Keras {one['versions']['keras']} on {one['backend']}" for one in models))
@@ -137,6 +197,11 @@ def _origin(folder: Path, provenance: dict[str, Any]) -> str:
         f"Accuracy in percent. {images}; seed {seeds}; {every(*(one['device'] for one in models))}; {versions}; commit "
         f"{commits}; {days}. Everything else: [{folder.as_posix()}]({folder.as_posix()})."
     )
+
+
+def _commit(one: dict[str, Any]) -> str:
+    changed = " with uncommitted changes" if one["changes_since_the_commit"] else ""
+    return (one["commit"] or "no commit")[:12] + changed
 
 
 def updated(readme: str) -> str:
