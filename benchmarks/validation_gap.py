@@ -3,6 +3,9 @@
     dvc repro train@model_1 train@model_2         # 200 classes of real images, as many as there are
     python -m benchmarks.validation_gap           # half a minute; --workspace DIR for a trained pipeline elsewhere
 
+The blocks of model_1 and model_2 in params.yaml need `paper_protocol_every_epoch: true`, which is off by default: the
+curves are of augmented validation images, as the authors' are. docs/validation-gap.md has the whole edit.
+
 Reads the models, their curves and the packed images of a workspace, and the authors' logs. Every candidate is applied
 to the predictions of our model 1, whose validation is whole, to see what it costs; then the one that is left is fitted
 to the authors' curves twice, by accuracy and by loss, which need not agree. Writes docs/results/validation_gap.
@@ -10,6 +13,7 @@ to the authors' curves twice, by accuracy and by loss, which need not agree. Wri
 
 import json
 import os
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,10 +23,12 @@ import pandas as pd
 import typer
 
 from tiny_imagenet import comparison, entry, figures, runtime
+from tiny_imagenet.errors import UserError
 from tiny_imagenet.files import read_json, write_text
 
 DESTINATION = Path("docs/results/validation_gap")
 SUSPECT, OTHER = "model_1", "model_2"
+PROTOCOL = "val_accuracy_paper_protocol"
 SETTLED = 3
 """The first epoch whose running training accuracy is not mostly that of a model that knows nothing yet."""
 
@@ -41,7 +47,8 @@ def main(workspace: Annotated[Path, typer.Option(help="A pipeline with both mode
     """Measure what each candidate costs, and fit the shifted class index to the authors' curves."""
     destination = DESTINATION.absolute()
     os.chdir(workspace)
-    params = entry.checked_params()
+    entry.checked_params()
+    epochs = pd.concat(by_epoch(name) for name in (SUSPECT, OTHER))
     runtime.prepare(seed=0)
     from tiny_imagenet import evaluation, model_file
     from tiny_imagenet.dataset.arrays import open_packed
@@ -49,7 +56,7 @@ def main(workspace: Annotated[Path, typer.Option(help="A pipeline with both mode
 
     packed = open_packed(Path("data/cache"))
     if packed.num_classes != 200:
-        raise SystemExit(f"error: {packed.num_classes} classes in {workspace}/data/cache; the 200 are needed")
+        raise UserError(f"{packed.num_classes} classes in {workspace}/data/cache; the 200 are needed")
     model = model_file.load_model(Path("models") / SUSPECT / "model.keras")
     labels = packed.val.labels
     clean = evaluation.predict(model, packed.val, "validation, clean")
@@ -70,14 +77,11 @@ def main(workspace: Annotated[Path, typer.Option(help="A pipeline with both mode
         accuracy = float(by_missing["accuracy"][missing])
         causes.append(Cause(f"the first {missing} classes shifted by one", right, accuracy, accuracy / right))
 
-    epochs = pd.concat(by_epoch(name) for name in (SUSPECT, OTHER))
     final = epochs[epochs["model"] == SUSPECT].iloc[-1]
     penalty = float(sum(model.losses))  # of the weights, in the training loss as in the validation loss
     fits = fit(epochs, by_missing, right, train_loss=float(final["loss"]) - penalty)
     origin = {
-        "archive_md5": read_json(Path("models") / SUSPECT / "run.json")["hashes"]["data"],
-        "images": {"train": len(packed.train), "val": len(packed.val), "classes": packed.num_classes},
-        "seed": params.seed,
+        "models": {name: trained(name) for name in (SUSPECT, OTHER)},
         "device": str(runtime.device()),
         "backend": runtime.backend(),
     }
@@ -113,24 +117,31 @@ def cross_entropy(probabilities: Any, labels: Any) -> float:
     return float(-np.log(chosen).mean())
 
 
-def by_epoch(model: str) -> pd.DataFrame:
-    """Return the curves of a model, ours beside the authors': validation above training accuracy, epoch by epoch.
-
-    Ours of augmented validation images is in the MLflow run of the training.
-    """
-    import mlflow
-
-    run = read_json(Path("models") / model / "run.json")
-    client = mlflow.MlflowClient(run["tracking_uri"])
-    history = pd.read_csv(Path("models") / model / "history.csv").assign(model=model)
-    logged = {
-        metric.step: metric.value for metric in client.get_metric_history(run["run_id"], "val_accuracy_paper_protocol")
+def trained(model: str) -> dict[str, Any]:
+    """Return how a model came to be, by its run.json."""
+    as_there = ("run_id", "started_at", "seed", "images", "device", "backend", "versions")
+    run = read_json(Path("models") / model / "run.json", (*as_there, "git", "epoch_seconds", "hashes"))
+    return {key: run[key] for key in as_there} | {
+        "commit": run["git"]["commit"],
+        "changes_since_the_commit": run["git"]["dirty"],
+        "epochs": len(run["epoch_seconds"]),
+        "seconds": round(sum(run["epoch_seconds"]), 1),
+        "packed_images_fingerprint": run["hashes"]["data"],
     }
-    history["val_accuracy_paper_protocol"] = history["epoch"].map(logged)
+
+
+def by_epoch(model: str) -> pd.DataFrame:
+    """Return the curves of a model, ours beside the authors': validation above training accuracy, epoch by epoch."""
+    history = pd.read_csv(Path("models") / model / "history.csv").assign(model=model)
+    if PROTOCOL not in history or history[PROTOCOL].isna().any():
+        raise UserError(
+            f"models/{model}/history.csv has no {PROTOCOL} of every epoch: set `paper_protocol_every_epoch: true` in "
+            f"models.{model} of params.yaml, and run `dvc repro train@{model}`"
+        )
     logs = comparison.authors_logs()
     theirs = logs[logs["model"] == model].set_index("epoch")[["accuracy", "val_accuracy", "loss", "val_loss"]]
     epochs = history.join(theirs.add_suffix("_authors"), on="epoch")
-    epochs["ratio"] = epochs["val_accuracy_paper_protocol"] / epochs["accuracy"]
+    epochs["ratio"] = epochs[PROTOCOL] / epochs["accuracy"]
     epochs["ratio_authors"] = epochs["val_accuracy_authors"] / epochs["accuracy_authors"]
     epochs["kept"] = epochs["ratio_authors"] / epochs["ratio"]
     return epochs
@@ -232,4 +243,4 @@ def draw(folder: Path, epochs: pd.DataFrame, by_missing: pd.DataFrame, fits: dic
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    sys.exit(entry.run(lambda: typer.run(main)))
