@@ -24,7 +24,7 @@ import typer
 
 from tiny_imagenet import comparison, entry, figures, runtime
 from tiny_imagenet.errors import UserError
-from tiny_imagenet.files import read_json, write_text
+from tiny_imagenet.files import read_csv, read_json, write_text
 
 DESTINATION = Path("docs/results/validation_gap")
 SUSPECT, OTHER = "model_1", "model_2"
@@ -132,7 +132,7 @@ def trained(model: str) -> dict[str, Any]:
 
 def by_epoch(model: str) -> pd.DataFrame:
     """Return the curves of a model, ours beside the authors': validation above training accuracy, epoch by epoch."""
-    history = pd.read_csv(Path("models") / model / "history.csv").assign(model=model)
+    history = read_csv(Path("models") / model / "history.csv").assign(model=model)
     if PROTOCOL not in history or history[PROTOCOL].isna().any():
         raise UserError(
             f"models/{model}/history.csv has no {PROTOCOL} of every epoch: set `paper_protocol_every_epoch: true` in "

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
-from made_results import VALUES, made_params, make_results
+from made_results import VALUES, make_results
 
 from tiny_imagenet import comparison, kept_results
 from tiny_imagenet.errors import UserError
@@ -21,6 +21,7 @@ RUN = {
     "git": {"commit": "0123456789abcdef", "dirty": False, "diff": "secret"},
     "images": {"classes": 200, "train": 44_000, "val": 10_000},
     "profile": "part",
+    "dataset": "tiny-imagenet-200",
 }
 ACTIVE = ["model_1", "model_2"]
 PART = {
@@ -50,7 +51,8 @@ def repository(tmp_path, monkeypatch) -> Path:
 
 
 def write_table(*more: str) -> None:
-    table = comparison.results_table(made_params(active=[*ACTIVE, *more]), Path("models"), Path("results"))
+    params = parse_params(PARAMS | {"active": [*ACTIVE, *more]})
+    table = comparison.results_table(params, Path("models"), Path("results"))
     Path("reports").mkdir(exist_ok=True)
     table.to_csv("reports/results.csv", index=False)
     Path("reports/differences.csv").write_text("model_a,model_b,p\nmodel_1,model_2,0.5\n")

@@ -14,7 +14,7 @@ import pandas as pd
 import yaml
 
 from tiny_imagenet.errors import UserError
-from tiny_imagenet.files import md5, read_json, write_text
+from tiny_imagenet.files import md5, read_csv, read_json, write_text
 from tiny_imagenet.params import Params, load_params
 from tiny_imagenet.report import count, interval, markdown_table, percent
 
@@ -61,7 +61,7 @@ def keep(name: str, about: str, *, comparable: bool) -> Path:
     runs = {model: read_json(Path("models") / model / "run.json", _NEEDED) for model in table["model"]}
     params = load_params(_PARAMS)
     _refuse_stale(table, runs, params)
-    histories = [pd.read_csv(Path("models") / model / "history.csv").assign(model=model) for model in runs]
+    histories = [read_csv(Path("models") / model / "history.csv").assign(model=model) for model in runs]
     provenance = {
         "about": about,
         "comparable_with_the_paper": comparable,
