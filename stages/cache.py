@@ -38,7 +38,8 @@ def main() -> None:
     originals = packed.train.images[chosen]
     augment = Augmenter(params.shared_augmentation, seed=params.seed, num_images=len(packed.train))
     rows = {"original": originals} | {f"epoch {epoch + 1}": augment(originals, chosen, epoch) for epoch in range(4)}
-    figures.image_grid(rows, DESTINATION / "augmentation", "`augmentation` of params.yaml, before a profile changes it")
+    title = "The shared augmentation in params.yaml (a profile or a model may have another)"
+    figures.image_grid(rows, DESTINATION / "augmentation", title)
     figures.image_grid(samples_per_class(packed), DESTINATION / "classes", "Some classes of the training images")
     print(f"packed {len(packed.train):,} training and {len(packed.val):,} validation images into {DESTINATION}")
 
