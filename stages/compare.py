@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -27,12 +28,16 @@ CACHE, MODELS, RESULTS, DESTINATION = Path("data/cache"), Path("models"), Path("
 FIGURES = DESTINATION / "figures"
 DETERMINISM = Path("docs/results/determinism.json")
 CURVES = {
-    "training_accuracy": ("accuracy", "Training accuracy (the paper's figure 11)"),
-    "validation_accuracy": ("val_accuracy", "Validation accuracy (the paper's figure 12)"),
+    "training_accuracy": ("accuracy", "Training accuracy"),
+    "validation_accuracy": ("val_accuracy", "Validation accuracy"),
     "training_loss": ("loss", "Training loss"),
     "validation_loss": ("val_loss", "Validation loss"),
 }
-PICTURES = {"classes": "Some classes (the paper's figures 1 to 4)", "augmentation": "The augmentation"}
+PICTURES = {"classes": "Some classes", "augmentation": "The shared augmentation in params.yaml"}
+OF_PAPER = {
+    "accuracy_beside_paper": "figure 10", "training_accuracy": "figure 11", "validation_accuracy": "figure 12",
+    "classes": "figures 1 to 4",
+}  # fmt: skip
 
 _DATA = ("classes", "in_archive", "per_class", "duplicates")
 """What the audit asks of the report on the images."""
@@ -79,23 +84,51 @@ def main() -> None:
 
 def _draw(params: Params, table: pd.DataFrame) -> dict[str, str]:
     """Draw what concerns all models, and return the name of each figure -> its caption."""
-    histories, logs = comparison.read_histories(table, MODELS), comparison.authors_logs()
-    with_paper = report.comparable(params)
-    for name, (column, title) in CURVES.items():
-        figures.curves(histories, logs, column, title, FIGURES / name, with_logs=with_paper)
+    histories, logs = comparison.read_histories(table, MODELS), _logs(params.active)
+    with_paper, captions = report.comparable(params), _captions(params)
+    with_results = table.dropna(subset="val_accuracy")
+    metrics = {model: read_json(RESULTS / model / "metrics.json") for model in with_results["model"]}
+    images = read_json(CACHE / "report.json", ("used",))["used"]
+    about = figures.trained_on(params.dataset.name, images, with_results["epochs"])
+    titles = {name: f"{caption}\n{about}" for name, caption in captions.items()}
+    for name, (column, _) in CURVES.items():
+        figures.curves(histories, logs, column, titles[name], FIGURES / name, with_logs=with_paper)
     figures.parameter_counts(table, FIGURES / "parameters")
-    result_figures.accuracy_by_parameters(table, FIGURES / "accuracy_by_parameters", with_paper=with_paper)
-    result_figures.accuracy_bars(table, FIGURES / "accuracy_beside_paper", with_paper=with_paper)
+    result_figures.accuracy_by_parameters(
+        table, metrics, titles["accuracy_by_parameters"], FIGURES / "accuracy_by_parameters", with_paper=with_paper
+    )
+    result_figures.accuracy_bars(
+        table, metrics, titles["accuracy_beside_paper"], FIGURES / "accuracy_beside_paper", with_paper=with_paper
+    )
     for name in PICTURES:
         with replaced(FIGURES / f"{name}.png") as partial:
             shutil.copyfile(CACHE / f"{name}.png", partial)
-    return {
-        "accuracy_beside_paper": "Accuracy (the paper's figure 10)",
+    return captions
+
+
+def _captions(params: Params) -> dict[str, str]:
+    """Return name of a figure -> its caption, which names the paper's where the two are of the same images."""
+    others = [model for model in params.active if params.recipe(model).augmentation != params.shared_augmentation]
+    captions = {
+        "accuracy_beside_paper": "Accuracy",
         **{name: title for name, (_, title) in CURVES.items()},
         "parameters": "Parameters (the paper's figure 9)",
         "accuracy_by_parameters": "Accuracy and size",
         **PICTURES,
     }
+    if others:
+        concerned = "all models" if len(others) == len(params.active) else ", ".join(others)
+        captions["augmentation"] += f" (another here: {concerned})"
+    of_paper = OF_PAPER if report.comparable(params) else {}
+    return captions | {name: f"{captions[name]} (the paper's {figure})" for name, figure in of_paper.items()}
+
+
+def _logs(models: Iterable[str]) -> pd.DataFrame:
+    """Return the authors' logs; a model that does what their run did has its base's, under its own name, too."""
+    logs = comparison.authors_logs()
+    published = {model: model.removesuffix(comparison.PUBLISHED) for model in models}
+    own = [logs[logs["model"] == base].assign(model=model) for model, base in published.items() if model != base]
+    return pd.concat([logs, *own])
 
 
 def _audit(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from tiny_imagenet import entry, lineage, result_figures, runtime, tracking
+from tiny_imagenet import entry, figures, lineage, result_figures, runtime, tracking
 from tiny_imagenet.errors import UserError
 
 if TYPE_CHECKING:  # both import Keras, which `runtime.prepare` comes before
@@ -32,7 +32,8 @@ def main(model: str) -> None:
     # run.json is no dependency, so that a bit-identical retrain does not evaluate again.
     run = json.loads((source / "run.json").read_text(encoding="utf-8"))
     evaluation.write_evaluation(measured, destination, model_md5=run["model_md5"])
-    _draw(measured, packed, model, destination)
+    about = figures.trained_on(run["dataset"], run["images"], [measured.metrics["epochs"]])
+    _draw(measured, packed, f"{model}, clean validation images\n{about}", destination)
     print(f"{model}: validation accuracy {measured.metrics['val_accuracy']:.2%} on {len(packed.val):,} images")
     try:
         found = tracking.add_results(lineage.repository_root(), run["run_id"], measured.metrics, destination)
@@ -43,9 +44,8 @@ def main(model: str) -> None:
         print(f"{later}\n{model}: `compare` will see to its run", file=sys.stderr)
 
 
-def _draw(measured: "Evaluation", packed: "PackedDataset", model: str, destination: Path) -> None:
+def _draw(measured: "Evaluation", packed: "PackedDataset", title: str, destination: Path) -> None:
     names = packed.class_names
-    title = f"{model}, clean validation images"
     result_figures.confusion_matrix(measured.confusion, names, title, destination / "confusion")
     result_figures.best_and_worst_classes(measured.per_class, title, destination / "classes")
     result_figures.calibration(measured.calibration, title, destination / "calibration")

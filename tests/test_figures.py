@@ -1,6 +1,7 @@
 """Figures: files made, the same bytes for the same figures, nothing left open."""
 
 import warnings
+from itertools import pairwise
 from pathlib import Path
 
 import matplotlib as mpl
@@ -8,20 +9,22 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from made_results import made_params, make_results
+from made_results import METRICS, made_params, make_results
 
+from stages import compare
 from tiny_imagenet import comparison, figures, metrics, result_figures
 
 LOGS = comparison.authors_logs()
 HISTORY = LOGS[LOGS["model"] == "model_2"][["epoch", "accuracy", "val_accuracy", "loss", "val_loss"]]
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (3, 64, 64, 3), np.uint8)
+TITLE = "Accuracy\n" + figures.trained_on("tiny-imagenet-200", {"train": 100_000, "val": 10_000}, [15, 20])
 CONFUSION = RNG.integers(0, 9, (4, 4))
 
 
 def curves(path, *, with_logs=True):
     histories = {"model_2": HISTORY, "model_9": HISTORY}
-    figures.curves(histories, LOGS, "val_accuracy", "Validation accuracy", path, with_logs=with_logs)
+    figures.curves(histories, LOGS, "val_accuracy", TITLE, path, with_logs=with_logs)
 
 
 def parameters(path):
@@ -33,11 +36,12 @@ def parameters(path):
 
 
 def grid(path):
-    figures.image_grid({"original": IMAGES, "epoch 1": IMAGES[:2]}, path, "Some images", captions=["a", "b", "c"])
+    captions = {"epoch 1": ["a", "b"]}
+    figures.image_grid({"original": IMAGES, "epoch 1": IMAGES[:2]}, path, TITLE, captions=captions)
 
 
 def confusion(path):
-    result_figures.confusion_matrix(CONFUSION, list("abcd"), "Confusion", path)
+    result_figures.confusion_matrix(CONFUSION, list("abcd"), TITLE, path)
 
 
 def losses(path):
@@ -51,27 +55,31 @@ def made_table(root: Path, models: list[str]) -> pd.DataFrame:
     return comparison.results_table(made_params(), root / "models", root / "results")
 
 
+def made_metrics(table: pd.DataFrame) -> dict[str, dict[str, float]]:
+    return dict.fromkeys(table.dropna(subset="val_accuracy")["model"], METRICS)
+
+
 def sizes(path, *, with_paper=True):
     table = made_table(path.parent / "made", ["model_1", "model_3", "model_4"])
-    result_figures.accuracy_by_parameters(table, path, with_paper=with_paper)
+    result_figures.accuracy_by_parameters(table, made_metrics(table), TITLE, path, with_paper=with_paper)
 
 
 def bars(path, *, with_paper=True):
     table = made_table(path.parent / "made", ["model_1", "model_3", "model_4"])
-    result_figures.accuracy_bars(table, path, with_paper=with_paper)
+    result_figures.accuracy_bars(table, made_metrics(table), TITLE, path, with_paper=with_paper)
 
 
 def classes(path, number=30):
     random = np.random.default_rng(1)
     recall, support = random.uniform(size=number), random.integers(0, 50, number)
     frame = pd.DataFrame({"name": [f"class {place}" for place in range(number)], "recall": recall, "support": support})
-    result_figures.best_and_worst_classes(frame, "Classes", path)
+    result_figures.best_and_worst_classes(frame, TITLE, path)
 
 
 def calibration(path):
     confidence = np.linspace(0.2, 0.9, 200)
     table = metrics.calibration_table(confidence, np.arange(200) % 3 > 0)
-    result_figures.calibration(table, "Calibration", path)
+    result_figures.calibration(table, TITLE, path)
 
 
 def predictions(right: int, wrong: int) -> pd.DataFrame:
@@ -91,7 +99,7 @@ def predictions(right: int, wrong: int) -> pd.DataFrame:
 def gallery(path, right=9, wrong=11):
     images = np.random.default_rng(2).integers(0, 256, (20, 64, 64, 3), np.uint8)
     names = ["goldfish, Carassius auratus", "<script>$x$", "a name that is much longer than there is room for"]
-    result_figures.gallery(images, predictions(right, wrong), names, "Gallery", path)
+    result_figures.gallery(images, predictions(right, wrong), names, TITLE, path)
 
 
 DRAWINGS = {
@@ -220,9 +228,88 @@ def test_without_any_history_there_is_still_a_figure(with_logs, tmp_path):
     assert (tmp_path / "figure.png").exists()
 
 
-def test_more_models_than_colours_are_drawn(tmp_path):
+def test_more_models_than_colours_can_be_told_apart(tmp_path, drawn):
     histories = {f"model_{number}": HISTORY for number in range(len(figures.COLOURS) + 2)}
     figures.curves(histories, LOGS, "accuracy", "Many", tmp_path / "figure", with_logs=False)
+    lines = drawn[0].axes[0].lines
+    assert len({(line.get_color(), line.get_marker()) for line in lines}) == len(histories)
+    assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == len(histories)
+
+
+def test_looks_do_not_repeat_for_a_hundred_models():
+    assert len({tuple(look.values()) for look in figures.looks(100)}) == 100
+
+
+def test_the_log_of_a_model_as_published_is_that_of_its_base(tmp_path, drawn):
+    histories = {"model_2_as_published": HISTORY}
+    logs = compare._logs(histories)
+    figures.curves(histories, logs, "val_accuracy", "", tmp_path / "figure", with_logs=True)
+    (dashed,) = [line for line in drawn[0].axes[0].lines if line.get_linestyle() == "--" and len(line.get_xdata())]
+    base = LOGS[LOGS["model"] == "model_2"]
+    np.testing.assert_array_equal(dashed.get_ydata(), base["val_accuracy"])
+    assert len(logs) == len(LOGS) + len(base)
+
+
+def test_the_legend_names_logs_only_where_one_is_drawn(tmp_path, drawn):
+    for model in ("resnet18", "model_2"):
+        figures.curves({model: HISTORY}, LOGS, "accuracy", "", tmp_path / model, with_logs=True)
+    legends = [figure.axes[0].get_legend_handles_labels()[1] for figure in drawn]
+    assert legends == [["resnet18"], ["model_2", "authors' logs"]]
+
+
+@pytest.mark.parametrize(
+    ("epochs", "words"),
+    [([6, 6], ", 6 epochs"), (pd.Series([20, 15], dtype="Int64"), ", 15 to 20 epochs"), ([1], ", 1 epoch"), ([], "")],
+)
+def test_a_title_says_what_was_trained_on(epochs, words):
+    found = figures.trained_on("digits", {"classes": 10, "train": 1400, "val": 200}, epochs)
+    assert found == f"digits, 1,400 training and 200 validation images{words}"
+
+
+@pytest.mark.parametrize(("profile", "names_the_paper"), [("paper", True), ("demo", False)])
+def test_captions_name_the_papers_figures_where_the_images_are_the_papers(profile, names_the_paper):
+    captions = compare._captions(made_params(profile=profile))
+    assert ("the paper's figure 11" in captions["training_accuracy"]) == names_the_paper
+    assert ("the paper's figure 10" in captions["accuracy_beside_paper"]) == names_the_paper
+    assert "the paper's figure 9" in captions["parameters"]  # parameters are counted with 200 classes everywhere
+    assert ("another here: all models" in captions["augmentation"]) != names_the_paper
+
+
+def test_every_accuracy_that_has_an_interval_has_an_error_bar(tmp_path, drawn):
+    bars(tmp_path / "figure")
+    axis = drawn[0].axes[0]
+    tops = [segment for each in axis.collections for segment in each.get_segments() if len(segment)]
+    ends = {tuple(np.round(segment[:, 1], 4)) for segment in tops}
+    keys = ("train_accuracy", "val_accuracy", "val_accuracy_paper_protocol")
+    assert {(METRICS[f"{key}_low"], METRICS[f"{key}_high"]) for key in keys} <= ends
+
+
+def test_beside_the_paper_stands_our_accuracy_under_its_protocol(tmp_path, drawn):
+    for name, with_paper in (("with", True), ("without", False)):
+        sizes(tmp_path / name, with_paper=with_paper)
+    for figure, key in zip(drawn, ("val_accuracy_paper_protocol", "val_accuracy"), strict=True):
+        axis = figure.axes[0]
+        assert axis.containers[0].lines[0].get_ydata() == [METRICS[key]]
+        (segment,) = axis.containers[0].lines[2][0].get_segments()
+        np.testing.assert_allclose(segment[:, 1], [METRICS[f"{key}_low"], METRICS[f"{key}_high"]])
+        assert axis.get_ylabel().endswith("paper protocol") == (key != "val_accuracy")
+
+
+def test_the_colour_of_a_class_goes_by_the_mean_of_all(tmp_path, drawn):
+    frame = pd.DataFrame({"name": list("abcdef"), "recall": [0.9, 0.2, 0.2, 0.2, 0.2, 0.1], "support": 50})
+    result_figures.best_and_worst_classes(frame, "", tmp_path / "one", number=2)  # a, b and e, f are drawn
+    result_figures.best_and_worst_classes(frame.assign(recall=0.7), "", tmp_path / "two")
+    one, two = ([text.get_text() for text in figure.legends[0].get_texts()] for figure in drawn)
+    assert one == ["mean of all classes, 30.0%", "at or above the mean", "below it"]
+    assert two == ["mean of all classes, 70.0%", "at or above the mean"]
+    assert [len(container) for container in drawn[0].axes[0].containers if hasattr(container, "patches")] == [1, 3]
+
+
+def test_a_figure_of_classes_without_images_is_empty(tmp_path):
+    frame = pd.DataFrame({"name": ["a"], "recall": [0.0], "support": [0]})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        result_figures.best_and_worst_classes(frame, "", tmp_path / "figure")
     assert (tmp_path / "figure.png").exists()
 
 
@@ -255,16 +342,28 @@ def test_classes_that_are_confused_stand_together():
     assert {tuple(sorted(order[place : place + 2])) for place in (0, 2, 4)} == {(0, 3), (1, 4), (2, 5)}
 
 
-def test_two_hundred_classes_are_drawn_with_their_names(tmp_path):
+def test_two_hundred_classes_are_drawn_with_their_names(tmp_path, drawn):
     names = [f"class {number}, and another name" for number in range(200)]
     result_figures.confusion_matrix(np.eye(200, dtype=np.int64), names, "", tmp_path / "figure")
     assert plt.imread(tmp_path / "figure.png").shape[0] >= 200 * 14  # pixels for the name of each
+    (label,) = [text for text in drawn[0].axes[0].get_yticklabels() if text.get_text() == "class 7"]
+    assert label.get_fontsize() * 96 / 72 > 9  # pixels on the page
 
 
 @pytest.mark.parametrize(("right", "wrong"), [(0, 12), (12, 0), (2, 1), (0, 0)])
-def test_a_gallery_of_few_or_no_images_is_whole(right, wrong, tmp_path):
+def test_a_gallery_of_few_or_no_images_is_whole(right, wrong, tmp_path, drawn):
     gallery(tmp_path / "figure", right, wrong)
-    assert (tmp_path / "figure.png").exists()
+    empty = [axis.get_ylabel() for axis in drawn[0].axes if [text.get_text() for text in axis.texts] == ["none"]]
+    assert empty == ["right"] * (not right) + ["wrong", "wrong,\nmost sure"] * (not wrong)
+
+
+def test_captions_of_a_gallery_do_not_touch(tmp_path, drawn):
+    images = np.zeros((8, 64, 64, 3), np.uint8)
+    names = ["Chesapeake Bay retriever", "American alligator", "standard poodle"]
+    result_figures.gallery(images, predictions(0, 8), names, "", tmp_path / "figure")
+    for row in (1, 2):
+        shown = [axis.xaxis.label.get_window_extent() for axis in drawn[0].axes[8 * row : 8 * row + 8]]
+        assert all(left.x1 < right.x0 for left, right in pairwise(shown))
 
 
 @pytest.mark.parametrize("draw", [sizes, bars])
@@ -287,8 +386,8 @@ def test_without_any_result_there_are_still_figures(tmp_path):
     table = made_table(tmp_path / "made", [])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        result_figures.accuracy_by_parameters(table, tmp_path / "one", with_paper=False)
-        result_figures.accuracy_bars(table, tmp_path / "two", with_paper=False)
+        result_figures.accuracy_by_parameters(table, {}, "", tmp_path / "one", with_paper=False)
+        result_figures.accuracy_bars(table, {}, "", tmp_path / "two", with_paper=False)
     assert {path.name for path in tmp_path.iterdir()} >= {"one.png", "two.png"}
 
 

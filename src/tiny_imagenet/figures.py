@@ -3,7 +3,7 @@
 Colours are Okabe and Ito's, which colour-blind people tell apart.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,12 +24,14 @@ from numpy.typing import NDArray
 from tiny_imagenet.files import replaced
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_MARKERS, _LINES = "os^Dv", ("-", "-.", ":")
 _STYLE: dict[Any, Any] = {
     "axes.axisbelow": True,
     "axes.grid": True,
     "axes.spines.right": False,
     "axes.spines.top": False,
     "figure.constrained_layout.use": True,
+    "figure.titlesize": "medium",
     "font.size": 9,
     "grid.alpha": 0.3,
     "legend.frameon": False,
@@ -46,11 +48,13 @@ def new_figure(
     rows: int = 1,
     columns: int = 1,
     suffixes: tuple[str, ...] = ("png", "svg"),
-    dpi: int = 150,
+    title: str = "",
 ) -> Iterator[tuple[Figure, NDArray[np.object_]]]:
     """Yield a figure with its axes as an array; save it as `path` with each of the suffixes."""
     with mpl.rc_context(_STYLE):
-        figure, axes = plt.subplots(rows, columns, figsize=(width, height), dpi=dpi, squeeze=False)
+        figure, axes = plt.subplots(rows, columns, figsize=(width, height), dpi=150, squeeze=False)
+        if title:
+            figure.suptitle(title, wrap=True)
         try:
             yield figure, axes
             for suffix in suffixes:
@@ -73,19 +77,21 @@ def curves(
     """Draw a column of the histories against the epoch for all models: the paper's figures 11 and 12.
 
     Accuracies are shares, and begin at 0; losses, some of which have a penalty of weights in them, are on a logarithmic
-    axis. `logs` are the authors' curves, dashed behind ours where `with_logs`.
+    axis. `logs` are the authors' curves, by `model`, dashed behind ours where `with_logs`.
     """
     is_accuracy = column.endswith("accuracy")
-    with new_figure(path, 6.4, 4) as (_, axes):
+    with new_figure(path, 6.4, 4, title=title) as (_, axes):
         axis: Axes = axes[0, 0]
-        for colour, (model, history) in zip(cycle(len(histories)), histories.items(), strict=True):
-            axis.plot(history["epoch"], history[column], marker="o", markersize=3, color=colour, label=model)
-            if with_logs:
-                log = logs[logs["model"] == model]
-                axis.plot(log["epoch"], log[column], linestyle="--", linewidth=1, color=colour, alpha=0.6)
-        if with_logs and histories:
+        logged = False
+        for look, (model, history) in zip(looks(len(histories)), histories.items(), strict=True):
+            axis.plot(history["epoch"], history[column], markersize=4, label=model, **look)
+            if with_logs and (logs["model"] == model).any():
+                log, logged = logs[logs["model"] == model], True
+                dashed = look | {"linestyle": "--"}
+                axis.plot(log["epoch"], log[column], linewidth=1, markersize=2, alpha=0.6, **dashed)
+        if logged:
             axis.plot([], [], linestyle="--", color="gray", label="authors' logs")
-        axis.set(title=title, xlabel="epoch", ylabel="accuracy" if is_accuracy else "loss")
+        axis.set(xlabel="epoch", ylabel="accuracy" if is_accuracy else "loss")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         if is_accuracy:
             axis.set_ylim(0, None)
@@ -113,36 +119,42 @@ def parameter_counts(table: pd.DataFrame, path: Path) -> None:
     """Draw the number of parameters of each model with 200 classes: the paper's figure 9, on a logarithmic axis."""
     known = table.dropna(subset=["parameters_200_classes"])
     counts = known["parameters_200_classes"].astype(float)
-    with new_figure(path, 6.4, 0.6 + 0.45 * max(len(known), 1)) as (_, axes):
+    with new_figure(path, 6.4, 0.6 + 0.45 * max(len(known), 1), title="Parameters with 200 classes") as (_, axes):
         axis: Axes = axes[0, 0]
         bars = axis.barh(known["model"], counts, color=cycle(len(known)))
         axis.bar_label(bars, labels=[f"{count:,.0f}" for count in counts], padding=3)
-        axis.set(xscale="log", title="Parameters with 200 classes", xlim=(1e5, 2e9))
+        axis.set(xscale="log", xlim=(1e5, 2e9))
         axis.xaxis.set_major_formatter(EngFormatter(sep=" "))  # the default writes powers as formulas
         axis.invert_yaxis()
 
 
 def image_grid(
-    rows: Mapping[str, NDArray[np.uint8]], path: Path, title: str, *, captions: list[str] | None = None
+    rows: Mapping[str, NDArray[np.uint8]],
+    path: Path,
+    title: str,
+    *,
+    captions: Mapping[str, Sequence[str]] | None = None,
+    cell: tuple[float, float] = (0.95, 0.95),
 ) -> None:
-    """Draw rows of images, each with its name at the left; `captions` stand below the last row's images."""
+    """Draw rows of images, each with its name at the left, and with "none" where it has no image.
+
+    `captions` are row -> what stands below its images; `cell` is the width and height in inches of an image with them.
+    """
     columns = max(6, *(len(images) for images in rows.values()))  # fewer would leave no room for the title
-    width, height = 0.9 + 0.95 * columns, 0.5 + 0.95 * len(rows)
-    with new_figure(path, width, height, len(rows), columns, suffixes=("png",)) as (figure, axes):
-        figure.suptitle(title)
-        for row, (name, images) in enumerate(rows.items()):
-            for column in range(columns):
-                axis: Axes = axes[row, column]
-                axis.set(xticks=[], yticks=[])
+    width, height = 0.9 + cell[0] * columns, 0.5 + cell[1] * len(rows)
+    with new_figure(path, width, height, len(rows), columns, suffixes=("png",), title=title) as (_, axes):
+        for of_row, (name, images) in zip(axes, rows.items(), strict=True):
+            below = (captions or {}).get(name, ())
+            for column, axis in enumerate(of_row):
+                axis.set(xticks=[], yticks=[], frame_on=False)
                 axis.grid(visible=False)
-                for spine in axis.spines.values():
-                    spine.set_visible(False)
                 if column < len(images):
                     axis.imshow(images[column], interpolation="nearest")
-                if column == 0:
-                    axis.set_ylabel(name, rotation=0, ha="right", va="center")
-                if captions and row == len(rows) - 1 and column < len(captions):
-                    axis.set_xlabel(captions[column])
+                if column < len(below):
+                    axis.set_xlabel(below[column], fontsize=6.5)
+            of_row[0].set_ylabel(name, rotation=0, ha="right", va="center")
+            if not len(images):
+                of_row[0].text(0.5, 0.5, "none", ha="center", va="center", color="gray")
 
 
 def image_pairs(
@@ -155,15 +167,35 @@ def image_pairs(
     shown = pairs.head(limit)
     title = f"Training images (top) alike to validation images (bottom): {len(shown)} of {len(pairs):,} pairs"
     if shown.empty:
-        with new_figure(path, 6.4, 1, suffixes=("png",)) as (_, axes):
+        title = "No image stands in both training and validation"
+        with new_figure(path, 6.4, 1, suffixes=("png",), title=title) as (_, axes):
             axes[0, 0].set_axis_off()
-            axes[0, 0].set_title("No image stands in both training and validation")
         return
     rows = {"train": train[shown["index_a"].to_numpy()], "val": val[shown["index_b"].to_numpy()]}
     captions = ["same" if distance == 0 else f"{distance} bits" for distance in shown["distance"]]
-    image_grid(rows, path, title, captions=captions)
+    image_grid(rows, path, title, captions={"val": captions})
+
+
+def trained_on(dataset: str, images: Mapping[str, int], epochs: Iterable[float]) -> str:
+    """Return a line for the title of a figure: what its models were trained on, and for how many epochs each.
+
+    `images` has the number of images of `train` and of `val`.
+    """
+    different = sorted({int(number) for number in epochs})
+    ends = " to ".join(str(number) for number in dict.fromkeys([*different[:1], *different[-1:]]))
+    during = f", {ends} epoch{'' if ends == '1' else 's'}" if ends else ""
+    return f"{dataset}, {images['train']:,} training and {images['val']:,} validation images{during}"
 
 
 def cycle(count: int) -> list[str]:
     """Return so many colours, from the beginning again where they run out."""
     return [COLOURS[index % len(COLOURS)] for index in range(count)]
+
+
+def looks(count: int) -> list[dict[str, Any]]:
+    """Return so many colours, each with a marker and a line style, which change where the colours begin again."""
+    rounds = [index // len(COLOURS) for index in range(count)]
+    return [
+        {"color": colour, "marker": _MARKERS[turn % len(_MARKERS)], "linestyle": _LINES[turn % len(_LINES)]}
+        for colour, turn in zip(cycle(count), rounds, strict=True)
+    ]
