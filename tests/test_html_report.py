@@ -363,6 +363,30 @@ def test_the_smaller_of_two_files_is_taken_with_its_size_in_pixels_of_css(tmp_pa
     assert picture(tmp_path, "other", "Other") is None
 
 
+@pytest.mark.parametrize("empty", ["svg", "png"])
+def test_an_empty_file_is_no_picture(tmp_path, empty):
+    contents = {"svg": svg("some"), "png": png(960, 600)}
+    for suffix, content in contents.items():
+        (tmp_path / f"some.{suffix}").write_bytes(b"" if suffix == empty else content)
+    found = picture(tmp_path, "some", "Some")
+    (other,) = contents.keys() - {empty}
+    assert found.uri.startswith(f"data:image/{other}")
+    (tmp_path / f"some.{other}").write_bytes(b"")
+    assert picture(tmp_path, "some", "Some") is None
+
+
+def test_a_wide_picture_has_the_whole_width_in_a_frame_that_scrolls(page):
+    wide = {
+        "classes",
+        "augmentation",
+        *(f"Right, wrong, and wrong with the most confidence, {name}" for name in MODELS),
+    }
+    figures = [figure for figure in page.all("figure") if "full" in figure["attributes"]["class"].split()]
+    assert {figure["text"].strip() for figure in figures} == wide
+    frames = {element["attributes"]["aria-label"] for element in page.all("div", role="region", tabindex="0")}
+    assert wide <= frames
+
+
 def test_a_large_photograph_becomes_smaller_and_keeps_its_size_on_the_page(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8)
     Image.fromarray(pixels).save(tmp_path / "photo.png")

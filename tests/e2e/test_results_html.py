@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_report import make_report
+from made_report import make_report, png
 
 from tiny_imagenet.html_report import results_html
 
@@ -31,6 +31,9 @@ def file(tmp_path_factory) -> Path:
     """Return the page of four models with results and one without."""
     root = tmp_path_factory.mktemp("report")
     arguments = make_report(root, ["model_1", "model_2", "model_4", "model_5"])
+    confusion = root / "results" / "model_1" / "confusion.svg"
+    confusion.unlink()
+    confusion.with_suffix(".png").write_bytes(png(3900, 3810))  # as that of 200 classes is
     arguments["table"].attrs["status"] = {"model_3": "failed: NaN loss in epoch 3, see checkpoints/model_3.failed"}
     path = root / "results.html"
     path.write_text(results_html(**arguments), encoding="utf-8")
@@ -109,6 +112,29 @@ def test_it_fits_also_when_everything_is_unfolded(window, width):
     window.run("for (const part of document.querySelectorAll('details')) part.open = true")
     assert all(window.run(FOLDED))
     assert window.run(NOTHING_OVERFLOWS) == [True, []]
+
+
+@pytest.mark.parametrize("width", [WIDTHS["phone"], WIDTHS["desk"]])
+def test_a_large_confusion_matrix_keeps_its_size_and_scrolls_in_its_frame(window, width):
+    window.open(width)
+    frame, image = window.all("#model-model_1 .confusion .scroll")[0], window.all("#model-model_1 .confusion img")[0]
+    assert image.size["width"] == 2496  # as large as it was drawn
+    for side in ("Width", "Height"):
+        assert window.run(f"return arguments[0].scroll{side} > arguments[0].client{side}", frame)
+    assert frame.size["height"] <= 900
+
+
+def test_a_phone_shows_the_audit_as_cards_with_everything_in_sight(window):
+    window.open(WIDTHS["phone"])
+    for frame in window.all(".scroll:has(.audit)"):
+        assert window.run("return arguments[0].scrollWidth <= arguments[0].clientWidth", frame)
+    rows = window.all(".audit tbody tr")
+    assert max(row.size["height"] for row in rows) < 300
+    for word in ("model_1", "reproduced", "13,070,472", "the interval holds the paper's figure"):
+        assert word in rows[0].text
+    headings = "return [...arguments[0].cells].map((cell) => getComputedStyle(cell, '::before').content).join()"
+    for word in ("ours", "paper", "log"):
+        assert word in window.run(headings, rows[0])
 
 
 def test_it_follows_the_scheme(window):

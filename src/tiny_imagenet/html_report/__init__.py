@@ -17,24 +17,13 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from tiny_imagenet.comparison import COLUMNS, SPREAD
 from tiny_imagenet.html_report import provenance
 from tiny_imagenet.html_report.formats import FILTERS, missing
 from tiny_imagenet.html_report.model_pages import model_page
 from tiny_imagenet.html_report.pictures import picture
 from tiny_imagenet.params import Params
 from tiny_imagenet.report import NOTES, by_group, comparability, flip_lines, override_lines
-
-_TABLE = [
-    "model", "architecture", "parameters_200_classes", "parameters_paper", "train_accuracy_paper",
-    "val_accuracy_paper", "train_accuracy", "val_accuracy", "val_accuracy_low", "val_accuracy_high",
-    "val_accuracy_paper_protocol", "val_top5_accuracy", "epochs", "best_epoch", "weights", "images_per_second",
-    "val_accuracy_mean", "val_accuracy_std", "num_seeds",
-]  # fmt: skip
-_FIGURES = ["where", "model", "quantity", "paper", "authors_log", "ours", "low", "high", "verdict", "reason",
-            "deviations"]  # fmt: skip
-_CLAIMS = ["claim", "where", "paper", "ours", "verdict", "reason"]
-_PAIRED = ["model_a", "model_b", "accuracy_a", "accuracy_b", "difference", "low", "high", "only_a", "only_b", "p",
-           "p_holm", "real"]  # fmt: skip
 
 
 def results_html(
@@ -70,10 +59,9 @@ def results_html(
         UserError: a file is there and cannot be read.
     """
     reasons: Mapping[str, str] = table.attrs.get("status", {})
-    rows = _rows(table, _TABLE)
     status = {
-        row["model"]: reasons.get(row["model"], "no results yet") if missing(row["val_accuracy"]) else ""
-        for row in rows
+        model: reasons.get(model, "no results yet") if missing(accuracy) else ""
+        for model, accuracy in zip(table["model"], table["val_accuracy"], strict=True)
     }
     pages = [
         model_page(
@@ -99,9 +87,9 @@ def results_html(
         status=status,
         replicated=bool((table["num_seeds"] > 1).any()) if "num_seeds" in table else False,
         changes=[line.replace(" -> ", " → ") for line in override_lines(params, without_batch_normalization)],
-        audit_figures=[(where, list(cells)) for where, cells in groupby(_rows(audit_figures, _FIGURES), _where)],
-        audit_claims=_rows(audit_claims, _CLAIMS),
-        paired=_rows(paired, _PAIRED),
+        audit_figures=[(where, list(cells)) for where, cells in groupby(audit_figures.to_dict("records"), _where)],
+        audit_claims=audit_claims.to_dict("records"),
+        paired=paired.to_dict("records"),
         pictures=[found for name, caption in captions.items() if (found := picture(figures, name, caption))],
         pages=pages,
         same=same,
@@ -110,15 +98,10 @@ def results_html(
 
 
 def _groups(table: pd.DataFrame) -> dict[str, list[dict[Any, Any]]]:
-    """Return table of the report -> its rows."""
-    wanted = table.reindex(columns=_TABLE)
+    """Return table of the report -> its rows, which have a spread, too, even where there are no replicates."""
+    wanted = table.reindex(columns=[*COLUMNS, *SPREAD])
     wanted.attrs = table.attrs
     return by_group(wanted)
-
-
-def _rows(frame: pd.DataFrame, columns: Sequence[str]) -> list[dict[Any, Any]]:
-    """Return rows that have every one of the columns, as one that is new or of no row may be missing."""
-    return frame.reindex(columns=list(columns)).to_dict("records")
 
 
 def _where(row: Mapping[Any, Any]) -> Any:

@@ -12,7 +12,7 @@ from tiny_imagenet.errors import UserError
 
 _TYPES = {"svg": "image/svg+xml", "png": "image/png"}
 _LARGE, _QUALITY = 150_000, 90  # bytes of a PNG that is stored with losses, as of photographs; 0 to 100
-_PER_INCH = 96  # pixels of CSS
+_PER_INCH, _COLUMN = 96, 720  # pixels of CSS
 _SIZE = re.compile(rb'<svg\b[^>]*?\bwidth="([\d.]+)pt"[^>]*?\bheight="([\d.]+)pt"|'
                    rb'<svg\b[^>]*?\bheight="([\d.]+)pt"[^>]*?\bwidth="([\d.]+)pt"')  # fmt: skip
 
@@ -26,9 +26,14 @@ class Picture:
     height: int | None
     caption: str
 
+    @property
+    def is_wide(self) -> bool:
+        """Whether it would be squeezed in half of a page."""
+        return (self.width or 0) > _COLUMN
+
 
 def picture(folder: Path, name: str, caption: str) -> Picture | None:
-    """Return `<name>.svg` or `<name>.png` of a folder, whichever is smaller; None where there is neither.
+    """Return `<name>.svg` or `<name>.png` of a folder, whichever is smaller; None where both are missing or empty.
 
     A large PNG, as the photographs are, becomes a WebP where that is smaller.
 
@@ -36,9 +41,10 @@ def picture(folder: Path, name: str, caption: str) -> Picture | None:
         UserError: the PNG cannot be read.
     """
     paths = [path for suffix in _TYPES if (path := folder / f"{name}.{suffix}").is_file()]
-    if not paths:
+    sizes = {path: size for path in paths if (size := path.stat().st_size)}
+    if not sizes:
         return None
-    path = min(paths, key=lambda path: path.stat().st_size)
+    path = min(sizes, key=lambda path: sizes[path])
     width: int | None
     height: int | None
     content, kind = path.read_bytes(), _TYPES[path.suffix[1:]]
