@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from tiny_imagenet.files import read_json
+from tiny_imagenet.files import read_csv, read_json
 from tiny_imagenet.html_report import provenance
 from tiny_imagenet.html_report.curves import Chart, charts
 from tiny_imagenet.html_report.formats import count, interval, number, percent, shown
@@ -112,14 +112,14 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _csv(path: Path) -> pd.DataFrame:
-    return pd.read_csv(path) if path.is_file() else pd.DataFrame()
+    return read_csv(path) if path.is_file() else pd.DataFrame()
 
 
 def _csv_with_names(path: Path) -> pd.DataFrame:
     if not path.is_file():
         return pd.DataFrame()
     names = dict.fromkeys(("wnid", "name", "actual", "predicted"), str)
-    return pd.read_csv(path, dtype=names, keep_default_na=False)  # a class may be named "NA", or "007"
+    return read_csv(path, dtype=names, keep_default_na=False)  # a class may be named "NA", or "007"
 
 
 def _figures(metrics: Mapping[str, Any]) -> tuple[Figure, ...]:
