@@ -107,6 +107,14 @@ def test_latex_has_a_row_per_model_with_the_characters_of_latex_escaped(results)
     assert {line.count("&") for line in lines if line.endswith(r"\\")} == {7}
 
 
+def test_latex_has_the_spread_of_seeds_in_its_caption(tmp_path):
+    make_results(tmp_path, "model_1")
+    make_results(tmp_path, "model_1-7")
+    params = made_params(active=["model_1"], replicates={"models": ["model_1"], "seeds": [7]})
+    text = results_files.results_latex(table(params, tmp_path), params)
+    assert "model\\_1: val 38.61 ± 0.00 over 2 seeds (mean, standard deviation)" in text
+
+
 def test_latex_of_a_dataset_with_an_odd_name_is_escaped(tmp_path):
     demo = VALUES["profiles"]["demo"]
     profiles = VALUES["profiles"] | {

@@ -162,7 +162,7 @@ def _paired_lines(paired: pd.DataFrame) -> list[str]:
                     f"{100 * row['difference']:+.2f}",
                     f"{100 * row['low']:+.2f} to {100 * row['high']:+.2f}",
                     f"{row['p_holm']:.2g}",
-                    "yes" if row["real"] else "no",
+                    "yes" if row["real"] else "not shown",
                 ]
                 for row in pairs
             ],
@@ -178,7 +178,7 @@ def results_latex(table: pd.DataFrame, params: Params) -> str:
         rows += [{"Model": group}] if group in NOTES else []
         rows += [_latex_row(row) for row in members]
     styler = pd.DataFrame(rows).fillna("").style.format(escape="latex").format_index(axis="columns", escape="latex")
-    notes = "".join(f" {line}." for line in [*group_lines(table), *flip_lines(params)])
+    notes = "".join(f" {line}." for line in [*group_lines(table), *flip_lines(params), *spread_lines(table)])
     caption = f"Accuracy in percent. {comparability(params).replace('`', '')}{notes}".translate(_LATEX)
     latex: str = styler.hide().to_latex(
         column_format="lrrrrrrr", hrules=True, position="t", caption=caption, label="tab:tiny-imagenet"
