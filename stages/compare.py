@@ -48,25 +48,23 @@ def main() -> None:
     params = entry.checked_params()
     table = comparison.results_table(params, MODELS, RESULTS)
     captions = _draw(params, table)
-    unconcerned = comparison.without_batch_normalization(params, RESULTS)
     same_bits = comparison.determinism(params, MODELS, DETERMINISM)
     paired = significance.paired_tests(RESULTS, list(table.dropna(subset="val_accuracy")["model"]))
-    figures_audited, claims_audited = _audit(params, table, paired, unconcerned)
+    figures_audited, claims_audited = _audit(params, table, paired)
     write_text(DESTINATION / "results.csv", table.to_csv(index=False))
     write_text(DESTINATION / "differences.csv", paired.to_csv(index=False))
     write_text(DESTINATION / "results.tex", results_files.results_latex(table, params))
     write_text(
         DESTINATION / "results.md",
-        results_files.results_markdown(table, params, captions, unconcerned, same_bits, paired),
+        results_files.results_markdown(table, params, captions, same_bits, paired),
     )
     write_text(DESTINATION / "audit.md", audit.audit_markdown(figures_audited, claims_audited, params))
     page = html_report.results_html(
         params=params, table=table, audit_figures=figures_audited, audit_claims=claims_audited, paired=paired,
         models=MODELS, results=RESULTS, figures=FIGURES, captions=captions, determinism=same_bits,
-        without_batch_normalization=unconcerned,
     )  # fmt: skip
     write_text(DESTINATION / "results.html", page)
-    summary = report.terminal_table(table, params, unconcerned)
+    summary = report.terminal_table(table, params)
     write_text(DESTINATION / "summary.txt", summary + "\n")
     print(summary)
     print("reports/results.html has all of it: figures, the audit against the paper, a page per model")
@@ -131,17 +129,15 @@ def _logs(models: Iterable[str]) -> pd.DataFrame:
     return pd.concat([logs, *own])
 
 
-def _audit(
-    params: Params, table: pd.DataFrame, paired: pd.DataFrame, unconcerned: list[str]
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _audit(params: Params, table: pd.DataFrame, paired: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the paper's figures and its claims, each with a verdict."""
     with_results = table.dropna(subset="val_accuracy")["model"]
     metrics = {model: read_json(RESULTS / model / "metrics.json") for model in with_results}
     evidence = claims.Evidence(
         params=params, table=table, metrics=metrics, histories=comparison.read_histories(table, MODELS),
-        paired=paired, data=read_json(CACHE / "report.json", _DATA), without_batch_normalization=unconcerned,
+        paired=paired, data=read_json(CACHE / "report.json", _DATA),
     )  # fmt: skip
-    return audit.figures_audit(params, table, metrics, unconcerned), claims.claims_audit(evidence)
+    return audit.figures_audit(params, table, metrics), claims.claims_audit(evidence)
 
 
 if __name__ == "__main__":

@@ -120,7 +120,8 @@ def test_the_pretrained_model_is_not_judged_by_a_training_from_scratch(weights, 
 def test_a_momentum_is_no_deviation_of_a_model_without_batch_normalization(tmp_path):
     params = made_params(profile="demo", active=["model_1", "model_4"])
     table = comparison.results_table(params, tmp_path / "models", tmp_path / "results")
-    found = audit.figures_audit(params, table, {}, ["model_1"])
+    table.attrs["without_batch_normalization"] = ["model_1"]
+    found = audit.figures_audit(params, table, {})
     assert "momentum" not in row(found, "model_1", "training accuracy")["deviations"]
     assert "momentum" in row(found, "model_4", "training accuracy")["deviations"]
 

@@ -169,7 +169,9 @@ def test_it_says_whether_it_compares_and_what_the_profile_changes(arguments, pag
     assert "is the one to compare with the paper's" in words(page)
     assert not page.all("section", id="profile")
     demo = demo_params()
-    changed = arguments | {"params": demo, "table": results_table(demo, arguments["models"], arguments["results"])}
+    table = results_table(demo, arguments["models"], arguments["results"])
+    table.attrs["without_batch_normalization"] = ["model_1", "model_2"]
+    changed = arguments | {"params": demo, "table": table}
     changed_page = Page(results_html(**changed))
     assert "not comparable with the paper's" in words(changed_page)
     section = changed_page.all("section", id="profile")[0]["text"]

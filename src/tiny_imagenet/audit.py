@@ -10,7 +10,7 @@ import pandas as pd
 
 from tiny_imagenet.comparison import PUBLISHED, authors_logs, changes_of_recipe, paper_table
 from tiny_imagenet.params import Params
-from tiny_imagenet.report import comparability, comparable, count, markdown_table, percent
+from tiny_imagenet.report import comparability, comparable, count, markdown_table, percent, unconcerned
 
 COLUMNS = [
     "where", "model", "quantity", "paper", "authors_log", "ours", "low", "high", "verdict", "reason", "deviations",
@@ -36,7 +36,6 @@ def figures_audit(
     params: Params,
     table: pd.DataFrame,
     metrics: Mapping[str, Mapping[str, Any]],
-    without_batch_normalization: Sequence[str] = (),
 ) -> pd.DataFrame:
     """Return COLUMNS, a row for each figure of the paper's tables (figures 9 and 10).
 
@@ -47,18 +46,14 @@ def figures_audit(
         params: which models are active, and what the profile changes.
         table: of `comparison.results_table`.
         metrics: model -> metrics.json, of the models that have results.
-        without_batch_normalization: models that a changed momentum does not concern.
     """
     rows = table.set_index("model")
     names = [name for model in paper_table().index for name in (model, f"{model}{PUBLISHED}")]
     names = [name for name in names if name in paper_table().index or name in rows.index]
     found = [_parameters(name, table) for name in names]
     for name in names:
-        if metrics.get(name):
-            why_not = not_the_papers(name, params, table, without_batch_normalization)
-        else:
-            why_not = why_untested(name, table)
-        changed = changes_of_recipe(params, name, without_batch_normalization) if name in params.active else []
+        why_not = not_the_papers(name, params, table) if metrics.get(name) else why_untested(name, table)
+        changed = changes_of_recipe(params, name, unconcerned(table)) if name in params.active else []
         found += [_accuracy(name, quantity, changed, why_not, metrics.get(name)) for quantity in _QUANTITIES]
     return pd.DataFrame(found, columns=COLUMNS)
 
@@ -69,15 +64,13 @@ def why_untested(model: str, table: pd.DataFrame) -> str:
     return str(table.attrs.get("status", {}).get(model, "no results")) if active else "not in `active`"
 
 
-def not_the_papers(
-    model: str, params: Params, table: pd.DataFrame, without_batch_normalization: Sequence[str] = ()
-) -> str:
+def not_the_papers(model: str, params: Params, table: pd.DataFrame) -> str:
     """Return why our figures of a model are none that the paper's could be judged by; nothing where they are."""
     if not comparable(params):
         return "not the paper's images"
     if model.removesuffix(PUBLISHED) == PRETRAINED and table.set_index("model")["weights"].get(model) == "random":
         return f"{model} was trained from scratch here"
-    if model in params.active and changes_of_recipe(params, model, without_batch_normalization):
+    if model in params.active and changes_of_recipe(params, model, unconcerned(table)):
         return f"the recipe of {model} is not the paper's"
     return ""
 

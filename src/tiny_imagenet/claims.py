@@ -4,7 +4,7 @@ A claim about models is judged by ours where images and recipes are the paper's,
 decide it alone, and not at all otherwise.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isnan, radians, tan
 from typing import Any
@@ -40,8 +40,6 @@ class Evidence:
     """Of `significance.paired_tests`."""
     data: Mapping[str, Any]
     """report.json of the cache."""
-    without_batch_normalization: Sequence[str] = ()
-    """Models that a changed momentum does not concern."""
 
 
 def claims_audit(evidence: Evidence) -> pd.DataFrame:
@@ -70,10 +68,7 @@ def _row(claim: str, where: str, paper: str, ours: str, verdict: str, reason: st
 def _untested(evidence: Evidence, *models: str) -> str:
     """Return why a claim about these models cannot be judged here; nothing where it can."""
     without = [f"{model}: {why_untested(model, evidence.table)}" for model in models if model not in evidence.metrics]
-    others = (
-        not_the_papers(model, evidence.params, evidence.table, evidence.without_batch_normalization)
-        for model in models
-    )  # fmt: skip
+    others = (not_the_papers(model, evidence.params, evidence.table) for model in models)
     return "; ".join(without or dict.fromkeys(why for why in others if why))
 
 

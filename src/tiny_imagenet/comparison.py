@@ -78,7 +78,8 @@ def results_table(params: Params, models: Path, results: Path) -> pd.DataFrame:
     has a row with its name and the paper's figures alone, and `table.attrs["status"]` maps it to the reason; results
     of other params or images than those of now are none. `table.attrs["group"]` maps each model to the table of the
     report that it belongs to. The spread is over the seeds that have results, the model's own among them; the standard
-    deviation is the sample's. `table.attrs["missing_replicates"]` maps each of the others to the reason.
+    deviation is the sample's. `table.attrs["missing_replicates"]` maps each of the others to the reason, and
+    `table.attrs["without_batch_normalization"]` lists the models that have none, as `evaluate` found.
 
     Raises:
         UserError: a file of a model is broken.
@@ -86,6 +87,7 @@ def results_table(params: Params, models: Path, results: Path) -> pd.DataFrame:
     paper, logs = paper_table(), authors_logs().groupby("model").last()
     rows: list[dict[str, Any]] = []
     status: dict[str, str] = {}
+    plain: list[str] = []
     replicates = {name: _why_no_results(params, name, models, results) for name in params.replicated}
     for model in params.active:
         row: dict[str, Any] = {"model": model, "architecture": params.models[model].architecture}
@@ -105,6 +107,8 @@ def results_table(params: Params, models: Path, results: Path) -> pd.DataFrame:
             row |= {key: metrics[key] for key in COLUMNS if key in metrics}
             row |= {key: architecture[key] for key in ("parameters", "parameters_200_classes")}
             row |= {key: run[key] for key in _RUN if key in COLUMNS}
+            if architecture.get("batch_normalization_layers") == 0:
+                plain.append(model)
             row["weights"] = run["weights"] or "random"
             row["seconds"] = round(sum(run["epoch_seconds"]), 1)
             row |= _spread(params, model, replicates, results)
@@ -112,6 +116,7 @@ def results_table(params: Params, models: Path, results: Path) -> pd.DataFrame:
     columns = COLUMNS + (SPREAD if params.replicated else [])
     table = pd.DataFrame(rows, columns=columns).astype({name: "Int64" for name in _COUNTS if name in columns})
     table.attrs["status"] = {model: reason for model, reason in status.items() if reason}
+    table.attrs["without_batch_normalization"] = plain
     table.attrs["missing_replicates"] = {name: reason for name, reason in replicates.items() if reason}
     table.attrs["group"] = {model: _group(params, model) for model in params.active}
     return table
@@ -184,12 +189,6 @@ def read_histories(table: pd.DataFrame, models: Path) -> dict[str, pd.DataFrame]
     """Return model -> history.csv, for the models of the table that have results."""
     with_results = table.dropna(subset="val_accuracy")["model"]
     return {model: read_csv(models / model / "history.csv", _HISTORY) for model in with_results}
-
-
-def without_batch_normalization(params: Params, results: Path) -> list[str]:
-    """Return the active models that have no batch normalization, as `evaluate` found."""
-    architectures = {model: _read_json(results / model / "architecture.json") for model in params.active}
-    return [model for model, found in architectures.items() if found and not found["batch_normalization_layers"]]
 
 
 def determinism(params: Params, models: Path, path: Path) -> dict[str, str]:

@@ -95,6 +95,12 @@ def overrides(params: Params, model: str, without_batch_normalization: Sequence[
     }
 
 
+def unconcerned(table: pd.DataFrame) -> Sequence[str]:
+    """Return the models of the table that a momentum of batch normalization does not concern."""
+    found: Sequence[str] = table.attrs.get("without_batch_normalization", ())
+    return found
+
+
 def override_lines(params: Params, without_batch_normalization: Sequence[str] = ()) -> list[str]:
     """Return what the profile changed, a line per change, with the models that it concerns."""
     concerned: dict[str, list[str]] = {}
@@ -183,7 +189,7 @@ def data_summary(values: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def terminal_table(table: pd.DataFrame, params: Params, without_batch_normalization: Sequence[str] = ()) -> str:
+def terminal_table(table: pd.DataFrame, params: Params) -> str:
     """Return the tables for a terminal of 100 columns: accuracies in percent, and what the profile changed."""
     console = Console(width=WIDTH, no_color=True, highlight=False)
     title = f"profile {params.profile}, dataset {params.dataset.name}, accuracy in %"
@@ -195,7 +201,7 @@ def terminal_table(table: pd.DataFrame, params: Params, without_batch_normalizat
         console.print(Text(comparability(params).replace("`", "")))
         for line in [*group_lines(table), *flip_lines(params), *missing_lines(table), *spread_lines(table)]:
             console.print(Text(line))
-        changed = override_lines(params, without_batch_normalization)
+        changed = override_lines(params, unconcerned(table))
         if changed:
             console.print(f"What the profile {params.profile} changes in the recipes:")
         for line in changed:

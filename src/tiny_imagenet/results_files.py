@@ -1,6 +1,6 @@
 """The results as files: results.md for a code host, results.tex for a paper."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -21,6 +21,7 @@ from tiny_imagenet.report import (
     percent,
     plain,
     spread_lines,
+    unconcerned,
 )
 
 _MOST_PAIRS = 45
@@ -36,7 +37,6 @@ def results_markdown(
     table: pd.DataFrame,
     params: Params,
     figures: Mapping[str, str],
-    without_batch_normalization: Sequence[str] = (),
     determinism: Mapping[str, str] | None = None,
     paired: pd.DataFrame | None = None,
 ) -> str:
@@ -46,7 +46,6 @@ def results_markdown(
         table: of `comparison.results_table`.
         params: params.yaml.
         figures: name of a PNG in the folder `figures` beside the file -> caption.
-        without_batch_normalization: models that a momentum of batch normalization does not concern.
         determinism: model -> what a double run showed.
         paired: of `significance.paired_tests`.
     """
@@ -70,7 +69,7 @@ def results_markdown(
     ]  # fmt: skip
     if paired is not None and not paired.empty:
         lines += _paired_lines(paired)
-    changed = override_lines(params, without_batch_normalization)
+    changed = override_lines(params, unconcerned(table))
     if changed:
         lines += [f"## What the profile `{params.profile}` changes in the recipes", ""]
         lines += [f"- {change}" for change in changed] + [""]

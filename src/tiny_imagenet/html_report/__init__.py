@@ -6,7 +6,7 @@ its own style and script take effect and nothing be fetched. About 0.3 s for fiv
 
 import base64
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
 from importlib import resources
 from itertools import groupby
@@ -23,7 +23,7 @@ from tiny_imagenet.html_report.formats import FILTERS, missing
 from tiny_imagenet.html_report.model_pages import model_page
 from tiny_imagenet.html_report.pictures import picture
 from tiny_imagenet.params import Params
-from tiny_imagenet.report import NOTES, by_group, comparability, flip_lines, override_lines
+from tiny_imagenet.report import NOTES, by_group, comparability, flip_lines, override_lines, overrides, unconcerned
 
 
 def results_html(
@@ -38,7 +38,6 @@ def results_html(
     figures: Path,
     captions: Mapping[str, str],
     determinism: Mapping[str, str],
-    without_batch_normalization: Sequence[str] = (),
 ) -> str:
     """Return the page.
 
@@ -53,7 +52,6 @@ def results_html(
         figures: the folder with the figures, of which the smaller of SVG and PNG is shown.
         captions: name of a figure -> caption, in the order in which they are shown.
         determinism: model -> what a double run showed.
-        without_batch_normalization: models that a changed momentum does not concern.
 
     Raises:
         UserError: a file is there and cannot be read.
@@ -66,7 +64,7 @@ def results_html(
     pages = [
         model_page(
             name, params=params, status=why, models=models, results=results, determinism=determinism,
-            without_batch_normalization=without_batch_normalization,
+            changed=overrides(params, name, unconcerned(table)),
         )
         for name, why in status.items()
     ]  # fmt: skip
@@ -86,7 +84,7 @@ def results_html(
         flipped=flip_lines(params),
         status=status,
         replicated=bool((table["num_seeds"] > 1).any()) if "num_seeds" in table else False,
-        changes=[line.replace(" -> ", " → ") for line in override_lines(params, without_batch_normalization)],
+        changes=[line.replace(" -> ", " → ") for line in override_lines(params, unconcerned(table))],
         audit_figures=[(where, list(cells)) for where, cells in groupby(audit_figures.to_dict("records"), _where)],
         audit_claims=audit_claims.to_dict("records"),
         paired=paired.to_dict("records"),

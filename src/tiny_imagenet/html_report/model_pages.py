@@ -1,6 +1,6 @@
 """What the page says of one model: gathered from `models/<model>` and `results/<model>`, whatever of it there is."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,6 @@ from tiny_imagenet.html_report.curves import Chart, charts
 from tiny_imagenet.html_report.formats import count, interval, number, percent, shown
 from tiny_imagenet.html_report.pictures import Picture, picture
 from tiny_imagenet.params import Params
-from tiny_imagenet.report import overrides
 
 MOST_CONFUSED = 20
 _PICTURES = {
@@ -76,7 +75,7 @@ def model_page(
     models: Path,
     results: Path,
     determinism: Mapping[str, str],
-    without_batch_normalization: Sequence[str] = (),
+    changed: dict[str, str],
 ) -> ModelPage:
     """Gather what there is of a model; `status` says why it has no results, or is empty.
 
@@ -93,7 +92,7 @@ def model_page(
         status=status,
         figures=_figures(metrics),
         recipe={key: shown(value) for key, value in _flat(params.recipe(model).model_dump()).items()},
-        changed=overrides(params, model, without_batch_normalization),
+        changed=changed,
         layers=[{"shape": _shape(layer.get("output_shape")), **layer} for layer in architecture.get("layers", [])],
         parameters=architecture.get("parameters"),
         parameters_200_classes=architecture.get("parameters_200_classes"),
