@@ -31,7 +31,7 @@ def main() -> None:
         copies = leakage.train_copies(pairs)
         packed = drop_from_train(DESTINATION, copies)
         duplicates["dropped_from_train"] = len(copies)
-    report = summarize(packed, SOURCE) | {"duplicates": duplicates}
+    report = {"profile": params.profile} | summarize(packed, SOURCE) | {"duplicates": duplicates}
     write_text(DESTINATION / "report.json", json.dumps(report, indent=2) + "\n")
 
     chosen = np.linspace(0, len(packed.train) - 1, 10).astype(np.int64)

@@ -39,18 +39,20 @@ OF_PAPER = {
     "classes": "figures 1 to 4",
 }  # fmt: skip
 
-_DATA = ("classes", "in_archive", "per_class", "duplicates")
-"""What the audit asks of the report on the images."""
+_DATA = ("profile", "classes", "in_archive", "used", "per_class", "duplicates")
 
 
 def main() -> None:
     """Write the table, the figures and the audit; see that every run in MLflow has its final metrics."""
     params = entry.checked_params()
-    table = comparison.results_table(params, MODELS, RESULTS)
-    captions = _draw(params, table)
+    evidence = _evidence(params)
+    table, paired = evidence.table, evidence.paired
+    captions = _draw(evidence)
     same_bits = comparison.determinism(params, MODELS, DETERMINISM)
-    paired = significance.paired_tests(RESULTS, list(table.dropna(subset="val_accuracy")["model"]))
-    figures_audited, claims_audited = _audit(params, table, paired)
+    figures_audited, claims_audited = (
+        audit.figures_audit(params, table, evidence.metrics),
+        claims.claims_audit(evidence),
+    )
     write_text(DESTINATION / "results.csv", table.to_csv(index=False))
     write_text(DESTINATION / "differences.csv", paired.to_csv(index=False))
     write_text(DESTINATION / "results.tex", results_files.results_latex(table, params))
@@ -80,14 +82,31 @@ def main() -> None:
         ) from None
 
 
-def _draw(params: Params, table: pd.DataFrame) -> dict[str, str]:
+def _evidence(params: Params) -> claims.Evidence:
+    """Gather what there is of the models and of the images."""
+    data = read_json(CACHE / "report.json", _DATA)
+    if data["profile"] != params.profile:
+        raise UserError(
+            f"{CACHE} has the images of the profile {data['profile']}, and params.yaml asks for {params.profile}: "
+            "`dvc repro cache`"
+        )
+    table = comparison.results_table(params, MODELS, RESULTS)
+    models = list(table.dropna(subset="val_accuracy")["model"])
+    return claims.Evidence(
+        params=params, table=table, data=data,
+        metrics={model: read_json(RESULTS / model / "metrics.json") for model in models},
+        histories=comparison.read_histories(table, MODELS),
+        paired=significance.paired_tests(RESULTS, models),
+    )  # fmt: skip
+
+
+def _draw(evidence: claims.Evidence) -> dict[str, str]:
     """Draw what concerns all models, and return the name of each figure -> its caption."""
-    histories, logs = comparison.read_histories(table, MODELS), _logs(params.active)
+    params, table, metrics = evidence.params, evidence.table, evidence.metrics
+    histories, logs = evidence.histories, _logs(params.active)
     with_paper, captions = report.comparable(params), _captions(params)
-    with_results = table.dropna(subset="val_accuracy")
-    metrics = {model: read_json(RESULTS / model / "metrics.json") for model in with_results["model"]}
-    images = read_json(CACHE / "report.json", ("used",))["used"]
-    about = figures.trained_on(params.dataset.name, images, with_results["epochs"])
+    epochs = table["epochs"].dropna()
+    about = figures.trained_on(params.dataset.name, evidence.data["used"], epochs)
     titles = {name: f"{caption}\n{about}" for name, caption in captions.items()}
     for name, (column, _) in CURVES.items():
         figures.curves(histories, logs, column, titles[name], FIGURES / name, with_logs=with_paper)
@@ -127,17 +146,6 @@ def _logs(models: Iterable[str]) -> pd.DataFrame:
     published = {model: model.removesuffix(comparison.PUBLISHED) for model in models}
     own = [logs[logs["model"] == base].assign(model=model) for model, base in published.items() if model != base]
     return pd.concat([logs, *own])
-
-
-def _audit(params: Params, table: pd.DataFrame, paired: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the paper's figures and its claims, each with a verdict."""
-    with_results = table.dropna(subset="val_accuracy")["model"]
-    metrics = {model: read_json(RESULTS / model / "metrics.json") for model in with_results}
-    evidence = claims.Evidence(
-        params=params, table=table, metrics=metrics, histories=comparison.read_histories(table, MODELS),
-        paired=paired, data=read_json(CACHE / "report.json", _DATA),
-    )  # fmt: skip
-    return audit.figures_audit(params, table, metrics), claims.claims_audit(evidence)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 
 import pandas as pd
 import pytest
@@ -165,6 +166,18 @@ def test_a_replicate_is_trained_beside_its_model_and_widens_the_table(copy, made
         assert json.loads(copy.succeed("dvc", "status", "--json")) == {}
     copy.succeed("dvc", "repro")
     assert "num_seeds" not in pd.read_csv(copy.root / "reports" / "results.csv")
+
+
+def test_no_table_is_made_of_the_images_of_another_profile(copy, made):
+    table = copy.root / "reports" / "results.csv"
+    before = table.read_bytes()
+    with copy.edited(lambda params: params.update(profile="paper")):
+        done = copy.run(sys.executable, "-m", "stages.compare")
+    assert done.returncode == 1
+    assert done.stderr.strip() == (
+        "error: data/cache has the images of the profile demo, and params.yaml asks for paper: `dvc repro cache`"
+    )
+    assert table.read_bytes() == before
 
 
 @pytest.mark.parametrize(
