@@ -13,6 +13,7 @@ _SYMBOLS = {
     "above": "▲",
     "below": "▼",
     "does not hold": "✗",
+    "not shown": "○",
     "cannot be tested here": "○",
 }
 _KINDS = {"✓": "yes", "▲": "above", "▼": "below", "✗": "no"}
