@@ -26,6 +26,10 @@ def machines(*cores: int, gpus: int = 0) -> Cluster:
         ((4, 4), 3, (1, None), (1, 4)),  # a training has one machine
         ((4, 4), 20, (None, None), (8, 1)),
         ((2,), 10, (5, None), (5, 1)),  # waits for a core
+        ((2, 6), 2, (None, None), (2, 2)),  # so that both machines have one, and either could go on with both
+        ((4, 16), 3, (None, None), (3, 4)),
+        ((4, 8), 4, (2, None), (2, 4)),
+        ((0, 4), 8, (None, None), (4, 1)),  # a head that computes nothing
     ],
 )
 def test_cores_are_divided_by_the_workers(cores, jobs, wanted, expected):
@@ -37,6 +41,14 @@ def test_each_training_has_a_gpu_where_there_are_any():
     share = machines(8, 8, gpus=2).share(10, None, None)
     assert (share.workers, share.cores, share.gpus) == (4, 4, 1)
     assert share.environment() == {}
+
+
+def test_a_machine_without_gpus_does_not_count_where_others_have_some():
+    mixed = Cluster(None, [Node("0", "head", 64, 0), Node("1", "worker", 8, 2)])
+    share = mixed.share(4, None, None)
+    assert (share.workers, share.cores, share.gpus) == (2, 4, 1)
+    with pytest.raises(UserError, match="--cores 16: no machine here has more than 8"):
+        mixed.share(4, None, 16)
 
 
 def test_more_cores_than_a_machine_has_are_refused():

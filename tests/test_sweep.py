@@ -172,3 +172,10 @@ def test_a_sweep_that_is_stopped_leaves_killed_runs_which_are_gone_on_with(progr
     course._runs.clear()
     course.started(3)
     assert runs["rates-3"].run_id == first
+
+
+def test_a_trial_that_never_began_is_lost_and_not_a_traceback(progress):
+    course, _, folders = progress
+    course.ended(2, "its process died as it began")
+    assert course.lost == {2: "its process died as it began"}
+    assert not (folders[2] / "trial.json").exists()

@@ -149,3 +149,8 @@ def test_unknown_sweeps_and_models_are_refused_with_what_is_known():
 
 def test_the_committed_sweep_can_be_trained():
     assert len(plan(parse_params(VALUES), "rates")) == VALUES["sweeps"]["rates"]["trials"]
+
+
+def test_fine_tuning_is_not_searched_where_the_profile_takes_the_weights_away():
+    with pytest.raises(UserError, match=r"sweeps\.rates\.search, trial 1: without pretrained weights nothing"):
+        only({"fine_tuning.learning_rate": 0.001}, "vgg16")

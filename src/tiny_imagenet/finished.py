@@ -17,17 +17,17 @@ def note(folder: Path, record: Path) -> None:
     write_text(folder / _NOTE, f"{md5(record)}\n")
 
 
-def drop(folder: Path, record: Path, locked: str | None) -> None:
-    """Remove the checkpoint of a complete training, unless what it made is lost.
+def drop(folder: Path, locked: str | None, record: Path | None = None) -> None:
+    """Remove the checkpoint of a complete training, unless what it made may be lost.
 
     Args:
         folder: of the checkpoint.
-        record: where the training's run.json is, or has been.
-        locked: the MD5 that dvc.lock has of it, or None.
+        locked: the MD5 that dvc.lock has of the training's run.json, or None.
+        record: that run.json, where it is certain that DVC has left it there: it begins a stage by removing it.
     """
     path = folder / _NOTE
     if not path.is_file():
         return
     made = path.read_text(encoding="utf-8").strip()
-    if made == locked or (record.is_file() and made == md5(record)):
+    if made == locked or (record and record.is_file() and made == md5(record)):
         shutil.rmtree(folder)

@@ -3,11 +3,13 @@
 A YAML library would lay the whole file out anew. The outcome is checked before it is renamed into place.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
+from filelock import FileLock
 
 from tiny_imagenet.errors import UserError
 from tiny_imagenet.files import replaced
@@ -28,13 +30,23 @@ def add_block(path: Path, name: str, block: Mapping[str, Any], about: str) -> No
     Raises:
         UserError: there is one of this name, or params.yaml is written in a way in which no line can be added.
     """
-    refuse_known_block(path, name)
-    lines = _lines(path)
-    models = _value_of(lines, "models")
-    last = _last_line(lines, models)
-    wanted = read_yaml(path)
-    wanted["models"] |= {name: dict(block)}
-    _write(path, [*lines[: last + 1], block_text(name, block, about), *lines[last + 1 :]], wanted)
+    with _alone(path):
+        refuse_known_block(path, name)
+        lines = _lines(path)
+        models = _value_of(lines, "models")
+        last = _last_line(lines, models)
+        wanted = read_yaml(path)
+        wanted["models"] |= {name: dict(block)}
+        _write(path, [*lines[: last + 1], block_text(name, block, about), *lines[last + 1 :]], wanted)
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Have no other command edit the file meanwhile: the second would drop what the first has added."""
+    lock = path.parent / "checkpoints" / "params.lock"
+    lock.parent.mkdir(exist_ok=True)
+    with FileLock(lock):
+        yield
 
 
 def refuse_known_block(path: Path, name: str) -> None:
@@ -47,20 +59,21 @@ def refuse_known_block(path: Path, name: str) -> None:
 
 def set_replicates(path: Path, models: Sequence[str], seeds: Sequence[int]) -> None:
     """Replace `replicates`, or add it; raises UserError where params.yaml is not written in a way that allows it."""
-    wanted = read_yaml(path)
-    lines = _lines(path)
-    body = f"  models: [{', '.join(models)}]\n  seeds: [{', '.join(map(str, seeds))}]\n"
-    if "replicates" in wanted:
-        value = _value_of(lines, "replicates")
-        first, last = value.start_mark.line, _last_line(lines, value)
-        written_so = not getattr(value, "flow_style", True) and lines[first].lstrip() == lines[first][2:]
-        if not written_so or any("#" in line for line in lines[first : last + 1]):  # no comment is lost
-            raise UserError(f"{path}: `replicates` is not written as two lines; write it so yourself:\n{body}")
-        changed = [*lines[:first], body, *lines[last + 1 :]]
-    else:
-        changed = [*lines, "\n", "replicates:\n", body]
-    wanted["replicates"] = {"models": list(models), "seeds": list(seeds)}
-    _write(path, changed, wanted)
+    with _alone(path):
+        wanted = read_yaml(path)
+        lines = _lines(path)
+        body = f"  models: [{', '.join(models)}]\n  seeds: [{', '.join(map(str, seeds))}]\n"
+        if "replicates" in wanted:
+            value = _value_of(lines, "replicates")
+            first, last = value.start_mark.line, _last_line(lines, value)
+            written_so = not getattr(value, "flow_style", True) and lines[first].lstrip() == lines[first][2:]
+            if not written_so or any("#" in line for line in lines[first : last + 1]):  # no comment is lost
+                raise UserError(f"{path}: `replicates` is not written as two lines; write it so yourself:\n{body}")
+            changed = [*lines[:first], body, *lines[last + 1 :]]
+        else:
+            changed = [*lines, "\n", "replicates:\n", body]
+        wanted["replicates"] = {"models": list(models), "seeds": list(seeds)}
+        _write(path, changed, wanted)
 
 
 def _lines(path: Path) -> list[str]:

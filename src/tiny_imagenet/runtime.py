@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import keras
 
 _MMAP_THRESHOLD, _TRIM_THRESHOLD, _ARENA_MAX = -3, -1, -8  # glibc, malloc.h
-_LARGEST_ALLOCATION_KEPT = 1 << 30
+_LARGEST_ALLOCATION_KEPT, _OF_OLDER_GLIBC = 1 << 30, 32 << 20
 _RECORDED_PACKAGES = (
     "dvc",
     "jax",
@@ -141,7 +141,8 @@ def _keep_freed_pages() -> None:
     if platform.libc_ver()[0] != "glibc":
         return
     libc = ctypes.CDLL(None)
-    libc.mallopt(_MMAP_THRESHOLD, _LARGEST_ALLOCATION_KEPT)
+    if not libc.mallopt(_MMAP_THRESHOLD, _LARGEST_ALLOCATION_KEPT):  # older ones refuse more than half a heap
+        libc.mallopt(_MMAP_THRESHOLD, _OF_OLDER_GLIBC)
     libc.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
     libc.mallopt(_ARENA_MAX, 1)
 

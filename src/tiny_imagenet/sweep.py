@@ -39,6 +39,10 @@ class Order:
     seed: int
     exact: bool
     environment: Mapping[str, str]
+    stage: str
+    """Whose dependencies the trial has."""
+    dependencies: Mapping[str, str]
+    """What the trial's result is to be of: path -> MD5, as `_dependencies` returns it."""
 
 
 def run(
@@ -96,8 +100,6 @@ def _keys(params: Params, sweep: Sweep, trials: list[Trial]) -> dict[int, str]:
 
     Not the machine: a trial may go on on another one.
     """
-    dependencies = lineage.dependency_hashes(params.stage("train", sweep.model))
-    dependencies.pop(f"models/{sweep.model}/architecture.py", None)
     chosen = {(trial.recipe.weights, trial.recipe.architecture) for trial in trials}
     files = {pair: pretrained.weights_file(*pair) for pair in chosen}
     weights = {pair: md5(path) if path else None for pair, path in files.items()}
@@ -106,7 +108,7 @@ def _keys(params: Params, sweep: Sweep, trials: list[Trial]) -> dict[int, str]:
         "determinism": params.determinism,
         "metric": sweep.metric,
         "stop_early": sweep.stop_early and sweep.stop_early.model_dump(),
-        "dependencies": dependencies,
+        "dependencies": _dependencies(params.stage("train", sweep.model)),
         "backend": os.environ.get("KERAS_BACKEND", "tensorflow"),
         "versions": {name: number for name, number in runtime.versions().items() if name not in ("dvc", "mlflow")},
     }
@@ -121,6 +123,19 @@ def _keys(params: Params, sweep: Sweep, trials: list[Trial]) -> dict[int, str]:
         )
         for trial in trials
     }
+
+
+def _dependencies(stage: str) -> dict[str, str]:
+    """Return path -> MD5 of the images and the code that a training depends on, but the copy of its architecture."""
+    hashes = lineage.dependency_hashes(stage)
+    return {path: digest for path, digest in hashes.items() if not path.startswith("models/")}
+
+
+def _require_unchanged(order: Order) -> None:
+    """See that images and code are those that the sweep began with; raises UserError where they are not."""
+    now, then = _dependencies(order.stage), order.dependencies
+    if changed := sorted(path for path in now.keys() | then if now.get(path) != then.get(path)):
+        raise UserError(f"{', '.join(changed)} changed while the sweep ran; start it again")
 
 
 def _run_trials(
@@ -149,15 +164,18 @@ def _run_trials(
     exact, environment = params.determinism == "exact", share.environment()
     if "KERAS_BACKEND" in os.environ:
         environment["KERAS_BACKEND"] = os.environ["KERAS_BACKEND"]
+    stage = params.stage("train", sweep.model)
+    made_of = _dependencies(stage)
     orders = {
-        number: Order(root, root / folders[number], trial.recipe, params.seed, exact, environment)
+        number: Order(root, root / folders[number], trial.recipe, params.seed, exact, environment, stage, made_of)
         for number, trial in to_run.items()
     }
 
     def work(number: int, report: cluster.Report) -> None:
         train_trial(orders[number], report)
 
-    parent = open_parent(params, name, folder / f"run-{params.profile}")
+    asked = fingerprint({"profile": params.profile} | sweep.model_dump(mode="json", exclude={"trials"}))
+    parent = open_parent(params, name, folder / f"run-{asked}")
     progress = Progress(name, params, parent, to_run, folders, records)
     known = {number: record.history for number, record in records.items()}
     status = "KILLED"
@@ -189,6 +207,7 @@ def train_trial(order: Order, report: cluster.Report) -> None:
         (order.folder / "log").open("a", encoding="utf-8") as log,
         redirect_stdout(log),
     ):
+        _require_unchanged(order)
         runtime.prepare(order.seed, exact=order.exact)  # before anything that imports Keras
         import keras
 
@@ -214,4 +233,5 @@ def train_trial(order: Order, report: cluster.Report) -> None:
         except DivergedError as error:  # it would again: nothing for Ray to repeat
             report({"failed": str(error)})
         else:
+            _require_unchanged(order)
             report({"finished": True})

@@ -61,7 +61,10 @@ def _trial(params: Params, name: str, sweep: Sweep, number: int, values: dict[st
         check_models(with_trial)
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
-    return Trial(number, values, block, with_trial.recipe(sweep.model))
+    recipe = with_trial.recipe(sweep.model)
+    if recipe.fine_tuning is None and any(key.split(".")[0] == "fine_tuning" for key in values):
+        raise UserError(f"{where}: without pretrained weights nothing is fine-tuned, and the profile takes them away")
+    return Trial(number, values, block, recipe)
 
 
 def _kept(key: str) -> str:

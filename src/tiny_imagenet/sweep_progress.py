@@ -19,13 +19,17 @@ def experiment(params: Params) -> str:
 
 
 def open_parent(params: Params, name: str, noted: Path) -> tracking.Run:
-    """Open the run of the whole sweep: the one that is `noted` in a file, or a new one that is noted then."""
+    """Open the run of the whole sweep: the one that is `noted` in a file, or a new one that is noted then.
+
+    It does not say how many trials there are: a sweep may be given more, and a run's parameters cannot change.
+    """
     sweep = params.sweeps[name]
+    values = sweep.model_dump(mode="json", exclude_unset=True, exclude={"trials"})
     run = tracking.open_run(
         lineage.repository_root(),
         experiment=experiment(params),
         name=name,
-        params=tracking.flatten(sweep.model_dump(mode="json", exclude_unset=True)) | {"profile": params.profile},
+        params=tracking.flatten(values) | {"profile": params.profile},
         tags={"sweep": name, "model": sweep.model},
         resume=noted.read_text(encoding="utf-8").strip() if noted.is_file() else None,
     )
@@ -103,7 +107,7 @@ class Progress:
 
     def ended(self, number: int, error: str | None) -> None:
         """Write the trial's record and end its run; one that was `lost` too often gets none, and is tried again."""
-        record = self._running.pop(number)
+        record = self._running.pop(number, None) or Record(status=STOPPED)  # its process may have died as it began
         if len(record.history) == self._sweep.epochs and record.status == STOPPED:
             record.status = FINISHED  # the last epoch was reported, and what follows it got lost
         run = self._runs.pop(number, None)

@@ -47,7 +47,7 @@ def _sync(params: Params, table: pd.DataFrame) -> list[str]:
         try:
             with only_one(CHECKPOINTS / f"{model}.lock", f"{model} is being trained"):
                 killed = tracking.mark_killed(root, name=model, tags=here)
-                drop_finished_checkpoint(params, model)
+                finished.drop(CHECKPOINTS / model, _locked_record(params, model))
         except BusyError:
             continue
         done += [f"{model}: the run {run_id} was dead, and is marked as killed" for run_id in killed]
@@ -74,13 +74,17 @@ def _sync(params: Params, table: pd.DataFrame) -> list[str]:
 
 
 def drop_finished_checkpoint(params: Params, model: str) -> None:
-    """Remove the checkpoint of a complete training, once what it made is there, or noted by DVC."""
-    record = Path("models") / model / "run.json"
+    """Remove the checkpoint of a complete training as it is begun anew, if what it made is there, or noted by DVC."""
+    finished.drop(CHECKPOINTS / model, _locked_record(params, model), Path("models") / model / "run.json")
+
+
+def _locked_record(params: Params, model: str) -> str | None:
+    """Return the MD5 that dvc.lock has of a model's run.json, if it has one."""
     try:
-        locked = lineage.locked_files(Path.cwd(), params.stage("train", model)).get(record.as_posix())
+        locked = lineage.locked_files(Path.cwd(), params.stage("train", model))
     except UserError:  # not trained before, or no dvc.lock
-        locked = None
-    finished.drop(CHECKPOINTS / model, record, locked)
+        return None
+    return locked.get(f"models/{model}/run.json")
 
 
 def _replicates(params: Params) -> dict[str, str]:

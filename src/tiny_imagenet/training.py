@@ -1,5 +1,6 @@
 """Compile and fit one model by its recipe. Knows nothing of MLflow or DVC: it takes callbacks."""
 
+import gc
 import json
 import math
 from collections.abc import Sequence
@@ -200,6 +201,7 @@ def train(
     for phase in [*(phase for phase in first if phase.end_epoch > keeper.epochs_done), last]:
         if first:
             _compile(model, recipe, phase, len(batches))
+            gc.collect()  # the optimizer before has the moments of all weights, and refers to itself
             keeper.phase_begins = phase.first_epoch
         taking_part = acting if phase.is_last else [each for each in acting if each not in of_last_phase]
         try:

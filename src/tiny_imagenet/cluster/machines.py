@@ -78,17 +78,27 @@ class Cluster:
     def share(self, num_jobs: int, workers: int | None, cores: int | None) -> Share:
         """Return how `num_jobs` trainings are spread: over all cores, unless it is said how many workers or cores.
 
+        Where there are GPUs, each training has one, and machines without any have none to do. Without `cores`, a
+        training asks for no more than the smallest machine has, so that any that is left can go on with it.
+
         Raises:
             UserError: no machine has so many cores.
         """
-        gpus = sum(node.gpus for node in self.nodes)
-        total, most = sum(node.cores for node in self.nodes), max(node.cores for node in self.nodes)
+        with_gpus = any(node.gpus for node in self.nodes)
+        nodes = [node for node in self.nodes if node.cores and bool(node.gpus) == with_gpus] or self.nodes
+
+        def at_once(cores: int) -> int:
+            return sum(min(node.cores // cores, node.gpus if with_gpus else node.cores) for node in nodes)
+
+        most = max(node.cores for node in nodes)
         if cores is not None and cores > most:
-            raise UserError(f"--cores {cores}: no machine here has more than {most}")
+            raise UserError(f"--cores {cores}: no machine here has more than {most} for a training")
         if workers is None:
-            workers = max(1, min(num_jobs, gpus or total // (cores or 1)))
-        cores = cores or max(1, min(total // workers, most))
-        return Share(workers, cores, gpus=1 if gpus else 0)
+            workers = max(1, min(num_jobs, at_once(cores or 1)))
+        if cores is None:
+            smallest = min(node.cores for node in nodes)
+            cores = next((each for each in range(smallest, 1, -1) if at_once(each) >= workers), 1)
+        return Share(workers, cores, gpus=1 if with_gpus else 0)
 
     def run(
         self, function: Callable[..., Any], jobs: Mapping[str, tuple[Any, ...]], share: Share
