@@ -116,9 +116,12 @@ def test_a_kept_table_that_cannot_be_read_is_named_with_what_brings_it_back(repo
 def test_readme_says_where_the_code_was_not_as_committed(repository):
     path = Path("models/model_1/run.json")
     run = json.loads(path.read_text())
-    path.write_text(json.dumps(run | {"git": run["git"] | {"dirty": True}}))
-    kept_results.keep("part", "On a part.", comparable=False)
-    assert "commit 0123456789ab with uncommitted changes / 0123456789ab; 2026" in kept_results.readme_section()
+    diff = "diff --git a/params.yaml b/params.yaml\n-profile: demo\n+profile: part\n# new file: notes.txt\n"
+    for known, where in [(diff, " to params.yaml, notes.txt"), ("# 200,000 characters of difference: left out\n", "")]:
+        path.write_text(json.dumps(run | {"git": run["git"] | {"dirty": True, "diff": known}}))
+        kept_results.keep("part", "On a part.", comparable=False)
+        commits = f"commit 0123456789ab with uncommitted changes{where} / 0123456789ab; 2026"
+        assert commits in kept_results.readme_section()
 
 
 @pytest.mark.parametrize("name", ["", ".", "../part", "/part", "a b", "a/b"])

@@ -119,6 +119,7 @@ def _provenance(run: dict[str, Any]) -> dict[str, Any]:
         "run_id": run["run_id"],
         "commit": run["git"]["commit"],
         "changes_since_the_commit": run["git"]["dirty"],
+        "changed_files": _changed_files(run["git"]["diff"]),
         "started_at": run["started_at"],
         "seconds": round(sum(run["epoch_seconds"]), 1),
         "images": run["images"],
@@ -129,6 +130,11 @@ def _provenance(run: dict[str, Any]) -> dict[str, Any]:
         "versions": run["versions"],
         "params": {key: value for key, value in run["params"].items() if not str(value).startswith("/")},
     }
+
+
+def _changed_files(diff: str) -> list[str]:
+    """Return the names of the files that the difference of a dirty tree tells of, as `lineage.git_diff` writes it."""
+    return re.findall(r"^(?:diff --git a/.* b/|# new file: )(.*)$", diff, flags=re.MULTILINE)
 
 
 def readme_section() -> str:
@@ -200,7 +206,9 @@ def _origin(folder: Path, provenance: dict[str, Any]) -> str:
 
 
 def _commit(one: dict[str, Any]) -> str:
-    changed = " with uncommitted changes" if one["changes_since_the_commit"] else ""
+    files = one.get("changed_files")  # unknown of folders from before `keep` wrote it
+    where = f" to {', '.join(files)}" if files else ""
+    changed = f" with uncommitted changes{where}" if one["changes_since_the_commit"] else ""
     return (one["commit"] or "no commit")[:12] + changed
 
 
