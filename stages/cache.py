@@ -31,7 +31,8 @@ def main() -> None:
         copies = leakage.train_copies(pairs)
         packed = drop_from_train(DESTINATION, copies)
         duplicates["dropped_from_train"] = len(copies)
-    report = {"profile": params.profile} | summarize(packed, SOURCE) | {"duplicates": duplicates}
+    made_for = {"profile": params.profile, "dataset": params.dataset.fingerprint}
+    report = made_for | summarize(packed, SOURCE) | {"duplicates": duplicates}
     write_text(DESTINATION / "report.json", json.dumps(report, indent=2) + "\n")
 
     chosen = np.linspace(0, len(packed.train) - 1, 10).astype(np.int64)

@@ -14,6 +14,7 @@ from tiny_imagenet import (
     entry,
     figures,
     html_report,
+    lineage,
     report,
     result_figures,
     results_files,
@@ -38,8 +39,6 @@ OF_PAPER = {
     "accuracy_beside_paper": "figure 10", "training_accuracy": "figure 11", "validation_accuracy": "figure 12",
     "classes": "figures 1 to 4",
 }  # fmt: skip
-
-_DATA = ("profile", "classes", "in_archive", "used", "per_class", "duplicates")
 
 
 def main() -> None:
@@ -84,13 +83,8 @@ def main() -> None:
 
 def _evidence(params: Params) -> claims.Evidence:
     """Gather what there is of the models and of the images."""
-    data = read_json(CACHE / "report.json", _DATA)
-    if data["profile"] != params.profile:
-        raise UserError(
-            f"{CACHE} has the images of the profile {data['profile']}, and params.yaml asks for {params.profile}: "
-            "`dvc repro cache`"
-        )
-    table = comparison.results_table(params, MODELS, RESULTS)
+    data = comparison.images_report(params, CACHE)
+    table = comparison.results_table(params, MODELS, RESULTS, lineage.noted_images(Path.cwd()))
     models = list(table.dropna(subset="val_accuracy")["model"])
     return claims.Evidence(
         params=params, table=table, data=data,

@@ -1,6 +1,5 @@
 """Stages `evaluate@<model>` and `evaluate_replicate@...`: how good one trained model is, into results/<model>."""
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +8,7 @@ import pandas as pd
 
 from tiny_imagenet import entry, figures, lineage, result_figures, runtime, tracking
 from tiny_imagenet.errors import UserError
+from tiny_imagenet.files import read_json
 
 if TYPE_CHECKING:  # both import Keras, which `runtime.prepare` comes before
     from tiny_imagenet.dataset.arrays import PackedDataset
@@ -26,11 +26,11 @@ def main(model: str) -> None:
     from tiny_imagenet.dataset.arrays import open_packed
 
     packed = open_packed(Path("data/cache"))
+    # run.json is no dependency, so that a bit-identical retrain does not evaluate again.
+    run = read_json(source / "run.json", ("run_id", "model_md5", "dataset", "images"))
     trained = model_file.load_model(source / "model.keras")
     history = pd.read_csv(source / "history.csv")
     measured = evaluation.evaluate(trained, packed, history, recipe)
-    # run.json is no dependency, so that a bit-identical retrain does not evaluate again.
-    run = json.loads((source / "run.json").read_text(encoding="utf-8"))
     evaluation.write_evaluation(measured, destination, model_md5=run["model_md5"])
     about = figures.trained_on(run["dataset"], run["images"], [measured.metrics["epochs"]])
     _draw(measured, packed, f"{model}, clean validation images\n{about}", destination)

@@ -10,6 +10,7 @@ from made_results import METRICS, PARAMETERS, VALUES, made_params, make_results
 
 from tiny_imagenet import comparison, report
 from tiny_imagenet.errors import UserError
+from tiny_imagenet.pretrained import IMAGENET
 
 # The interface, as the design has it.
 COLUMNS = [
@@ -151,20 +152,50 @@ def test_figures_of_other_params_are_not_shown(root):
     other = "trained with other params or on other images than those of now"
     assert status(made_params(active=["model_1"], seed=2), **trained) == other
     assert status(made_params(active=["model_1"], profile="paper"), **trained) == other
-    assert status(params, **trained, dataset="own") == other
+    assert status(params, **trained, dataset="renamed") == ""
     block = VALUES["models"]["model_1"] | {"optimizer": {"name": "adam", "learning_rate": 0.05}}
     edited = made_params(active=["model_1"], models=VALUES["models"] | {"model_1": block})
     assert status(edited, **trained) == other
 
 
-def test_figures_on_other_images_are_not_shown(root, monkeypatch):
+def test_figures_on_other_images_are_not_shown(root):
     images = {"data/cache/train_images.npy": "1f" * 16}
     write_run(root, "model_1", dependencies=images | {"stages/train.py": "2f" * 16})
-    monkeypatch.setattr(comparison.lineage, "locked_files", lambda *_: images | {"data/cache/classes.png": "3f" * 16})
-    assert table(made_params(), root).attrs["status"] == {}
-    monkeypatch.setattr(comparison.lineage, "locked_files", lambda *_: dict.fromkeys(images, "4f" * 16))
-    found = table(made_params(), root).attrs["status"]
-    assert found == {"model_1": "trained with other params or on other images than those of now"}
+
+    def status(noted):
+        return comparison.results_table(made_params(), root / "models", root / "results", noted).attrs["status"]
+
+    assert status(images | {"data/cache/classes.png": "3f" * 16}) == {}
+    assert status({}) == {}
+    other = "trained with other params or on other images than those of now"
+    assert status(dict.fromkeys(images, "4f" * 16)) == {"model_1": other}
+
+
+def test_images_of_another_profile_or_dataset_are_refused(tmp_path):
+    demo = made_params()
+    made = {"profile": "demo", "dataset": demo.dataset.fingerprint} | dict.fromkeys(
+        ["classes", "in_archive", "used", "per_class", "duplicates"]
+    )
+    (tmp_path / "report.json").write_text(json.dumps(made))
+    assert comparison.images_report(demo, tmp_path) == made
+    with pytest.raises(UserError, match=r"of the profile demo, and params\.yaml asks for paper: `dvc repro cache`"):
+        comparison.images_report(made_params(profile="paper"), tmp_path)
+    fewer = VALUES["profiles"]["demo"]["dataset"] | {"images_per_class": {"train": 20}}
+    edited = VALUES["profiles"] | {"demo": VALUES["profiles"]["demo"] | {"dataset": fewer}}
+    with pytest.raises(UserError, match=r"another `dataset` than params\.yaml has now .*: `dvc repro cache`"):
+        comparison.images_report(made_params(profiles=edited), tmp_path)
+
+
+def test_keras_own_weights_file_is_the_papers_recipe_by_whatever_path(root):
+    block = VALUES["models"]["model_5"] | {"weights": "/data/notop.h5", "keeps": ["weights"]}
+    params = made_params(profile="paper", active=["model_5"], models=VALUES["models"] | {"model_5": block})
+
+    def changes(digest):
+        write_run(root, "model_5", profile="paper", weights="/data/notop.h5", hashes={"weights": digest})
+        return comparison.changes_of_recipe(params, "model_5", table(params, root))
+
+    assert changes(IMAGENET["resnet50"].digest) == []
+    assert changes("0f" * 16) == ["weights"]
 
 
 def test_a_replicate_that_is_not_of_now_does_not_count(root):

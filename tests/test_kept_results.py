@@ -58,8 +58,13 @@ def write_table(*more: str) -> None:
     Path("reports/differences.csv").write_text("model_a,model_b,p\nmodel_1,model_2,0.5\n")
 
 
+def keep(name: str = "part", about: str = "On a part.", **changes) -> Path:
+    params = parse_params(PARAMS | changes)
+    return kept_results.keep(name, about, params, comparison.results_table(params, Path("models"), Path("results")))
+
+
 def test_what_is_kept_is_the_table_all_epochs_and_where_they_come_from(repository):
-    folder = kept_results.keep("part", "On a part.", comparable=False)
+    folder = keep()
     assert folder == Path("docs/results/part")
     kept, table = pd.read_csv(folder / "results.csv"), pd.read_csv("reports/results.csv")
     pd.testing.assert_frame_equal(kept, table.drop(columns="run_id").assign(weights=["weights.h5", "weights.h5"]))
@@ -76,7 +81,7 @@ def test_what_is_kept_is_the_table_all_epochs_and_where_they_come_from(repositor
 
 
 def test_what_is_kept_has_the_params_it_is_made_from(repository):
-    kept = yaml.safe_load((kept_results.keep("part", "On a part.", comparable=False) / "params.yaml").read_text())
+    kept = yaml.safe_load((keep() / "params.yaml").read_text())
     assert list(kept["profiles"]) == ["part"]
     assert list(kept["models"]) == kept["active"] == ACTIVE
     dataset = kept["profiles"]["part"]["dataset"]
@@ -92,23 +97,38 @@ def test_a_table_of_other_trainings_is_not_kept(repository, change):
     path = Path("models/model_2/run.json")
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(UserError, match=r"^model_2: .* run `dvc repro` first"):
-        kept_results.keep("part", "On a part.", comparable=False)
+        keep()
     assert not Path("docs").exists()
 
 
+def test_what_was_left_half_kept_is_not_shown(repository, monkeypatch):
+    keep()
+    before = kept_results.readme_section()
+    monkeypatch.setattr(pd.DataFrame, "to_csv", lambda *_, **__: pytest.fail("stopped"))
+    with pytest.raises(pytest.fail.Exception, match="stopped"):
+        keep(about="Again.")
+    assert kept_results.readme_section() == "None are kept yet.\n"
+    monkeypatch.undo()
+    monkeypatch.chdir(repository)
+    keep()
+    assert kept_results.readme_section() == before
+
+
 def test_a_folder_of_other_files_is_left_alone_and_a_kept_one_is_kept_again(repository):
-    Path("docs/results/benchmark").mkdir(parents=True)
-    with pytest.raises(UserError, match=r"has no provenance\.json"):
-        kept_results.keep("benchmark", "On a part.", comparable=False)
-    assert not list(Path("docs/results/benchmark").iterdir())
+    other = Path("docs/results/benchmark/fits.json")
+    other.parent.mkdir(parents=True)
+    other.write_text("{}")
+    with pytest.raises(UserError, match=r"benchmark has files that `keep` did not make \(fits\.json\)"):
+        keep("benchmark")
+    assert list(other.parent.iterdir()) == [other]
     for about in ("First.", "Second."):
-        folder = kept_results.keep("part", about, comparable=False)
+        folder = keep(about=about)
     assert json.loads((folder / "provenance.json").read_text())["about"] == "Second."
 
 
 @pytest.mark.parametrize("text", ["", "model,epochs\nmodel_1,2\n"])
 def test_a_kept_table_that_cannot_be_read_is_named_with_what_brings_it_back(repository, text):
-    (kept_results.keep("part", "On a part.", comparable=False) / "results.csv").write_text(text)
+    (keep() / "results.csv").write_text(text)
     with pytest.raises(UserError, match=r"results\.csv cannot be read .* `git checkout docs/results/part`"):
         kept_results.readme_section()
 
@@ -117,9 +137,11 @@ def test_readme_says_where_the_code_was_not_as_committed(repository):
     path = Path("models/model_1/run.json")
     run = json.loads(path.read_text())
     diff = "diff --git a/params.yaml b/params.yaml\n-profile: demo\n+profile: part\n# new file: notes.txt\n"
-    for known, where in [(diff, " to params.yaml, notes.txt"), ("# 200,000 characters of difference: left out\n", "")]:
+    quoted = 'diff --git "a/\\303\\251.py" "b/\\303\\251.py"\n-1\n+2\n'
+    too_long = "# 200,000 characters of difference: left out\n# new file: notes.txt\n"
+    for known, where in [(diff, " to params.yaml, notes.txt"), (quoted, r" to \303\251.py"), (too_long, "")]:
         path.write_text(json.dumps(run | {"git": run["git"] | {"dirty": True, "diff": known}}))
-        kept_results.keep("part", "On a part.", comparable=False)
+        keep()
         commits = f"commit 0123456789ab with uncommitted changes{where} / 0123456789ab; 2026"
         assert commits in kept_results.readme_section()
 
@@ -127,19 +149,19 @@ def test_readme_says_where_the_code_was_not_as_committed(repository):
 @pytest.mark.parametrize("name", ["", ".", "../part", "/part", "a b", "a/b"])
 def test_what_is_kept_stays_within_its_folder(name, repository):
     with pytest.raises(UserError, match="cannot be the name of a folder"):
-        kept_results.keep(name, "On a part.", comparable=False)
+        keep(name)
     assert not Path("docs").exists()
 
 
 def test_a_table_with_a_model_without_results_is_not_kept(repository):
     write_table("model_3")
     with pytest.raises(UserError, match="model_3: no results to keep"):
-        kept_results.keep("part", "On a part.", comparable=False)
+        keep()
     assert not Path("docs").exists()
 
 
 def test_readmes_section_is_made_from_what_is_kept_and_nothing_else_changes(repository):
-    kept_results.keep("part", "On a part.", comparable=False)
+    keep()
     text = kept_results.updated(README)
     assert text.startswith("# Title\n\n")
     assert text.endswith(f"{kept_results.END}\n\nafter\n")
@@ -154,7 +176,8 @@ def test_readmes_section_is_made_from_what_is_kept_and_nothing_else_changes(repo
 
 @pytest.mark.parametrize("comparable", [True, False])
 def test_the_papers_figures_stand_beside_ours_only_where_they_may(repository, comparable):
-    kept_results.keep("whole", "On all.", comparable=comparable)
+    dataset = VALUES["profiles"]["paper" if comparable else "demo"]["dataset"]
+    keep(profiles=PARAMS["profiles"] | {"part": PART | {"dataset": dataset}})
     assert ("22.72" in kept_results.readme_section()) == comparable
 
 

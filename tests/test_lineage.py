@@ -271,3 +271,11 @@ def test_a_lock_that_was_cut_short_is_removed_and_a_whole_one_stays(tmp_path):
         (tmp_path / "dvc.lock").write_text(broken)
         assert lineage.remove_broken_lock(tmp_path)
         assert not (tmp_path / "dvc.lock").exists()
+
+
+def test_the_images_of_now_are_what_dvc_has_noted_of_the_cache(tmp_path):
+    assert lineage.noted_images(tmp_path) == {}
+    entries = {"deps": [("data/images/val.zip", "1"), ("stages/cache.py", "2")], "outs": [("data/cache/val.npy", "3")]}
+    locked = {kind: [{"path": path, "md5": md5} for path, md5 in found] for kind, found in entries.items()}
+    (tmp_path / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": {"cache": locked}}))
+    assert lineage.noted_images(tmp_path) == {"data/cache/val.npy": "3"}

@@ -10,7 +10,7 @@ import pandas as pd
 
 from tiny_imagenet.comparison import PUBLISHED, authors_logs, changes_of_recipe, paper_table
 from tiny_imagenet.params import Params
-from tiny_imagenet.report import comparability, comparable, count, markdown_table, percent, unconcerned
+from tiny_imagenet.report import comparability, comparable, count, markdown_table, percent
 
 COLUMNS = [
     "where", "model", "quantity", "paper", "authors_log", "ours", "low", "high", "verdict", "reason", "deviations",
@@ -53,7 +53,7 @@ def figures_audit(
     found = [_parameters(name, table) for name in names]
     for name in names:
         why_not = not_the_papers(name, params, table) if metrics.get(name) else why_untested(name, table)
-        changed = changes_of_recipe(params, name, unconcerned(table)) if name in params.active else []
+        changed = changes_of_recipe(params, name, table) if name in params.active else []
         found += [_accuracy(name, quantity, changed, why_not, metrics.get(name)) for quantity in _QUANTITIES]
     return pd.DataFrame(found, columns=COLUMNS)
 
@@ -70,7 +70,7 @@ def not_the_papers(model: str, params: Params, table: pd.DataFrame) -> str:
         return "not the paper's images"
     if model.removesuffix(PUBLISHED) == PRETRAINED and table.set_index("model")["weights"].get(model) == "random":
         return f"{model} was trained from scratch here"
-    if model in params.active and changes_of_recipe(params, model, unconcerned(table)):
+    if model in params.active and changes_of_recipe(params, model, table):
         return f"the recipe of {model} is not the paper's"
     return ""
 

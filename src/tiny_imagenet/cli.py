@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated
 
+import pandas as pd
 import typer
 
 from tiny_imagenet import (
@@ -69,7 +70,8 @@ def keep(
     """Keep the present results in docs/results/NAME, as data with their provenance, for git and for README."""
     os.chdir(lineage.repository_root())
     params = entry.checked_params()
-    folder = kept_results.keep(name, about, comparable=report.comparable(params))
+    comparison.images_report(params, Path("data/cache"))
+    folder = kept_results.keep(name, about, params, _table(params))
     print(
         f"{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}; `make readme` shows them in README.md"
     )
@@ -112,10 +114,14 @@ def sync() -> None:
     """See that MLflow has one complete run for each result; `dvc repro` does it, too, whenever it makes a table."""
     os.chdir(lineage.repository_root())
     params = entry.checked_params()
-    table = comparison.results_table(params, Path("models"), Path("results"))
+    table = _table(params)
     for line in synchronization.sync(params, table):
         print(line)
     print(f"MLflow has the runs of {table['run_id'].notna().sum()} of {len(table)} active models")
+
+
+def _table(params: Params) -> pd.DataFrame:
+    return comparison.results_table(params, Path("models"), Path("results"), lineage.noted_images(Path.cwd()))
 
 
 @app.command()

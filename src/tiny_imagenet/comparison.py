@@ -10,14 +10,15 @@ from importlib import resources
 from io import StringIO
 from pathlib import Path
 from textwrap import shorten
+from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
 
-from tiny_imagenet import lineage
 from tiny_imagenet.errors import UserError
 from tiny_imagenet.files import fingerprint, read_csv, read_json
 from tiny_imagenet.params import Params
+from tiny_imagenet.pretrained import IMAGENET
 from tiny_imagenet.report import FROM_SCRATCH, PAPER, PRETRAINED
 
 COLUMNS = [
@@ -31,7 +32,11 @@ SPREAD = ["val_accuracy_mean", "val_accuracy_std", "num_seeds"]
 """Three more columns where params.yaml asks for replicates."""
 PUBLISHED = "_as_published"
 """The end of the name of a block that does what the authors' run did; the paper's figures stand in its row, too."""
-_RUN = ("images_per_second", "device", "backend", "seed", "profile", "run_id", "dataset", "weights", "epoch_seconds")
+_RUN = (
+    "images_per_second", "device", "backend", "seed", "profile", "run_id", "dataset", "weights", "epoch_seconds",
+    "dependencies", "hashes", "versions",
+)  # fmt: skip
+_IMAGES = ("profile", "dataset", "classes", "in_archive", "used", "per_class", "duplicates")
 _METRICS = (
     "train_accuracy", "train_accuracy_low", "train_accuracy_high", "train_accuracy_clean", "val_accuracy",
     "val_accuracy_low", "val_accuracy_high", "val_accuracy_paper_protocol", "val_accuracy_paper_protocol_low",
@@ -56,29 +61,54 @@ def authors_logs() -> pd.DataFrame:
     return pd.read_csv(StringIO(_reference("authors_logs.csv")))
 
 
-def changes_of_recipe(params: Params, model: str, without_batch_normalization: Sequence[str] = ()) -> list[str]:
+def changes_of_recipe(params: Params, model: str, table: pd.DataFrame) -> list[str]:
     """Return the keys in which what runs for one of the paper's models differs from the paper's recipe.
 
-    By its block, by what all models share, or by the profile. A momentum of averages does not concern the models
-    `without_batch_normalization`.
+    By its block, by what all models share, or by the profile. `table`, of `results_table`, says what is no difference
+    for what the model has: a momentum of batch normalization without any, and the path of Keras's own weights file.
     """
     recipe = params.recipe(model).model_dump(mode="json")
     recipes: dict[str, dict[str, Any]] = json.loads(_reference("recipes.json"))
     published = recipes.get(model) or recipes[model.removesuffix(PUBLISHED)]
-    unconcerned = {"paper_protocol_every_epoch"}  # asks for one more figure
-    if model in without_batch_normalization:
+    unconcerned = {"paper_protocol_every_epoch", "keeps"}  # one figure more; where a value comes from
+    if model in table.attrs["without_batch_normalization"]:
         unconcerned.add("batch_normalization_momentum")
+    if table.set_index("model")["weights"].get(model) == "imagenet":
+        unconcerned.add("weights")
     return [key for key in recipe if recipe[key] != published.get(key) and key not in unconcerned]
 
 
-def results_table(params: Params, models: Path, results: Path) -> pd.DataFrame:
+def images_report(params: Params, cache: Path) -> dict[str, Any]:
+    """Return the report of the images in `cache`, which the stage of that name wrote.
+
+    Raises:
+        UserError: the report is missing or broken, or the images are others than params.yaml asks for.
+    """
+    report = read_json(cache / "report.json", _IMAGES)
+    if report["profile"] != params.profile:
+        raise UserError(
+            f"{cache} has the images of the profile {report['profile']}, and params.yaml asks for {params.profile}: "
+            "`dvc repro cache`"
+        )
+    if report["dataset"] != params.dataset.fingerprint:
+        raise UserError(
+            f"{cache} is of another `dataset` than params.yaml has now in the profile {params.profile}: "
+            "`dvc repro cache`"
+        )
+    return report
+
+
+def results_table(
+    params: Params, models: Path, results: Path, images: Mapping[str, str] = MappingProxyType({})
+) -> pd.DataFrame:
     """Return the table, columns COLUMNS, a row per active model; with replicates, columns SPREAD, too.
 
     Accuracies are fractions. `*_authors_log` are of the last epoch that the authors logged. A model without results
     has a row with its name and the paper's figures alone, and `table.attrs["status"]` maps it to the reason; results
-    of other params or images than those of now are none. `table.attrs["group"]` maps each model to the table of the
-    report that it belongs to. The spread is over the seeds that have results, the model's own among them; the standard
-    deviation is the sample's. `table.attrs["missing_replicates"]` maps each of the others to the reason, and
+    of other params than those of now are none, nor are those of other images than `images`: path -> MD5, as far as it
+    is known. `table.attrs["group"]` maps each model to the table of the report that it belongs to. The spread is over
+    the seeds that have results, the model's own among them; the standard deviation is the sample's.
+    `table.attrs["missing_replicates"]` maps each of the others to the reason, and
     `table.attrs["without_batch_normalization"]` lists the models that have none, as `evaluate` found.
 
     Raises:
@@ -88,7 +118,7 @@ def results_table(params: Params, models: Path, results: Path) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     status: dict[str, str] = {}
     plain: list[str] = []
-    replicates = {name: _why_no_results(params, name, models, results) for name in params.replicated}
+    replicates = {name: _why_no_results(params, name, models, results, images) for name in params.replicated}
     for model in params.active:
         row: dict[str, Any] = {"model": model, "architecture": params.models[model].architecture}
         base = model.removesuffix(PUBLISHED)
@@ -100,7 +130,7 @@ def results_table(params: Params, models: Path, results: Path) -> pd.DataFrame:
         if base in logs.index:
             row["train_accuracy_authors_log"] = logs.loc[base, "accuracy"]
             row["val_accuracy_authors_log"] = logs.loc[base, "val_accuracy"]
-        status[model] = _why_no_results(params, model, models, results)
+        status[model] = _why_no_results(params, model, models, results, images)
         if not status[model]:
             run = read_json(models / model / "run.json")
             metrics, architecture = _evaluated(model, results)
@@ -109,7 +139,7 @@ def results_table(params: Params, models: Path, results: Path) -> pd.DataFrame:
             row |= {key: run[key] for key in _RUN if key in COLUMNS}
             if architecture.get("batch_normalization_layers") == 0:
                 plain.append(model)
-            row["weights"] = run["weights"] or "random"
+            row["weights"] = _weights(run, params.models[model].architecture)
             row["seconds"] = round(sum(run["epoch_seconds"]), 1)
             row |= _spread(params, model, replicates, results)
         rows.append(row)
@@ -122,12 +152,19 @@ def results_table(params: Params, models: Path, results: Path) -> pd.DataFrame:
     return table
 
 
-def _why_no_results(params: Params, name: str, models: Path, results: Path) -> str:
+def _weights(run: Mapping[str, Any], architecture: str) -> str:
+    """Return where the weights of a run began: `random`, `imagenet` (by name, or Keras's file by a path), or a path."""
+    published = IMAGENET.get(architecture)
+    by_path = published and run["hashes"].get("weights") == published.digest
+    return "imagenet" if by_path else run["weights"] or "random"
+
+
+def _why_no_results(params: Params, name: str, models: Path, results: Path, images: Mapping[str, str]) -> str:
     """Return why a model or a replicate has no results, in a line; nothing where it has."""
     run = _read_json(models / name / "run.json", _RUN)
     if not run:
         return _why_not_trained(name)
-    if _is_of_other_params(params, name, run) or _is_of_other_images(run, models.parent):
+    if _is_of_other_params(params, name, run) or _is_of_other_images(run, images):
         return "trained with other params or on other images than those of now"
     if not all((results / name / file).is_file() for file in ("metrics.json", "architecture.json")):
         return "trained, but not evaluated"
@@ -139,18 +176,13 @@ def _why_no_results(params: Params, name: str, models: Path, results: Path) -> s
 
 def _is_of_other_params(params: Params, name: str, run: Mapping[str, Any]) -> bool:
     """Return whether a run is of other params than those of now, and was not trained anew."""
-    wanted = {"profile": params.profile, "dataset": params.dataset.name, "params": params.fingerprint(name)}
-    found = {"profile": run["profile"], "dataset": run["dataset"], "params": run.get("hashes", {}).get("params")}
-    return bool(found["params"]) and found != wanted
+    found = run["hashes"].get("params")
+    return bool(found) and (run["profile"], found) != (params.profile, params.fingerprint(name))
 
 
-def _is_of_other_images(run: Mapping[str, Any], root: Path) -> bool:
-    """Return whether a run is of other images than those that DVC has noted as the cache of the repository."""
-    try:
-        cache = lineage.locked_files(root, "cache")
-    except UserError:  # nothing is noted
-        return False
-    return any(cache.get(path, digest) != digest for path, digest in run.get("dependencies", {}).items())
+def _is_of_other_images(run: Mapping[str, Any], images: Mapping[str, str]) -> bool:
+    """Return whether a run is of other images than those of now."""
+    return any(images.get(path, digest) != digest for path, digest in run["dependencies"].items())
 
 
 def _evaluated(name: str, results: Path) -> tuple[dict[str, Any], dict[str, Any]]:

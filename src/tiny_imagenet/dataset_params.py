@@ -4,6 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from tiny_imagenet.files import fingerprint
 from tiny_imagenet.section import Count, Section
 
 SPLITS = ("train", "val")
@@ -76,6 +77,11 @@ class Dataset(Section):
                 copies * (self.num_classes or self.expect.classes or 0) * (held if taken is None else min(held, taken))
             )
         return 2 * (self.bytes or 0) + images * 64 * 64 * 3
+
+    @property
+    def fingerprint(self) -> str:
+        """What differs where anything here differs."""
+        return fingerprint(self.model_dump(mode="json"))
 
     @property
     def source(self) -> str:

@@ -15,13 +15,14 @@ import yaml
 
 from tiny_imagenet.errors import UserError
 from tiny_imagenet.files import md5, read_csv, read_json, write_text
-from tiny_imagenet.params import Params, load_params
-from tiny_imagenet.report import count, interval, markdown_table, percent
+from tiny_imagenet.params import Params
+from tiny_imagenet.report import comparable, count, interval, markdown_table, percent
 
 FOLDER = Path("docs/results")
 BEGIN, END = "<!-- results: made by `make readme` from docs/results -->", "<!-- end of results -->"
 _TABLE, _DIFFERENCES, _PROVENANCE, _HISTORIES = "results.csv", "differences.csv", "provenance.json", "histories.csv"
 _PARAMS = "params.yaml"
+_FILES = {_TABLE, _DIFFERENCES, _PROVENANCE, _HISTORIES, _PARAMS}
 _SHOWN = (
     "model", "train_accuracy_paper", "val_accuracy_paper", "train_accuracy", "val_accuracy", "val_accuracy_low",
     "val_accuracy_high", "val_accuracy_paper_protocol", "val_top5_accuracy", "epochs", "best_epoch",
@@ -33,13 +34,14 @@ _NEEDED = (
 )  # fmt: skip
 
 
-def keep(name: str, about: str, *, comparable: bool) -> Path:
+def keep(name: str, about: str, params: Params, now: pd.DataFrame) -> Path:
     """Keep what the working directory has now as docs/results/<name>, and return that folder.
 
     Args:
         name: of the folder.
         about: what a reader should know of these figures, in a sentence.
-        comparable: whether they may be put beside the paper's.
+        params: what the results are of.
+        now: the table that the files give now, by `comparison.results_table`.
 
     Raises:
         UserError: the name is none of a folder, or one of other files; there is no table; a model of it has no results,
@@ -48,8 +50,9 @@ def keep(name: str, about: str, *, comparable: bool) -> Path:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
         raise UserError(f"'{name}' cannot be the name of a folder in {FOLDER}: letters, digits, - and _ alone")
     folder = FOLDER / name
-    if folder.exists() and not (folder / _PROVENANCE).is_file():
-        raise UserError(f"{folder} is there and has no {_PROVENANCE}, so `keep` did not make it: choose another name")
+    others = sorted(path.name for path in folder.glob("*") if path.name not in _FILES)
+    if others:
+        raise UserError(f"{folder} has files that `keep` did not make ({', '.join(others[:3])}): choose another name")
     try:
         table = pd.read_csv(Path("reports") / _TABLE)
         differences = (Path("reports") / _DIFFERENCES).read_text(encoding="utf-8")
@@ -59,16 +62,19 @@ def keep(name: str, about: str, *, comparable: bool) -> Path:
     if len(without):
         raise UserError(f"{', '.join(without)}: no results to keep; run `dvc repro`, or take them out of `active`")
     runs = {model: read_json(Path("models") / model / "run.json", _NEEDED) for model in table["model"]}
-    params = load_params(_PARAMS)
-    _refuse_stale(table, runs, params)
+    shown = dict(zip(now["model"], now["run_id"], strict=True))
+    stale = [model for model, run_id in zip(table["model"], table["run_id"], strict=True) if run_id != shown.get(model)]
+    if stale:
+        raise UserError(f"{', '.join(stale)}: reports/{_TABLE} is not of what is here now: run `dvc repro` first")
     histories = [read_csv(Path("models") / model / "history.csv").assign(model=model) for model in runs]
     provenance = {
         "about": about,
-        "comparable_with_the_paper": comparable,
+        "comparable_with_the_paper": comparable(params),
         "archive_md5": md5(Path("data/raw/dataset.zip")),
         "models": {model: _provenance(run) for model, run in runs.items()},
     }
     table["weights"] = [Path(weights).name for weights in table["weights"]]  # may be a path
+    (folder / _PROVENANCE).unlink(missing_ok=True)  # nothing reads a folder without, should this be stopped half-way
     write_text(folder / _TABLE, table.drop(columns="run_id").to_csv(index=False))
     write_text(folder / _DIFFERENCES, differences)
     write_text(folder / _HISTORIES, pd.concat(histories).set_index("model").to_csv())
@@ -76,22 +82,6 @@ def keep(name: str, about: str, *, comparable: bool) -> Path:
     write_text(folder / _PARAMS, recipe)
     write_text(folder / _PROVENANCE, json.dumps(provenance, indent=2) + "\n")
     return folder
-
-
-def _refuse_stale(table: pd.DataFrame, runs: dict[str, dict[str, Any]], params: Params) -> None:
-    """Raise UserError where a row is of another training than models/ has, or params.yaml has changed since."""
-    tabled = dict(zip(table["model"], table["run_id"], strict=True))
-    stale = [
-        model
-        for model, run in runs.items()
-        if (run["run_id"], run["profile"], run["hashes"]["params"])
-        != (tabled[model], params.profile, params.fingerprint(model))
-    ]
-    if stale:
-        raise UserError(
-            f"{', '.join(stale)}: reports/{_TABLE}, run.json and params.yaml are not of one training: "
-            "run `dvc repro` first"
-        )
 
 
 def _made_from(params: Params, models: list[str]) -> dict[str, Any]:
@@ -133,8 +123,10 @@ def _provenance(run: dict[str, Any]) -> dict[str, Any]:
 
 
 def _changed_files(diff: str) -> list[str]:
-    """Return the names of the files that the difference of a dirty tree tells of, as `lineage.git_diff` writes it."""
-    return re.findall(r"^(?:diff --git a/.* b/|# new file: )(.*)$", diff, flags=re.MULTILINE)
+    """Return the files, as far as known, that the difference of a dirty tree tells of: `git.diff` of run.json."""
+    if "characters of difference: left out" in diff.partition("\n")[0]:
+        return []
+    return re.findall(r'^(?:diff --git .* "?b/|# new file: "?)(.*?)"?$', diff, flags=re.MULTILINE)
 
 
 def readme_section() -> str:

@@ -166,6 +166,14 @@ def locked_files(root: Path, stage: str) -> dict[str, str]:
         raise UserError(f"{path} has no record of {stage} ({error!r}); run `dvc repro`") from None
 
 
+def noted_images(root: Path) -> dict[str, str]:
+    """Return path -> MD5 of what the stage `cache` made, as dvc.lock has it; empty where it has nothing."""
+    try:
+        return {path: digest for path, digest in locked_files(root, "cache").items() if path.startswith("data/cache/")}
+    except UserError:
+        return {}
+
+
 def folder_md5(folder: Path) -> str:
     """Return the hash that dvc.lock would have of a folder."""
     entries = [

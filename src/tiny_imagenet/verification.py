@@ -261,7 +261,8 @@ def _files_of_run(evidence: Evidence) -> str:
 def _row(evidence: Evidence, params: Params) -> str:
     """See that the row of the table is what the files give."""
     model, _ = evidence.model, (evidence.record, evidence.metrics, evidence.architecture)  # named where one is broken
-    table = comparison.results_table(params.model_copy(update={"active": (model,)}), MODELS, RESULTS)
+    alone = params.model_copy(update={"active": (model,)})
+    table = comparison.results_table(alone, MODELS, RESULTS, lineage.noted_images(Path.cwd()))
     rows = table_rows(model)
     if len(rows) != 1:
         raise UserError(f"{TABLE} has {len(rows)} rows of {model}: {restore(TABLE)}")
