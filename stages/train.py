@@ -99,7 +99,8 @@ def _train(model: str, params: Params) -> None:
     }
     weights = {"weights": md5(weights_file)} if weights_file else {}
     numerics = runtime.numerics() | {"devices": num_devices}
-    key = training_key(params, model, record["dependencies"] | weights, numerics)
+    architecture = {"architecture": architecture_source(recipe.architecture)}  # of which there may be no copy yet
+    key = training_key(params, model, record["dependencies"] | weights | architecture, numerics)
     record["hashes"] |= {"params": params.fingerprint(model), "training": key} | weights
     is_first = devices.process() == 0
     checkpoint = Checkpoint(CHECKPOINTS / model, key, read_only=not is_first)
@@ -111,6 +112,11 @@ def _train(model: str, params: Params) -> None:
     )
     if history:
         print(f"{model}: goes on after epoch {len(history)}, where it was stopped")
+    elif checkpoint.has_others:
+        print(
+            f"{model}: begins anew; the checkpoint that is there is of other params, data, code, versions, processor "
+            "or threads, and stays until this training is complete"
+        )
     fit = partial(training.train, recipe, packed, seed=seed, weights_file=weights_file, checkpoint=checkpoint)
     if not is_first:
         with devices.shared_by(num_devices) as share:

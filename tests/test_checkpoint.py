@@ -55,7 +55,7 @@ def train(keras, packed, tmp_path):
     from tiny_imagenet.checkpoint import Checkpoint
 
     def train_and_stop(
-        changes: Any, *, stop_in: int | None, seed: int = 1, folder: str = "kept", key: str = KEY
+        changes: Any, *, stop_in: int | None, seed: int = 1, folder: str = "kept", key: str = KEY, more: Any = ()
     ) -> Any:
         epoch = [0]
 
@@ -70,7 +70,7 @@ def train(keras, packed, tmp_path):
         recipe = small_recipe(**{"epochs": EPOCHS, "augmentation": PAPER_AUGMENTATION} | changes)
         callback = keras.callbacks.LambdaCallback(on_epoch_begin=begin, on_train_batch_end=stop)
         return training.train(
-            recipe, packed, seed=1, checkpoint=Checkpoint(tmp_path / folder, key), callbacks=[callback]
+            recipe, packed, seed=1, checkpoint=Checkpoint(tmp_path / folder, key), callbacks=[callback, *more]
         )
 
     return train_and_stop
@@ -195,12 +195,16 @@ def test_a_full_disk_leaves_the_last_whole_checkpoint_and_nothing_half_written(t
 def test_a_training_that_diverges_leaves_no_checkpoint_without_numbers(train, keras, tmp_path):
     from tiny_imagenet.checkpoint import Checkpoint
 
-    changes = {"optimizer": {"name": "sgd", "learning_rate": 10.0}, "preprocessing": "caffe", "epochs": 20}
-    changes["augmentation"] = PRESETS["none"]
-    with pytest.raises(UserError, match="the training has diverged"):
-        train(changes, stop_in=None)
-    history = Checkpoint(tmp_path / "kept", KEY).history()
-    assert all(np.isfinite(list(figures.values())).all() for figures in history)
+    class Diverging(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            if batch == 0 and self.model.optimizer.iterations > 0:  # in the second epoch
+                kernel = self.model.get_layer("probabilities").kernel
+                kernel.assign(np.full(kernel.shape, np.nan))
+
+    with pytest.raises(UserError, match="in epoch 2, batch 1: the training has diverged"):
+        train({"epochs": 3}, stop_in=None, more=[Diverging()])
+    [figures] = Checkpoint(tmp_path / "kept", KEY).history()
+    assert np.isfinite(list(figures.values())).all()
 
 
 @pytest.mark.parametrize("keep", [0.001, 0.5, 0.9])
@@ -209,7 +213,7 @@ def test_a_checkpoint_cut_short_is_refused_and_the_way_out_named(train, tmp_path
         train({}, stop_in=3)
     file = tmp_path / "kept" / f"{KEY}.checkpoint"
     file.write_bytes(file.read_bytes()[: int(keep * file.stat().st_size)])
-    with pytest.raises(UserError, match=rf"checkpoint .*{KEY}.* is broken .*; remove it"):
+    with pytest.raises(UserError, match=rf"checkpoint .*{KEY}.* is broken .*; remove the folder"):
         train({}, stop_in=None)
 
 
@@ -244,18 +248,15 @@ def test_a_run_is_found_again_by_its_key_alone(checkpoint):
     assert checkpoint("b").run_id is None
 
 
-def test_a_training_with_another_key_drops_the_files_of_the_one_before(checkpoint, tmp_path):
+def test_a_training_with_another_key_leaves_that_of_the_one_before(checkpoint, tmp_path):
     checkpoint("a").begin("run of a")
-    checkpoint("a").write({"history": []}, iter([("model/0.npy", np.zeros(3))]))
+    checkpoint("a").write({"history": [{"loss": 0.1}]}, iter([("model/0.npy", np.zeros(3))]))
+    (tmp_path / "model" / "b.checkpoint.partial").write_text("half")
+    assert (checkpoint("a").has_others, checkpoint("b").has_others) == (False, True)
     checkpoint("b").begin("run of b")
-    assert [path.name for path in (tmp_path / "model").iterdir()] == ["b.run"]
-
-
-def test_a_complete_training_leaves_nothing(checkpoint, tmp_path):
-    checkpoint("a").begin("run of a")
-    checkpoint("a").write({"history": []}, iter([("model/0.npy", np.zeros(3))]))
-    checkpoint("a").remove()
-    assert list(tmp_path.iterdir()) == []
+    names = {path.name for path in (tmp_path / "model").iterdir()}
+    assert names == {"a.run", "a.checkpoint", "b.run"}
+    assert (checkpoint("a").run_id, checkpoint("a").history()) == ("run of a", [{"loss": 0.1}])
 
 
 def test_what_was_written_is_read_back(checkpoint):

@@ -1,5 +1,7 @@
 """How commands end, and that params are checked in full."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -31,6 +33,29 @@ def test_a_users_mistake_is_1_and_its_message_alone_on_stderr(capsys):
 def test_ctrl_c_is_130_without_a_traceback(capsys):
     assert entry.run(failing(KeyboardInterrupt())) == 130
     assert capsys.readouterr() == ("", "stopped\n")
+
+
+@pytest.mark.parametrize(
+    ("begins", "said"),
+    [
+        ("sys.argv[0] = '-m'; import stages; interrupt()", "stopped\n"),  # as `python -m stages.train` imports it
+        ("sys.argv[0] = '-m'; import stages; from tiny_imagenet.entry import run; sys.exit(run(interrupt))", "stopped\n"),
+        ("sys.modules['tiny_imagenet.cli'] = Interrupting(); from tiny_imagenet.__main__ import main; main()", ""),
+    ],
+)  # fmt: skip
+def test_ctrl_c_while_modules_are_imported_is_130_as_well(begins, said):
+    script = f"""
+import os, signal, sys, time
+def interrupt():
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(10)
+class Interrupting:
+    __spec__ = None
+    main = staticmethod(interrupt)
+{begins}
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=COMMITTED.parent, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, said)
 
 
 @pytest.mark.parametrize("error", [ValueError("a bug"), KeyError("a bug"), SystemExit(2)])

@@ -39,3 +39,11 @@ def test_a_training_that_is_not_complete_keeps_its_checkpoint(tmp_path):
     record.write_text("{}")
     finished.drop(tmp_path, md5(record), record)
     assert record.exists()
+
+
+def test_stopped_as_it_removes_the_checkpoint_it_leaves_no_run_without_one(made, monkeypatch):
+    folder, record = made
+    (folder / "key.run").write_text("run")
+    monkeypatch.setattr(finished.shutil, "rmtree", lambda _: None)
+    finished.drop(folder, md5(record))
+    assert [path.name for path in folder.iterdir()] == ["finished"]

@@ -8,9 +8,12 @@ import sys
 import pytest
 
 from tiny_imagenet import runtime
+from tiny_imagenet.errors import UserError
 
 SCRIPT = """
 import json, os, sys
+with open(os.path.join(os.environ["KERAS_HOME"], "keras.json"), "w") as stream:
+    json.dump({"image_data_format": "channels_first", "floatx": "float16", "epsilon": 0.1, "backend": "jax"}, stream)
 from tiny_imagenet import runtime
 assert "keras" not in sys.modules
 runtime.prepare(11)
@@ -21,6 +24,8 @@ found = {
     "environment": {n: os.environ[n] for n in ("KERAS_BACKEND", "TF_ENABLE_ONEDNN_OPTS", "TF_CPP_MIN_LOG_LEVEL")},
     "backend": keras.backend.backend(),
     "draws": draws(),
+    "config": [keras.config.image_data_format(), keras.config.floatx(), keras.config.epsilon()],
+    "max_epochs": keras.config.max_epochs(),
 }
 keras.utils.set_random_seed(11)
 found["draws_after_keras_own_seeding"] = draws()
@@ -36,10 +41,11 @@ print(json.dumps(found))
 
 
 @pytest.fixture(scope="module")
-def fresh():
+def fresh(tmp_path_factory):
     """Return what a fresh process found, in which the user had set one thing, and its stderr."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("TF_", "KERAS_"))}
-    environment["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    environment |= {"TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_MAX_EPOCHS": "1"}
+    environment["KERAS_HOME"] = str(tmp_path_factory.mktemp("keras"))
     done = subprocess.run([sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout), done.stderr
@@ -51,6 +57,22 @@ def test_preparing_chooses_tensorflow_and_onednn_and_determinism(fresh):
     assert found["environment"]["KERAS_BACKEND"] == found["backend"] == "tensorflow"
     assert found["environment"]["TF_ENABLE_ONEDNN_OPTS"] == "1"
     assert found["deterministic"]
+
+
+@pytest.mark.slow
+def test_what_keras_json_says_and_a_limit_of_epochs_change_no_training(fresh):
+    assert fresh[0]["config"] == ["channels_last", "float32", 1e-7]
+    assert fresh[0]["max_epochs"] is None
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("nonsense", "it can be tensorflow, jax, torch"), ("torch", "torch, which is not installed")],
+)
+def test_a_backend_that_is_not_there_is_named(name, message, monkeypatch):
+    monkeypatch.setattr(runtime, "find_spec", lambda _: None)
+    with pytest.raises(UserError, match=message):
+        runtime._see_backend(name)
 
 
 @pytest.mark.slow

@@ -118,6 +118,7 @@ def test_batch_normalization_that_does_not_train_uses_its_averages(keras, kernel
         ("Conv2D", {"kernel_size": 1, "strides": 2}),
         ("Conv2D", {"kernel_size": 1, "strides": (2, 3), "padding": "same"}),
         ("Conv2D", {"kernel_size": 1, "dilation_rate": 2}),
+        ("Conv2D", {"kernel_size": 1, "groups": 2}),
     ],
     ids=str,
 )
@@ -127,7 +128,7 @@ def test_layers_give_keras_values_and_gradients(kind, use_bias, activation, kera
     rng = np.random.default_rng(0)
     name, own = kind
     shape = (3, 6, 5, 4) if name == "Conv2D" else (6, 4)
-    layer = getattr(keras.layers, name)(7, **own, use_bias=use_bias, activation=activation)
+    layer = getattr(keras.layers, name)(8, **own, use_bias=use_bias, activation=activation)
     layer.build(shape)
     inputs = tf.constant(rng.normal(size=shape).astype(np.float32))
     found = []
@@ -140,6 +141,17 @@ def test_layers_give_keras_values_and_gradients(kind, use_bias, activation, kera
         found.append([outputs, *gradients])
     for plain, fused in zip(*found, strict=True):
         np.testing.assert_allclose(fused, plain, rtol=1e-4, atol=1e-5)
+
+
+def test_a_convolution_of_points_takes_pictures_of_any_size(keras, kernels):
+    import tensorflow as tf
+
+    layer = keras.layers.Conv2D(8, 1)
+    layer.build((None, None, None, 4))
+    compiled = tf.function(lambda inputs: kernels._convolve(layer, inputs),
+                           input_signature=[tf.TensorSpec((None, None, None, 4))])  # fmt: skip
+    inputs = np.random.default_rng(0).normal(size=(2, 5, 6, 4)).astype(np.float32)
+    np.testing.assert_allclose(compiled(inputs), layer(inputs), rtol=1e-4, atol=1e-5)
 
 
 def test_adam_updates_as_keras_does_step_by_step(build, keras):

@@ -511,3 +511,18 @@ def test_two_trainings_with_one_seed_in_fresh_processes_give_the_same_bytes(tmp_
 def test_a_training_that_diverges_stops_with_the_epoch_and_the_way_out(train):
     with pytest.raises(UserError, match=r"loss is (nan|inf) in epoch \d+, batch \d+: .*lower its learning rate"):
         train(optimizer={"name": "sgd", "learning_rate": 10.0}, preprocessing="caffe", epochs=20)
+
+
+def test_weights_that_are_no_numbers_are_named_whatever_the_loss_says(keras):
+    """Some of oneDNN's kernels turn NaN into 0, and the loss of such a model is a number."""
+    from tiny_imagenet.callbacks import StopAtNaN
+
+    callback = StopAtNaN()
+    callback.set_model(keras.Sequential([keras.layers.Input((3,)), keras.layers.Dense(4, "relu", name="hidden")]))
+    callback.on_epoch_begin(1)
+    callback.on_epoch_end(1, {"loss": 1.1})
+    with pytest.raises(UserError, match=r"^val_loss is nan in epoch 2: .*lower its learning rate"):
+        callback.on_epoch_end(1, {"loss": 1.1, "val_loss": float("nan")})
+    callback.model.layers[0].kernel.assign(np.full((3, 4), np.inf))
+    with pytest.raises(UserError, match=r"^not all of hidden/kernel are finite numbers after epoch 2: .* diverged"):
+        callback.on_epoch_end(1, {"loss": 1.1})

@@ -1,5 +1,18 @@
-"""`python -m tiny_imagenet` is the command `tiny-imagenet`."""
+"""The command `tiny-imagenet`, also as `python -m tiny_imagenet`."""
 
-from tiny_imagenet.cli import main
+import os
+import signal
 
-main()
+
+def main() -> None:
+    """Run the command."""
+    # Its imports take seconds, in which there is nothing to leave clean.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+    from tiny_imagenet import cli
+
+    cli.main()
+
+
+if __name__ == "__main__":
+    main()

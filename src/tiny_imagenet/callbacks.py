@@ -7,6 +7,7 @@ import math
 import statistics
 import sys
 import time
+from typing import NoReturn
 
 import keras
 import numpy as np
@@ -54,7 +55,11 @@ def _direction(monitor: str) -> str:
 
 
 class StopAtNaN(keras.callbacks.Callback):  # type: ignore[misc] # Keras publishes no types
-    """Ends a training that has diverged, with a message instead of fifteen epochs of nothing."""
+    """Ends a training that has diverged, with a message instead of fifteen epochs of nothing.
+
+    After each epoch the weights are looked at, too: some kernels of oneDNN turn NaN into 0, and the loss looks fine.
+    It has to come after the callbacks that add figures, and before what keeps the epoch.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -68,11 +73,17 @@ class StopAtNaN(keras.callbacks.Callback):  # type: ignore[misc] # Keras publish
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         self._check(logs, f"epoch {self._epoch}")
+        for variable in self.model.weights:
+            if not keras.ops.all(keras.ops.isfinite(variable)):
+                self._diverged(f"not all of {variable.path} are finite numbers after epoch {self._epoch}")
 
     def _check(self, logs: dict[str, float] | None, where: str) -> None:
         for name, value in (logs or {}).items():
             if not math.isfinite(value):
-                raise DivergedError(f"{name} is {value} in {where}: the training has diverged; lower its learning rate")
+                self._diverged(f"{name} is {value} in {where}")
+
+    def _diverged(self, seen: str) -> NoReturn:
+        raise DivergedError(f"{seen}: the training has diverged; lower its learning rate")
 
 
 class SeedEpoch(keras.callbacks.Callback):  # type: ignore[misc] # Keras publishes no types

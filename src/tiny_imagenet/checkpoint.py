@@ -35,6 +35,7 @@ class Checkpoint:
 
     Args:
         folder: the model's own; other trainings of the same model leave their files there when they are stopped.
+            `finished.drop` removes it.
         key: a fingerprint of what decides the result.
         read_only: write nothing: another process of the same training does.
     """
@@ -50,24 +51,22 @@ class Checkpoint:
         """The MLflow run of a training with this key that was stopped, or None."""
         return self._run_file.read_text(encoding="utf-8").strip() if self._run_file.is_file() else None
 
+    @property
+    def has_others(self) -> bool:
+        """Whether trainings with other keys have left checkpoints; they stay until one is complete."""
+        return any(path != self._file for path in self._folder.glob(f"*{self._file.suffix}"))
+
     def begin(self, run_id: str) -> None:
-        """Note the run, so that it is found again from the first step on, and drop what other trainings left."""
+        """Note the run, so that it is found again from the first step on, and drop what is half-written."""
         write_text(self._run_file, f"{run_id}\n")
         for path in self._folder.iterdir():
-            if path.stem != self._file.stem:
+            if path.suffix not in (self._file.suffix, self._run_file.suffix):
                 path.unlink()
 
     @property
     def bytes(self) -> int:
         """How much of the disk the last one takes."""
         return self._file.stat().st_size if self._file.is_file() else 0
-
-    def remove(self) -> None:
-        """Remove the files of a training that is complete."""
-        for path in (self._run_file, self._file):  # a run without its checkpoint would be gone on with from epoch 1
-            path.unlink(missing_ok=True)
-        if self._folder.is_dir() and not any(self._folder.iterdir()):
-            self._folder.rmdir()
 
     def read_state(self) -> dict[str, Any] | None:
         """Return what was saved beside the arrays, or None where nothing was.
@@ -101,7 +100,7 @@ class Checkpoint:
             raise self._broken(error) from None
 
     def _broken(self, error: Exception) -> UserError:
-        return UserError(f"the checkpoint {self._file} is broken ({error}); remove it to train from the start")
+        return UserError(f"the checkpoint {self._file} is broken ({error}); remove the folder to train from the start")
 
     def write(self, state: dict[str, Any], arrays: Iterator[tuple[str, NDArray[Any]]]) -> None:
         """Write a checkpoint over the last one, whole or not at all."""

@@ -280,6 +280,10 @@ def _chosen_model(wanted: str | None) -> Iterator[tuple[Path, str]]:
 
 def main() -> None:
     """Run the command; a user's mistake is one message, and Ctrl-C ends with exit code 130."""
-    signal.signal(signal.SIGINT, lambda *_: sys.exit(130))  # typer would say "Aborted" and exit with 1
     atexit.register(gc.freeze)  # nothing is worth looking for garbage any more, which takes up to 2 seconds
-    sys.exit(entry.run(app))
+    sys.exit(entry.run(_run))
+
+
+def _run() -> None:
+    signal.signal(signal.SIGINT, lambda *_: sys.exit(130))  # typer would say "Aborted" and exit with 1
+    app()

@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -36,6 +37,8 @@ def run_for_model(main: Callable[[str], None]) -> int:
 
 def run(main: Callable[[], None]) -> int:
     """Call `main` and return the exit code: 0, 1 for a user's mistake, 130 for Ctrl-C; no traceback for either."""
+    if callable(signal.getsignal(signal.SIGINT)):  # ignored, it stays so
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         main()
     except UserError as error:

@@ -30,4 +30,6 @@ def drop(folder: Path, locked: str | None, record: Path | None = None) -> None:
         return
     made = path.read_text(encoding="utf-8").strip()
     if made == locked or (record and record.is_file() and made == md5(record)):
+        for run in folder.glob("*.run"):  # first: a run without its checkpoint would be gone on with from epoch 1
+            run.unlink()
         shutil.rmtree(folder)

@@ -15,8 +15,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from tiny_imagenet.cores import cores as cores
+from tiny_imagenet.errors import UserError
 
 if TYPE_CHECKING:
     import keras
@@ -77,10 +81,13 @@ def prepare(seed: int, *, exact: bool = True) -> None:
 
     Raises:
         RuntimeError: Keras was imported before, so that the settings would come too late.
+        UserError: `KERAS_BACKEND` names a backend that is unknown or not installed.
     """
     if "keras" in sys.modules:
         raise RuntimeError("runtime.prepare() must be called before keras is imported")
-    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    _see_backend(os.environ.setdefault("KERAS_BACKEND", "tensorflow"))
+    for name in ("KERAS_MAX_EPOCHS", "KERAS_MAX_STEPS_PER_EPOCH"):  # would cut a training short
+        os.environ.pop(name, None)
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # 1.5 to 2.7 x on a CPU
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors and warnings only
     _keep_freed_pages()
@@ -95,6 +102,10 @@ def prepare(seed: int, *, exact: bool = True) -> None:
     with _quiet_stderr():
         import keras
 
+        # Whatever the user's keras.json says: it would make other models of the same params.
+        keras.config.set_image_data_format("channels_last")
+        keras.config.set_floatx("float32")
+        keras.config.set_epsilon(1e-7)
         if keras.backend.backend() == "tensorflow":
             import tensorflow
 
@@ -107,6 +118,14 @@ def prepare(seed: int, *, exact: bool = True) -> None:
 
             torch.use_deterministic_algorithms(exact)
     keras.utils.set_random_seed(seed)
+
+
+def _see_backend(name: str) -> None:
+    if name not in _GPU_OF:
+        raise UserError(f"KERAS_BACKEND is {name!r}: it can be {', '.join(_GPU_OF)}")
+    if find_spec(name) is None:
+        how = {"jax": "`make extras`", "torch": "`pip install torch` in .venv"}.get(name, "`make setup`")
+        raise UserError(f"KERAS_BACKEND is {name}, which is not installed: {how} brings it")
 
 
 @contextmanager
@@ -165,11 +184,6 @@ def device() -> Device:
     import psutil
 
     return Device("cpu", _cpu_name(), cores(), psutil.virtual_memory().total / 2**30)
-
-
-def cores() -> int:
-    """Return how many CPU cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def threads() -> str:

@@ -214,7 +214,7 @@ def train(
                 epochs=phase.end_epoch,
                 shuffle=False,
                 verbose=0,
-                callbacks=[SeedEpoch(seed), StopAtNaN(), *taking_part, keeper, lines, *callbacks],
+                callbacks=[SeedEpoch(seed), *taking_part, StopAtNaN(), keeper, lines, *callbacks],
             )
         finally:
             lines.close()

@@ -13,7 +13,8 @@ ROOT = Path(__file__).parents[2]
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 # They open doors, print, and record; nothing that they do changes what a stage computes.
 RECORDERS = {
-    "entry", "errors", "files", "finished", "lineage", "progress", "section", "sweep_params", "sync", "tracking",
+    "cores", "entry", "errors", "files", "finished", "lineage", "progress", "section", "sweep_params", "sync",
+    "tracking",
 }  # fmt: skip
 # What `pretrained` fetches is pinned by its MD5: a change in how it is fetched retrains nothing.
 PINNED = {("tiny_imagenet.pretrained", "tiny_imagenet.dataset.archive")}

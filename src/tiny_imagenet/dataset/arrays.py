@@ -5,7 +5,6 @@ second on a core (`benchmarks/decode.py`), outside Python's lock.
 """
 
 import json
-import os
 import sys
 import zipfile
 import zlib
@@ -23,6 +22,7 @@ import pandas as pd
 import simplejpeg
 from numpy.typing import NDArray
 
+from tiny_imagenet.cores import cores
 from tiny_imagenet.dataset_params import SPLITS
 from tiny_imagenet.errors import DatasetError, first_ten
 from tiny_imagenet.files import replaced, reserve, write_text
@@ -143,7 +143,7 @@ def _eager_threads() -> Iterator[ThreadPoolExecutor]:
     interval = sys.getswitchinterval()
     sys.setswitchinterval(interval / 100)
     try:
-        with ThreadPoolExecutor(os.cpu_count()) as threads:
+        with ThreadPoolExecutor(cores()) as threads:
             yield threads
     finally:
         sys.setswitchinterval(interval)

@@ -6,7 +6,6 @@ TrivialAugment and erasing after. What is drawn for an image depends on (seed, e
 the order of work, or on a restart.
 """
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import IntEnum
@@ -15,6 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from tiny_imagenet.cores import cores
 from tiny_imagenet.dataset.trivial_augment import OPERATIONS, TrivialDraws, draw_trivial, geometry_matrices, recolour
 from tiny_imagenet.recipe import NO_AUGMENTATION, Augmentation
 
@@ -190,7 +190,7 @@ class Augmenter:
         self._changes = augmentation.model_copy(update={"mixup": 0.0, "cutmix": 0.0}) != NO_AUGMENTATION
         self.seed = seed
         self.num_images = num_images
-        self._num_threads = threads or os.cpu_count() or 1
+        self._num_threads = threads or cores()
         self._threads = ThreadPoolExecutor(self._num_threads)
         self._drawn: _Epoch | None = None
         cv2.setNumThreads(1)  # an image of 64 x 64 is too small to share; the batch is what is shared
