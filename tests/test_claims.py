@@ -105,6 +105,15 @@ def test_transfer_expedites_where_fewer_epochs_reach_the_best_of_the_others(accu
     assert judgement["reason"].startswith("model_4 itself needs 2 epochs")
 
 
+def test_the_best_of_the_others_may_need_more_epochs_than_transfer_has(tmp_path):
+    found = evidence(tmp_path)
+    longer = pd.DataFrame({"epoch": [1, 2, 3, 4], "val_accuracy": [0.2, 0.3, 0.4, 0.39]})
+    histories = dict(found.histories) | {"model_4": longer}
+    judgement = judged(dataclasses.replace(found, histories=histories), "Transfer expedites")
+    assert judgement["verdict"] == claims.HOLDS
+    assert "the best of model_4, 40.00 in epoch 3, in epoch 1" in judgement["ours"]
+
+
 @pytest.mark.parametrize(("gap", "verdict"), [(0.01, claims.HOLDS), (0.3, claims.NOT_SHOWN), (0.45, claims.FAILS)])
 def test_transfer_generalizes_where_its_gap_is_the_narrowest(gap, verdict, tmp_path):
     found = judged(evidence(tmp_path, gaps=GAPS | {"model_5": gap}), "Transfer markedly")

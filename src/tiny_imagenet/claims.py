@@ -232,9 +232,9 @@ def _faster(evidence: Evidence) -> dict[str, str]:
 def _epochs_to_the_best(curves: Mapping[str, pd.Series]) -> tuple[str, int, int | None]:
     """Return the best of the other models, the epoch of its best, and the first in which transfer is as good."""
     best = max(_SIMPLE + _DEEP, key=lambda model: curves[model].max())
-    epochs = curves[_TRANSFER].index.to_numpy()
-    reached = epochs[curves[_TRANSFER] >= curves[best].max()]
-    return best, int(epochs[curves[best].argmax()]), int(reached[0]) if len(reached) else None
+    epoch = curves[best].index.to_numpy()[curves[best].argmax()]
+    reached = curves[_TRANSFER].index.to_numpy()[curves[_TRANSFER] >= curves[best].max()]
+    return best, int(epoch), int(reached[0]) if len(reached) else None
 
 
 def _reaches(curves: Mapping[str, pd.Series]) -> str:
