@@ -13,6 +13,7 @@ from made_results import PARAMETERS, VALUES, made_params, make_results
 from tiny_imagenet import claims, comparison, significance
 from tiny_imagenet.audit import UNTESTED
 from tiny_imagenet.files import read_json
+from tiny_imagenet.metrics import with_interval
 
 BETTER_BY_DEPTH = {"model_1": 0.15, "model_2": 0.25, "model_3": 0.30, "model_4": 0.40, "model_5": 0.50}
 _SIMPLE = ("model_1", "model_2")
@@ -34,10 +35,14 @@ def evidence(
     weights: str | None = "imagenet",
     **params: Any,
 ) -> claims.Evidence:
-    """Return evidence of models with these accuracies on 1,000 images and these gaps to training."""
+    """Return evidence of models with these accuracies on 1,000 images and these gaps to training.
+
+    The intervals are of 10,000 validation and 100,000 training images, as those of the paper's dataset are.
+    """
     chosen = made_params(**{"profile": "paper", "active": list(PARAMETERS)} | params)
     for model, accuracy in accuracies.items():
-        measured = {"val_accuracy": accuracy, "train_accuracy_clean": accuracy + gaps[model]}
+        measured = with_interval("val_accuracy", round(10_000 * accuracy), 10_000)
+        measured |= with_interval("train_accuracy_clean", round(100_000 * (accuracy + gaps[model])), 100_000)
         make_results(root, model, metrics=measured, run={"weights": weights if model == "model_5" else None})
         labels = np.zeros(IMAGES, int)
         answers = np.where(np.arange(IMAGES) < accuracy * IMAGES, 0, 1)
@@ -134,6 +139,40 @@ def test_dropout_is_judged_by_the_gap_between_training_and_validation(tmp_path):
     assert judged(evidence(tmp_path / "one"), "Dropout mitigates")["verdict"] == claims.HOLDS
     wide = GAPS | {"model_4": 0.5}
     assert judged(evidence(tmp_path / "two", gaps=wide), "Dropout mitigates")["verdict"] == claims.FAILS
+
+
+# Half the interval of a gap is 0.010 here, and that of a difference of two gaps 0.014.
+@pytest.mark.parametrize("apart", [0.0001, 0.01, -0.01])
+@pytest.mark.parametrize(
+    ("start", "models", "base", "sign"),
+    [
+        ("Dropout mitigates", ["model_4"], "model_3", -1),
+        ("Validation above", ["model_2", "model_4"], "model_3", 1),
+        ("Transfer markedly", ["model_5"], "model_2", -1),
+    ],
+)
+def test_gaps_that_cannot_be_told_apart_show_nothing(start, models, base, sign, apart, tmp_path):
+    near = GAPS | dict.fromkeys(models, GAPS[base] + sign * apart)
+    assert judged(evidence(tmp_path / "near", gaps=near), start)["verdict"] == claims.NOT_SHOWN
+    far = GAPS | dict.fromkeys(models, GAPS[base] + sign * 0.02)
+    assert judged(evidence(tmp_path / "far", gaps=far), start)["verdict"] == claims.HOLDS
+
+
+def test_the_interval_of_a_difference_of_gaps_is_put_together_from_the_four_of_its_accuracies(tmp_path):
+    found = evidence(tmp_path, gaps=GAPS | {"model_4": GAPS["model_3"] - 0.01})
+    halves = [
+        (measured[f"{key}_high"] - measured[f"{key}_low"]) / 2
+        for measured in (found.metrics["model_3"], found.metrics["model_4"])
+        for key in ("train_accuracy_clean", "val_accuracy")
+    ]
+    assert f"+1.00 ± {100 * np.sqrt(np.square(halves).sum()):.2f} points" in judged(found, "Dropout miti")["reason"]
+
+
+def test_gaps_without_intervals_are_judged_by_their_order(tmp_path):
+    found = evidence(tmp_path, gaps=GAPS | {"model_4": GAPS["model_3"] - 0.0001})
+    plain = {model: {key: values[key] for key in ("val_accuracy", "train_accuracy_clean")}
+             for model, values in found.metrics.items()}  # fmt: skip
+    assert judged(dataclasses.replace(found, metrics=plain), "Dropout mitigates")["verdict"] == claims.HOLDS
 
 
 def test_transfer_is_not_judged_by_a_training_from_scratch(tmp_path):
