@@ -4,6 +4,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.stats import binomtest
 from sklearn.metrics import balanced_accuracy_score
 
@@ -121,6 +123,31 @@ def test_where_all_are_right_or_wrong_the_interval_of_balanced_accuracy_is_wilso
     found = metrics.balanced_accuracy(labels, labels if right else (labels + 1) % 10)
     interval = found["val_balanced_accuracy_low"], found["val_balanced_accuracy_high"]
     assert interval == metrics.wilson_interval(200 if right else 0, 200)
+
+
+def test_the_interval_of_two_unlike_classes_one_all_right_and_one_all_wrong_is_of_both():
+    labels = np.repeat(np.arange(2, dtype=np.int32), [100, 1])
+    found = metrics.balanced_accuracy(labels, np.zeros(101, np.int64))
+    # By SciPy, Wilson's low end of 100 in 100 is 0.9630, and the high one of 0 in 1 is 0.7935.
+    assert found["val_balanced_accuracy"] == 0.5
+    assert found["val_balanced_accuracy_low"] == pytest.approx(0.5 - (1 - 0.9630) / 2, abs=1e-4)
+    assert found["val_balanced_accuracy_high"] == pytest.approx(0.5 + 0.7935 / 2, abs=1e-4)
+
+
+def right_and_count(count: int) -> st.SearchStrategy[tuple[int, int]]:
+    return st.tuples(st.sampled_from([0, count]) | st.integers(0, count), st.just(count))
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(1, 60).flatmap(right_and_count), min_size=1, max_size=6))
+def test_the_interval_of_balanced_accuracy_holds_it(classes):
+    right, counts = np.transpose(classes)
+    labels = np.repeat(np.arange(len(classes), dtype=np.int32), counts)
+    is_right = np.concatenate([np.arange(count) < number for number, count in classes])
+    found = metrics.balanced_accuracy(labels, np.where(is_right, labels, len(classes)))
+    value = found["val_balanced_accuracy"]
+    assert value == pytest.approx(np.mean(right / counts))
+    assert 0 <= found["val_balanced_accuracy_low"] <= value <= found["val_balanced_accuracy_high"] <= 1
 
 
 def test_a_class_without_images_does_not_count_for_macro_f1():

@@ -63,17 +63,25 @@ def balanced_accuracy(labels: NDArray[np.int32], predicted: NDArray[np.int64]) -
     """Return the mean of the classes' recalls, over the classes that occur, with its 95 % bootstrap interval.
 
     To draw the images of a class anew with replacement is to draw how many are right from a binomial distribution.
-    Where all are right, or all wrong, every drawing is the same, and the interval is Wilson's.
+    Where every class is all right or all wrong, every drawing is the same, and the interval is put together from
+    Wilson's of each class (Zou and Donner 2008, https://doi.org/10.1002/sim.3095). Where all are right, or all wrong,
+    it is Wilson's of all images.
     """
     _, counts = np.unique(labels, return_counts=True)
     right = np.array([(predicted[labels == label] == label).sum() for label in np.unique(labels)])
-    random = np.random.default_rng(0)
-    resampled = (random.binomial(counts, right / counts, size=(_RESAMPLES, len(counts))) / counts).mean(1)
-    low, high = np.quantile(resampled, [0.025, 0.975])
-    if low == high:
+    recalls = right / counts
+    if right.sum() in {0, counts.sum()}:
         low, high = wilson_interval(right.sum(), counts.sum())
+    elif np.isin(recalls, (0, 1)).all():
+        lows, highs = np.transpose([wilson_interval(*of_class) for of_class in zip(right, counts, strict=True)])
+        low = recalls.mean() - np.linalg.norm(recalls - lows) / len(recalls)
+        high = recalls.mean() + np.linalg.norm(highs - recalls) / len(recalls)
+    else:
+        random = np.random.default_rng(0)
+        resampled = (random.binomial(counts, recalls, size=(_RESAMPLES, len(counts))) / counts).mean(1)
+        low, high = np.quantile(resampled, [0.025, 0.975])
     return {
-        "val_balanced_accuracy": float(np.mean(right / counts)),
+        "val_balanced_accuracy": float(recalls.mean()),
         "val_balanced_accuracy_low": float(low),
         "val_balanced_accuracy_high": float(high),
     }
