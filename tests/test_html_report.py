@@ -312,6 +312,22 @@ def test_any_file_may_be_missing(tmp_path, name):
     Page(results_html(**arguments))
 
 
+@pytest.mark.parametrize(
+    ("name", "column"),
+    [
+        ("results/model_1/per_class.csv", "support"),
+        ("results/model_1/confusion.csv", "actual"),
+        ("models/model_1/history.csv", "epoch"),
+    ],
+)
+def test_a_file_without_a_column_is_named_with_what_brings_it_back(tmp_path, name, column):
+    arguments = make_report(tmp_path, ["model_1"])
+    path = tmp_path / name
+    pd.read_csv(path).drop(columns=column).to_csv(path, index=False)
+    with pytest.raises(UserError, match=rf"{path.name} cannot be read \(it lacks {column}\): `rm -f .* bring it back"):
+        results_html(**arguments)
+
+
 def test_a_model_that_is_trained_and_not_evaluated_shows_its_training(tmp_path):
     arguments = make_report(tmp_path, ["model_1"])
     shutil.rmtree(tmp_path / "results" / "model_1")

@@ -1,6 +1,6 @@
 """What the page says of one model: gathered from `models/<model>` and `results/<model>`, whatever of it there is."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,10 @@ _PERCENT = {"val_macro_f1": "validation, macro F1", "val_calibration_error": "ex
 _NUMBERS = {"val_loss": "validation, cross-entropy"}
 _COUNTS = {"epochs": "epochs", "best_epoch": "epoch whose weights are kept", "num_images": "validation images",
            "num_train_images": "training images"}  # fmt: skip
+
+_HISTORY = ("epoch", "accuracy", "val_accuracy", "loss", "val_loss")
+_CONFUSION = ("actual", "predicted", "count")
+_CLASSES = ("wnid", "name", "precision", "recall", "f1", "support")
 
 
 @dataclass(frozen=True)
@@ -81,10 +85,11 @@ def model_page(
 
     A folder of results that is there all the same is of an earlier training, and is left out.
     """
-    run, history = _json(models / model / "run.json"), _csv(models / model / "history.csv")
+    run, history = _json(models / model / "run.json"), _csv(models / model / "history.csv", _HISTORY)
     folder = results / (model if not status else "-")  # no model is named so
     metrics, architecture = _json(folder / "metrics.json"), _json(folder / "architecture.json")
-    confusion, classes = _csv_with_names(folder / "confusion.csv"), _csv_with_names(folder / "per_class.csv")
+    confusion = _csv_with_names(folder / "confusion.csv", _CONFUSION)
+    classes = _csv_with_names(folder / "per_class.csv", _CLASSES)
     found = {name: picture(folder, name, f"{caption}, {model}") for name, caption in _PICTURES.items()}
     return ModelPage(
         name=model,
@@ -110,15 +115,15 @@ def _json(path: Path) -> dict[str, Any]:
     return read_json(path) if path.is_file() else {}
 
 
-def _csv(path: Path) -> pd.DataFrame:
-    return read_csv(path) if path.is_file() else pd.DataFrame()
+def _csv(path: Path, needed: Sequence[str]) -> pd.DataFrame:
+    return read_csv(path, needed) if path.is_file() else pd.DataFrame()
 
 
-def _csv_with_names(path: Path) -> pd.DataFrame:
+def _csv_with_names(path: Path, needed: Sequence[str]) -> pd.DataFrame:
     if not path.is_file():
         return pd.DataFrame()
     names = dict.fromkeys(("wnid", "name", "actual", "predicted"), str)
-    return read_csv(path, dtype=names, keep_default_na=False)  # a class may be named "NA", or "007"
+    return read_csv(path, needed, dtype=names, keep_default_na=False)  # a class may be named "NA", or "007"
 
 
 def _figures(metrics: Mapping[str, Any]) -> tuple[Figure, ...]:
