@@ -381,6 +381,20 @@ def test_the_smaller_of_two_files_is_taken_with_its_size_in_pixels_of_css(tmp_pa
     assert picture(tmp_path, "other", "Other") is None
 
 
+@pytest.mark.parametrize("size", [(96, 60), (960, 600)], ids=["small", "large"])
+def test_a_picture_that_is_cut_short_or_broken_is_named(tmp_path, size):
+    pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "some.png")
+    whole = (tmp_path / "some.png").read_bytes()
+    assert (len(whole) > 150_000) == (size == (960, 600))
+    length = whole.index(b"IDAT") - 4
+    of_other_length = whole[:length] + (100).to_bytes(4, "big") + whole[length + 4 :]
+    for content in (whole[: len(whole) // 2], of_other_length):
+        (tmp_path / "some.png").write_bytes(content)
+        with pytest.raises(UserError, match=r"some\.png is no readable picture: `rm -f .*some\.png` and `dvc repro`"):
+            picture(tmp_path, "some", "Some")
+
+
 @pytest.mark.parametrize("empty", ["svg", "png"])
 def test_an_empty_file_is_no_picture(tmp_path, empty):
     contents = {"svg": svg("some"), "png": png(960, 600)}

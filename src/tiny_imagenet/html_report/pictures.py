@@ -53,11 +53,12 @@ def picture(folder: Path, name: str, caption: str) -> Picture | None:
     else:
         try:
             with Image.open(BytesIO(content)) as image:
+                image.load()  # a file that was cut short opens all the same
                 width, height = _png_size(image)
                 webp = _webp(image) if len(content) > _LARGE else content
                 if len(webp) < len(content):  # a plot as large as a photograph would become larger, and blurred
                     content, kind = webp, "image/webp"
-        except OSError:
+        except (OSError, SyntaxError):  # Pillow raises the latter for a PNG of broken parts
             raise UserError(f"{path} is no readable picture: `rm -f {path}` and `dvc repro` make it anew") from None
     return Picture(f"data:{kind};base64,{base64.b64encode(content).decode()}", width, height, caption)
 
