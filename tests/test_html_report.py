@@ -289,7 +289,7 @@ def test_nothing_but_params_is_needed(tmp_path):
                      determinism={})
     )  # fmt: skip
     assert page.all("table", **{"class": "sortable results"})[0]["text"].count("not trained yet") == 5
-    assert "No model has been trained yet." in words(page)
+    assert "No model has been trained yet with these params and images." in words(page)
     assert "Fewer than two models" in words(page)
     assert not page.all("img")
 
@@ -336,6 +336,23 @@ def test_a_model_that_is_trained_and_not_evaluated_shows_its_training(tmp_path):
     section = Page(results_html(**arguments | {"table": table})).all("section", id="model-model_1")[0]["text"]
     for part in ("trained, not evaluated", "Epoch by epoch", "Accuracy by epoch", "run of model_1"):
         assert part in section
+
+
+def test_a_training_with_other_params_is_not_shown_beside_the_recipe_of_now(tmp_path):
+    arguments = make_report(tmp_path, ["model_1", "model_2"])
+    path = tmp_path / "models" / "model_1" / "run.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"hashes": {"params": "0" * 16}}))
+    table = results_table(arguments["params"], arguments["models"], arguments["results"])
+    page = Page(results_html(**arguments | {"table": table}))
+    one, two, provenance = (
+        page.all("section", id=f)[0]["text"] for f in ("model-model_1", "model-model_2", "provenance")
+    )
+    assert "trained with other params" in one
+    for part in ("Epoch by epoch", "Accuracy by epoch", "Where it comes from", "run of model_"):
+        assert part not in one
+        assert part in two
+    assert "run of model_2" in provenance
+    assert "run of model_1" not in provenance
 
 
 def test_what_is_left_of_an_earlier_training_is_not_shown(tmp_path):

@@ -35,6 +35,8 @@ _NUMBERS = {"val_loss": "validation, cross-entropy"}
 _COUNTS = {"epochs": "epochs", "best_epoch": "epoch whose weights are kept", "num_images": "validation images",
            "num_train_images": "training images"}  # fmt: skip
 
+_OF_OTHERS = "trained with other params or on other images"
+"""How the reason of `comparison.results_table` begins where a training is not of what is asked for now."""
 _HISTORY = ("epoch", "accuracy", "val_accuracy", "loss", "val_loss")
 _CONFUSION = ("actual", "predicted", "count")
 _CLASSES = ("wnid", "name", "precision", "recall", "f1", "support")
@@ -83,9 +85,11 @@ def model_page(
 ) -> ModelPage:
     """Gather what there is of a model; `status` says why it has no results, or is empty.
 
-    A folder of results that is there all the same is of an earlier training, and is left out.
+    A folder of results that is there all the same is of an earlier training, and is left out; so is a training that is
+    not of the params and images of now.
     """
-    run, history = _json(models / model / "run.json"), _csv(models / model / "history.csv", _HISTORY)
+    training = models / ("-" if status.startswith(_OF_OTHERS) else model)
+    run, history = _json(training / "run.json"), _csv(training / "history.csv", _HISTORY)
     folder = results / (model if not status else "-")  # no model is named so
     metrics, architecture = _json(folder / "metrics.json"), _json(folder / "architecture.json")
     confusion = _csv_with_names(folder / "confusion.csv", _CONFUSION)
