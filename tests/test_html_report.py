@@ -179,6 +179,18 @@ def test_it_says_whether_it_compares_and_what_the_profile_changes(arguments, pag
     assert "0.99 → 0.9 (model_3, model_4, model_5)" in section
 
 
+def test_a_momentum_is_no_change_of_a_model_whose_layers_are_not_known_yet(tmp_path):
+    demo = demo_params()
+    arguments = make_report(tmp_path, ["model_3"])
+    table = results_table(demo, arguments["models"], arguments["results"])
+    page = Page(results_html(**arguments | {"params": demo, "table": table}))
+    assert "0.99 → 0.9 (model_3)" in page.all("section", id="profile")[0]["text"]
+    for model in MODELS:
+        section = page.all("section", id=f"model-{model}")[0]["text"]
+        assert "epochs 15 → 6" in section
+        assert ("batch_normalization_momentum 0.99 → 0.9" in section) == (model == "model_3")
+
+
 def test_the_mean_of_seeds_is_shown_only_where_there_are_several(arguments, page):
     assert "mean ± std (n)" in words(page)
     table = arguments["table"].drop(columns=["val_accuracy_mean", "val_accuracy_std", "num_seeds"])
