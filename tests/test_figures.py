@@ -167,6 +167,34 @@ def test_no_legend_covers_a_curve(draw, tmp_path, drawn):
     assert axis.get_legend().get_window_extent().x0 >= axis.get_window_extent().x1
 
 
+def close_curves(path):
+    frame = pd.DataFrame({"epoch": [1, 2, 3], "val_accuracy": [0.80, 0.82, 0.83]})
+    figures.curves({"model_1": frame}, LOGS, "val_accuracy", "", path, with_logs=False)
+
+
+def close_sizes(path):
+    table = made_table(path.parent / "made", ["model_1", "model_2"])
+    table["val_accuracy"] = table["model"].map({"model_1": 0.80, "model_2": 0.81})
+    result_figures.accuracy_by_parameters(table, {}, "", path, with_paper=False)
+
+
+@pytest.mark.parametrize("draw", [close_curves, close_sizes])
+def test_no_marker_is_cut_off_at_the_top(draw, tmp_path, drawn):
+    draw(tmp_path / "figure")
+    (axis,) = drawn[0].axes
+    assert axis.get_ylim()[0] == 0
+    highest = max(np.max(line.get_ydata()) for line in axis.lines if len(line.get_ydata()))
+    half = axis.lines[0].get_markersize() / 2 / 72 * drawn[0].dpi
+    assert axis.transData.transform((0, highest))[1] + half < axis.get_window_extent().y1
+
+
+def test_a_model_without_results_has_as_much_room_as_the_others(tmp_path, drawn):
+    bars(tmp_path / "figure")  # of model_1, model_3 and model_4; model_5, the last, has none
+    (axis,) = drawn[0].axes
+    assert [text.get_text() for text in axis.get_xticklabels()] == [f"model_{number}" for number in range(1, 6)]
+    assert axis.get_xlim() == (-0.5, 4.5)
+
+
 def test_losses_are_marked_with_plain_numbers(tmp_path, drawn):
     history = HISTORY.assign(val_loss=np.geomspace(2, 0.1, len(HISTORY)))
     figures.curves({"model_2": history}, LOGS, "val_loss", "Validation loss", tmp_path / "figure", with_logs=False)

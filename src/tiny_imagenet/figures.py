@@ -94,7 +94,7 @@ def curves(
         axis.set(xlabel="epoch", ylabel="accuracy" if is_accuracy else "loss")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         if is_accuracy:
-            axis.set_ylim(0, None)
+            from_zero(axis)
             axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         elif histories:
             axis.set_yscale("log")
@@ -106,6 +106,14 @@ def curves(
 def beside(axis: Axes) -> None:
     """Put the legend beside the axes, where it covers nothing."""
     axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+
+
+def from_zero(axis: Axes) -> None:
+    """Let an axis of shares begin at 0, and end clear of the topmost marker.
+
+    Matplotlib leaves a twentieth of the data's range above it: less than half a marker where all are close together.
+    """
+    axis.set_ylim(0, 1.05 * axis.get_ylim()[1])
 
 
 def logarithmic(axis: Axis) -> None:

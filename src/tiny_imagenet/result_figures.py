@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 
-from tiny_imagenet.figures import COLOURS, beside, image_grid, looks, new_figure
+from tiny_imagenet.figures import COLOURS, beside, from_zero, image_grid, looks, new_figure
 from tiny_imagenet.metrics import wilson_interval
 
 _LONGEST_NAME, _LONGEST_CAPTION = 24, 15
@@ -40,10 +40,8 @@ def accuracy_by_parameters(
                 axis.plot(row["parameters_paper"], row["val_accuracy_paper"], markerfacecolor="none", **style)
         if with_paper:
             axis.plot([], [], "o", color="gray", markerfacecolor="none", label="the paper")
-        axis.set(
-            xscale="log", xlabel="parameters with 200 classes", ylabel=f"validation accuracy{protocol}",
-            ylim=(0, None),
-        )  # fmt: skip
+        axis.set(xscale="log", xlabel="parameters with 200 classes", ylabel=f"validation accuracy{protocol}")
+        from_zero(axis)
         axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         axis.xaxis.set_minor_locator(NullLocator())
         if len(known):
@@ -72,7 +70,7 @@ def accuracy_bars(
             at = places + (number - (len(bars) - 1) / 2) * width
             beyond = _beyond(metrics, table["model"], column)
             axis.bar(at, table[column].astype(float), width, yerr=beyond, capsize=2, color=colours[column], label=label)
-        axis.set(ylabel="accuracy", ylim=(0, None))
+        axis.set(ylabel="accuracy", xlim=(-0.5, len(table) - 0.5), ylim=(0, None))  # a model may have no bars
         axis.set_xticks(places, table["model"], rotation=20 if len(table) > 6 else 0)
         axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         beside(axis)
