@@ -14,6 +14,7 @@ to the authors' curves twice, by accuracy and by loss, which need not agree. Wri
 import json
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -47,7 +48,7 @@ def main(workspace: Annotated[Path, typer.Option(help="A pipeline with both mode
     """Measure what each candidate costs, and fit the shifted class index to the authors' curves."""
     destination = DESTINATION.absolute()
     os.chdir(workspace)
-    entry.checked_params()
+    params = entry.checked_params()
     epochs = pd.concat(by_epoch(name) for name in (SUSPECT, OTHER))
     runtime.prepare(seed=0)
     from tiny_imagenet import evaluation, model_file
@@ -80,13 +81,13 @@ def main(workspace: Annotated[Path, typer.Option(help="A pipeline with both mode
     final = epochs[epochs["model"] == SUSPECT].iloc[-1]
     penalty = float(sum(model.losses))  # of the weights, in the training loss as in the validation loss
     fits = fit(epochs, by_missing, right, train_loss=float(final["loss"]) - penalty)
-    origin = {
+    origin: dict[str, Any] = {
         "models": {name: trained(name) for name in (SUSPECT, OTHER)},
         "device": str(runtime.device()),
         "backend": runtime.backend(),
     }
     write(destination, causes, epochs, by_missing, fits, origin)
-    draw(destination, epochs, by_missing, fits, right)
+    draw(destination, epochs, by_missing, fits, right, params.dataset.name, origin["models"])
     print(pd.DataFrame([asdict(cause) for cause in causes]).round(4).to_string(index=False))
     print(json.dumps(fits, indent=2))
 
@@ -187,10 +188,24 @@ def write(
     write_text(folder / "fits.json", json.dumps({"fits": fits, "origin": origin}, indent=2) + "\n")
 
 
-def draw(folder: Path, epochs: pd.DataFrame, by_missing: pd.DataFrame, fits: dict[str, Any], right: float) -> None:
-    """Draw validation above training accuracy by epoch, and what a shift of so many classes keeps."""
+def draw(
+    folder: Path,
+    epochs: pd.DataFrame,
+    by_missing: pd.DataFrame,
+    fits: dict[str, Any],
+    right: float,
+    dataset: str,
+    runs: Mapping[str, Any],
+) -> None:
+    """Draw validation above training accuracy by epoch, and what a shift of so many classes keeps.
+
+    `runs` has what `trained` says of both of our models, which share their images.
+    """
     logs = comparison.authors_logs()
-    with figures.new_figure(folder / "ratios", 6.4, 4) as (_, axes):
+    images = runs[SUSPECT]["images"]
+    about = figures.trained_on(dataset, images, [runs[name]["epochs"] for name in (SUSPECT, OTHER)])
+    title = f"Validation as a share of training accuracy\nours: {about}"
+    with figures.new_figure(folder / "ratios", 6.4, 4, title=title) as (_, axes):
         axis = axes[0, 0]
         models = sorted(logs["model"].unique())
         for colour, model in zip(figures.cycle(len(models)), models, strict=True):
@@ -202,10 +217,12 @@ def draw(folder: Path, epochs: pd.DataFrame, by_missing: pd.DataFrame, fits: dic
             if len(ours):
                 axis.plot(ours["epoch"], ours["ratio"], "o-", markersize=3, color=colour, label=f"our {model}")
         axis.axhline(1, color="gray", linewidth=1)
-        axis.set(title="Validation as a share of training accuracy", xlabel="epoch", ylabel="ratio", ylim=(0, 2.3))
+        axis.set(xlabel="epoch", ylabel="ratio", ylim=(0, 2.3))
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
-    with figures.new_figure(folder / "shift", 6.4, 3.6) as (_, axes):
+    about = figures.trained_on(dataset, images, [runs[SUSPECT]["epochs"]])
+    title = f"Our model 1 with a shifted class index\n{about}"
+    with figures.new_figure(folder / "shift", 6.4, 3.6, title=title) as (_, axes):
         axis = axes[0, 0]
         axis.plot(
             by_missing["share_shifted"],
@@ -234,7 +251,6 @@ def draw(folder: Path, epochs: pd.DataFrame, by_missing: pd.DataFrame, fits: dic
             label="asked for by their last losses",
         )
         axis.set(
-            title="Our model 1 with a shifted class index",
             xlabel="share of the classes that are shifted",
             ylabel="share that is kept",
             ylim=(0, 1.05),

@@ -9,10 +9,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from made_results import METRICS, made_params, make_results
+from made_results import METRICS, ROOT, made_params, make_results
 
+from benchmarks import validation_gap
 from stages import compare
 from tiny_imagenet import comparison, figures, metrics, result_figures
+from tiny_imagenet.files import read_json
 
 LOGS = comparison.authors_logs()
 HISTORY = LOGS[LOGS["model"] == "model_2"][["epoch", "accuracy", "val_accuracy", "loss", "val_loss"]]
@@ -292,6 +294,18 @@ def test_the_legend_names_logs_only_where_one_is_drawn(tmp_path, drawn):
 def test_a_title_says_what_was_trained_on(epochs, words):
     found = figures.trained_on("digits", {"classes": 10, "train": 1400, "val": 200}, epochs)
     assert found == f"digits, 1,400 training and 200 validation images{words}"
+
+
+def test_figures_of_the_validation_gap_say_what_was_trained_on(tmp_path, drawn):
+    kept = ROOT / validation_gap.DESTINATION
+    epochs, by_missing = pd.read_csv(kept / "epochs.csv"), pd.read_csv(kept / "shift.csv")
+    fits = read_json(kept / "fits.json")["fits"]
+    images = {"train": 44_000, "val": 10_000}
+    runs = {"model_1": {"images": images, "epochs": 15}, "model_2": {"images": images, "epochs": 12}}
+    validation_gap.draw(tmp_path, epochs, by_missing, fits, 0.16, "tiny-imagenet-200", runs)
+    about = "tiny-imagenet-200, 44,000 training and 10,000 validation images"
+    titles = [figure.get_suptitle().splitlines()[1] for figure in drawn]
+    assert titles == [f"ours: {about}, 12 to 15 epochs", f"{about}, 15 epochs"]
 
 
 @pytest.mark.parametrize(("profile", "names_the_paper"), [("paper", True), ("demo", False)])
