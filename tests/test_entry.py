@@ -39,7 +39,7 @@ def test_ctrl_c_is_130_without_a_traceback(capsys):
     ("begins", "said"),
     [
         ("sys.argv[0] = '-m'; import stages; interrupt()", "stopped\n"),  # as `python -m stages.train` imports it
-        ("sys.argv[0] = '-m'; import stages; from tiny_imagenet.entry import run; sys.exit(run(interrupt))", "stopped\n"),
+        ("sys.argv[0] = '-m'; import stages, tiny_imagenet.entry as e; sys.exit(e.run(interrupt))", "stopped\n"),
         ("sys.modules['tiny_imagenet.cli'] = Interrupting(); from tiny_imagenet.__main__ import main; main()", ""),
     ],
 )  # fmt: skip

@@ -43,6 +43,8 @@ _METRICS = (
     "val_accuracy_paper_protocol_high", "val_top5_accuracy", "epochs", "best_epoch",
 )  # fmt: skip
 _HISTORY = ("epoch", "accuracy", "val_accuracy", "loss", "val_loss")
+NOT_OF_NOW = "trained with other params or on other images than those of now"
+"""Why a model that was trained has no results."""
 _COUNTS = ["parameters", "parameters_200_classes", "parameters_paper", "epochs", "best_epoch", "seed", "num_seeds"]
 _CHECKPOINTS = Path("checkpoints")
 
@@ -109,7 +111,8 @@ def results_table(
     is known. `table.attrs["group"]` maps each model to the table of the report that it belongs to. The spread is over
     the seeds that have results, the model's own among them; the standard deviation is the sample's.
     `table.attrs["missing_replicates"]` maps each of the others to the reason, and
-    `table.attrs["without_batch_normalization"]` lists the models that have none, as `evaluate` found.
+    `table.attrs["without_batch_normalization"]` lists the models that have none, as `evaluate` found, and those
+    of which nothing is known.
 
     Raises:
         UserError: a file of a model is broken.
@@ -146,7 +149,7 @@ def results_table(
     columns = COLUMNS + (SPREAD if params.replicated else [])
     table = pd.DataFrame(rows, columns=columns).astype({name: "Int64" for name in _COUNTS if name in columns})
     table.attrs["status"] = {model: reason for model, reason in status.items() if reason}
-    table.attrs["without_batch_normalization"] = plain
+    table.attrs["without_batch_normalization"] = [*plain, *table.attrs["status"]]
     table.attrs["missing_replicates"] = {name: reason for name, reason in replicates.items() if reason}
     table.attrs["group"] = {model: _group(params, model) for model in params.active}
     return table
@@ -165,7 +168,7 @@ def _why_no_results(params: Params, name: str, models: Path, results: Path, imag
     if not run:
         return _why_not_trained(name)
     if _is_of_other_params(params, name, run) or _is_of_other_images(run, images):
-        return "trained with other params or on other images than those of now"
+        return NOT_OF_NOW
     if not all((results / name / file).is_file() for file in ("metrics.json", "architecture.json")):
         return "trained, but not evaluated"
     _, architecture = _evaluated(name, results)

@@ -61,12 +61,10 @@ def results_html(
         model: reasons.get(model, "no results yet") if missing(accuracy) else ""
         for model, accuracy in zip(table["model"], table["val_accuracy"], strict=True)
     }
-    # The layers of a model are known once it was evaluated: until then nothing is said of a momentum for some of them.
-    without_momentum = [*unconcerned(table), *(model for model, why in status.items() if why)]
     pages = [
         model_page(
             name, params=params, status=why, models=models, results=results, determinism=determinism,
-            changed=overrides(params, name, without_momentum),
+            changed=overrides(params, name, unconcerned(table)),
         )
         for name, why in status.items()
     ]  # fmt: skip
@@ -86,7 +84,7 @@ def results_html(
         flipped=flip_lines(params),
         status=status,
         replicated=bool((table["num_seeds"] > 1).any()) if "num_seeds" in table else False,
-        changes=[line.replace(" -> ", " → ") for line in override_lines(params, without_momentum)],
+        changes=[line.replace(" -> ", " → ") for line in override_lines(params, unconcerned(table))],
         audit_figures=[(where, list(cells)) for where, cells in groupby(audit_figures.to_dict("records"), _where)],
         audit_claims=audit_claims.to_dict("records"),
         paired=paired.to_dict("records"),

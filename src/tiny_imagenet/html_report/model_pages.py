@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from tiny_imagenet.comparison import NOT_OF_NOW
 from tiny_imagenet.files import read_csv, read_json
 from tiny_imagenet.html_report import provenance
 from tiny_imagenet.html_report.curves import Chart, charts
@@ -35,8 +36,6 @@ _NUMBERS = {"val_loss": "validation, cross-entropy"}
 _COUNTS = {"epochs": "epochs", "best_epoch": "epoch whose weights are kept", "num_images": "validation images",
            "num_train_images": "training images"}  # fmt: skip
 
-_OF_OTHERS = "trained with other params or on other images"
-"""How the reason of `comparison.results_table` begins where a training is not of what is asked for now."""
 _HISTORY = ("epoch", "accuracy", "val_accuracy", "loss", "val_loss")
 _CONFUSION = ("actual", "predicted", "count")
 _CLASSES = ("wnid", "name", "precision", "recall", "f1", "support")
@@ -88,7 +87,7 @@ def model_page(
     A folder of results that is there all the same is of an earlier training, and is left out; so is a training that is
     not of the params and images of now.
     """
-    training = models / ("-" if status.startswith(_OF_OTHERS) else model)
+    training = models / ("-" if status == NOT_OF_NOW else model)
     run, history = _json(training / "run.json"), _csv(training / "history.csv", _HISTORY)
     folder = results / (model if not status else "-")  # no model is named so
     metrics, architecture = _json(folder / "metrics.json"), _json(folder / "architecture.json")
