@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 from standin import packed_digits, small_recipe
 
+from tiny_imagenet import runtime
 from tiny_imagenet.errors import UserError
 from tiny_imagenet.recipe import PAPER_AUGMENTATION, PRESETS, Optimizer
 
@@ -526,3 +527,17 @@ def test_weights_that_are_no_numbers_are_named_whatever_the_loss_says(keras):
     callback.model.layers[0].kernel.assign(np.full((3, 4), np.inf))
     with pytest.raises(UserError, match=r"^not all of hidden/kernel are finite numbers after epoch 2: .* diverged"):
         callback.on_epoch_end(1, {"loss": 1.1})
+
+
+def test_a_cpu_is_never_left_to_xla(keras, monkeypatch):
+    """Keras would choose it where `determinism` is `fast`."""
+    from tiny_imagenet import training
+
+    told = []
+    compiled = keras.Model.compile
+    monkeypatch.setattr(
+        keras.Model, "compile", lambda *args, **options: (told.append(options), compiled(*args, **options))
+    )
+    training.build_model(small_recipe(), num_classes=10, weights_file=None)
+    if runtime.device().kind == "cpu":
+        assert [options["jit_compile"] for options in told] == [False]

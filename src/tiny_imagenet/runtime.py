@@ -201,6 +201,16 @@ def thread_settings(num_threads: int) -> dict[str, str]:
     return dict.fromkeys(names, str(num_threads))
 
 
+def jit_compile() -> bool | str:
+    """Return what Keras's `compile` is to be told of XLA: its own choice, but never TensorFlow's on a CPU.
+
+    There XLA is several times slower (`python -m benchmarks.training step --xla`), and knows no fused kernels.
+    """
+    import keras
+
+    return False if keras.backend.backend() == "tensorflow" and device().kind == "cpu" else "auto"
+
+
 def use_fast_kernels(model: "keras.Model") -> None:
     """Let a compiled model take the backend's faster kernels where Keras does not by itself: TensorFlow's on one CPU.
 

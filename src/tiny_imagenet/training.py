@@ -95,6 +95,7 @@ def _compile(model: keras.Model, recipe: Recipe, phase: Phase, steps_per_epoch: 
         optimizer=_optimizer(phase, steps_per_epoch),
         loss=loss,
         metrics=["accuracy"],
+        jit_compile=runtime.jit_compile(),
     )
     runtime.use_fast_kernels(model)
 
