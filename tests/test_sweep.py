@@ -1,13 +1,16 @@
 """A sweep in the process that starts it: which trials are the same, and what is kept of what they report."""
 
 import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from made_results import VALUES
 
-from tiny_imagenet import sweep, sweep_progress
+from tiny_imagenet import cluster, sweep, sweep_progress
 from tiny_imagenet.errors import UserError
 from tiny_imagenet.params import Params, parse_params
 from tiny_imagenet.sweep_plan import plan
@@ -24,7 +27,9 @@ def params(**changes: Any) -> Params:
 
 
 def keys(given: Params) -> list[str]:
-    return list(sweep._keys(given, given.sweeps["rates"], plan(given, "rates")).values())
+    trials = plan(given, "rates")
+    made_of = sweep._dependencies("train@model_2", {trial.number: trial.recipe for trial in trials})
+    return list(sweep._keys(given, given.sweeps["rates"], trials, made_of).values())
 
 
 def test_a_trial_is_the_same_until_something_changes_that_decides_its_result(monkeypatch):
@@ -55,6 +60,73 @@ def test_other_pretrained_weights_are_another_trial(monkeypatch, tmp_path):
     before = keys(given)
     weights.write_bytes(b"others")
     assert not set(keys(given)) & set(before)
+
+
+def test_another_architecture_is_another_trial(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    before = keys(params())
+    monkeypatch.setattr(sweep, "architecture_source", lambda name: f"another {name}")
+    assert not set(keys(params())) & set(before)
+
+
+def test_trials_of_other_weights_leave_the_others_what_they_were(monkeypatch, tmp_path):
+    monkeypatch.chdir(ROOT)
+    files = [tmp_path / name for name in ("a.h5", "b.h5")]
+    for path in files:
+        path.write_bytes(path.name.encode())
+    one, two = (
+        keys(params(model="model_5", trials=1, search={"weights": {"grid": [str(path) for path in chosen]}}))
+        for chosen in (files[:1], files)
+    )
+    assert two[:1] == one
+
+
+class Machines:
+    """A cluster whose trials run one after the other, in this process."""
+
+    def require_shared(self, folder: Path) -> None:
+        assert folder.name == "rates"
+
+    def share(self, *_: Any) -> cluster.Share:
+        return cluster.Share(1, 1, gpus=1)  # so that no variable is set here
+
+    def run_trials(self, _: Any, function: Any, __: Any, numbers: list[int], *, observer: Any, **___: Any) -> None:
+        for number in numbers:
+            observer.started(number)
+            try:
+                function(number, lambda figures, number=number: observer.reported(number, figures))
+            except UserError as error:
+                observer.ended(number, str(error))
+            else:
+                observer.ended(number, None)
+
+
+@pytest.mark.parametrize("kind", ["architecture", "weights"])
+def test_a_trial_is_not_of_what_changed_after_the_sweep_began(kind, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "dvc.yaml").write_text((ROOT / "dvc.yaml").read_text(encoding="utf-8"), encoding="utf-8")
+    weights = tmp_path / "weights.h5"
+    weights.write_bytes(b"some")
+
+    @contextmanager
+    def connected(*_: Any) -> Iterator[Machines]:
+        if kind == "weights":
+            weights.write_bytes(b"others")
+        else:
+            monkeypatch.setattr(sweep, "architecture_source", lambda name: f"another {name}")
+        yield machines
+
+    machines = Machines()
+    monkeypatch.setattr(sweep.lineage, "repro", lambda *_: None)
+    monkeypatch.setattr(sweep.cluster, "require", lambda *_: None)
+    monkeypatch.setattr(sweep.cluster, "connected", connected)
+    monkeypatch.setattr(sweep.cluster, "run_trials", machines.run_trials)
+    monkeypatch.setattr(sweep_progress.tracking, "open_run", lambda *_, name, **__: Run(name))
+    given = params(model="model_5", trials=1, search={"weights": {"grid": [str(weights)]}})
+    named = f"weights {weights}" if kind == "weights" else "the architecture resnet50"
+    with pytest.raises(UserError, match=rf"trial 1: {re.escape(named)} changed while the sweep ran; start it again"):
+        sweep.run(given, "rates", workers=None, cores=None, address=None)
+    assert not list(tmp_path.glob("sweeps/rates/trials/*/trial.json"))
 
 
 class Run:

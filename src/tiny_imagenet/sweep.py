@@ -42,7 +42,7 @@ class Order:
     stage: str
     """Whose dependencies the trial has."""
     dependencies: Mapping[str, str]
-    """What the trial's result is to be of: path -> MD5, as `_dependencies` returns it."""
+    """What the trial's result is to be of, as `_dependencies` returns it."""
 
 
 def run(
@@ -70,14 +70,16 @@ def run(
     folder = SWEEPS / name
     with only_one(folder / "lock", f"the sweep {name} is being run by another process: wait for it or stop it"):
         lineage.repro("cache")
-        folders = {number: folder / "trials" / key for number, key in _keys(params, sweep, trials).items()}
+        recipes = {trial.number: trial.recipe for trial in trials}
+        made_of = _dependencies(params.stage("train", sweep.model), recipes)
+        folders = {number: folder / "trials" / key for number, key in _keys(params, sweep, trials, made_of).items()}
         found = {number: sweep_results.read_record(path) for number, path in folders.items()}
         records = {number: record for number, record in found.items() if record}
         lost: dict[int, str] = {}
         if len(records) < len(trials) or not all(record.in_mlflow for record in records.values()):
             with cluster.connected(address, Path.cwd()) as machines:
                 share = machines.share(len(trials) - len(records), workers, cores)
-                lost = _run_trials(params, name, trials, folders, records, machines, share)
+                lost = _run_trials(params, name, trials, made_of, folders, records, machines, share)
         try:
             best = sweep_results.best_trial(sweep, trials, records)
         except UserError:
@@ -95,45 +97,50 @@ def lost_trials(lost: Mapping[int, str]) -> str:
     return f"{len(lost)} trials were lost; start again to go on with them:\n{reasons}"
 
 
-def _keys(params: Params, sweep: Sweep, trials: list[Trial]) -> dict[int, str]:
+def _keys(
+    params: Params, sweep: Sweep, trials: list[Trial], made_of: Mapping[int, Mapping[str, str]]
+) -> dict[int, str]:
     """Return a fingerprint for each trial of what decides its result: recipe, seed, data, code, how bad ones stop.
 
     Not the machine: a trial may go on on another one.
     """
-    chosen = {(trial.recipe.weights, trial.recipe.architecture) for trial in trials}
-    files = {pair: pretrained.weights_file(*pair) for pair in chosen}
-    weights = {pair: md5(path) if path else None for pair, path in files.items()}
     shared = {
         "seed": params.seed,
         "determinism": params.determinism,
         "metric": sweep.metric,
         "stop_early": sweep.stop_early and sweep.stop_early.model_dump(),
-        "dependencies": _dependencies(params.stage("train", sweep.model)),
         "backend": os.environ.get("KERAS_BACKEND", "tensorflow"),
         "versions": {name: number for name, number in runtime.versions().items() if name not in ("dvc", "mlflow")},
     }
     return {
         trial.number: fingerprint(
-            shared
-            | {
-                "recipe": trial.recipe.model_dump(mode="json"),
-                "architecture": sha256(architecture_source(trial.recipe.architecture).encode()).hexdigest(),
-                "weights": weights[trial.recipe.weights, trial.recipe.architecture],
-            }
+            shared | {"recipe": trial.recipe.model_dump(mode="json"), "dependencies": made_of[trial.number]}
         )
         for trial in trials
     }
 
 
-def _dependencies(stage: str) -> dict[str, str]:
-    """Return path -> MD5 of the images and the code that a training depends on, but the copy of its architecture."""
-    hashes = lineage.dependency_hashes(stage)
-    return {path: digest for path, digest in hashes.items() if not path.startswith("models/")}
+def _dependencies(stage: str, recipes: Mapping[int, Recipe]) -> dict[int, dict[str, str]]:
+    """Return what each trial's training depends on, path -> digest: images, code, its architecture, its weights.
+
+    The architecture is the package's own, and not the copy in models/, which is of the block.
+    """
+    hashes = {path: each for path, each in lineage.dependency_hashes(stage).items() if not path.startswith("models/")}
+    chosen = {(recipe.weights, recipe.architecture) for recipe in recipes.values()}
+    own = {pair: _own_dependencies(*pair) for pair in chosen}
+    return {number: hashes | own[recipe.weights, recipe.architecture] for number, recipe in recipes.items()}
+
+
+def _own_dependencies(weights: str | None, architecture: str) -> dict[str, str]:
+    found = {f"the architecture {architecture}": sha256(architecture_source(architecture).encode()).hexdigest()}
+    if path := pretrained.weights_file(weights, architecture):
+        found[f"weights {weights}"] = md5(path)  # the path itself may be another one on another machine
+    return found
 
 
 def _require_unchanged(order: Order) -> None:
-    """See that images and code are those that the sweep began with; raises UserError where they are not."""
-    now, then = _dependencies(order.stage), order.dependencies
+    """See that the trial would be made of what the sweep began with; raises UserError where it would not."""
+    now, then = _dependencies(order.stage, {0: order.recipe})[0], order.dependencies
     if changed := sorted(path for path in now.keys() | then if now.get(path) != then.get(path)):
         raise UserError(f"{', '.join(changed)} changed while the sweep ran; start it again")
 
@@ -142,6 +149,7 @@ def _run_trials(
     params: Params,
     name: str,
     trials: list[Trial],
+    made_of: Mapping[int, Mapping[str, str]],
     folders: Mapping[int, Path],
     records: dict[int, Record],
     machines: cluster.Cluster,
@@ -165,9 +173,10 @@ def _run_trials(
     if "KERAS_BACKEND" in os.environ:
         environment["KERAS_BACKEND"] = os.environ["KERAS_BACKEND"]
     stage = params.stage("train", sweep.model)
-    made_of = _dependencies(stage)
     orders = {
-        number: Order(root, root / folders[number], trial.recipe, params.seed, exact, environment, stage, made_of)
+        number: Order(
+            root, root / folders[number], trial.recipe, params.seed, exact, environment, stage, made_of[number]
+        )
         for number, trial in to_run.items()
     }
 
