@@ -2,8 +2,11 @@
 
 import hashlib
 import re
+import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -48,6 +51,13 @@ def test_a_path_is_taken_as_it_is(tmp_path, monkeypatch):
     assert pretrained.weights_file(str(path), "resnet50") == path
     monkeypatch.setenv("HOME", str(tmp_path))
     assert pretrained.weights_file("~/mine.h5", "resnet50") == path
+
+
+def test_an_architecture_without_a_published_file_is_told_what_to_give():
+    with pytest.raises(
+        UserError, match=r"no file of ImageNet weights is known for my_own.*path of an HDF5 file, or null"
+    ):
+        pretrained.weights_file("imagenet", "my_own")
 
 
 def test_a_missing_path_is_named_with_what_may_stand_there(tmp_path):
@@ -136,6 +146,24 @@ def test_what_is_missing_is_fetched_and_checked(keras_home, monkeypatch, tmp_pat
     path = pretrained.weights_file("imagenet", "resnet50")
     assert path == keras_home / FILE
     assert path.read_bytes() == published.read_bytes()
+
+
+def test_of_several_that_need_a_file_one_fetches_it_and_the_others_wait(keras_home, monkeypatch, tmp_path):
+    published, obtain, found = tmp_path / FILE, pretrained.obtain, []
+    published.write_bytes(b"weights")
+    pretend(monkeypatch, b"weights")
+    publish(monkeypatch, url=published.as_uri())
+
+    def slowly(path: Path, **options: Any) -> None:
+        found.append(path.is_file())
+        time.sleep(0.5)
+        obtain(path, **options)
+
+    monkeypatch.setattr(pretrained, "obtain", slowly)
+    with ThreadPoolExecutor(3) as pool:
+        paths = list(pool.map(pretrained.weights_file, ["imagenet"] * 3, ["resnet50"] * 3))
+    assert paths == [keras_home / FILE] * 3
+    assert found.count(False) == 1
 
 
 def test_what_is_fetched_with_another_digest_is_not_kept(keras_home, monkeypatch, tmp_path):

@@ -4,6 +4,8 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
+from filelock import FileLock
+
 from tiny_imagenet.dataset.archive import obtain
 from tiny_imagenet.errors import UserError
 from tiny_imagenet.files import digest
@@ -52,10 +54,10 @@ def weights_file(weights: str | None, architecture: str) -> Path | None:
     """Return the file for the `weights` of a recipe: None, "imagenet", or a path.
 
     "imagenet" is looked for where Keras keeps it (`~/.keras/models`, or `$KERAS_HOME/models`), and fetched where it is
-    missing. Its digest is checked before use.
+    missing; of several processes one does, and the others wait. Its digest is checked before use.
 
     Raises:
-        UserError: no such file, or another digest, or no network; the message says what to put where.
+        UserError: no such file, or none is known, or another digest, or no network; the message says what to put where.
     """
     if weights is None:
         return None
@@ -64,6 +66,11 @@ def weights_file(weights: str | None, architecture: str) -> Path | None:
         if not path.is_file():
             raise UserError(f"weights: no file '{path}'; give the path of an HDF5 file, `imagenet` or null")
         return path
+    if architecture not in IMAGENET:
+        raise UserError(
+            f"weights: no file of ImageNet weights is known for {architecture}, only for {', '.join(IMAGENET)}; give "
+            "the path of an HDF5 file, or null to train from scratch"
+        )
     published = IMAGENET[architecture]
     folder = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")) / "models"
     path = folder / published.file
@@ -74,7 +81,9 @@ def weights_file(weights: str | None, architecture: str) -> Path | None:
             f"{folder}, or give its path as `weights` of the model in params.yaml, or set that to null to train from "
             "scratch."
         )
-        obtain(path, urls=[published.url], archive=None, size=None, md5=published.digest, hint=hint)
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / f"{published.file}.lock"):  # whoever has waited finds the file, and fetches nothing
+            obtain(path, urls=[published.url], archive=None, size=None, md5=published.digest, hint=hint)
     kind, found = digest(path, like=published.digest)
     if found != published.digest:
         raise UserError(
