@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -101,32 +101,61 @@ class Machines:
                 observer.ended(number, None)
 
 
-@pytest.mark.parametrize("kind", ["architecture", "weights"])
-def test_a_trial_is_not_of_what_changed_after_the_sweep_began(kind, tmp_path, monkeypatch):
+@pytest.fixture
+def started(tmp_path, monkeypatch):
+    """Run a sweep of a trial with the given weights; `meanwhile` happens as Ray starts."""
+
+    def start(weights: Path, meanwhile: Callable[[], object]) -> None:
+        @contextmanager
+        def connected(*_: Any) -> Iterator[Machines]:
+            meanwhile()
+            yield Machines()
+
+        monkeypatch.setattr(sweep.cluster, "connected", connected)
+        given = params(model="model_5", trials=1, search={"weights": {"grid": [str(weights)]}})
+        sweep.run(given, "rates", workers=None, cores=None, address=None)
+
     monkeypatch.chdir(tmp_path)
     (tmp_path / "dvc.yaml").write_text((ROOT / "dvc.yaml").read_text(encoding="utf-8"), encoding="utf-8")
+    monkeypatch.setattr(sweep.lineage, "repro", lambda *_: None)
+    monkeypatch.setattr(sweep.cluster, "require", lambda *_: None)
+    monkeypatch.setattr(sweep.cluster, "run_trials", Machines().run_trials)
+    monkeypatch.setattr(sweep_progress.tracking, "open_run", lambda *_, name, **__: Run(name))
+    return start
+
+
+@pytest.mark.parametrize("kind", ["architecture", "weights"])
+def test_a_trial_is_not_of_what_changed_after_the_sweep_began(kind, started, tmp_path, monkeypatch):
     weights = tmp_path / "weights.h5"
     weights.write_bytes(b"some")
 
-    @contextmanager
-    def connected(*_: Any) -> Iterator[Machines]:
+    def change() -> None:
         if kind == "weights":
             weights.write_bytes(b"others")
         else:
             monkeypatch.setattr(sweep, "architecture_source", lambda name: f"another {name}")
-        yield machines
 
-    machines = Machines()
-    monkeypatch.setattr(sweep.lineage, "repro", lambda *_: None)
-    monkeypatch.setattr(sweep.cluster, "require", lambda *_: None)
-    monkeypatch.setattr(sweep.cluster, "connected", connected)
-    monkeypatch.setattr(sweep.cluster, "run_trials", machines.run_trials)
-    monkeypatch.setattr(sweep_progress.tracking, "open_run", lambda *_, name, **__: Run(name))
-    given = params(model="model_5", trials=1, search={"weights": {"grid": [str(weights)]}})
     named = f"weights {weights}" if kind == "weights" else "the architecture resnet50"
     with pytest.raises(UserError, match=rf"trial 1: {re.escape(named)} changed while the sweep ran; start it again"):
-        sweep.run(given, "rates", workers=None, cores=None, address=None)
+        started(weights, change)
     assert not list(tmp_path.glob("sweeps/rates/trials/*/trial.json"))
+
+
+def test_a_trial_finds_backend_and_weights_where_the_command_would(started, tmp_path, monkeypatch):
+    (tmp_path / "weights.h5").write_bytes(b"some")
+    values = {"KERAS_BACKEND": "jax", "KERAS_HOME": "/weights"}
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+    environments = []
+
+    def train_trial(order: sweep.Order, report: cluster.Report) -> None:
+        environments.append(order.environment)
+        raise UserError("it trains nothing")
+
+    monkeypatch.setattr(sweep, "train_trial", train_trial)
+    with pytest.raises(UserError, match="it trains nothing"):
+        started(tmp_path / "weights.h5", lambda: None)
+    assert environments == [values]
 
 
 class Run:

@@ -170,8 +170,7 @@ def _run_trials(
         f"{share.workers} at once, {share.cores} cores each"
     )
     exact, environment = params.determinism == "exact", share.environment()
-    if "KERAS_BACKEND" in os.environ:
-        environment["KERAS_BACKEND"] = os.environ["KERAS_BACKEND"]
+    environment |= {name: os.environ[name] for name in ("KERAS_BACKEND", "KERAS_HOME") if name in os.environ}
     stage = params.stage("train", sweep.model)
     orders = {
         number: Order(
