@@ -2,6 +2,8 @@
 
 import re
 import sys
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import yaml
 
 from tiny_imagenet import cli, cluster, scale_commands
 from tiny_imagenet import sweep as sweeping
+from tiny_imagenet.params import Params
 from tiny_imagenet.sweep_plan import plan
 from tiny_imagenet.sweep_results import Record
 
@@ -82,6 +85,22 @@ def test_what_cannot_run_is_refused_before_anything_is_written(
     assert path.read_text() == text
 
 
+@pytest.mark.parametrize(("hosts", "arguments"), [({"here", "there"}, []), ({"here"}, ["--cores", "3"])])
+def test_machines_that_are_not_fit_leave_params_as_they_are(hosts, arguments, command, repository, monkeypatch):
+    nodes = [cluster.Node(host, host, 2, 0) for host in hosts]
+    machines = cluster.Cluster(None, nodes)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr(machines, "require_shared", lambda _: None)
+    monkeypatch.setattr(cluster, "require", lambda *_: None)
+    monkeypatch.setattr(cluster, "connected", lambda *_: nullcontext(machines))
+    monkeypatch.setattr(scale_commands.lineage, "repro", lambda *_, **__: None)
+    before = (repository / "params.yaml").read_text()
+    code, _, errors = command("train", "--all", "--seeds", "3", *arguments)
+    assert code == 1
+    assert "machine" in errors
+    assert (repository / "params.yaml").read_text() == before
+
+
 def test_the_best_is_written_back_also_where_other_trials_were_lost(command, repository, monkeypatch):
     def run(params, name, **_):
         return plan(params, name)[2], Record(history=[{"holdout_accuracy": 0.5}]), {4: "out of memory"}
@@ -104,12 +123,15 @@ def test_without_ray_train_writes_nothing_and_says_what_to_install(command, repo
 
 @pytest.fixture
 def started(monkeypatch) -> list[tuple[Any, ...]]:
-    """What `train` would have trained, without training it."""
+    """What `train` would have trained, without training it, on machines that are fit."""
     calls: list[tuple[Any, ...]] = []
+
+    def train(_: Params, models: list[str], names: list[str], *, before: Callable[[], None], **rest: Any) -> None:
+        before()
+        calls.append((models, names, rest))
+
     monkeypatch.setattr(cluster, "require", lambda *_: None)
-    monkeypatch.setattr(
-        scale_commands.workers, "train", lambda _, models, names, **rest: calls.append((models, names, rest))
-    )
+    monkeypatch.setattr(scale_commands.workers, "train", train)
     return calls
 
 

@@ -71,10 +71,18 @@ class Machines:
 def started(tmp_path, monkeypatch):
     """Call `workers.train` for model_1 and model_2, whose trainings end as given; return the stages that DVC got."""
 
-    def start(outcomes: dict[str, Any], hosts: set[str]) -> list[tuple[str, ...]]:
+    def start(outcomes: dict[str, Any], hosts: set[str], no_table: UserError | None = None) -> list[tuple[str, ...]]:
         asked: list[tuple[str, ...]] = []
+
+        def repro(*stages: str, **_: Any) -> None:
+            asked.append(stages)
+            if stages == ("compare",):
+                assert (tmp_path / "results").is_dir()  # which the stage depends on
+                if no_table:
+                    raise no_table
+
         monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(workers.lineage, "repro", lambda *stages, **_: asked.append(stages))
+        monkeypatch.setattr(workers.lineage, "repro", repro)
         monkeypatch.setattr(workers.cluster, "connected", lambda *_: nullcontext(Machines(outcomes, hosts)))
         try:
             workers.train(params(), list(outcomes), list(outcomes), workers=None, cores=None, address=None)
@@ -86,12 +94,54 @@ def started(tmp_path, monkeypatch):
 
 
 def test_a_training_that_fails_is_named_after_the_others_and_the_table_are_made(started):
-    outcomes: dict[str, Any] = {"model_1": 255, "model_2": 0, "model_3": RuntimeError("lost\nand more")}
-    with pytest.raises(UserError, match=r"2 of 3 trainings failed.*model_1 \(exit code 255\); model_3 \(lost\)"):
+    outcomes: dict[str, Any] = {
+        "model_1": 255,
+        "model_2": 0,
+        "model_3": RuntimeError("where\nlost"),
+        "model_4": OSError(),
+    }
+    with pytest.raises(UserError) as caught:
         started(outcomes, {"here"})
+    reasons = "model_1 (exit code 255); model_3 (lost); model_4 (OSError)"
+    assert str(caught.value) == f"3 of 4 trainings failed, see above: {reasons}"
     first, last = outcomes["asked"]
-    assert first == ("cache", "architecture@model_1", "architecture@model_2", "architecture@model_3")
+    assert first == ("cache", *(f"architecture@model_{number}" for number in range(1, 5)))
     assert last == ("compare",)
+
+
+def test_a_table_that_cannot_be_made_does_not_hide_what_failed(started):
+    no_table = UserError("no table")
+    with pytest.raises(UserError, match=r"1 of 1 trainings failed, see above: model_1 \(exit code 1\)\nno table$"):
+        started({"model_1": 1}, {"here"}, no_table)
+    with pytest.raises(UserError, match=r"^no table$"):
+        started({"model_1": 0}, {"here"}, no_table)
+
+
+def test_weights_are_seen_to_before_any_training_starts(started, monkeypatch):
+    def missing(weights: str | None, architecture: str) -> None:
+        raise UserError(f"no weights of {architecture}")
+
+    monkeypatch.setattr(workers.pretrained, "weights_file", missing)
+    outcomes: dict[str, Any] = {"model_5": 0}
+    with pytest.raises(UserError, match="no weights of resnet50"):
+        started(outcomes, {"here"})
+    assert outcomes["asked"] == []
+
+
+def test_the_stages_find_server_and_weights_where_the_command_would(started, monkeypatch):
+    values = {"KERAS_BACKEND": "jax", "KERAS_HOME": "/weights", "MLFLOW_TRACKING_URI": "http://here:5000"}
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+    environments = []
+
+    def run(_: Machines, __: Any, jobs: dict[str, tuple[Any, ...]], ___: Share) -> Iterator[tuple[str, Any]]:
+        environments.extend(arguments[-1] for arguments in jobs.values())
+        yield from ((name, 0) for name in jobs)
+
+    monkeypatch.setattr(Machines, "run", run)
+    started({"model_1": 0}, {"here"})
+    (environment,) = environments
+    assert environment.items() >= values.items()
 
 
 def test_several_machines_do_not_share_a_file_as_mlflows_store(started, monkeypatch):

@@ -9,7 +9,7 @@ import typer
 from tiny_imagenet import cluster, entry, lineage, params_edit, sweep_results, workers
 from tiny_imagenet import sweep as sweeping
 from tiny_imagenet.errors import UserError
-from tiny_imagenet.params import Params
+from tiny_imagenet.params import Params, parse_params
 from tiny_imagenet.progress import say
 from tiny_imagenet.section import nearest
 
@@ -54,25 +54,34 @@ def train(
             "`dvc repro`"
         )
     cluster.require(address, cores)  # before anything is written
-    if seeds is not None and seeds > 1:
-        params = _with_replicates(params, chosen, seeds)
-    names = workers.trainings(params, chosen, seeds)
+    wanted = _with_replicates(params, chosen, seeds) if seeds is not None and seeds > 1 else params
+    names = workers.trainings(wanted, chosen, seeds)
     if all_models and seeds is None:
         names += list(params.replicated)
-    workers.train(params, chosen, names, workers=workers_at_once, cores=cores, address=address)
+
+    def write_replicates() -> None:
+        if wanted is not params:
+            _write_replicates(wanted)
+
+    workers.train(wanted, chosen, names, workers=workers_at_once, cores=cores, address=address, before=write_replicates)
 
 
 def _with_replicates(params: Params, models: list[str], num_seeds: int) -> Params:
-    """Write `replicates` of params.yaml where it lacks what is asked for, and return params as they are then."""
+    """Return params with the `replicates` that are asked for: the same object where they are there already."""
     wanted_models, wanted_seeds = workers.wanted_replicates(params, models, num_seeds)
     if (tuple(wanted_models), tuple(wanted_seeds)) == (params.replicates.models, params.replicates.seeds):
         return params
-    params_edit.set_replicates(_PARAMS, wanted_models, wanted_seeds)
+    values = params.model_dump(mode="json", exclude_unset=True)
+    return parse_params(values | {"replicates": {"models": wanted_models, "seeds": wanted_seeds}})
+
+
+def _write_replicates(params: Params) -> None:
+    models, seeds = params.replicates.models, params.replicates.seeds
+    params_edit.set_replicates(_PARAMS, models, seeds)
     say(
-        f"params.yaml: replicates is now models: [{', '.join(wanted_models)}], "
-        f"seeds: [{', '.join(map(str, wanted_seeds))}], so that `dvc repro` knows of them"
+        f"params.yaml: replicates is now models: [{', '.join(models)}], "
+        f"seeds: [{', '.join(map(str, seeds))}], so that `dvc repro` knows of them"
     )
-    return entry.checked_params()
 
 
 def sweep(

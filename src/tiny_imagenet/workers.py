@@ -4,17 +4,17 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import count
 from pathlib import Path
 
-from tiny_imagenet import cluster, lineage
+from tiny_imagenet import cluster, lineage, pretrained
 from tiny_imagenet.errors import UserError
 from tiny_imagenet.params import Params
 from tiny_imagenet.progress import say
 
 _SECONDS_BETWEEN_LOOKS = 0.1
-_FORWARDED = ("MLFLOW_", "KERAS_BACKEND")
+_FORWARDED = ("MLFLOW_", "KERAS_BACKEND", "KERAS_HOME")
 """Beginnings of the variables that the stages get from here. As a task's arguments: Ray logs its environments."""
 
 
@@ -57,6 +57,7 @@ def train(
     workers: int | None,
     cores: int | None,
     address: str | None,
+    before: Callable[[], None] = lambda: None,
 ) -> None:
     """Bring trainings and their evaluations up to date, in the working directory, and make the table.
 
@@ -67,11 +68,14 @@ def train(
         workers: trainings at once; None: as many as there are cores, or GPUs.
         cores: of each training; None: all are divided.
         address: of a Ray cluster; None: this machine.
+        before: is called when the machines are found fit, before the trainings start.
 
     Raises:
         UserError: a training has failed, after all others are done; or they cannot be started.
     """
     root = Path.cwd()
+    for recipe in map(params.recipe, names):
+        pretrained.weights_file(recipe.weights, recipe.architecture)
     if lineage.remove_broken_lock(root):
         say("dvc.lock was cut short (DVC was killed as it wrote it): removed; DVC makes it anew from its cache")
     lineage.repro("cache", *(f"architecture@{model}" for model in models))
@@ -84,6 +88,7 @@ def train(
                 "MLFLOW_TRACKING_URI to its address, and start again"
             )
         share = machines.share(len(names), workers, cores)
+        before()
         say(f"{len(names)} trainings, {share.workers} at once, {share.cores} cores each")
         environment = share.environment()
         environment |= {name: value for name, value in os.environ.items() if name.startswith(_FORWARDED)}
@@ -93,12 +98,24 @@ def train(
         }
         for done, (name, outcome) in enumerate(machines.run(run_stages, jobs, share), start=1):
             if outcome != 0:
-                failed[name] = f"exit code {outcome}" if isinstance(outcome, int) else str(outcome).splitlines()[0]
+                failed[name] = f"exit code {outcome}" if isinstance(outcome, int) else _last_line(outcome)
             say(f"{done} of {len(names)}: {name}: {failed.get(name, 'done')}")
-    lineage.repro("compare", alone=True)
+    (root / "results").mkdir(exist_ok=True)  # where no training has any, the table says so
+    problems = []
     if failed:
         reasons = "; ".join(f"{name} ({reason})" for name, reason in failed.items())
-        raise UserError(f"{len(failed)} of {len(names)} trainings failed, see above: {reasons}")
+        problems.append(f"{len(failed)} of {len(names)} trainings failed, see above: {reasons}")
+    try:
+        lineage.repro("compare", alone=True)
+    except UserError as error:
+        problems.append(str(error))
+    if problems:
+        raise UserError("\n".join(problems))
+
+
+def _last_line(error: Exception) -> str:
+    """Return the reason that stands at the end of what Ray says; its type where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[-1]
 
 
 def run_stages(root: Path, name: str, stages: list[str], environment: dict[str, str]) -> int:
