@@ -25,7 +25,10 @@ def machines(*cores: int, gpus: int = 0) -> Cluster:
         ((8,), 10, (3, 1), (3, 1)),
         ((4, 4), 3, (1, None), (1, 4)),  # a training has one machine
         ((4, 4), 20, (None, None), (8, 1)),
-        ((2,), 10, (5, None), (5, 1)),  # waits for a core
+        ((2,), 10, (5, None), (2, 1)),  # the others would wait for a core
+        ((2, 2), 10, (4, 2), (2, 2)),
+        ((8,), 2, (4, None), (2, 2)),  # and here for something to do; the cores stay what was asked for
+        ((2,), 0, (None, None), (1, 2)),
         ((2, 6), 2, (None, None), (2, 2)),  # so that both machines have one, and either could go on with both
         ((4, 16), 3, (None, None), (3, 4)),
         ((4, 8), 4, (2, None), (2, 4)),
@@ -41,6 +44,10 @@ def test_each_training_has_a_gpu_where_there_are_any():
     share = machines(8, 8, gpus=2).share(10, None, None)
     assert (share.workers, share.cores, share.gpus) == (4, 4, 1)
     assert share.environment() == {}
+
+
+def test_no_more_trainings_run_at_once_than_there_are_gpus():
+    assert machines(8, gpus=2).share(10, 4, None).workers == 2
 
 
 def test_a_machine_without_gpus_does_not_count_where_others_have_some():

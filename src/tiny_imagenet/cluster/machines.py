@@ -79,7 +79,8 @@ class Cluster:
         """Return how `num_jobs` trainings are spread: over all cores, unless it is said how many workers or cores.
 
         Where there are GPUs, each training has one, and machines without any have none to do. Without `cores`, a
-        training asks for no more than the smallest machine has, so that any that is left can go on with it.
+        training asks for no more than the smallest machine has, so that any that is left can go on with it. Workers
+        that would find no core, no GPU or nothing to do are not counted.
 
         Raises:
             UserError: no machine has so many cores.
@@ -98,7 +99,7 @@ class Cluster:
         if cores is None:
             smallest = min(node.cores for node in nodes)
             cores = next((each for each in range(smallest, 1, -1) if at_once(each) >= workers), 1)
-        return Share(workers, cores, gpus=1 if with_gpus else 0)
+        return Share(max(1, min(workers, num_jobs, at_once(cores))), cores, gpus=1 if with_gpus else 0)
 
     def run(
         self, function: Callable[..., Any], jobs: Mapping[str, tuple[Any, ...]], share: Share
