@@ -79,6 +79,33 @@ def test_replicates_are_added_where_there_are_none(path):
     assert load_params(path).replicated.keys() == {"model_1-2"}
 
 
+@pytest.mark.parametrize("has_replicates", [True, False])
+def test_line_ends_stay_what_they_are(has_replicates, path):
+    text = path.read_text()
+    if not has_replicates:
+        start = text.index("replicates:")
+        text = text[:start] + text[text.index("\n\n", start) + 2 :]
+    path.write_text(text.removesuffix("\n"), newline="\r\n")
+    set_replicates(path, ["model_1"], [2])
+    add_block(
+        path, "another", load_params(path).models["model_1"].model_dump(mode="json", exclude_unset=True), "a test"
+    )
+    assert "another" in load_params(path).models
+    content = path.read_bytes()
+    assert content.count(b"\n") == content.count(b"\r\n") == content.count(b"\r")
+
+
+def test_a_link_stays_a_link_and_the_mode_what_it_was(path):
+    link, file = path, path.with_name("elsewhere.yaml")
+    link.rename(file)
+    link.symlink_to(file.name)
+    file.chmod(0o664)
+    set_replicates(link, ["model_1"], [2])
+    assert link.is_symlink()
+    assert load_params(file).replicated.keys() == {"model_1-2"}
+    assert file.stat().st_mode & 0o777 == 0o664
+
+
 @pytest.mark.parametrize("style", ["flow", "joined", "comment"])
 def test_a_file_that_is_written_otherwise_is_left_alone(style, path):
     values = yaml.safe_load(path.read_text())

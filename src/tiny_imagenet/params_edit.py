@@ -3,6 +3,7 @@
 A YAML library would lay the whole file out anew. The outcome is checked before it is renamed into place.
 """
 
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,7 +38,8 @@ def add_block(path: Path, name: str, block: Mapping[str, Any], about: str) -> No
         last = _last_line(lines, models)
         wanted = read_yaml(path)
         wanted["models"] |= {name: dict(block)}
-        _write(path, [*lines[: last + 1], block_text(name, block, about), *lines[last + 1 :]], wanted)
+        added = _with_ends_of(lines, block_text(name, block, about))
+        _write(path, [*lines[: last + 1], added, *lines[last + 1 :]], wanted)
 
 
 @contextmanager
@@ -69,18 +71,24 @@ def set_replicates(path: Path, models: Sequence[str], seeds: Sequence[int]) -> N
             written_so = not getattr(value, "flow_style", True) and lines[first].lstrip() == lines[first][2:]
             if not written_so or any("#" in line for line in lines[first : last + 1]):  # no comment is lost
                 raise UserError(f"{path}: `replicates` is not written as two lines; write it so yourself:\n{body}")
-            changed = [*lines[:first], body, *lines[last + 1 :]]
+            changed = [*lines[:first], _with_ends_of(lines, body), *lines[last + 1 :]]
         else:
-            changed = [*lines, "\n", "replicates:\n", body]
+            changed = [*lines, _with_ends_of(lines, f"\nreplicates:\n{body}")]
         wanted["replicates"] = {"models": list(models), "seeds": list(seeds)}
         _write(path, changed, wanted)
 
 
 def _lines(path: Path) -> list[str]:
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    with path.open(encoding="utf-8", newline="") as stream:
+        lines = stream.read().splitlines(keepends=True)
     if lines and not lines[-1].endswith("\n"):
-        lines[-1] += "\n"
+        lines[-1] += _with_ends_of(lines, "\n")
     return lines
+
+
+def _with_ends_of(lines: Sequence[str], text: str) -> str:
+    """Return text with the line ends that the file has."""
+    return text.replace("\n", "\r\n") if lines and lines[0].endswith("\r\n") else text
 
 
 def _value_of(lines: Sequence[str], key: str) -> yaml.Node:
@@ -100,8 +108,9 @@ def _last_line(lines: Sequence[str], value: yaml.Node) -> int:
 
 
 def _write(path: Path, lines: Sequence[str], wanted: Mapping[str, Any]) -> None:
-    with replaced(path) as partial:
-        partial.write_text("".join(lines), encoding="utf-8", newline="\n")
+    with replaced(path.resolve()) as partial:  # a link stays one
+        partial.write_text("".join(lines), encoding="utf-8", newline="")
+        shutil.copymode(path, partial)
         try:
             as_wanted = read_yaml(partial) == wanted
         except UserError:
