@@ -143,7 +143,7 @@ def _quiet_stderr() -> Iterator[None]:
         os.dup2(held.fileno(), 2)
         try:
             yield
-        except BaseException:
+        except Exception:  # not Ctrl-C
             held.seek(0)
             os.write(shown, held.read())
             raise
