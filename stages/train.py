@@ -112,10 +112,10 @@ def _train(model: str, params: Params) -> None:
     )
     if history:
         print(f"{model}: goes on after epoch {len(history)}, where it was stopped")
-    elif checkpoint.has_others:
+    elif checkpoint.other:
         print(
-            f"{model}: begins anew; the checkpoint that is there is of other params, data, code, versions, processor "
-            "or threads, and stays until this training is complete"
+            f"{model}: begins anew; {checkpoint.other} is of other params, data, code, versions, processor or threads, "
+            "and stays until this training is complete"
         )
     fit = partial(training.train, recipe, packed, seed=seed, weights_file=weights_file, checkpoint=checkpoint)
     if not is_first:

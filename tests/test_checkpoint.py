@@ -1,6 +1,7 @@
 """Trainings that are stopped and taken up again, bit for bit as if they had not been."""
 
 import errno
+import os
 from typing import Any
 
 import numpy as np
@@ -207,13 +208,30 @@ def test_a_training_that_diverges_leaves_no_checkpoint_without_numbers(train, ke
     assert np.isfinite(list(figures.values())).all()
 
 
+def test_weights_that_are_no_numbers_are_not_kept(train, keras, tmp_path, monkeypatch):
+    """As an epoch ends, its figures being fine."""
+    from tiny_imagenet import callbacks
+    from tiny_imagenet.checkpoint import Checkpoint
+
+    def spoil(self, epoch, logs=None):
+        logs["learning_rate"] = 0.1
+        if epoch == 1:
+            kernel = self.model.get_layer("probabilities").kernel
+            kernel.assign(np.full(kernel.shape, np.nan))
+
+    monkeypatch.setattr(callbacks.LearningRate, "on_epoch_end", spoil)
+    with pytest.raises(UserError, match=r"finite numbers after epoch 2: the training has diverged"):
+        train({"epochs": 3}, stop_in=None)
+    assert len(Checkpoint(tmp_path / "kept", KEY).history()) == 1
+
+
 @pytest.mark.parametrize("keep", [0.001, 0.5, 0.9])
 def test_a_checkpoint_cut_short_is_refused_and_the_way_out_named(train, tmp_path, keep):
     with pytest.raises(Stopped):
         train({}, stop_in=3)
     file = tmp_path / "kept" / f"{KEY}.checkpoint"
     file.write_bytes(file.read_bytes()[: int(keep * file.stat().st_size)])
-    with pytest.raises(UserError, match=rf"checkpoint .*{KEY}.* is broken .*; remove the folder"):
+    with pytest.raises(UserError, match=rf"checkpoint .*{KEY}.* is broken .*; `rm .*{KEY}\.run`"):
         train({}, stop_in=None)
 
 
@@ -252,11 +270,19 @@ def test_a_training_with_another_key_leaves_that_of_the_one_before(checkpoint, t
     checkpoint("a").begin("run of a")
     checkpoint("a").write({"history": [{"loss": 0.1}]}, iter([("model/0.npy", np.zeros(3))]))
     (tmp_path / "model" / "b.checkpoint.partial").write_text("half")
-    assert (checkpoint("a").has_others, checkpoint("b").has_others) == (False, True)
+    assert checkpoint("a").other is None
+    assert checkpoint("b").other == tmp_path / "model" / "a.checkpoint"
     checkpoint("b").begin("run of b")
-    names = {path.name for path in (tmp_path / "model").iterdir()}
-    assert names == {"a.run", "a.checkpoint", "b.run"}
+    assert {path.name for path in (tmp_path / "model").iterdir()} == {"a.run", "a.checkpoint", "b.run"}
     assert (checkpoint("a").run_id, checkpoint("a").history()) == ("run of a", [{"loss": 0.1}])
+
+
+def test_of_other_trainings_the_newest_alone_stays(checkpoint, tmp_path):
+    for age, key in enumerate("cba"):
+        checkpoint(key).begin(f"run of {key}")
+        checkpoint(key).write({"history": []}, iter([]))
+        os.utime(tmp_path / "model" / f"{key}.checkpoint", (age, age))
+    assert {path.name for path in (tmp_path / "model").iterdir()} == {"a.run", "a.checkpoint", "b.run", "b.checkpoint"}
 
 
 def test_what_was_written_is_read_back(checkpoint):

@@ -1,5 +1,7 @@
 """How commands end, and that params are checked in full."""
 
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -39,7 +41,7 @@ def test_ctrl_c_is_130_without_a_traceback(capsys):
     ("begins", "said"),
     [
         ("sys.argv[0] = '-m'; import stages; interrupt()", "stopped\n"),  # as `python -m stages.train` imports it
-        ("sys.argv[0] = '-m'; import stages, tiny_imagenet.entry as e; sys.exit(e.run(interrupt))", "stopped\n"),
+        ("sys.argv[0] = '-m'; import stages, tiny_imagenet.entry as e; sys.exit(e.run(tidy))", "tidy\nstopped\n"),
         ("sys.modules['tiny_imagenet.cli'] = Interrupting(); from tiny_imagenet.__main__ import main; main()", ""),
     ],
 )  # fmt: skip
@@ -49,6 +51,11 @@ import os, signal, sys, time
 def interrupt():
     os.kill(os.getpid(), signal.SIGINT)
     time.sleep(10)
+def tidy():
+    try:
+        interrupt()
+    finally:
+        print("tidy", file=sys.stderr)
 class Interrupting:
     __spec__ = None
     main = staticmethod(interrupt)
@@ -56,6 +63,15 @@ class Interrupting:
 """
     done = subprocess.run([sys.executable, "-c", script], cwd=COMMITTED.parent, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (130, said)
+
+
+def test_a_signal_that_is_ignored_stays_so(monkeypatch):
+    """As the shell starts what runs in the background."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        assert entry.run(lambda: os.kill(os.getpid(), signal.SIGINT)) == 0
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize("error", [ValueError("a bug"), KeyError("a bug"), SystemExit(2)])

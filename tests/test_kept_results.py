@@ -110,6 +110,7 @@ def test_what_was_left_half_kept_is_not_shown(repository, monkeypatch):
     assert kept_results.readme_section() == "None are kept yet.\n"
     monkeypatch.undo()
     monkeypatch.chdir(repository)
+    Path("docs/results/part/results.csv.partial").write_text("half")
     keep()
     assert kept_results.readme_section() == before
 
@@ -139,7 +140,13 @@ def test_readme_says_where_the_code_was_not_as_committed(repository):
     diff = "diff --git a/params.yaml b/params.yaml\n-profile: demo\n+profile: part\n# new file: notes.txt\n"
     quoted = 'diff --git "a/\\303\\251.py" "b/\\303\\251.py"\n-1\n+2\n'
     too_long = "# 200,000 characters of difference: left out\n# new file: notes.txt\n"
-    for known, where in [(diff, " to params.yaml, notes.txt"), (quoted, r" to \303\251.py"), (too_long, "")]:
+    many = "".join(f"# new file: {number}\n" for number in range(1234))
+    for known, where in [
+        (many, " to 0, 1, 2, 1,231 more"),
+        (diff, " to params.yaml, notes.txt"),
+        (quoted, r" to \303\251.py"),
+        (too_long, ""),
+    ]:
         path.write_text(json.dumps(run | {"git": run["git"] | {"dirty": True, "diff": known}}))
         keep()
         commits = f"commit 0123456789ab with uncommitted changes{where} / 0123456789ab; 2026"

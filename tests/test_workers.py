@@ -97,7 +97,7 @@ def test_a_training_that_fails_is_named_after_the_others_and_the_table_are_made(
     outcomes: dict[str, Any] = {
         "model_1": 255,
         "model_2": 0,
-        "model_3": RuntimeError("where\nlost"),
+        "model_3": RuntimeError("ray::run_stages()\nlost"),
         "model_4": OSError(),
     }
     with pytest.raises(UserError) as caught:
@@ -150,6 +150,18 @@ def test_several_machines_do_not_share_a_file_as_mlflows_store(started, monkeypa
         started({"model_1": 0}, {"here", "there"})
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://here:5000")
     assert started({"model_1": 0}, {"here", "there"})[-1] == ("compare",)
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ("", "RuntimeError"),
+        ("1 worker was killed: low on memory\nmuch advice", "1 worker was killed: low on memory"),
+        ("ray::run_stages() (pid=1)\n  File ...\nOSError: no room", "OSError: no room"),
+    ],
+)
+def test_the_line_that_says_why_is_shown(said, reason):
+    assert workers._reason(RuntimeError(said)) == reason
 
 
 def test_the_exit_code_of_the_stages_is_the_workers(tmp_path, monkeypatch):

@@ -52,15 +52,18 @@ class Checkpoint:
         return self._run_file.read_text(encoding="utf-8").strip() if self._run_file.is_file() else None
 
     @property
-    def has_others(self) -> bool:
-        """Whether trainings with other keys have left checkpoints; they stay until one is complete."""
-        return any(path != self._file for path in self._folder.glob(f"*{self._file.suffix}"))
+    def other(self) -> Path | None:
+        """The newest file of a training with another key; None where there is none."""
+        others = [path for path in self._folder.glob(f"*{self._file.suffix}") if path != self._file]
+        return max(others, key=lambda path: path.stat().st_mtime) if others else None
 
     def begin(self, run_id: str) -> None:
-        """Note the run, so that it is found again from the first step on, and drop what is half-written."""
+        """Note the run, so that it is found again from the first step on; of other trainings keep `other` alone."""
+        other = self.other
         write_text(self._run_file, f"{run_id}\n")
+        kept = {f"{file.stem}{suffix}" for file in (self._file, other) if file for suffix in (".checkpoint", ".run")}
         for path in self._folder.iterdir():
-            if path.suffix not in (self._file.suffix, self._run_file.suffix):
+            if path.name not in kept:
                 path.unlink()
 
     @property
@@ -100,7 +103,8 @@ class Checkpoint:
             raise self._broken(error) from None
 
     def _broken(self, error: Exception) -> UserError:
-        return UserError(f"the checkpoint {self._file} is broken ({error}); remove the folder to train from the start")
+        files = f"{self._file} {self._run_file}"
+        return UserError(f"the checkpoint {self._file} is broken ({error}); `rm {files}` to train from the start")
 
     def write(self, state: dict[str, Any], arrays: Iterator[tuple[str, NDArray[Any]]]) -> None:
         """Write a checkpoint over the last one, whole or not at all."""

@@ -86,7 +86,7 @@ def images_report(params: Params, cache: Path) -> dict[str, Any]:
     Raises:
         UserError: the report is missing or broken, or the images are others than params.yaml asks for.
     """
-    report = read_json(cache / "report.json", _IMAGES)
+    report = read_json(cache / "report.json", _IMAGES, remedy="`dvc repro cache`")
     if report["profile"] != params.profile:
         raise UserError(
             f"{cache} has the images of the profile {report['profile']}, and params.yaml asks for {params.profile}: "
@@ -156,7 +156,10 @@ def results_table(
 
 
 def _weights(run: Mapping[str, Any], architecture: str) -> str:
-    """Return where the weights of a run began: `random`, `imagenet` (by name, or Keras's file by a path), or a path."""
+    """Return where the weights of a run began: `random`, a path, or `imagenet`.
+
+    That, too, where a path leads to Keras's file, if Keras publishes its MD5.
+    """
     published = IMAGENET.get(architecture)
     by_path = published and run["hashes"].get("weights") == published.digest
     return "imagenet" if by_path else run["weights"] or "random"

@@ -14,7 +14,7 @@ import pandas as pd
 import yaml
 
 from tiny_imagenet.errors import UserError
-from tiny_imagenet.files import md5, read_csv, read_json, write_text
+from tiny_imagenet.files import PARTIAL_SUFFIX, md5, read_csv, read_json, write_text
 from tiny_imagenet.params import Params
 from tiny_imagenet.report import comparable, count, interval, markdown_table, percent
 
@@ -50,7 +50,7 @@ def keep(name: str, about: str, params: Params, now: pd.DataFrame) -> Path:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
         raise UserError(f"'{name}' cannot be the name of a folder in {FOLDER}: letters, digits, - and _ alone")
     folder = FOLDER / name
-    others = sorted(path.name for path in folder.glob("*") if path.name not in _FILES)
+    others = sorted(path.name for path in folder.glob("*") if path.name.removesuffix(PARTIAL_SUFFIX) not in _FILES)
     if others:
         raise UserError(f"{folder} has files that `keep` did not make ({', '.join(others[:3])}): choose another name")
     try:
@@ -109,7 +109,7 @@ def _provenance(run: dict[str, Any]) -> dict[str, Any]:
         "run_id": run["run_id"],
         "commit": run["git"]["commit"],
         "changes_since_the_commit": run["git"]["dirty"],
-        "changed_files": _changed_files(run["git"]["diff"]),
+        "changed_files": _changed_files(run["git"].get("diff") or ""),
         "started_at": run["started_at"],
         "seconds": round(sum(run["epoch_seconds"]), 1),
         "images": run["images"],
@@ -198,8 +198,9 @@ def _origin(folder: Path, provenance: dict[str, Any]) -> str:
 
 
 def _commit(one: dict[str, Any]) -> str:
-    files = one.get("changed_files")  # unknown of folders from before `keep` wrote it
-    where = f" to {', '.join(files)}" if files else ""
+    files = one.get("changed_files") or []  # unknown of folders from before `keep` wrote it
+    shown = [*files[:3], *([f"{len(files) - 3:,} more"] if len(files) > 3 else [])]
+    where = f" to {', '.join(shown)}" if shown else ""
     changed = f" with uncommitted changes{where}" if one["changes_since_the_commit"] else ""
     return (one["commit"] or "no commit")[:12] + changed
 

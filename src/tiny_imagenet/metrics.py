@@ -19,7 +19,8 @@ def validation_metrics(
 ) -> dict[str, float]:
     """Return the keys `val_*` of metrics.json: fractions, each accuracy with its 95 % interval.
 
-    The intervals are Wilson's; that of the balanced accuracy is a bootstrap within each class. Balanced accuracy and
+    The intervals are Wilson's; that of the balanced accuracy is of
+    `balanced_accuracy`. Balanced accuracy and
     macro F1 are means over the classes that occur.
 
     Args:

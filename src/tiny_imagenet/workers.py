@@ -98,7 +98,7 @@ def train(
         }
         for done, (name, outcome) in enumerate(machines.run(run_stages, jobs, share), start=1):
             if outcome != 0:
-                failed[name] = f"exit code {outcome}" if isinstance(outcome, int) else _last_line(outcome)
+                failed[name] = f"exit code {outcome}" if isinstance(outcome, int) else _reason(outcome)
             say(f"{done} of {len(names)}: {name}: {failed.get(name, 'done')}")
     (root / "results").mkdir(exist_ok=True)  # where no training has any, the table says so
     problems = []
@@ -113,9 +113,10 @@ def train(
         raise UserError("\n".join(problems))
 
 
-def _last_line(error: Exception) -> str:
-    """Return the reason that stands at the end of what Ray says; its type where it says nothing."""
-    return (str(error).strip() or type(error).__name__).splitlines()[-1]
+def _reason(error: Exception) -> str:
+    """Return the line that says why: the last of a task's traceback, else the first; the type where there is none."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[-1] if "ray::" in lines[0] else lines[0]
 
 
 def run_stages(root: Path, name: str, stages: list[str], environment: dict[str, str]) -> int:
