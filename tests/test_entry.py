@@ -48,6 +48,7 @@ def test_ctrl_c_is_130_without_a_traceback(capsys):
 def test_ctrl_c_while_modules_are_imported_is_130_as_well(begins, said):
     script = f"""
 import os, signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # the tests may run where it is ignored
 def interrupt():
     os.kill(os.getpid(), signal.SIGINT)
     time.sleep(10)
