@@ -2,6 +2,7 @@
 
     python -m benchmarks.training                                 # loader, epoch, step
     python -m benchmarks.training --data /some/clone/data epoch model_1 --images 6400
+    python -m benchmarks.training --data /some/clone/data starts model_1
     python -m benchmarks.training memory /some/clone model_1      # runs its train@model_1 to the end
 
 Images are those of DATA, which `dvc repro cache` has made; the steps use random ones. Whatever is compared runs in turn
@@ -94,6 +95,39 @@ recipe = params.recipe(name).model_copy(
 )
 trained = training.train(recipe, subset, seed=params.seed)
 print(json.dumps([trained.images_per_second]))
+"""
+
+_STARTS = """
+import json, sys, time
+from pathlib import Path
+cache, name, images, epochs, side = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), sys.argv[5]
+from tiny_imagenet import entry, runtime
+params = entry.checked_params()
+runtime.prepare(params.seed)
+import keras, numpy as np
+from tiny_imagenet import training
+from tiny_imagenet.dataset.arrays import PackedDataset, Split, open_packed
+packed = open_packed(cache)
+places = np.linspace(0, len(packed.train.images) - 1, images).astype(int)
+few = slice(None, 64)
+subset = PackedDataset(
+    Split(packed.train.images[places], packed.train.labels[places]),
+    Split(packed.val.images[few], packed.val.labels[few]),
+    packed.classes,
+)
+changes = {"epochs": epochs, "batch_size": 64, "weights": None, "early_stopping": None}
+if side == "tuned":
+    training.Untuned = training.Untuned.__base__
+class Clock(keras.callbacks.Callback):
+    seconds = []
+    def on_epoch_begin(self, epoch, logs=None):
+        self.start = time.perf_counter()
+    def on_train_batch_end(self, batch, logs=None):
+        if not batch:
+            self.seconds.append(time.perf_counter() - self.start)
+clock = Clock()
+training.train(params.recipe(name).model_copy(update=changes), subset, seed=params.seed, callbacks=[clock])
+print(json.dumps(clock.seconds[1:]))
 """
 
 _LOADERS = (
@@ -221,6 +255,23 @@ def epoch(
             a, b = statistics.median(theirs), statistics.median(ours)
             bar = {"model_1": "3", "model_2": "3", "model_4": "1.5"}.get(name, "")
             _row(name, f"{a:,.0f}", f"{b:,.0f}", f"{b / a:.2f}", bar)
+
+
+@app.command()
+def starts(
+    context: typer.Context, model: str = "model_1", images: int = 6400, rounds: int = 4, epochs: int = 4
+) -> None:
+    """From the start of an epoch to the end of its first batch: without the tuner of tf.data, and with it."""
+    data: Path = context.obj
+    seconds: dict[str, list[float]] = {"untuned": [], "tuned": []}
+    for _ in range(rounds):
+        for side, measured in seconds.items():
+            measured += _child(_STARTS, data / "cache", model, images, epochs, side)
+    _headline(f"first batch of an epoch of {images:,} images, {model}, {rounds} x {epochs - 1} epochs of each in turn")
+    _row("tf.data", "median, s", "longest, s", "together, s")
+    _rule(4)
+    for name, measured in zip(["does not tune itself (ours)", "tunes itself"], seconds.values(), strict=True):
+        _row(name, *(f"{figure:.2f}" for figure in (statistics.median(measured), max(measured), sum(measured))))
 
 
 @app.command()

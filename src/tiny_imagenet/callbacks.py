@@ -14,6 +14,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from tiny_imagenet.dataset.batches import Untuned
 from tiny_imagenet.errors import DivergedError
 from tiny_imagenet.recipe import Recipe
 
@@ -146,7 +147,7 @@ class ExtraValidation(keras.callbacks.Callback):  # type: ignore[misc] # Keras p
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         if logs is not None:
-            figures = self.model.evaluate(self._batches, verbose=0, return_dict=True)
+            figures = self.model.evaluate(Untuned(self._batches), verbose=0, return_dict=True)
             logs |= {ours: figures[keras_name] for keras_name, ours in self._names.items()}
 
 

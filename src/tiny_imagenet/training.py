@@ -24,7 +24,7 @@ from tiny_imagenet.callbacks import (
 )
 from tiny_imagenet.checkpoint import Checkpoint, KeepHistory
 from tiny_imagenet.dataset.arrays import SIDE, PackedDataset
-from tiny_imagenet.dataset.batches import OrderedBatches, TrainingBatches, hold_out
+from tiny_imagenet.dataset.batches import OrderedBatches, TrainingBatches, Untuned, hold_out
 from tiny_imagenet.devices import ALONE, Share
 from tiny_imagenet.files import require_free, write_text
 from tiny_imagenet.models import build_classifier
@@ -207,9 +207,9 @@ def train(
         taking_part = acting if phase.is_last else [each for each in acting if each not in of_last_phase]
         try:
             model.fit(
-                batches_from(keeper.epochs_done),
-                validation_data=OrderedBatches(
-                    packed.val, batch_size=recipe.batch_size, num_classes=one_hot, share=share
+                Untuned(batches_from(keeper.epochs_done)),
+                validation_data=Untuned(
+                    OrderedBatches(packed.val, batch_size=recipe.batch_size, num_classes=one_hot, share=share)
                 ),
                 initial_epoch=recipe.epochs if keeper.is_complete else keeper.epochs_done,
                 epochs=phase.end_epoch,

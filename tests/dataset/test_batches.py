@@ -341,6 +341,26 @@ class TestAhead:
             assert_same(list(threads.map(dataset.__getitem__, asked)), [expected[index] for index in asked])
 
 
+class TestUntuned:
+    @pytest.fixture
+    def untuned(self, keras):
+        from tiny_imagenet.dataset.batches import Untuned
+
+        return Untuned
+
+    @pytest.mark.parametrize("batches", ["training", "ordered"])
+    def test_tensorflow_does_not_tune_the_loading(self, recorder, untuned, request, batches):
+        options = untuned(request.getfixturevalue(batches)()).get_tf_dataset().options()
+        assert options.autotune.enabled is False
+
+    def test_are_the_same_batches(self, recorder, untuned, training, ordered, split):
+        chosen = {"augmentation": PAPER_AUGMENTATION}
+        dataset = training(**chosen, first_epoch=1)
+        recorder.fit(untuned(dataset), validation_data=untuned(ordered()), initial_epoch=1, epochs=4, verbose=0)
+        assert_same(recorder.trained, batches_of(training(**chosen), 4)[4:])
+        assert (joined(recorder.tested)[0] == np.concatenate([split.images] * 3)).all()
+
+
 class TestFit:
     def test_sees_the_batches_in_their_order_for_every_epoch(self, recorder, training):
         chosen = {"augmentation": PAPER_AUGMENTATION}

@@ -4,9 +4,11 @@ import math
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
+from keras.src.trainers.data_adapters.py_dataset_adapter import PyDatasetAdapter
 from numpy.typing import NDArray
 
 from tiny_imagenet.dataset.arrays import Split
@@ -201,6 +203,21 @@ class OrderedBatches(keras.utils.PyDataset):  # type: ignore[misc] # Keras publi
         if self._augment:
             images = self._augment(images, chosen, 0)
         return self._share.marked((images, _labels(self._split.labels[chosen], self._num_classes)), len(batch))
+
+
+class Untuned(PyDatasetAdapter):  # type: ignore[misc] # Keras publishes no types
+    """What `fit` and `evaluate` shall be given: Keras's own adapter of batches, without the tuner of tf.data.
+
+    The tuner sleeps for up to a minute at a time, and an iterator that is given up waits until it wakes, so that epochs
+    begin late: docs/decisions/0028-tf-data-does-not-tune-itself.md. Other backends do not use tf.data.
+    """
+
+    def get_tf_dataset(self) -> Any:
+        """Return the batches as a `tf.data.Dataset`."""
+        dataset = super().get_tf_dataset()
+        options = type(dataset.options())()  # tf.data.Options, without the import of TensorFlow on other backends
+        options.autotune.enabled = False
+        return dataset.with_options(options)
 
 
 def _labels(labels: NDArray[np.int32], num_classes: int | None) -> NDArray[np.int32] | NDArray[np.float32]:
