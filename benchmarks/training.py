@@ -105,7 +105,7 @@ from tiny_imagenet import entry, runtime
 params = entry.checked_params()
 runtime.prepare(params.seed)
 import keras, numpy as np
-from tiny_imagenet import training
+from tiny_imagenet import callbacks, training
 from tiny_imagenet.dataset.arrays import PackedDataset, Split, open_packed
 packed = open_packed(cache)
 places = np.linspace(0, len(packed.train.images) - 1, images).astype(int)
@@ -117,37 +117,59 @@ subset = PackedDataset(
 )
 changes = {"epochs": epochs, "batch_size": 64, "weights": None, "early_stopping": None}
 if side == "tuned":
-    training.Untuned = training.Untuned.__base__
+    training.Untuned = callbacks.Untuned = training.Untuned.__base__
 class Clock(keras.callbacks.Callback):
-    seconds = []
+    first, rest = [], []
     def on_epoch_begin(self, epoch, logs=None):
-        self.start = time.perf_counter()
+        self.ends = [time.perf_counter()]
     def on_train_batch_end(self, batch, logs=None):
-        if not batch:
-            self.seconds.append(time.perf_counter() - self.start)
+        self.ends.append(time.perf_counter())
+    def on_epoch_end(self, epoch, logs=None):
+        begin, first, *_, last = self.ends
+        self.first.append(first - begin)
+        self.rest.append(last - first)
 clock = Clock()
 training.train(params.recipe(name).model_copy(update=changes), subset, seed=params.seed, callbacks=[clock])
-print(json.dumps(clock.seconds[1:]))
+print(json.dumps([clock.first[1:], clock.rest[1:]]))
 """
 
 _LOADERS = (
     _GENERATOR
     + """
 import json, sys, time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 folder, cache, rounds = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
+import cv2
+from tiny_imagenet.cores import cores
 from tiny_imagenet.dataset.arrays import open_packed
+from tiny_imagenet.dataset.augmentation import affine_matrices, draw
 from tiny_imagenet.dataset.batches import TrainingBatches
 from tiny_imagenet.recipe import PAPER_AUGMENTATION
+split = open_packed(cache).train
 theirs = generator().flow_from_directory(folder, target_size=(64, 64), batch_size=64)
-ours = TrainingBatches(open_packed(cache).train, batch_size=64, augmentation=PAPER_AUGMENTATION, seed=1)
+ours = TrainingBatches(split, batch_size=64, augmentation=PAPER_AUGMENTATION, seed=1)
 def rate(batches, first, count):
     start = time.perf_counter()
     images = sum(len(batches[first + index][0]) for index in range(count))
     return images / (time.perf_counter() - start)
+pictures = split.images[:6400].copy()
+height, width = pictures.shape[1:3]
+drawn = draw(PAPER_AUGMENTATION, seed=1, epoch=0, num_images=len(pictures))
+matrices, threads = affine_matrices(drawn, height, width), ThreadPoolExecutor(cores())
+def warp(first):
+    for place in range(first, len(pictures), cores()):
+        cv2.warpAffine(
+            pictures[place], matrices[place], (width, height),
+            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE,
+        )
+def warp_rate():
+    start = time.perf_counter()
+    list(threads.map(warp, range(cores())))
+    return len(pictures) / (time.perf_counter() - start)
 few, many = min(8, len(theirs) - 1), len(ours) - 1
-rate(theirs, 0, 1), rate(ours, 0, 1)
-print(json.dumps([[rate(theirs, 0, few), rate(ours, 0, many)] for _ in range(rounds)]))
+rate(theirs, 0, 1), rate(ours, 0, 1), warp_rate()
+print(json.dumps([[rate(theirs, 0, few), rate(ours, 0, many), warp_rate()] for _ in range(rounds)]))
 """
 )
 
@@ -207,14 +229,16 @@ def loader(context: typer.Context, images: int = 3200, rounds: int = 7) -> None:
     with tempfile.TemporaryDirectory() as folder:
         chosen = _class_folders(data, Path(folder), images)
         measured = _child(_LOADERS, folder, data / "cache", rounds)
-    theirs, ours = (statistics.median(column) for column in zip(*measured, strict=True))
+    theirs, ours, warp = (statistics.median(column) for column in zip(*measured, strict=True))
     _headline(
-        f"loader alone: {len(chosen):,} files for the generator, the whole cache for ours, {rounds} rounds in turn"
+        f"loader alone: {len(chosen):,} files for the generator, the whole cache for ours, {rounds} rounds in turn; "
+        "and OpenCV's warp by itself on as many threads, which no loader that uses it can pass"
     )
-    _row("", "ImageDataGenerator, images/s", "ours, images/s", "ratio, median of the rounds (bar: 50)")
-    _rule(4)
-    ratio = statistics.median(b / a for a, b in measured)
-    _row("loader", f"{theirs:,.0f}", f"{ours:,.0f}", f"{ratio:.0f}")
+    _row("", "ImageDataGenerator, images/s", "ours, images/s", "ratio (bar: 50)", "warp alone, images/s", "ratio")
+    _rule(6)
+    ratios = (statistics.median(row[side] / row[0] for row in measured) for side in (1, 2))
+    of_ours, of_warp = (f"{ratio:.0f}" for ratio in ratios)
+    _row("loader", f"{theirs:,.0f}", f"{ours:,.0f}", of_ours, f"{warp:,.0f}", of_warp)
 
 
 @app.command()
@@ -259,18 +283,28 @@ def epoch(
 
 @app.command()
 def starts(
-    context: typer.Context, model: str = "model_1", images: int = 6400, rounds: int = 4, epochs: int = 4
+    context: typer.Context,
+    model: Annotated[str, typer.Argument()] = "model_1",
+    images: Annotated[int, typer.Option(min=2 * BATCH)] = 6400,
+    rounds: int = 4,
+    epochs: Annotated[int, typer.Option(min=2, help="Of each process; the first compiles and does not count")] = 4,
 ) -> None:
     """From the start of an epoch to the end of its first batch: without the tuner of tf.data, and with it."""
     data: Path = context.obj
-    seconds: dict[str, list[float]] = {"untuned": [], "tuned": []}
+    first: dict[str, list[float]] = {"untuned": [], "tuned": []}
+    rest: list[float] = []
     for _ in range(rounds):
-        for side, measured in seconds.items():
-            measured += _child(_STARTS, data / "cache", model, images, epochs, side)
-    _headline(f"first batch of an epoch of {images:,} images, {model}, {rounds} x {epochs - 1} epochs of each in turn")
+        for side, measured in first.items():
+            own_first, own_rest = _child(_STARTS, data / "cache", model, images, epochs, side)
+            measured += own_first
+            rest += own_rest
+    _headline(
+        f"first batch of an epoch of {images:,} images, {model}, {rounds} x {epochs - 1} epochs of each in turn; the "
+        f"batches after it take {statistics.median(rest):.1f} s (median)"
+    )
     _row("tf.data", "median, s", "longest, s", "together, s")
     _rule(4)
-    for name, measured in zip(["does not tune itself (ours)", "tunes itself"], seconds.values(), strict=True):
+    for name, measured in zip(["does not tune itself (ours)", "tunes itself"], first.values(), strict=True):
         _row(name, *(f"{figure:.2f}" for figure in (statistics.median(measured), max(measured), sum(measured))))
 
 

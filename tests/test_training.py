@@ -454,6 +454,24 @@ def test_the_paper_protocol_is_measured_after_every_epoch_where_asked_for(packed
 # --- the same seed, the same bits ---
 
 
+def test_tensorflow_tunes_none_of_the_loading(keras, train, monkeypatch):
+    """Its tuner lets epochs begin late: docs/decisions/0028-tf-data-does-not-tune-itself.md."""
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("other backends do not load through tf.data")
+    import tensorflow
+
+    tuned, begin = [], tensorflow.data.Dataset.__iter__
+
+    def watching(dataset: Any) -> Any:
+        tuned.append(dataset.options().autotune.enabled)
+        return begin(dataset)
+
+    monkeypatch.setattr(tensorflow.data.Dataset, "__iter__", watching)
+    train(holdout_per_class=5, paper_protocol_every_epoch=True, epochs=1)
+    assert len(tuned) >= 4  # training, validation, held-out images, paper protocol
+    assert set(tuned) == {False}
+
+
 def train_into(folder: Path) -> None:
     """Train with everything that draws numbers: augmentation, dropout, batch normalization, order. For a fresh process.
 

@@ -341,42 +341,29 @@ class TestAhead:
             assert_same(list(threads.map(dataset.__getitem__, asked)), [expected[index] for index in asked])
 
 
-class TestUntuned:
-    @pytest.fixture
-    def untuned(self, keras):
+class TestFit:
+    @pytest.fixture(params=["as they are", "untuned"])
+    def given(self, keras, request):
+        """Return what `fit` is given of batches: themselves, or as the trainings give them."""
         from tiny_imagenet.dataset.batches import Untuned
 
-        return Untuned
+        return Untuned if request.param == "untuned" else lambda batches: batches
 
-    @pytest.mark.parametrize("batches", ["training", "ordered"])
-    def test_tensorflow_does_not_tune_the_loading(self, recorder, untuned, request, batches):
-        options = untuned(request.getfixturevalue(batches)()).get_tf_dataset().options()
-        assert options.autotune.enabled is False
-
-    def test_are_the_same_batches(self, recorder, untuned, training, ordered, split):
+    def test_sees_the_batches_in_their_order_for_every_epoch(self, recorder, given, training):
         chosen = {"augmentation": PAPER_AUGMENTATION}
-        dataset = training(**chosen, first_epoch=1)
-        recorder.fit(untuned(dataset), validation_data=untuned(ordered()), initial_epoch=1, epochs=4, verbose=0)
-        assert_same(recorder.trained, batches_of(training(**chosen), 4)[4:])
-        assert (joined(recorder.tested)[0] == np.concatenate([split.images] * 3)).all()
-
-
-class TestFit:
-    def test_sees_the_batches_in_their_order_for_every_epoch(self, recorder, training):
-        chosen = {"augmentation": PAPER_AUGMENTATION}
-        recorder.fit(training(**chosen), epochs=3, shuffle=False, verbose=0)
+        recorder.fit(given(training(**chosen)), epochs=3, shuffle=False, verbose=0)
         first_epoch = epoch_order(seed=1, epoch=0, num_images=NUM_IMAGES)
         assert joined(recorder.trained)[1][:NUM_IMAGES].tolist() == first_epoch.tolist()
         assert_same(recorder.trained, batches_of(training(**chosen), 3))
 
-    def test_resumed_sees_what_it_would_have_seen(self, recorder, training):
+    def test_resumed_sees_what_it_would_have_seen(self, recorder, given, training):
         chosen = {"augmentation": PAPER_AUGMENTATION}
         dataset = training(**chosen, first_epoch=2)
-        recorder.fit(dataset, initial_epoch=2, epochs=4, shuffle=False, verbose=0)
+        recorder.fit(given(dataset), initial_epoch=2, epochs=4, shuffle=False, verbose=0)
         assert_same(recorder.trained, batches_of(training(**chosen), 4)[2 * 4 :])
 
-    def test_validates_on_the_split_in_its_own_order_after_every_epoch(self, recorder, training, ordered, split):
-        recorder.fit(training(), validation_data=ordered(), epochs=2, shuffle=False, verbose=0)
+    def test_validates_on_the_split_in_its_own_order_after_every_epoch(self, recorder, given, training, ordered, split):
+        recorder.fit(given(training()), validation_data=given(ordered()), epochs=2, shuffle=False, verbose=0)
         assert_same(recorder.trained, batches_of(training(), 2))
         images, labels = joined(recorder.tested)
         assert (images == np.concatenate([split.images] * 2)).all()
