@@ -130,8 +130,13 @@ def _captions(params: Params) -> dict[str, str]:
     if others:
         concerned = "all models" if len(others) == len(params.active) else ", ".join(others)
         captions["augmentation"] += f" (another here: {concerned})"
-    of_paper = OF_PAPER if report.comparable(params) else {}
-    return captions | {name: f"{captions[name]} (the paper's {figure})" for name, figure in of_paper.items()}
+    if not report.comparable(params):
+        return captions
+    captions |= {name: f"{captions[name]} (the paper's {figure})" for name, figure in OF_PAPER.items()}
+    return captions | {
+        name: f"{captions[name]}: ours on images as they are, the authors' on augmented ones"
+        for name in ("validation_accuracy", "validation_loss")
+    }
 
 
 def _logs(models: Iterable[str]) -> pd.DataFrame:

@@ -142,9 +142,11 @@ def test_the_authors_logs_are_beside_the_papers_figures(tmp_path):
     found = audited(tmp_path, {"model_3": 0.2})
     three = row(found, "model_3", "validation accuracy")
     assert three["authors_log"] == pytest.approx(0.2241)
-    assert "epoch 13 of the authors' log, which has 15" in three["deviations"]
+    assert "epoch 13 of the authors' log, which has 15 (`model_3_last_epoch`)" in three["deviations"]
     five = row(found, "model_5", "validation accuracy")
-    assert "in no epoch of the authors' log, whose highest is 34.14 (epoch 13)" in five["deviations"]
+    assert (
+        "in no epoch of the authors' log, whose highest is 34.14, epoch 13 (`model_5_best_epoch`)" in five["deviations"]
+    )
     assert "authors' log" not in row(found, "model_1", "validation accuracy")["deviations"]
 
 
@@ -162,6 +164,21 @@ def test_the_blocks_that_deviations_name_exist(tmp_path):
     named = {part for text in found["deviations"] for part in text.split("`")[1::2] if part.startswith("model_")}
     assert named
     assert named <= VALUES["models"].keys()
+
+
+def test_other_seeds_are_said_beside_the_verdict(tmp_path):
+    make_results(tmp_path, "model_1-7", metrics={"val_accuracy": 0.40})
+    found = audited(tmp_path, {"model_1": 0.1419}, replicates={"models": ["model_1"], "seeds": [7]})
+    assert row(found, "model_1", "validation accuracy")["reason"] == (
+        "the interval holds the paper's figure; on images as they are 39.30 ± 0.98 over 2 seeds"
+    )
+    assert "seeds" not in row(found, "model_1", "training accuracy")["reason"]
+
+
+def test_what_explains_the_paper_s_14_percent_stands_beside_it(tmp_path):
+    found = audited(tmp_path, {"model_1": 0.2})
+    assert "docs/validation-gap.md" in row(found, "model_1", "validation accuracy")["deviations"]
+    assert "docs/validation-gap.md" not in row(found, "model_1", "training accuracy")["deviations"]
 
 
 def test_the_report_has_every_figure_and_a_tally(tmp_path):

@@ -21,6 +21,7 @@ GAPS = {"model_1": 0.20, "model_2": 0.05, "model_3": 0.40, "model_4": 0.10, "mod
 DATA: dict[str, Any] = {
     "classes": 200,
     "in_archive": {"train": 100_000, "val": 10_000},
+    "unlabelled": 10_000,
     "per_class": {"train": {f"n{place}": 500 for place in range(200)}, "val": {f"n{p}": 50 for p in range(200)}},
     "duplicates": {"counts": {kind: {"train-val": {"pairs": 0}} for kind in ("exact", "near")}},
 }
@@ -84,6 +85,15 @@ def test_a_claim_holds_where_every_difference_is_real(tmp_path):
     found = evidence(tmp_path)
     for start in ("A third convolution", "Depth helps", "Dropout helps", "Transfer wins", "Transfer expedites"):
         assert judged(found, start)["verdict"] == claims.HOLDS
+
+
+def test_models_that_a_claim_is_not_about_change_no_verdict(tmp_path):
+    close = BETTER_BY_DEPTH | {"model_1": 0.200, "model_2": 0.206}  # 6 of 1,000 images: p = 0.031, the only pair
+    found = evidence(tmp_path, close)
+    judgement = judged(found, "A third convolution")
+    assert judgement["verdict"] == claims.HOLDS
+    others = found.paired.assign(p_holm=1.0)
+    assert judged(dataclasses.replace(found, paired=others), "A third convolution").equals(judgement)
 
 
 @pytest.mark.parametrize(

@@ -174,7 +174,7 @@ def test_figures_on_other_images_are_not_shown(root):
 def test_images_of_another_profile_or_dataset_are_refused(tmp_path):
     demo = made_params()
     made = {"profile": "demo", "dataset": demo.dataset.fingerprint} | dict.fromkeys(
-        ["classes", "in_archive", "used", "per_class", "duplicates"]
+        ["classes", "in_archive", "unlabelled", "used", "per_class", "duplicates"]
     )
     (tmp_path / "report.json").write_text(json.dumps(made))
     assert comparison.images_report(demo, tmp_path) == made
@@ -230,6 +230,30 @@ def test_a_broken_file_is_named_with_what_brings_it_back(file, text, root):
     (root / file).write_text(text)
     with pytest.raises(UserError, match=f"{file} cannot be read .*dvc checkout"):
         comparison.read_histories(table(made_params(), root), root / "models")
+
+
+@pytest.mark.parametrize(
+    ("file", "key", "value"),
+    [
+        ("models/model_2/run.json", "hashes", None),
+        ("models/model_2/run.json", "dependencies", []),
+        ("models/model_2/run.json", "epoch_seconds", None),
+        ("models/model_2/run.json", "epoch_seconds", ["a"]),
+        ("models/model_2/run.json", "seed", "x"),
+        ("models/model_2/run.json", "images_per_second", "fast"),
+        ("results/model_2/metrics.json", "val_accuracy", None),
+        ("results/model_2/metrics.json", "val_accuracy_low", "x"),
+        ("results/model_2/metrics.json", "val_balanced_accuracy", None),
+        ("results/model_2/metrics.json", "best_epoch", 6.5),
+        ("results/model_2/architecture.json", "parameters", 1.5),
+        ("results/model_2/architecture.json", "parameters_200_classes", "many"),
+    ],
+)
+def test_a_value_of_another_kind_is_named_with_what_brings_it_back(file, key, value, root):
+    path = root / file
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+    with pytest.raises(UserError, match=f"{file} cannot be read .{key}.*dvc checkout"):
+        table(made_params(), root)
 
 
 def test_with_replicates_there_are_mean_spread_and_number_of_seeds(root):

@@ -94,6 +94,11 @@ def test_the_terminal_table_names_profile_and_dataset_and_whether_it_compares(re
     assert "not comparable with the paper's" in text
 
 
+def test_a_name_cannot_end_the_code_that_it_stands_in():
+    sentence = report.comparability(paper_with(name="a` <img src=x onerror=alert(1)>\n`b"))
+    assert "the dataset `a' <img src=x onerror=alert(1)> 'b`: they are not" in sentence
+
+
 def test_a_dataset_may_have_brackets_in_its_name(tmp_path):
     dataset = {"name": "birds [small] [/b]", "archive": "birds.zip"}
     params = made_params(profiles=VALUES["profiles"] | {"demo": {"dataset": dataset, "training": {}}})

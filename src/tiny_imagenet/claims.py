@@ -17,7 +17,7 @@ from tiny_imagenet.comparison import authors_logs, paper_table
 from tiny_imagenet.params import Params
 from tiny_imagenet.recipe import PAPER_AUGMENTATION
 from tiny_imagenet.report import comparable, percent
-from tiny_imagenet.significance import LEVEL
+from tiny_imagenet.significance import LEVEL, holm
 
 COLUMNS = ["claim", "where", "paper", "ours", "verdict", "reason"]
 HOLDS, FAILS, NOT_SHOWN = "holds", "does not hold", "not shown"
@@ -96,15 +96,15 @@ def _untested(evidence: Evidence, *models: str) -> str:
 
 
 def _counts(evidence: Evidence) -> dict[str, str]:
-    data, paper = evidence.data, (200, 100_000, 10_000)
-    found = (data["classes"], data["in_archive"]["train"], data["in_archive"]["val"])
-    text = "{:,} classes, {:,} training and {:,} validation images"
+    data, paper = evidence.data, (200, 100_000, 10_000, 10_000)
+    found = (data["classes"], data["in_archive"]["train"], data["in_archive"]["val"], data["unlabelled"])
+    text = "{:,} classes, {:,} training, {:,} validation and {:,} test images"
     per_class = {split: set(data["per_class"][split].values()) for split in ("train", "val")}
     verdict, reason = UNTESTED, "not all of Tiny ImageNet"
     if comparable(evidence.params):
         same = found == paper and per_class == {"train": {500}, "val": {50}}
         verdict, reason = (HOLDS if same else FAILS), "counted in the archive, class by class"
-    claim = "200 classes with 500 training and 50 validation images each"
+    claim = "200 classes with 500 training, 50 validation and 50 test images each"
     return _row(claim, "III", text.format(*paper), text.format(*found), verdict, reason)
 
 
@@ -219,24 +219,27 @@ def _better(
     why_not = _untested(evidence, *models)
     if why_not:
         return _row(claim, where, published, ours, UNTESTED, why_not)
-    tested = {(one, other): _p(evidence.paired, one, other) for one in better for other in worse}
-    missing = [f"{one} against {other}" for (one, other), p in tested.items() if isnan(p)]
+    pairs = list(product(better, worse))
+    alone = [_p(evidence.paired, *pair) for pair in pairs]
+    missing = [f"{one} against {other}" for (one, other), p in zip(pairs, alone, strict=True) if isnan(p)]
     if missing:
         return _row(claim, where, published, ours, UNTESTED, f"predictions are missing: {'; '.join(missing)}")
+    tested = dict(zip(pairs, holm(alone), strict=True))
     behind = {pair for pair in tested if accuracies[pair[0]] <= accuracies[pair[1]]}
     refuted = {pair for pair in behind if tested[pair] < LEVEL}
     doubtful = refuted or behind | {pair for pair, p in tested.items() if p >= LEVEL}
     if doubtful:
         verdict, why = (FAILS, "surely worse") if refuted else (NOT_SHOWN, "not surely better")
-        pairs = [f"{one} against {other}, p = {tested[one, other]:.2g}" for one, other in sorted(doubtful)]
-        return _row(claim, where, published, ours, verdict, f"{why}: {'; '.join(pairs)}")
-    return _row(claim, where, published, ours, HOLDS, "every difference is real: McNemar's test, Holm's correction")
+        shown = [f"{one} against {other}, p = {tested[one, other]:.2g}" for one, other in sorted(doubtful)]
+        return _row(claim, where, published, ours, verdict, f"{why}: {'; '.join(shown)}")
+    corrected = ", Holm's correction for the claim's pairs" if len(pairs) > 1 else ""
+    return _row(claim, where, published, ours, HOLDS, f"every difference is real: McNemar's test{corrected}")
 
 
 def _p(paired: pd.DataFrame, one: str, other: str) -> float:
-    """Return the p-value of a pair, NaN where it has none: predictions are missing."""
+    """Return the p-value of a pair by itself, NaN where it has none: predictions are missing."""
     rows = paired.to_dict("records")
-    found = (row["p_holm"] for row in rows if {row["model_a"], row["model_b"]} == {one, other})
+    found = (row["p"] for row in rows if {row["model_a"], row["model_b"]} == {one, other})
     return float(next(found, "nan"))
 
 

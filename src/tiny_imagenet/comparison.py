@@ -5,7 +5,7 @@ that was removed leaves the table.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib import resources
 from io import StringIO
 from pathlib import Path
@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
+from pydantic import BaseModel, ConfigDict, NonNegativeFloat, PositiveInt, ValidationError
 
 from tiny_imagenet.errors import UserError
 from tiny_imagenet.files import fingerprint, read_csv, read_json
@@ -32,21 +33,59 @@ SPREAD = ["val_accuracy_mean", "val_accuracy_std", "num_seeds"]
 """Three more columns where params.yaml asks for replicates."""
 PUBLISHED = "_as_published"
 """The end of the name of a block that does what the authors' run did; the paper's figures stand in its row, too."""
-_RUN = (
-    "images_per_second", "device", "backend", "seed", "profile", "run_id", "dataset", "weights", "epoch_seconds",
-    "dependencies", "hashes", "versions",
-)  # fmt: skip
-_IMAGES = ("profile", "dataset", "classes", "in_archive", "used", "per_class", "duplicates")
-_METRICS = (
-    "train_accuracy", "train_accuracy_low", "train_accuracy_high", "train_accuracy_clean", "val_accuracy",
-    "val_accuracy_low", "val_accuracy_high", "val_accuracy_paper_protocol", "val_accuracy_paper_protocol_low",
-    "val_accuracy_paper_protocol_high", "val_top5_accuracy", "epochs", "best_epoch",
-)  # fmt: skip
+_IMAGES = ("profile", "dataset", "classes", "in_archive", "unlabelled", "used", "per_class", "duplicates")
 _HISTORY = ("epoch", "accuracy", "val_accuracy", "loss", "val_loss")
 NOT_OF_NOW = "trained with other params or on other images than those of now"
 """Why a model that was trained has no results."""
 _COUNTS = ["parameters", "parameters_200_classes", "parameters_paper", "epochs", "best_epoch", "seed", "num_seeds"]
 _CHECKPOINTS = Path("checkpoints")
+
+
+class _Run(BaseModel):
+    """What is needed of run.json."""
+
+    model_config = ConfigDict(strict=True)
+    run_id: str
+    profile: str
+    dataset: str
+    seed: int
+    weights: str | None
+    device: str
+    backend: str
+    images_per_second: NonNegativeFloat
+    epoch_seconds: list[NonNegativeFloat]
+    dependencies: dict[str, str]
+    hashes: dict[str, str]
+    versions: dict[str, str]
+
+
+class _Metrics(BaseModel):
+    """What is needed of metrics.json; whatever else it has are numbers, too."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+    __pydantic_extra__: dict[str, float]
+    train_accuracy: float
+    train_accuracy_low: float
+    train_accuracy_high: float
+    train_accuracy_clean: float
+    val_accuracy: float
+    val_accuracy_low: float
+    val_accuracy_high: float
+    val_accuracy_paper_protocol: float
+    val_accuracy_paper_protocol_low: float
+    val_accuracy_paper_protocol_high: float
+    val_top5_accuracy: float
+    epochs: PositiveInt
+    best_epoch: PositiveInt
+
+
+class _Architecture(BaseModel):
+    """What is needed of architecture.json."""
+
+    model_config = ConfigDict(strict=True)
+    parameters: PositiveInt
+    parameters_200_classes: PositiveInt
+    layers: list[dict[str, Any]]
 
 
 def _reference(name: str) -> str:
@@ -139,7 +178,7 @@ def results_table(
             metrics, architecture = _evaluated(model, results)
             row |= {key: metrics[key] for key in COLUMNS if key in metrics}
             row |= {key: architecture[key] for key in ("parameters", "parameters_200_classes")}
-            row |= {key: run[key] for key in _RUN if key in COLUMNS}
+            row |= {key: run[key] for key in _Run.model_fields if key in COLUMNS}
             if architecture.get("batch_normalization_layers") == 0:
                 plain.append(model)
             row["weights"] = _weights(run, params.models[model].architecture)
@@ -167,9 +206,10 @@ def _weights(run: Mapping[str, Any], architecture: str) -> str:
 
 def _why_no_results(params: Params, name: str, models: Path, results: Path, images: Mapping[str, str]) -> str:
     """Return why a model or a replicate has no results, in a line; nothing where it has."""
-    run = _read_json(models / name / "run.json", _RUN)
-    if not run:
+    path = models / name / "run.json"
+    if not path.is_file():
         return _why_not_trained(name)
+    run = _record(path, _Run)
     if _is_of_other_params(params, name, run) or _is_of_other_images(run, images):
         return NOT_OF_NOW
     if not all((results / name / file).is_file() for file in ("metrics.json", "architecture.json")):
@@ -193,11 +233,26 @@ def _is_of_other_images(run: Mapping[str, Any], images: Mapping[str, str]) -> bo
 
 def _evaluated(name: str, results: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return metrics.json and architecture.json of a model."""
-    needed = ("parameters", "parameters_200_classes", "layers")
-    return (
-        read_json(results / name / "metrics.json", _METRICS),
-        read_json(results / name / "architecture.json", needed),
-    )
+    folder = results / name
+    return _record(folder / "metrics.json", _Metrics), _record(folder / "architecture.json", _Architecture)
+
+
+def _record(path: Path, shape: type[BaseModel]) -> dict[str, Any]:
+    """Return what a JSON file of a model holds.
+
+    Raises:
+        UserError: it cannot be read, or a value is not of its kind.
+    """
+    values = read_json(path, tuple(shape.model_fields))
+    try:
+        shape.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise UserError(
+            f"{path} cannot be read ({where}: {first['msg']}): `rm -f {path}` and `dvc checkout {path}` bring it back"
+        ) from None
+    return values
 
 
 def _group(params: Params, model: str) -> str:
@@ -245,5 +300,5 @@ def determinism(params: Params, models: Path, path: Path) -> dict[str, str]:
     return shown
 
 
-def _read_json(path: Path, needed: Sequence[str] = ()) -> dict[str, Any] | None:
-    return read_json(path, needed) if path.is_file() else None
+def _read_json(path: Path) -> dict[str, Any] | None:
+    return read_json(path) if path.is_file() else None

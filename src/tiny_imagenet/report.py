@@ -69,16 +69,17 @@ def comparability(params: Params) -> str:
     dataset = params.dataset
     if comparable(params):
         return (
-            f"These figures are for the profile `{params.profile}` on Tiny ImageNet. The column 'paper protocol', on "
-            "augmented validation images, is the one to compare with the paper's; 'val' is on the images as they are."
+            f"These figures are for the profile {code(params.profile)} on Tiny ImageNet. The column 'paper protocol', "
+            "on augmented validation images, is the one to compare with the paper's; 'val' is on the images as they "
+            "are."
         )
     if dataset.name != "tiny-imagenet-200":
         return (
-            f"These figures are for the profile `{params.profile}` on the dataset `{dataset.name}`: they are not "
-            "comparable with the paper's, which are for Tiny ImageNet."
+            f"These figures are for the profile {code(params.profile)} on the dataset {code(dataset.name)}: they are "
+            "not comparable with the paper's, which are for Tiny ImageNet."
         )
     return (
-        f"These figures are for the profile `{params.profile}` on a part of Tiny ImageNet: they are not "
+        f"These figures are for the profile {code(params.profile)} on a part of Tiny ImageNet: they are not "
         "comparable with the paper's, which used all of it."
     )
 
@@ -269,6 +270,11 @@ def plain(value: Any) -> str:
 def markdown(text: str) -> str:
     """Return text in which nothing is taken for a tag of HTML, as `<model>` would be."""
     return text.replace("&", "&amp;").replace("<", "&lt;")
+
+
+def code(name: str) -> str:
+    """Return a name as code in Markdown, which nothing in it can end."""
+    return f"`{' '.join(name.replace('`', chr(39)).split())}`"
 
 
 def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

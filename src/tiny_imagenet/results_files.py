@@ -9,6 +9,7 @@ from tiny_imagenet.params import Params
 from tiny_imagenet.report import (
     NOTES,
     by_group,
+    code,
     comparability,
     count,
     flip_lines,
@@ -53,7 +54,7 @@ def results_markdown(
     lines = [
         "# Results",
         "",
-        f"Profile `{params.profile}`, dataset `{params.dataset.name}`. {comparability(params)}",
+        f"Profile {code(params.profile)}, dataset {code(params.dataset.name)}. {comparability(params)}",
         "",
         "Accuracy in percent; in brackets the 95 % interval (Wilson) for the number of validation images. The audit "
         "against the paper, figure by figure and claim by claim, is in [audit.md](audit.md); all of it, with a page "
@@ -71,8 +72,8 @@ def results_markdown(
         lines += _paired_lines(paired)
     changed = override_lines(params, unconcerned(table))
     if changed:
-        lines += [f"## What the profile `{params.profile}` changes in the recipes", ""]
-        lines += [f"- {change}" for change in changed] + [""]
+        lines += [f"## What the profile {code(params.profile)} changes in the recipes", ""]
+        lines += [f"- {markdown(change)}" for change in changed] + [""]
     for name, caption in figures.items():
         lines += [f"![{caption}](figures/{name}.png)", ""]
     lines += [

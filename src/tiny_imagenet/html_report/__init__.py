@@ -17,6 +17,7 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from tiny_imagenet import audit
 from tiny_imagenet.comparison import COLUMNS, SPREAD
 from tiny_imagenet.html_report import provenance
 from tiny_imagenet.html_report.formats import FILTERS, missing
@@ -87,6 +88,9 @@ def results_html(
         changes=[line.replace(" -> ", " → ") for line in override_lines(params, unconcerned(table))],
         audit_figures=[(where, list(cells)) for where, cells in groupby(audit_figures.to_dict("records"), _where)],
         audit_claims=audit_claims.to_dict("records"),
+        tallies=audit.tallies(audit_figures, audit_claims),
+        audit_legend=audit.LEGEND,
+        claims_legend=audit.CLAIMS_LEGEND,
         paired=paired.to_dict("records"),
         pictures=[found for name, caption in captions.items() if (found := picture(figures, name, caption))],
         pages=pages,
