@@ -157,10 +157,11 @@ pictures = split.images[:6400].copy()
 height, width = pictures.shape[1:3]
 drawn = draw(PAPER_AUGMENTATION, seed=1, epoch=0, num_images=len(pictures))
 matrices, threads = affine_matrices(drawn, height, width), ThreadPoolExecutor(cores())
+warped = pictures.copy()
 def warp(first):
     for place in range(first, len(pictures), cores()):
         cv2.warpAffine(
-            pictures[place], matrices[place], (width, height),
+            pictures[place], matrices[place], (width, height), dst=warped[place],
             flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE,
         )
 def warp_rate():

@@ -4,6 +4,7 @@ import shutil
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -49,7 +50,7 @@ def main() -> None:
     captions = _draw(evidence)
     same_bits = comparison.determinism(params, MODELS, DETERMINISM)
     figures_audited, claims_audited = (
-        audit.figures_audit(params, table, evidence.metrics),
+        audit.figures_audit(params, table, evidence.metrics, _replicates(evidence)),
         claims.claims_audit(evidence),
     )
     write_text(DESTINATION / "results.csv", table.to_csv(index=False))
@@ -92,6 +93,14 @@ def _evidence(params: Params) -> claims.Evidence:
         histories=comparison.read_histories(table, MODELS),
         paired=significance.paired_tests(RESULTS, models),
     )  # fmt: skip
+
+
+def _replicates(evidence: claims.Evidence) -> dict[str, dict[str, Any]]:
+    """Return replicate -> metrics.json, of those that have results."""
+    missing = evidence.table.attrs["missing_replicates"]
+    return {
+        name: read_json(RESULTS / name / "metrics.json") for name in evidence.params.replicated if name not in missing
+    }
 
 
 def _draw(evidence: claims.Evidence) -> dict[str, str]:

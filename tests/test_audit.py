@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_results import PARAMETERS, VALUES, made_params, make_results
+from made_results import METRICS, PARAMETERS, VALUES, made_params, make_results
 
 from tiny_imagenet import audit, comparison
 from tiny_imagenet.files import read_json
@@ -15,7 +15,7 @@ from tiny_imagenet.metrics import with_interval
 PAPER = comparison.paper_table()
 
 
-def audited(root: Path, accuracies: dict[str, float], **params: Any) -> Any:
+def audited(root: Path, accuracies: dict[str, float], replicates_metrics: Any = None, **params: Any) -> Any:
     """Return the audit where models have these validation accuracies under the paper's protocol."""
     chosen = made_params(**{"profile": "paper", "active": list(accuracies)} | params)
     for model, accuracy in accuracies.items():
@@ -23,7 +23,7 @@ def audited(root: Path, accuracies: dict[str, float], **params: Any) -> Any:
         make_results(root, model, metrics=changed)
     table = comparison.results_table(chosen, root / "models", root / "results")
     metrics = {model: read_json(root / "results" / model / "metrics.json") for model in accuracies}
-    return audit.figures_audit(chosen, table, metrics)
+    return audit.figures_audit(chosen, table, metrics, replicates_metrics)
 
 
 def row(frame: Any, model: str, quantity: str) -> Any:
@@ -167,12 +167,14 @@ def test_the_blocks_that_deviations_name_exist(tmp_path):
 
 
 def test_other_seeds_are_said_beside_the_verdict(tmp_path):
-    make_results(tmp_path, "model_1-7", metrics={"val_accuracy": 0.40})
-    found = audited(tmp_path, {"model_1": 0.1419}, replicates={"models": ["model_1"], "seeds": [7]})
+    other = METRICS | {"train_accuracy": 0.4, "val_accuracy_paper_protocol": 0.1619}
+    asked = {"models": ["model_1", "model_2"], "seeds": [7]}
+    found = audited(tmp_path, {"model_1": 0.1419, "model_2": 0.2}, {"model_1-7": other}, replicates=asked)
     assert row(found, "model_1", "validation accuracy")["reason"] == (
-        "the interval holds the paper's figure; on images as they are 39.30 ± 0.98 over 2 seeds"
+        "the interval holds the paper's figure; 2 seeds: mean 15.19, standard deviation 1.41"
     )
-    assert "seeds" not in row(found, "model_1", "training accuracy")["reason"]
+    assert "2 seeds: mean 45.00" in row(found, "model_1", "training accuracy")["reason"]
+    assert "seeds" not in row(found, "model_2", "training accuracy")["reason"]
 
 
 def test_what_explains_the_paper_s_14_percent_stands_beside_it(tmp_path):
@@ -184,7 +186,7 @@ def test_what_explains_the_paper_s_14_percent_stands_beside_it(tmp_path):
 def test_the_report_has_every_figure_and_a_tally(tmp_path):
     found = audited(tmp_path, {"model_1": 0.1419, "model_2": 0.5})
     text = audit.audit_markdown(found, found.assign(claim="a | claim", ours="-", paper="-"), made_params())
-    assert "- 15 figures of figures 9 and 10: " in text
+    assert "- Figures 9 and 10, 15 values: " in text
     assert "14.19 (13.5-14.9)" in text
     assert "13,070,472" in text
     assert "a \\| claim" in text

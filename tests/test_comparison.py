@@ -173,9 +173,17 @@ def test_figures_on_other_images_are_not_shown(root):
 
 def test_images_of_another_profile_or_dataset_are_refused(tmp_path):
     demo = made_params()
-    made = {"profile": "demo", "dataset": demo.dataset.fingerprint} | dict.fromkeys(
-        ["classes", "in_archive", "unlabelled", "used", "per_class", "duplicates"]
-    )
+    counts = {"train": 40, "val": 20}
+    made = {
+        "profile": "demo",
+        "dataset": demo.dataset.fingerprint,
+        "classes": 10,
+        "in_archive": counts,
+        "unlabelled": 0,
+        "used": counts,
+        "per_class": {"train": {"0": 40}, "val": {"0": 20}},
+        "duplicates": {},
+    }
     (tmp_path / "report.json").write_text(json.dumps(made))
     assert comparison.images_report(demo, tmp_path) == made
     with pytest.raises(UserError, match=r"of the profile demo, and params\.yaml asks for paper: `dvc repro cache`"):
@@ -184,6 +192,9 @@ def test_images_of_another_profile_or_dataset_are_refused(tmp_path):
     edited = VALUES["profiles"] | {"demo": VALUES["profiles"]["demo"] | {"dataset": fewer}}
     with pytest.raises(UserError, match=r"another `dataset` than params\.yaml has now .*: `dvc repro cache`"):
         comparison.images_report(made_params(profiles=edited), tmp_path)
+    (tmp_path / "report.json").write_text(json.dumps(made | {"in_archive": None}))
+    with pytest.raises(UserError, match=r"report.json cannot be read .in_archive: .*: `dvc repro cache`"):
+        comparison.images_report(demo, tmp_path)
 
 
 def test_keras_own_weights_file_is_the_papers_recipe_by_whatever_path(root):
@@ -224,6 +235,7 @@ def test_a_replicate_that_is_not_of_now_does_not_count(root):
         ("models/model_2/run.json", "[]"),
         ("models/model_2/history.csv", ""),
         ("models/model_2/history.csv", "a,b\n1,2\n"),
+        ("models/model_2/history.csv", "epoch,accuracy,val_accuracy,loss,val_loss\n1,0.1,high,1,1\n"),
     ],
 )
 def test_a_broken_file_is_named_with_what_brings_it_back(file, text, root):
@@ -244,6 +256,8 @@ def test_a_broken_file_is_named_with_what_brings_it_back(file, text, root):
         ("results/model_2/metrics.json", "val_accuracy", None),
         ("results/model_2/metrics.json", "val_accuracy_low", "x"),
         ("results/model_2/metrics.json", "val_balanced_accuracy", None),
+        ("results/model_2/metrics.json", "val_accuracy", float("nan")),
+        ("results/model_2/metrics.json", "val_accuracy", 5.0),
         ("results/model_2/metrics.json", "best_epoch", 6.5),
         ("results/model_2/architecture.json", "parameters", 1.5),
         ("results/model_2/architecture.json", "parameters_200_classes", "many"),

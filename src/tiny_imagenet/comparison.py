@@ -11,10 +11,11 @@ from io import StringIO
 from pathlib import Path
 from textwrap import shorten
 from types import MappingProxyType
-from typing import Any
+from typing import Annotated, Any
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, NonNegativeFloat, PositiveInt, ValidationError
+from pandas.api.types import is_numeric_dtype
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt, ValidationError
 
 from tiny_imagenet.errors import UserError
 from tiny_imagenet.files import fingerprint, read_csv, read_json
@@ -33,12 +34,28 @@ SPREAD = ["val_accuracy_mean", "val_accuracy_std", "num_seeds"]
 """Three more columns where params.yaml asks for replicates."""
 PUBLISHED = "_as_published"
 """The end of the name of a block that does what the authors' run did; the paper's figures stand in its row, too."""
-_IMAGES = ("profile", "dataset", "classes", "in_archive", "unlabelled", "used", "per_class", "duplicates")
 _HISTORY = ("epoch", "accuracy", "val_accuracy", "loss", "val_loss")
 NOT_OF_NOW = "trained with other params or on other images than those of now"
 """Why a model that was trained has no results."""
 _COUNTS = ["parameters", "parameters_200_classes", "parameters_paper", "epochs", "best_epoch", "seed", "num_seeds"]
 _CHECKPOINTS = Path("checkpoints")
+
+
+_Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Images(BaseModel):
+    """What is needed of the report of the images."""
+
+    model_config = ConfigDict(strict=True)
+    profile: str
+    dataset: str
+    classes: PositiveInt
+    in_archive: dict[str, int]
+    unlabelled: int
+    used: dict[str, int]
+    per_class: dict[str, dict[str, int]]
+    duplicates: dict[str, Any]
 
 
 class _Run(BaseModel):
@@ -52,7 +69,7 @@ class _Run(BaseModel):
     weights: str | None
     device: str
     backend: str
-    images_per_second: NonNegativeFloat
+    images_per_second: float
     epoch_seconds: list[NonNegativeFloat]
     dependencies: dict[str, str]
     hashes: dict[str, str]
@@ -64,17 +81,17 @@ class _Metrics(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="allow")
     __pydantic_extra__: dict[str, float]
-    train_accuracy: float
-    train_accuracy_low: float
-    train_accuracy_high: float
-    train_accuracy_clean: float
-    val_accuracy: float
-    val_accuracy_low: float
-    val_accuracy_high: float
-    val_accuracy_paper_protocol: float
-    val_accuracy_paper_protocol_low: float
-    val_accuracy_paper_protocol_high: float
-    val_top5_accuracy: float
+    train_accuracy: _Share
+    train_accuracy_low: _Share
+    train_accuracy_high: _Share
+    train_accuracy_clean: _Share
+    val_accuracy: _Share
+    val_accuracy_low: _Share
+    val_accuracy_high: _Share
+    val_accuracy_paper_protocol: _Share
+    val_accuracy_paper_protocol_low: _Share
+    val_accuracy_paper_protocol_high: _Share
+    val_top5_accuracy: _Share
     epochs: PositiveInt
     best_epoch: PositiveInt
 
@@ -125,7 +142,7 @@ def images_report(params: Params, cache: Path) -> dict[str, Any]:
     Raises:
         UserError: the report is missing or broken, or the images are others than params.yaml asks for.
     """
-    report = read_json(cache / "report.json", _IMAGES, remedy="`dvc repro cache`")
+    report = _record(cache / "report.json", _Images, "`dvc repro cache`")
     if report["profile"] != params.profile:
         raise UserError(
             f"{cache} has the images of the profile {report['profile']}, and params.yaml asks for {params.profile}: "
@@ -237,20 +254,21 @@ def _evaluated(name: str, results: Path) -> tuple[dict[str, Any], dict[str, Any]
     return _record(folder / "metrics.json", _Metrics), _record(folder / "architecture.json", _Architecture)
 
 
-def _record(path: Path, shape: type[BaseModel]) -> dict[str, Any]:
-    """Return what a JSON file of a model holds.
+def _record(path: Path, shape: type[BaseModel], remedy: str = "") -> dict[str, Any]:
+    """Return what a JSON file holds.
 
     Raises:
-        UserError: it cannot be read, or a value is not of its kind.
+        UserError: it cannot be read, or a value is not of its kind; with the `remedy`, if any.
     """
-    values = read_json(path, tuple(shape.model_fields))
+    values = read_json(path, tuple(shape.model_fields), remedy=remedy)
     try:
         shape.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise UserError(
-            f"{path} cannot be read ({where}: {first['msg']}): `rm -f {path}` and `dvc checkout {path}` bring it back"
+            f"{path} cannot be read ({where}: {first['msg']}): "
+            + (remedy or f"`rm -f {path}` and `dvc checkout {path}` bring it back")
         ) from None
     return values
 
@@ -280,8 +298,15 @@ def _why_not_trained(model: str) -> str:
 
 def read_histories(table: pd.DataFrame, models: Path) -> dict[str, pd.DataFrame]:
     """Return model -> history.csv, for the models of the table that have results."""
-    with_results = table.dropna(subset="val_accuracy")["model"]
-    return {model: read_csv(models / model / "history.csv", _HISTORY) for model in with_results}
+    histories = {}
+    for model in table.dropna(subset="val_accuracy")["model"]:
+        path = models / model / "history.csv"
+        histories[model] = read_csv(path, _HISTORY)
+        if not all(is_numeric_dtype(histories[model][column]) for column in _HISTORY):
+            raise UserError(
+                f"{path} cannot be read (not all are numbers): `rm -f {path}` and `dvc checkout {path}` bring it back"
+            )
+    return histories
 
 
 def determinism(params: Params, models: Path, path: Path) -> dict[str, str]:

@@ -268,8 +268,8 @@ def plain(value: Any) -> str:
 
 
 def markdown(text: str) -> str:
-    """Return text in which nothing is taken for a tag of HTML, as `<model>` would be."""
-    return text.replace("&", "&amp;").replace("<", "&lt;")
+    """Return text, in one line, in which nothing is taken for a tag of HTML, as `<model>` would be, or a picture."""
+    return " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace("![", "!&#91;")
 
 
 def code(name: str) -> str:
