@@ -69,9 +69,10 @@ def reason(error: Exception) -> str:
 @contextmanager
 def usable(root: Path) -> Iterator[None]:
     """Turn an error of the store, in the block, into a UserError that names the store."""
+    errors = store_errors()  # now: Ctrl-C in the block must not be met by an MLflow that is half imported
     try:
         yield
-    except store_errors() as error:
+    except errors as error:
         raise UserError(
             f"MLflow's store {public(tracking_uri(root))} cannot be used: {reason(error)}\n"
             "Start its server, correct MLFLOW_TRACKING_URI, see that mlflow.db may be written, or move a broken one "
