@@ -255,7 +255,7 @@ def draw(
             ylabel="share that is kept",
             ylim=(0, 1.05),
         )
-        axis.legend(loc="lower left")
+        axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
 
 
 if __name__ == "__main__":
