@@ -231,6 +231,9 @@ def test_the_dataset_is_counted_and_searched_for_copies(tmp_path):
     whole = evidence(tmp_path / "one")
     assert judged(whole, "200 classes")["verdict"] == claims.HOLDS
     assert judged(whole, "Training and validation data")["verdict"] == claims.HOLDS
+    for unlabelled, verdict in ((0, claims.HOLDS), (9_999, claims.FAILS)):  # an archive may have no test images
+        fewer = dataclasses.replace(whole, data=DATA | {"unlabelled": unlabelled})
+        assert judged(fewer, "200 classes")["verdict"] == verdict
     counts = {"exact": {"train-val": {"pairs": 3}}, "near": {"train-val": {"pairs": 1}}}
     other = DATA | {"classes": 199, "duplicates": {"counts": counts}}
     found = evidence(tmp_path / "two", data=other)

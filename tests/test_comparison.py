@@ -270,6 +270,14 @@ def test_a_value_of_another_kind_is_named_with_what_brings_it_back(file, key, va
         table(made_params(), root)
 
 
+def test_a_run_in_which_no_epoch_was_timed_is_read(root):
+    path = root / "models/model_2/run.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"images_per_second": float("nan")}))
+    rows = table(made_params(), root).set_index("model")
+    assert pd.isna(rows.loc["model_2", "images_per_second"])
+    assert rows.loc["model_2", "val_accuracy"] == METRICS["val_accuracy"]
+
+
 def test_with_replicates_there_are_mean_spread_and_number_of_seeds(root):
     accuracies = [METRICS["val_accuracy"], 0.40, 0.41]
     for seed, accuracy in zip((7, 8), accuracies[1:], strict=True):

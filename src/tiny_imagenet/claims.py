@@ -102,10 +102,10 @@ def _counts(evidence: Evidence) -> dict[str, str]:
     per_class = {split: set(data["per_class"][split].values()) for split in ("train", "val")}
     verdict, reason = UNTESTED, "not all of Tiny ImageNet"
     if comparable(evidence.params):
-        same = found == paper and per_class == {"train": {500}, "val": {50}}
+        same = found == paper and per_class == {"train": {500}, "val": {50}} and data["unlabelled"] in (0, 10_000)
         verdict, reason = (
             (HOLDS if same else FAILS),
-            "training and validation, class by class; of test images the total",
+            "training and validation, class by class; of test images the total, if any",
         )
     claim = "200 classes with 500 training, 50 validation and 50 test images each"
     return _row(claim, "III", text.format(*paper, 10_000), text.format(*found, data["unlabelled"]), verdict, reason)

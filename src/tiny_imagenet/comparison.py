@@ -14,7 +14,6 @@ from types import MappingProxyType
 from typing import Annotated, Any
 
 import pandas as pd
-from pandas.api.types import is_numeric_dtype
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt, ValidationError
 
 from tiny_imagenet.errors import UserError
@@ -69,7 +68,7 @@ class _Run(BaseModel):
     weights: str | None
     device: str
     backend: str
-    images_per_second: float
+    images_per_second: float  # NaN where no epoch was timed
     epoch_seconds: list[NonNegativeFloat]
     dependencies: dict[str, str]
     hashes: dict[str, str]
@@ -298,15 +297,9 @@ def _why_not_trained(model: str) -> str:
 
 def read_histories(table: pd.DataFrame, models: Path) -> dict[str, pd.DataFrame]:
     """Return model -> history.csv, for the models of the table that have results."""
-    histories = {}
-    for model in table.dropna(subset="val_accuracy")["model"]:
-        path = models / model / "history.csv"
-        histories[model] = read_csv(path, _HISTORY)
-        if not all(is_numeric_dtype(histories[model][column]) for column in _HISTORY):
-            raise UserError(
-                f"{path} cannot be read (not all are numbers): `rm -f {path}` and `dvc checkout {path}` bring it back"
-            )
-    return histories
+    with_results = table.dropna(subset="val_accuracy")["model"]
+    numbers = {name: int if name == "epoch" else float for name in _HISTORY}
+    return {model: read_csv(models / model / "history.csv", _HISTORY, dtype=numbers) for model in with_results}
 
 
 def determinism(params: Params, models: Path, path: Path) -> dict[str, str]:

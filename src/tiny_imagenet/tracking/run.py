@@ -211,9 +211,8 @@ def start_run(
 
 def is_live(run_id: str) -> bool:
     """Return whether the store has the run, not deleted."""
-    store = client()  # imports MLflow, which an interrupt leaves half imported
     try:
-        return bool(store.get_run(run_id).info.lifecycle_stage == "active")
+        return bool(client().get_run(run_id).info.lifecycle_stage == "active")
     except mlflow().exceptions.MlflowException as error:
         if is_missing(error):
             return False
