@@ -181,6 +181,21 @@ def test_readmes_section_is_made_from_what_is_kept_and_nothing_else_changes(repo
     assert kept_results.updated(text) == text
 
 
+def test_pretrained_models_and_mirror_images_are_named_beside_the_figures(repository):
+    """model_1 and model_2 have a file of weights, and are the paper's; the other has one, too, and is not."""
+    params, name = parse_params(PARAMS), "resnet18"
+    hashes = {"data": "fingerprint", "params": params.fingerprint(name)}
+    shown = {"seed": 1, "flip_at_test": True}
+    make_results(repository, name, run=RUN | {"hashes": hashes, "params": shown})
+    write_table(name)
+    keep(active=[*ACTIVE, name])
+    section = kept_results.readme_section()
+    own, other = section.split("**Pretrained on ImageNet.** Their weights have seen these classes")
+    assert [f"| {model} |" in own for model in (*ACTIVE, name)] == [True, True, False]
+    assert f"| {name} |" in other
+    assert f"{name}: every figure is of the mean over an image and its mirror image. Accuracy in percent." in other
+
+
 @pytest.mark.parametrize("comparable", [True, False])
 def test_the_papers_figures_stand_beside_ours_only_where_they_may(repository, comparable):
     dataset = VALUES["profiles"]["paper" if comparable else "demo"]["dataset"]

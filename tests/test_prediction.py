@@ -218,6 +218,13 @@ class TestChoiceOfTheModel:
         assert f"model: {model} (" in errors
         assert "50.00 %" in errors
 
+    def test_is_by_the_one_view_that_the_file_gives(self, command, repository, tmp_path):
+        measured = {"val_accuracy": 0.9, "val_accuracy_one_view": 0.51}
+        (repository / "results" / "model_1" / "metrics.json").write_text(json.dumps(measured))
+        _, output, errors = command(write_shade(tmp_path / "a.png", 1), "--json")
+        assert json.loads(output)["model"] == str(repository / "models" / "model_1" / "model.keras")
+        assert "51.00 %" in errors
+
     @pytest.mark.parametrize("given", ["model_1", "inactive", "models/model_1/model.keras"])
     def test_is_the_one_that_is_named(self, given, command, repository, tmp_path):
         code, output, errors = command(write_shade(tmp_path / "a.png", 1), "--json", "--model", given)

@@ -47,7 +47,8 @@ def test_no_weights_need_no_file():
 
 def test_a_path_is_taken_as_it_is(tmp_path, monkeypatch):
     path = tmp_path / "mine.h5"
-    path.touch()
+    with h5py.File(path, "w"):
+        pass
     assert pretrained.weights_file(str(path), "resnet50") == path
     monkeypatch.setenv("HOME", str(tmp_path))
     assert pretrained.weights_file("~/mine.h5", "resnet50") == path
@@ -65,6 +66,14 @@ def test_a_missing_path_is_named_with_what_may_stand_there(tmp_path):
         pretrained.weights_file(str(tmp_path / "none.h5"), "resnet50")
     assert str(tmp_path / "none.h5") in str(caught.value)
     assert "null" in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 a saved .keras model is a zip"])
+def test_a_path_of_another_kind_of_file_is_refused_before_anything_runs(content, tmp_path):
+    path = tmp_path / "mine.h5"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=re.escape(f"weights: '{path}' is not an HDF5 file")):
+        pretrained.weights_file(str(path), "resnet50")
 
 
 def test_a_folder_is_no_weights_file(tmp_path):

@@ -244,6 +244,23 @@ def test_the_terminal_has_a_table_for_each_kind_of_model_the_papers_first(groups
     assert text.count("paper protocol") <= 1
 
 
+def test_mlflow_has_a_table_for_each_kind_too_and_says_whose_figures_take_mirror_images(groups):
+    text = report.experiment_description(groups[1], groups[0])
+    places = [
+        text.index(part)
+        for part in (
+            "| model_1 |",
+            "**From scratch.**",
+            "| resnet18 |",
+            "**Pretrained on",
+            "| model_5_caffe |",
+            "mirror",
+        )
+    ]
+    assert places == sorted(places)
+    assert text.count("| model | val, % |") == 3
+
+
 def test_it_says_that_pretrained_models_do_not_compete(groups):
     text = " ".join(report.terminal_table(groups[1], groups[0]).split())
     assert "Pretrained on ImageNet: Their weights have seen these classes, and some of these very photographs" in text

@@ -26,6 +26,11 @@ def params(**changes: Any) -> Params:
     return parse_params(json.loads(json.dumps(VALUES)) | {"sweeps": {"rates": values | changes}})
 
 
+def hdf5(content: bytes) -> bytes:
+    """Return what is taken for an HDF5 file where nobody looks inside."""
+    return b"\x89HDF\r\n\x1a\n" + content
+
+
 def keys(given: Params) -> list[str]:
     trials = plan(given, "rates")
     made_of = sweep._dependencies("train@model_2", {trial.number: trial.recipe for trial in trials})
@@ -40,13 +45,16 @@ def test_a_trial_is_the_same_until_something_changes_that_decides_its_result(mon
     assert keys(params().model_copy(update={"models": params().models | {"x": params().models["model_1"]}})) == before
     changed = [
         params(epochs=3),
-        params(metric="holdout_loss"),
         params(holdout_per_class=3),
         params(stop_early={"grace_epochs": 1}),
         params().model_copy(update={"seed": 7}),
     ]
     for different in changed:
         assert not set(keys(different)) & set(before)
+    # By another metric the same trials are ranked otherwise, unless it was the metric that stopped some of them.
+    assert keys(params(metric="holdout_loss")) == before
+    stopped = {"stop_early": {"grace_epochs": 1}}
+    assert not set(keys(params(metric="holdout_loss", **stopped))) & set(keys(params(**stopped)))
     monkeypatch.setenv("KERAS_BACKEND", "jax")
     assert not set(keys(params())) & set(before)
 
@@ -54,11 +62,11 @@ def test_a_trial_is_the_same_until_something_changes_that_decides_its_result(mon
 def test_other_pretrained_weights_are_another_trial(monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT)
     weights = tmp_path / "weights.h5"
-    weights.write_bytes(b"some")
+    weights.write_bytes(hdf5(b"some"))
     search = {"weights": {"grid": [str(weights)]}}
     given = params(model="model_5", trials=1, search=search)
     before = keys(given)
-    weights.write_bytes(b"others")
+    weights.write_bytes(hdf5(b"others"))
     assert not set(keys(given)) & set(before)
 
 
@@ -73,7 +81,7 @@ def test_trials_of_other_weights_leave_the_others_what_they_were(monkeypatch, tm
     monkeypatch.chdir(ROOT)
     files = [tmp_path / name for name in ("a.h5", "b.h5")]
     for path in files:
-        path.write_bytes(path.name.encode())
+        path.write_bytes(hdf5(path.name.encode()))
     one, two = (
         keys(params(model="model_5", trials=1, search={"weights": {"grid": [str(path) for path in chosen]}}))
         for chosen in (files[:1], files)
@@ -127,11 +135,11 @@ def started(tmp_path, monkeypatch):
 @pytest.mark.parametrize("kind", ["architecture", "weights"])
 def test_a_trial_is_not_of_what_changed_after_the_sweep_began(kind, started, tmp_path, monkeypatch):
     weights = tmp_path / "weights.h5"
-    weights.write_bytes(b"some")
+    weights.write_bytes(hdf5(b"some"))
 
     def change() -> None:
         if kind == "weights":
-            weights.write_bytes(b"others")
+            weights.write_bytes(hdf5(b"others"))
         else:
             monkeypatch.setattr(sweep, "architecture_source", lambda name: f"another {name}")
 
@@ -141,8 +149,27 @@ def test_a_trial_is_not_of_what_changed_after_the_sweep_began(kind, started, tmp
     assert not list(tmp_path.glob("sweeps/rates/trials/*/trial.json"))
 
 
+def test_a_checkpoint_of_a_trial_that_an_edit_has_done_away_with_is_removed(started, tmp_path, monkeypatch):
+    weights = tmp_path / "weights.h5"
+    weights.write_bytes(hdf5(b"some"))
+    old = tmp_path / "sweeps" / "rates" / "trials" / "of another search" / "key.checkpoint"
+    old.parent.mkdir(parents=True)
+    old.write_bytes(b"gigabytes")
+
+    def train_trial(order: sweep.Order, report: cluster.Report) -> None:
+        figures = {"holdout_accuracy": 0.5, "val_accuracy": 0.5}
+        for number in (1, 2):
+            report({"epoch": number, "figures": figures})
+
+    monkeypatch.setattr(sweep, "train_trial", train_trial)
+    monkeypatch.setattr(Run, "log_artifact", lambda *_: None, raising=False)
+    started(weights, lambda: None)
+    assert old.parent.exists()
+    assert not old.exists()
+
+
 def test_a_trial_finds_backend_and_weights_where_the_command_would(started, tmp_path, monkeypatch):
-    (tmp_path / "weights.h5").write_bytes(b"some")
+    (tmp_path / "weights.h5").write_bytes(hdf5(b"some"))
     values = {"KERAS_BACKEND": "jax", "KERAS_HOME": "/weights"}
     for name, value in values.items():
         monkeypatch.setenv(name, value)
@@ -222,6 +249,7 @@ def test_an_epoch_that_is_reported_twice_counts_once(progress):
         ([epoch(1, 0.1), {"finished": True}], None, "finished", "FINISHED"),  # the recipe stops early
         ([{"failed": "loss is nan"}], None, "failed", "FAILED"),
         ([epoch(1, 0.1)], "the node died", None, "FAILED"),
+        ([epoch(1, 0.1), {"refused": "images changed"}], "images changed", None, "FAILED"),
     ],
 )
 def test_how_a_trial_ends_stands_in_its_record(reports, error, status, run_status, progress):
@@ -230,7 +258,7 @@ def test_how_a_trial_ends_stands_in_its_record(reports, error, status, run_statu
     (folders[2] / "key.checkpoint").write_bytes(b"weights")
     for report in reports:
         course.reported(2, report)
-    course.ended(2, error)
+    course.ended(2, None if "refused" in reports[-1] else error)  # Ray knows nothing of a refusal
     record = read_record(folders[2])
     assert (record and record.status) == status
     assert runs["rates-2"].status == run_status

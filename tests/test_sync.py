@@ -1,5 +1,6 @@
 """After `sync`, MLflow has one complete, current run for each row of the table, however the store was before."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -141,6 +142,20 @@ def test_the_champion_is_the_best_of_the_profiles_that_are_asked_for(root):
     # Of equals the first, as in `active`.
     equal = champion | {"metric": "val_macro_f1"}
     assert run_sync(champion=equal) == ["tiny-imagenet@champion: model_1, version 2, by val_macro_f1"]
+
+
+def test_the_champion_is_judged_by_the_one_view_that_is_served(root):
+    """Of model_2 the figure in the table, 40 %, is of two views; the model that is served has 25 %."""
+    path = Path("results/model_2/metrics.json")
+    before = path.read_text()
+    path.write_text(json.dumps(json.loads(before) | {"val_accuracy_one_view": 0.25, "num_views": 2}))
+    champion = {"metric": "val_accuracy", "profiles": ["demo"]}
+    try:
+        [line] = run_sync(champion=champion)
+    finally:
+        path.write_text(before)
+        run_sync()
+    assert line.startswith("tiny-imagenet@champion: model_1, ")
 
 
 def test_two_at_once_would_restore_a_run_twice_so_the_second_is_refused(root):

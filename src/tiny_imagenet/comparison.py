@@ -206,7 +206,8 @@ def results_table(
     table.attrs["status"] = {model: reason for model, reason in status.items() if reason}
     table.attrs["without_batch_normalization"] = [*plain, *table.attrs["status"]]
     table.attrs["missing_replicates"] = {name: reason for name, reason in replicates.items() if reason}
-    table.attrs["group"] = {model: _group(params, model) for model in params.active}
+    recipes = {model: params.recipe(model) for model in params.active}
+    table.attrs["group"] = {name: group_of(name, pretrained=bool(one.weights)) for name, one in recipes.items()}
     return table
 
 
@@ -272,11 +273,11 @@ def _record(path: Path, shape: type[BaseModel], remedy: str = "") -> dict[str, A
     return values
 
 
-def _group(params: Params, model: str) -> str:
+def group_of(model: str, *, pretrained: bool) -> str:
     """Return which table of the report a model belongs to: the paper's own, or one by where its weights begin."""
     if model.removesuffix(PUBLISHED) in paper_table().index:
         return PAPER
-    return PRETRAINED if params.recipe(model).weights else FROM_SCRATCH
+    return PRETRAINED if pretrained else FROM_SCRATCH
 
 
 def _spread(params: Params, model: str, missing: Mapping[str, str], results: Path) -> dict[str, Any]:

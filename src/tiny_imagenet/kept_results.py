@@ -7,16 +7,27 @@ wrote differences.csv or params.yaml lack them. Nothing in one is an image, and 
 
 import json
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import yaml
 
+from tiny_imagenet.comparison import group_of
 from tiny_imagenet.errors import UserError
 from tiny_imagenet.files import PARTIAL_SUFFIX, md5, read_csv, read_json, write_text
 from tiny_imagenet.params import Params
-from tiny_imagenet.report import comparable, count, interval, markdown_table, percent
+from tiny_imagenet.report import (
+    NOTES,
+    PRETRAINED,
+    comparable,
+    count,
+    interval,
+    markdown_table,
+    mirrored_line,
+    percent,
+)
 
 FOLDER = Path("docs/results")
 BEGIN, END = "<!-- results: made by `make readme` from docs/results -->", "<!-- end of results -->"
@@ -26,7 +37,7 @@ _FILES = {_TABLE, _DIFFERENCES, _PROVENANCE, _HISTORIES, _PARAMS}
 _SHOWN = (
     "model", "train_accuracy_paper", "val_accuracy_paper", "train_accuracy", "val_accuracy", "val_accuracy_low",
     "val_accuracy_high", "val_accuracy_paper_protocol", "val_top5_accuracy", "epochs", "best_epoch",
-    "images_per_second", "seconds",
+    "images_per_second", "seconds", "weights",
 )  # fmt: skip
 _NEEDED = (
     "run_id", "profile", "git", "hashes", "versions", "device", "threads", "backend", "started_at",
@@ -139,19 +150,32 @@ def _section(folder: Path) -> str:
     needed = ("about", "comparable_with_the_paper", "models", "archive_md5")
     provenance = read_json(folder / _PROVENANCE, needed, remedy=_remedy(folder))
     try:
-        table = pd.read_csv(folder / _TABLE, usecols=_SHOWN)
+        rows = pd.read_csv(folder / _TABLE, usecols=_SHOWN).to_dict("records")
     except (OSError, ValueError) as error:
         raise UserError(f"{folder / _TABLE} cannot be read ({error}): {_remedy(folder)}") from None
     beside_paper = provenance["comparable_with_the_paper"]
+    apart = [group_of(row["model"], pretrained=row["weights"] != "random") == PRETRAINED for row in rows]
+    lines = []
+    for pretrained in (False, True):
+        chosen = [row for row, other in zip(rows, apart, strict=True) if other == pretrained]
+        lines += [f"**{PRETRAINED}.** {NOTES[PRETRAINED]}", ""] if pretrained and chosen else []
+        lines += [*_table(chosen, beside_paper=beside_paper), ""] if chosen else []
+    models = provenance["models"]
+    mirrored = mirrored_line([name for name, one in models.items() if one["params"].get("flip_at_test")])
+    ending = " ".join([*(f"{line}." for line in mirrored), _origin(folder, provenance)])
+    return "\n".join([f"### {folder.name}", "", provenance["about"], "", *lines, ending, ""])
+
+
+def _table(rows: Sequence[Mapping[Any, Any]], *, beside_paper: bool) -> list[str]:
     headings = [
         "model", "train", "val (95 % interval)", "paper protocol", "top-5", "epochs", "best", "images/s", "minutes"
     ]  # fmt: skip
     if beside_paper:
         headings[1:1] = ["paper: train", "paper: val"]
-    rows = []
-    for row in table.to_dict("records"):
+    cells = []
+    for row in rows:
         paper = [percent(row["train_accuracy_paper"]), percent(row["val_accuracy_paper"])] if beside_paper else []
-        rows.append(
+        cells.append(
             [
                 row["model"],
                 *paper,
@@ -161,12 +185,11 @@ def _section(folder: Path) -> str:
                 percent(row["val_top5_accuracy"]),
                 count(int(row["epochs"])),
                 count(int(row["best_epoch"])),
-                f"{row['images_per_second']:,.0f}",
+                "-" if pd.isna(row["images_per_second"]) else f"{row['images_per_second']:,.0f}",
                 f"{row['seconds'] / 60:.1f}",
             ]
         )
-    about, origin = provenance["about"], _origin(folder, provenance)
-    return "\n".join([f"### {folder.name}", "", about, "", *markdown_table(headings, rows), "", origin, ""])
+    return markdown_table(headings, cells)
 
 
 def _remedy(folder: Path) -> str:

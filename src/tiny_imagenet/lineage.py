@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -17,8 +18,10 @@ import yaml
 
 from tiny_imagenet.errors import UserError
 from tiny_imagenet.files import fingerprint, md5
+from tiny_imagenet.progress import say
 
 _MOST_DIFF = 100_000
+_SECONDS_TO_END = 10
 _EXPERIMENTS = (".dvc", "tmp", "exps")
 
 
@@ -91,10 +94,32 @@ def repro_environment() -> dict[str, str]:
 
 
 def repro(*stages: str, alone: bool = False) -> None:
-    """Bring stages up to date in the working directory, as `repro_command`; raises UserError where one fails."""
-    done = subprocess.run(repro_command(*stages, alone=alone), env=repro_environment(), check=False)
-    if done.returncode:
-        raise UserError(f"`dvc repro {' '.join(stages)}` failed with exit code {done.returncode}, see above")
+    """Bring stages up to date in the working directory, as `repro_command`; raises UserError where one fails.
+
+    A dvc.lock that is cut short is removed first. Stopped by Ctrl-C it waits for DVC, which may be writing another.
+    """
+    if remove_broken_lock(Path.cwd()):
+        say("dvc.lock was cut short (DVC was killed as it wrote it): removed; DVC makes it anew from its cache")
+    process = subprocess.Popen(repro_command(*stages, alone=alone), env=repro_environment())
+    try:
+        process.wait()
+    except BaseException:
+        _let_end(process)
+        raise
+    if process.returncode:
+        raise UserError(f"`dvc repro {' '.join(stages)}` failed with exit code {process.returncode}, see above")
+
+
+def _let_end(process: subprocess.Popen[bytes]) -> None:
+    """Wait for a process that Ctrl-C has reached by the terminal; if it has not, send it the same, and then kill it."""
+    for signal_to_send in (signal.SIGINT, signal.SIGKILL):
+        try:
+            process.wait(_SECONDS_TO_END)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal_to_send)
+        else:
+            return
+    process.wait()
 
 
 def git_state(root: Path) -> dict[str, Any]:

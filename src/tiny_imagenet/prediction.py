@@ -94,6 +94,8 @@ def trained_model(root: Path, name: str) -> Path:
 def best_model(root: Path, active: Sequence[str]) -> tuple[Path, float]:
     """Return the file of the active model with the highest validation accuracy, and that accuracy.
 
+    It is the accuracy with one view of each image, which is what the file gives, whatever `evaluate` took.
+
     Raises:
         UserError: none has been evaluated.
     """
@@ -104,8 +106,9 @@ def best_model(root: Path, active: Sequence[str]) -> tuple[Path, float]:
         if not (metrics.is_file() and model.is_file()):
             continue
         try:
-            accuracy = float(json.loads(metrics.read_text(encoding="utf-8"))["val_accuracy"])
-        except (ValueError, KeyError, TypeError) as error:
+            measured = json.loads(metrics.read_text(encoding="utf-8"))
+            accuracy = float(measured.get("val_accuracy_one_view", measured["val_accuracy"]))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{metrics} cannot be read: {error!r}; `dvc checkout` restores it") from None
         if best is None or accuracy > best[1]:
             best = model, accuracy

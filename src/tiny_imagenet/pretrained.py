@@ -13,6 +13,10 @@ from tiny_imagenet.files import digest
 _KERAS = "https://storage.googleapis.com/tensorflow/keras-applications/"
 
 
+_HDF5 = b"\x89HDF\r\n\x1a\n"
+"""How such a file begins."""
+
+
 class Published(NamedTuple):
     """A file of ImageNet weights without the top layers, as `keras.applications` fetches it."""
 
@@ -65,6 +69,9 @@ def weights_file(weights: str | None, architecture: str) -> Path | None:
         path = Path(weights).expanduser()
         if not path.is_file():
             raise UserError(f"weights: no file '{path}'; give the path of an HDF5 file, `imagenet` or null")
+        with path.open("rb") as file:
+            if file.read(len(_HDF5)) != _HDF5:
+                raise UserError(f"weights: '{path}' is not an HDF5 file; give the path of one, `imagenet` or null")
         return path
     if architecture not in IMAGENET:
         raise UserError(

@@ -136,8 +136,12 @@ def group_lines(table: pd.DataFrame) -> list[str]:
 
 def flip_lines(params: Params) -> list[str]:
     """Return a line with the models that `evaluate` shows mirror images, too; none where there are none."""
-    flipped = [model for model in params.active if params.recipe(model).flip_at_test]
-    return [f"{', '.join(flipped)}: every figure is of the mean over an image and its mirror image"] if flipped else []
+    return mirrored_line([model for model in params.active if params.recipe(model).flip_at_test])
+
+
+def mirrored_line(models: Sequence[str]) -> list[str]:
+    """Return a line that says of these models that their figures are of two views; none where there are none."""
+    return [f"{', '.join(models)}: every figure is of the mean over an image and its mirror image"] if models else []
 
 
 def missing_lines(table: pd.DataFrame) -> list[str]:
@@ -237,19 +241,25 @@ def _terminal_rows(rows: Sequence[Mapping[Any, Any]], title: str, *, with_paper:
 def experiment_description(table: pd.DataFrame, params: Params) -> str:
     """Return the table in Markdown, narrow enough for MLflow's page over the runs of a profile."""
     headings = ["model", "val, %", "val, paper protocol", "train", "paper: val", "paper: train", "epochs"]
-    rows = [
-        [
-            row["model"],
-            interval(row),
-            percent(row["val_accuracy_paper_protocol"]),
-            percent(row["train_accuracy"]),
-            percent(row["val_accuracy_paper"]),
-            percent(row["train_accuracy_paper"]),
-            count(row["epochs"]),
+    lines = [comparability(params)]
+    for group, rows in by_group(table).items():
+        cells = [
+            [
+                row["model"],
+                interval(row),
+                percent(row["val_accuracy_paper_protocol"]),
+                percent(row["train_accuracy"]),
+                percent(row["val_accuracy_paper"]),
+                percent(row["train_accuracy_paper"]),
+                count(row["epochs"]),
+            ]
+            for row in rows
         ]
-        for row in table.to_dict("records")
-    ]
-    return "\n".join([comparability(params), "", *markdown_table(headings, rows)])
+        lines += ["", f"**{group}.** {NOTES[group]}"] if group in NOTES else []
+        lines += ["", *markdown_table(headings, cells)]
+    for line in flip_lines(params):
+        lines += ["", f"{line}."]
+    return "\n".join(lines)
 
 
 def run_description(row: Mapping[Any, Any], params: Params) -> str:

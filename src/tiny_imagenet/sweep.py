@@ -78,7 +78,7 @@ def run(
         lost: dict[int, str] = {}
         if len(records) < len(trials) or not all(record.in_mlflow for record in records.values()):
             with cluster.connected(address, Path.cwd()) as machines:
-                share = machines.share(len(trials) - len(records), workers, cores)
+                share = machines.share(len(trials), workers, cores)  # a sweep that goes on divides cores as it did
                 lost = _run_trials(params, name, trials, made_of, folders, records, machines, share)
         try:
             best = sweep_results.best_trial(sweep, trials, records)
@@ -87,6 +87,9 @@ def run(
                 raise UserError(lost_trials(lost)) from None
             raise
         sweep_results.write_results(folder, name, sweep, trials, records)
+        for checkpoint in folder.glob("trials/*/*.checkpoint"):
+            if checkpoint.parent not in folders.values():  # of a trial that an edit has done away with
+                checkpoint.unlink()
         say(sweep_results.table(sweep, trials, records).drop(columns="run_id").to_string(index=False))
     return best, records[best.number], lost
 
@@ -107,8 +110,7 @@ def _keys(
     shared = {
         "seed": params.seed,
         "determinism": params.determinism,
-        "metric": sweep.metric,
-        "stop_early": sweep.stop_early and sweep.stop_early.model_dump(),
+        "stop_early": sweep.stop_early and (sweep.metric, sweep.stop_early.model_dump()),
         "backend": os.environ.get("KERAS_BACKEND", "tensorflow"),
         "versions": {name: number for name, number in runtime.versions().items() if name not in ("dvc", "mlflow")},
     }
@@ -165,10 +167,7 @@ def _run_trials(
         for trial in trials
         if trial.number not in records and firsts[folders[trial.number]] == trial.number
     }
-    say(
-        f"{name}: {len(trials)} trials of {sweep.model}, {len(records)} of them done; "
-        f"{share.workers} at once, {share.cores} cores each"
-    )
+    say(f"{name}: {len(trials)} trials of {sweep.model}, {len(records)} of them done; {share}")
     exact, environment = params.determinism == "exact", share.environment()
     environment |= {name: os.environ[name] for name in ("KERAS_BACKEND", "KERAS_HOME") if name in os.environ}
     stage = params.stage("train", sweep.model)
@@ -215,31 +214,37 @@ def train_trial(order: Order, report: cluster.Report) -> None:
         (order.folder / "log").open("a", encoding="utf-8") as log,
         redirect_stdout(log),
     ):
-        _require_unchanged(order)
-        runtime.prepare(order.seed, exact=order.exact)  # before anything that imports Keras
-        import keras
-
-        from tiny_imagenet import training
-        from tiny_imagenet.checkpoint import Checkpoint
-        from tiny_imagenet.dataset.arrays import open_packed
-
-        def report_epoch(epoch: int, figures: Mapping[str, float]) -> None:
-            report({"epoch": epoch + 1, "figures": {key: float(value) for key, value in figures.items()}, **figures})
-
-        checkpoint = Checkpoint(order.folder, order.folder.name)
-        for epoch, figures in enumerate(checkpoint.history()):
-            report_epoch(epoch, figures)
         try:
-            training.train(
-                order.recipe,
-                open_packed(Path("data/cache")),
-                seed=order.seed,
-                weights_file=pretrained.weights_file(order.recipe.weights, order.recipe.architecture),
-                checkpoint=checkpoint,
-                callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=report_epoch)],
-            )
+            _require_unchanged(order)
+            _train_trial(order, report)
+            _require_unchanged(order)
         except DivergedError as error:  # it would again: nothing for Ray to repeat
             report({"failed": str(error)})
+        except UserError as error:  # so would this, until somebody does what the message says
+            report({"refused": str(error)})
         else:
-            _require_unchanged(order)
             report({"finished": True})
+
+
+def _train_trial(order: Order, report: cluster.Report) -> None:
+    runtime.prepare(order.seed, exact=order.exact)  # before anything that imports Keras
+    import keras
+
+    from tiny_imagenet import training
+    from tiny_imagenet.checkpoint import Checkpoint
+    from tiny_imagenet.dataset.arrays import open_packed
+
+    def report_epoch(epoch: int, figures: Mapping[str, float]) -> None:
+        report({"epoch": epoch + 1, "figures": {key: float(value) for key, value in figures.items()}, **figures})
+
+    checkpoint = Checkpoint(order.folder, order.folder.name)
+    for epoch, figures in enumerate(checkpoint.history()):
+        report_epoch(epoch, figures)
+    training.train(
+        order.recipe,
+        open_packed(Path("data/cache")),
+        seed=order.seed,
+        weights_file=pretrained.weights_file(order.recipe.weights, order.recipe.architecture),
+        checkpoint=checkpoint,
+        callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=report_epoch)],
+    )

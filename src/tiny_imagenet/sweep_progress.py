@@ -63,8 +63,9 @@ class Progress:
         self._trials, self._folders, self._records = trials, folders, records
         self._running: dict[int, Record] = {}
         self._runs: dict[int, tracking.Run] = {}
+        self._refused: dict[int, str] = {}
         self.lost: dict[int, str] = {}
-        """Trials whose process or node was lost too often, and what was said of it."""
+        """Trials whose process or node was lost too often, or that were refused, and what was said of it."""
 
     def started(self, number: int) -> None:
         """Open the trial's run; a trial that was lost and is begun again has one."""
@@ -96,6 +97,8 @@ class Progress:
         record = self._running[number]
         if "failed" in figures:
             record.status, record.error = FAILED, figures["failed"]
+        elif "refused" in figures:
+            self._refused[number] = figures["refused"]
         elif "finished" in figures:
             record.status = FINISHED
         elif figures["epoch"] == len(record.history) + 1:
@@ -106,7 +109,8 @@ class Progress:
             say(f"trial {number}: epoch {figures['epoch']}/{self._sweep.epochs}  {self._sweep.metric} {metric:.4f}")
 
     def ended(self, number: int, error: str | None) -> None:
-        """Write the trial's record and end its run; one that was `lost` too often gets none, and is tried again."""
+        """Write the trial's record and end its run; one that was lost or refused has none, and is tried again."""
+        error = error or self._refused.pop(number, None)
         record = self._running.pop(number, None) or Record(status=STOPPED)  # its process may have died as it began
         if len(record.history) == self._sweep.epochs and record.status == STOPPED:
             record.status = FINISHED  # the last epoch was reported, and what follows it got lost

@@ -97,11 +97,16 @@ def _replicates(params: Params) -> dict[str, str]:
 
 
 def _crown(root: Path, params: Params, table: pd.DataFrame, runs: Mapping[str, tracking.TrackedRun]) -> list[str]:
-    """Register the champion, if the profile has one."""
+    """Register the champion, if the profile has one: it is judged as it is served, by one view of each image."""
     if params.profile not in params.champion.profiles or not runs:
         return []
     metric = f"final_{params.champion.metric}"
-    model = max(runs, key=lambda name: runs[name].metrics[metric])  # of equals the first
+
+    def served(name: str) -> float:
+        metrics = runs[name].metrics
+        return metrics.get(f"{metric}_one_view", metrics[metric])
+
+    model = max(runs, key=served)  # of equals the first
     row = table[table["model"] == model].to_dict("records")[0]
     version = tracking.register_champion(root, runs[model], report.run_description(row, params))
     name = f"{tracking.REGISTERED_MODEL}@{tracking.CHAMPION}"

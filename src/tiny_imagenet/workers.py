@@ -76,8 +76,6 @@ def train(
     root = Path.cwd()
     for recipe in map(params.recipe, names):
         pretrained.weights_file(recipe.weights, recipe.architecture)
-    if lineage.remove_broken_lock(root):
-        say("dvc.lock was cut short (DVC was killed as it wrote it): removed; DVC makes it anew from its cache")
     lineage.repro("cache", *(f"architecture@{model}" for model in models))
     failed = {}
     with cluster.connected(address, root) as machines:
@@ -89,7 +87,7 @@ def train(
             )
         share = machines.share(len(names), workers, cores)
         before()
-        say(f"{len(names)} trainings, {share.workers} at once, {share.cores} cores each")
+        say(f"{len(names)} trainings, {share}")
         environment = share.environment()
         environment |= {name: value for name, value in os.environ.items() if name.startswith(_FORWARDED)}
         jobs = {

@@ -1,7 +1,9 @@
 """Many trainings on Ray: two workers do what one does, an interrupt, a node that is lost, one that lacks the files."""
 
 import json
+import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +80,26 @@ def test_interrupted_trainings_end_and_leave_no_process(tmp_path):
     assert processes_of(copy.root) == []
     assert set(copy.runs()["status"]) == {"KILLED"}
     assert {path.parent.name for path in copy.root.glob("checkpoints/*/*.checkpoint")} == {"model_1", "model_2"}
+
+
+def test_a_killed_command_leaves_no_process_and_the_same_command_goes_on(tmp_path):
+    copy = copy_of_repository(tmp_path / "repository")
+    copy.edit(lambda params: long_trainings(params, 60))
+    copy.commit()
+    command = (*COMMAND, "train", "--all", "--workers", "2", "--cores", "1")
+    process = copy.start(*command)
+    wait_for(process, r"model_1 .*epoch +2/60", r"model_2 .*epoch +2/60")
+    os.kill(process.pid, signal.SIGKILL)  # it alone, as the kernel does that has no memory left
+    process.communicate(timeout=180)
+    deadline = time.monotonic() + 90
+    while (left := processes_of(copy.root)) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert left == []
+    copy.succeed(*command)
+    assert copy.would_run() == set()
+    for model in ("model_1", "model_2"):
+        record = json.loads((copy.root / "models" / model / "run.json").read_text())
+        assert record["resumed_from"][0] >= 2
 
 
 def test_a_training_whose_node_is_lost_goes_on_on_another_one(tmp_path):

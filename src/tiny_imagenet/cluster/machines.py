@@ -23,6 +23,7 @@ _STOPPED = 130  # the exit code that a shell gives a command that Ctrl-C has end
 _SECONDS_TO_ANSWER = 5
 _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_task_oom_retries": str(TIMES_LOST),  # a training too large for the machine: without it, for ever
     "RAY_DEDUP_LOGS": "0",  # two trainings may print the same line
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # without GPUs, leave CUDA_VISIBLE_DEVICES as it is
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the results have files of their own
@@ -32,6 +33,9 @@ _SETTINGS = {
     "RAY_AIR_NEW_OUTPUT": "0",  # its banner
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
 }
+
+# A worker that ends must not kill its children: `lifeline` is one, and has to stop what it started.
+_OF_WORKERS = {"RAY_kill_child_processes_on_worker_exit": "0"}
 
 # As on macOS: Ray listens on 127.0.0.1 alone, and not at all of the machine's addresses.
 _THIS_MACHINE_ALONE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
@@ -47,6 +51,9 @@ class Share:
     """Of each training."""
     gpus: int
     """Of each training: 1 where there are any."""
+
+    def __str__(self) -> str:
+        return f"{self.workers} at once, {self.cores} cores{' and a GPU' if self.gpus else ''} each"
 
     def environment(self) -> dict[str, str]:
         """Return the variables by which a training computes on its cores alone."""
@@ -211,7 +218,7 @@ def connected(address: str | None, root: Path) -> Iterator[Cluster]:
     options: dict[str, Any] = {
         "include_dashboard": False,
         "logging_level": "error",
-        "runtime_env": {"env_vars": {"PYTHONPATH": f"{sources}:{root}"}},  # Ray writes these into a log
+        "runtime_env": {"env_vars": {"PYTHONPATH": f"{sources}:{root}", **_OF_WORKERS}},  # Ray writes these into a log
     }
     if address is None:
         options |= {

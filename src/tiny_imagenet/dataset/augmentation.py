@@ -177,7 +177,7 @@ class _Epoch:
 
     number: int
     matrices: NDArray[np.float64]
-    tables: NDArray[np.uint8] | None
+    brightness: NDArray[np.float64] | None
     trivial: TrivialDraws | None
     erased: NDArray[np.int64] | None
 
@@ -200,13 +200,14 @@ class Augmenter:
         if not self._changes:
             return images
         drawn = self._for_epoch(epoch, images.shape[1], images.shape[2])
+        # For a batch at a time: 256 bytes for each image of an epoch would be many.
+        tables = None if drawn.brightness is None else brightness_tables(drawn.brightness[indices])
         out = np.empty_like(images)
 
         def work(places: range) -> None:
             for place in places:
                 index = indices[place]
-                table = None if drawn.tables is None else drawn.tables[index]
-                _warp(images[place], drawn.matrices[index], table, out[place])
+                _warp(images[place], drawn.matrices[index], None if tables is None else tables[place], out[place])
                 if drawn.trivial is not None:
                     operation = OPERATIONS[drawn.trivial.operation[index]]
                     recolour(out[place], operation, float(drawn.trivial.magnitude[index]))
@@ -241,7 +242,7 @@ class Augmenter:
         return _Epoch(
             number=epoch,
             matrices=matrices,
-            tables=brightness_tables(draws.brightness) if chosen.brightness != NO_AUGMENTATION.brightness else None,
+            brightness=draws.brightness if chosen.brightness != NO_AUGMENTATION.brightness else None,
             trivial=trivial,
             erased=draw_erased(chosen.erasing, **of, height=height, width=width) if chosen.erasing else None,
         )
