@@ -6,7 +6,7 @@ Each step is a process of its own, in a folder of its own: `reorganize`, `pack` 
 else `cache` does), `hash` (the MD5 of all that lies there then, as DVC takes it), `train` (one epoch of model_2, as
 params.yaml's `paper` has it, validation included) and `evaluate`. Seconds are wall time with Python's and TensorFlow's
 start, "CPU, s" what all threads computed, which other work on the machine changes less; memory is the peak of what is
-anonymous (RssAnon); written is what the step leaves on the disk.
+anonymous (RssAnon); written is what the step leaves on the disk. In the end, what the random draws of an epoch take.
 """
 
 import resource
@@ -14,12 +14,16 @@ import subprocess
 import sys
 import tempfile
 import time
+import tracemalloc
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import typer
 
 from benchmarks.memory import AnonymousMemory
+from tiny_imagenet.dataset.augmentation import Augmenter
+from tiny_imagenet.recipe import CROP_FLIP, PAPER_AUGMENTATION
 
 _COMMON = """
 import json, sys
@@ -89,6 +93,15 @@ def _cpu_seconds() -> float:
     return used.ru_utime + used.ru_stime
 
 
+def _drawn_bytes(augmenter: Augmenter) -> tuple[int, int]:
+    """Return what the first batch of an epoch allocates: what is left of it, and the most, in bytes."""
+    tracemalloc.start()
+    augmenter(np.zeros((1, 64, 64, 3), np.uint8), np.zeros(1, np.int64), 0)
+    kept, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return kept, peak
+
+
 def main(archive: Path, steps: Annotated[list[int], typer.Option()]) -> None:
     """Measure each step with each of STEPS training images per class of ARCHIVE."""
     print("| training images of each class | step | s | CPU, s | peak RssAnon, MiB | written, MB |")
@@ -108,6 +121,13 @@ def main(archive: Path, steps: Annotated[list[int], typer.Option()]) -> None:
                 figures = [seconds, _cpu_seconds() - computed, memory.peak_mib(), written]
                 cells = [str(per_class), name, *(f"{figure:,.1f}" for figure in figures)]
                 print("| " + " | ".join(cells) + " |", flush=True)
+    for name, augmentation in (("paper", PAPER_AUGMENTATION), ("crop_flip", CROP_FLIP)):
+        for num_images in (100_000, 200_000):
+            kept, peak = _drawn_bytes(Augmenter(augmentation, seed=1, num_images=num_images))
+            print(
+                f"draws of an epoch of {num_images:,} images, augmentation {name}: {kept / num_images:,.0f} bytes an image, "
+                f"{peak / num_images:,.0f} while they are made"
+            )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A pretrained model through the whole pipeline: its weights from a file, the head first, then all, a kill, the table."""
+"""A pretrained model through the pipeline: weights from a file, the head first, then all, a kill, its own table."""
 
 import os
 import signal
@@ -65,16 +65,3 @@ def test_it_trains_its_head_and_then_all_goes_on_after_a_kill_and_has_a_table_of
     training.run()
     assert training.outputs() == expected
     assert training.record()["resumed_from"][0] >= 3
-
-
-def test_a_file_of_other_weights_is_refused_before_the_first_epoch(copy, weights):
-    other = copy.root / "other.h5"
-    with h5py.File(other, "w") as file:
-        file.attrs["layer_names"] = []
-    copy.edit(lambda params: params["models"][MODEL].update(weights=str(other)))
-    refused = copy.run("dvc", "repro", f"train@{MODEL}")
-    copy.edit(lambda params: params["models"][MODEL].update(weights=weights))
-    assert refused.returncode != 0
-    assert str(other) in refused.stdout + refused.stderr
-    assert "epoch  1/" not in refused.stdout
-    assert "Traceback" not in refused.stdout + refused.stderr
