@@ -124,10 +124,8 @@ def main(archive: Path, steps: Annotated[list[int], typer.Option()]) -> None:
     for name, augmentation in (("paper", PAPER_AUGMENTATION), ("crop_flip", CROP_FLIP)):
         for num_images in (100_000, 200_000):
             kept, peak = _drawn_bytes(Augmenter(augmentation, seed=1, num_images=num_images))
-            print(
-                f"draws of an epoch of {num_images:,} images, augmentation {name}: {kept / num_images:,.0f} bytes an image, "
-                f"{peak / num_images:,.0f} while they are made"
-            )
+            sizes = f"{kept / num_images:,.0f} bytes an image, {peak / num_images:,.0f} while they are made"
+            print(f"draws of an epoch of {num_images:,} images, augmentation {name}: {sizes}")
 
 
 if __name__ == "__main__":
