@@ -273,6 +273,33 @@ def test_a_lock_that_was_cut_short_is_removed_and_a_whole_one_stays(tmp_path):
         assert not (tmp_path / "dvc.lock").exists()
 
 
+def test_a_lock_that_is_just_being_written_stays(tmp_path, monkeypatch):
+    """DVC empties it and then writes it, in a tenth of a second."""
+    path, whole = tmp_path / "dvc.lock", "schema: '2.0'\nstages: {}\n"
+    path.write_text(whole[:7])
+    monkeypatch.setattr(lineage.time, "sleep", lambda _: path.write_text(whole))
+    assert not lineage.remove_broken_lock(tmp_path)
+    assert path.read_text() == whole
+
+
+def test_a_stage_that_fails_is_named_and_dvc_is_stopped_with_who_has_started_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(lineage, "repro_command", lambda *_, **__: ["sh", "-c", "exit 7"])
+    with pytest.raises(UserError, match=r"`dvc repro cache` failed with exit code 7, see above"):
+        lineage.repro("cache")
+
+    def interrupt(_: float) -> None:
+        if Path("begun").exists():
+            raise SystemExit(130)
+
+    stage = "trap 'sleep 0.5; touch written; exit 130' INT; touch begun; while :; do sleep 0.1; done"
+    monkeypatch.setattr(lineage, "repro_command", lambda *_, **__: ["sh", "-c", stage])
+    monkeypatch.setattr(lineage.time, "sleep", interrupt)
+    with pytest.raises(SystemExit):
+        lineage.repro("cache")
+    assert Path("written").exists()
+
+
 def test_the_images_of_now_are_what_dvc_has_noted_of_the_cache(tmp_path):
     assert lineage.noted_images(tmp_path) == {}
     entries = {"deps": [("data/images/val.zip", "1"), ("stages/cache.py", "2")], "outs": [("data/cache/val.npy", "3")]}

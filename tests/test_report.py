@@ -259,6 +259,9 @@ def test_mlflow_has_a_table_for_each_kind_too_and_says_whose_figures_take_mirror
     ]
     assert places == sorted(places)
     assert text.count("| model | val, % |") == 3
+    described = {row["model"]: report.run_description(row, groups[0]) for row in groups[1].to_dict("records")}
+    assert "mirror image; the model itself takes one view." in described["resnet18"]
+    assert "mirror" not in described["model_1"]
 
 
 def test_it_says_that_pretrained_models_do_not_compete(groups):

@@ -149,25 +149,6 @@ def test_a_trial_is_not_of_what_changed_after_the_sweep_began(kind, started, tmp
     assert not list(tmp_path.glob("sweeps/rates/trials/*/trial.json"))
 
 
-def test_a_checkpoint_of_a_trial_that_an_edit_has_done_away_with_is_removed(started, tmp_path, monkeypatch):
-    weights = tmp_path / "weights.h5"
-    weights.write_bytes(hdf5(b"some"))
-    old = tmp_path / "sweeps" / "rates" / "trials" / "of another search" / "key.checkpoint"
-    old.parent.mkdir(parents=True)
-    old.write_bytes(b"gigabytes")
-
-    def train_trial(order: sweep.Order, report: cluster.Report) -> None:
-        figures = {"holdout_accuracy": 0.5, "val_accuracy": 0.5}
-        for number in (1, 2):
-            report({"epoch": number, "figures": figures})
-
-    monkeypatch.setattr(sweep, "train_trial", train_trial)
-    monkeypatch.setattr(Run, "log_artifact", lambda *_: None, raising=False)
-    started(weights, lambda: None)
-    assert old.parent.exists()
-    assert not old.exists()
-
-
 def test_a_trial_finds_backend_and_weights_where_the_command_would(started, tmp_path, monkeypatch):
     (tmp_path / "weights.h5").write_bytes(hdf5(b"some"))
     values = {"KERAS_BACKEND": "jax", "KERAS_HOME": "/weights"}

@@ -145,9 +145,9 @@ def check(
         pretrained.weights_file(recipe.weights, recipe.architecture)
     print(f"params.yaml is fine: profile {params.profile}, dataset {params.dataset.name} ({params.dataset.source})")
     print(f"models: {', '.join(params.active)}")
-    changed = sorted({key for name in params.active for key in params.overrides(name)})
-    if changed:
-        print(f"the profile changes, except where a block's `keeps` names it: {', '.join(changed)}")
+    changes = [change.replace("`", "") for change in report.override_lines(params)]
+    if changes:
+        print("\n  ".join(["what the profile changes in their recipes:", *changes]))
     for name in params.sweeps:  # no stage needs them
         try:
             sweep_plan.plan(params, name)

@@ -4,9 +4,9 @@ import hashlib
 import json
 import os
 import platform
-import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from importlib.metadata import distributions
@@ -21,7 +21,8 @@ from tiny_imagenet.files import fingerprint, md5
 from tiny_imagenet.progress import say
 
 _MOST_DIFF = 100_000
-_SECONDS_TO_END = 10
+_SECONDS_BETWEEN_LOOKS = 0.1
+_SECONDS_TO_WRITE = 1
 _EXPERIMENTS = (".dvc", "tmp", "exps")
 
 
@@ -56,26 +57,37 @@ def remove_broken_lock(root: Path) -> bool:
     """Remove a dvc.lock that is cut short, and return whether it was.
 
     DVC writes it in place: killed at that moment, it leaves a file that it refuses to read from then on. Nothing is
-    lost with it, since DVC's run cache still knows what each stage made from what.
+    lost with it, since DVC's run cache still knows what each stage made from what. One that a DVC is just writing
+    looks the same, and another a second later.
     """
-    from dvc.schema import COMPILED_LOCKFILE_SCHEMA
-    from voluptuous import Invalid
-
     path = root / "dvc.lock"
     if not path.is_file():
         return False
+    content = path.read_bytes()
+    if not _is_broken_lock(content):
+        return False
+    time.sleep(_SECONDS_TO_WRITE)
+    if path.read_bytes() != content:
+        return False
+    path.unlink()
+    return True
+
+
+def _is_broken_lock(content: bytes) -> bool:
+    from dvc.schema import COMPILED_LOCKFILE_SCHEMA
+    from voluptuous import Invalid
+
     try:
-        COMPILED_LOCKFILE_SCHEMA(_yaml(path))
+        COMPILED_LOCKFILE_SCHEMA(_yaml(content.decode("utf-8")))
     except (yaml.YAMLError, UnicodeDecodeError, Invalid):
-        path.unlink()
         return True
     return False
 
 
-def _yaml(path: Path) -> Any:
-    """Return what a file holds, by the parser in C where PyYAML has it: the other takes 0.2 s for dvc.lock."""
+def _yaml(text: str) -> Any:
+    """Return what a text holds, by the parser in C where PyYAML has it: the other takes 0.2 s for dvc.lock."""
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    return yaml.load(path.read_text(encoding="utf-8"), Loader=loader)  # noqa: S506 - both are safe ones
+    return yaml.load(text, Loader=loader)  # noqa: S506 - both are safe ones
 
 
 def repro_command(*stages: str, alone: bool = False) -> list[str]:
@@ -93,33 +105,44 @@ def repro_environment() -> dict[str, str]:
     return dict(os.environ) | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
 
 
-def repro(*stages: str, alone: bool = False) -> None:
-    """Bring stages up to date in the working directory, as `repro_command`; raises UserError where one fails.
+def run_repro(
+    *stages: str,
+    lock: Path,
+    alone: bool = False,
+    root: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> int:
+    """Have DVC bring stages up to date, as `repro_command`, and return its exit code.
 
-    A dvc.lock that is cut short is removed first. Stopped by Ctrl-C it waits for DVC, which may be writing another.
+    However this process ends, DVC and its stages end, too: `lifeline` sees to it, and holds `lock` until then. Stopped
+    by Ctrl-C, it returns when they have ended; DVC may be writing dvc.lock.
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tiny_imagenet.lifeline", str(lock), *repro_command(*stages, alone=alone)],
+        cwd=root,
+        env=repro_environment() | dict(environment or {}),
+        stdin=subprocess.PIPE,
+    )
+    assert process.stdin is not None  # noqa: S101 - a pipe was asked for
+    try:
+        while process.poll() is None:  # Ray's interrupt does not wake up a process that waits
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+    finally:
+        process.stdin.close()
+        process.wait()
+    return process.returncode
+
+
+def repro(*stages: str, alone: bool = False) -> None:
+    """Bring stages up to date in the working directory; raises UserError where one fails.
+
+    A dvc.lock that is cut short is removed first.
     """
     if remove_broken_lock(Path.cwd()):
         say("dvc.lock was cut short (DVC was killed as it wrote it): removed; DVC makes it anew from its cache")
-    process = subprocess.Popen(repro_command(*stages, alone=alone), env=repro_environment())
-    try:
-        process.wait()
-    except BaseException:
-        _let_end(process)
-        raise
-    if process.returncode:
-        raise UserError(f"`dvc repro {' '.join(stages)}` failed with exit code {process.returncode}, see above")
-
-
-def _let_end(process: subprocess.Popen[bytes]) -> None:
-    """Wait for a process that Ctrl-C has reached by the terminal; if it has not, send it the same, and then kill it."""
-    for signal_to_send in (signal.SIGINT, signal.SIGKILL):
-        try:
-            process.wait(_SECONDS_TO_END)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal_to_send)
-        else:
-            return
-    process.wait()
+    code = run_repro(*stages, lock=Path("checkpoints") / "dvc.worker.lock", alone=alone)
+    if code:
+        raise UserError(f"`dvc repro {' '.join(stages)}` failed with exit code {code}, see above")
 
 
 def git_state(root: Path) -> dict[str, Any]:
@@ -168,7 +191,7 @@ def dependency_hashes(stage: str, folder: Path | None = None) -> dict[str, str]:
     """
     folder = folder or Path.cwd()
     name, _, item = stage.partition("@")
-    definition: dict[str, Any] = _yaml(folder / "dvc.yaml")["stages"][name]
+    definition: dict[str, Any] = _yaml((folder / "dvc.yaml").read_text(encoding="utf-8"))["stages"][name]
     model, _, seed = item.partition("-")
     values = {"${item}": item, "${item.model}": model, "${item.seed}": seed}
     dependencies = definition.get("do", definition).get("deps", [])
@@ -185,7 +208,7 @@ def locked_files(root: Path, stage: str) -> dict[str, str]:
     """
     path = root / "dvc.lock"
     try:
-        locked = _yaml(path)["stages"][stage]
+        locked = _yaml(path.read_text(encoding="utf-8"))["stages"][stage]
         return {entry["path"]: entry["md5"] for kind in ("deps", "outs") for entry in locked.get(kind, [])}
     except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} has no record of {stage} ({error!r}); run `dvc repro`") from None

@@ -264,11 +264,13 @@ def experiment_description(table: pd.DataFrame, params: Params) -> str:
 
 def run_description(row: Mapping[Any, Any], params: Params) -> str:
     """Return a model's row of the table in a sentence."""
+    mirrored = [row["model"]] if params.recipe(row["model"]).flip_at_test else []
     return (
         f"val **{interval(row)}** %, paper protocol {percent(row['val_accuracy_paper_protocol'])} %, train "
         f"{percent(row['train_accuracy'])} %, {count(row['epochs'])} epochs. The paper: val "
         f"{percent(row['val_accuracy_paper'])} %, train {percent(row['train_accuracy_paper'])} %.\n\n"
-        f"{comparability(params)}"
+        + "".join(f"{line}; the model itself takes one view.\n\n" for line in mirrored_line(mirrored))
+        + comparability(params)
     )
 
 

@@ -28,6 +28,10 @@ from tiny_imagenet.sweep_results import Record
 SWEEPS = Path("sweeps")
 
 
+class ChangedError(UserError):
+    """What a trial is made of is not what the sweep began with."""
+
+
 @dataclass(frozen=True)
 class Order:
     """What a worker needs to know to run a trial."""
@@ -87,9 +91,6 @@ def run(
                 raise UserError(lost_trials(lost)) from None
             raise
         sweep_results.write_results(folder, name, sweep, trials, records)
-        for checkpoint in folder.glob("trials/*/*.checkpoint"):
-            if checkpoint.parent not in folders.values():  # of a trial that an edit has done away with
-                checkpoint.unlink()
         say(sweep_results.table(sweep, trials, records).drop(columns="run_id").to_string(index=False))
     return best, records[best.number], lost
 
@@ -141,10 +142,10 @@ def _own_dependencies(weights: str | None, architecture: str) -> dict[str, str]:
 
 
 def _require_unchanged(order: Order) -> None:
-    """See that the trial would be made of what the sweep began with; raises UserError where it would not."""
+    """See that the trial would be made of what the sweep began with; raises ChangedError where it would not."""
     now, then = _dependencies(order.stage, {0: order.recipe})[0], order.dependencies
     if changed := sorted(path for path in now.keys() | then if now.get(path) != then.get(path)):
-        raise UserError(f"{', '.join(changed)} changed while the sweep ran; start it again")
+        raise ChangedError(f"{', '.join(changed)} changed while the sweep ran; start it again")
 
 
 def _run_trials(
@@ -220,7 +221,7 @@ def train_trial(order: Order, report: cluster.Report) -> None:
             _require_unchanged(order)
         except DivergedError as error:  # it would again: nothing for Ray to repeat
             report({"failed": str(error)})
-        except UserError as error:  # so would this, until somebody does what the message says
+        except ChangedError as error:  # so would this, wherever it begins again
             report({"refused": str(error)})
         else:
             report({"finished": True})

@@ -65,7 +65,7 @@ class Progress:
         self._runs: dict[int, tracking.Run] = {}
         self._refused: dict[int, str] = {}
         self.lost: dict[int, str] = {}
-        """Trials whose process or node was lost too often, or that were refused, and what was said of it."""
+        """Trials whose process or node was lost too often, or whose images or code changed, and what was said of it."""
 
     def started(self, number: int) -> None:
         """Open the trial's run; a trial that was lost and is begun again has one."""

@@ -97,7 +97,7 @@ def _replicates(params: Params) -> dict[str, str]:
 
 
 def _crown(root: Path, params: Params, table: pd.DataFrame, runs: Mapping[str, tracking.TrackedRun]) -> list[str]:
-    """Register the champion, if the profile has one: it is judged as it is served, by one view of each image."""
+    """Register the champion, if the profile has one; accuracy is that of one view of each image, as it is served."""
     if params.profile not in params.champion.profiles or not runs:
         return []
     metric = f"final_{params.champion.metric}"

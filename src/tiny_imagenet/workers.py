@@ -1,9 +1,6 @@
 """Many models and seeds trained at once: the pipeline's own stages, run by DVC in Ray's workers."""
 
 import os
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Sequence
 from itertools import count
 from pathlib import Path
@@ -13,7 +10,6 @@ from tiny_imagenet.errors import UserError
 from tiny_imagenet.params import Params
 from tiny_imagenet.progress import say
 
-_SECONDS_BETWEEN_LOOKS = 0.1
 _FORWARDED = ("MLFLOW_", "KERAS_BACKEND", "KERAS_HOME")
 """Beginnings of the variables that the stages get from here. As a task's arguments: Ray logs its environments."""
 
@@ -119,18 +115,5 @@ def _reason(error: Exception) -> str:
 
 def run_stages(root: Path, name: str, stages: list[str], environment: dict[str, str]) -> int:
     """Bring the stages of a training up to date, and return the exit code; runs in a worker, and ends with it."""
-    lock = str(root / "checkpoints" / f"{name}.worker.lock")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tiny_imagenet.lifeline", lock, *lineage.repro_command(*stages, alone=True)],
-        cwd=root,
-        env=lineage.repro_environment() | environment,
-        stdin=subprocess.PIPE,
-    )
-    assert process.stdin is not None  # noqa: S101 - a pipe was asked for
-    try:
-        while process.poll() is None:  # Ray's interrupt does not wake up a process that waits
-            time.sleep(_SECONDS_BETWEEN_LOOKS)
-    finally:
-        process.stdin.close()
-        process.wait()
-    return process.returncode
+    lock = root / "checkpoints" / f"{name}.worker.lock"
+    return lineage.run_repro(*stages, lock=lock, alone=True, root=root, environment=environment)

@@ -23,7 +23,8 @@ _STOPPED = 130  # the exit code that a shell gives a command that Ctrl-C has end
 _SECONDS_TO_ANSWER = 5
 _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_task_oom_retries": str(TIMES_LOST),  # a training too large for the machine: without it, for ever
+    "RAY_task_oom_retries": str(TIMES_LOST),  # of trainings too large for the memory: without it, for ever
+    "RAY_task_oom_retry_delay_base_ms": "60000",  # what was ended needs so long to be gone
     "RAY_DEDUP_LOGS": "0",  # two trainings may print the same line
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # without GPUs, leave CUDA_VISIBLE_DEVICES as it is
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the results have files of their own
