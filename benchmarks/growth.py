@@ -6,7 +6,8 @@ Each step is a process of its own, in a folder of its own: `reorganize`, `pack` 
 else `cache` does), `hash` (the MD5 of all that lies there then, as DVC takes it), `train` (one epoch of model_2, as
 params.yaml's `paper` has it, validation included) and `evaluate`. Seconds are wall time with Python's and TensorFlow's
 start, "CPU, s" what all threads computed, which other work on the machine changes less; memory is the peak of what is
-anonymous (RssAnon); written is what the step leaves on the disk. In the end, what the random draws of an epoch take.
+anonymous (RssAnon); written is what the step leaves on the disk. In the end, what an epoch's random draws and the
+metrics take.
 """
 
 import resource
@@ -15,6 +16,8 @@ import sys
 import tempfile
 import time
 import tracemalloc
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -23,7 +26,8 @@ import typer
 
 from benchmarks.memory import AnonymousMemory
 from tiny_imagenet.dataset.augmentation import Augmenter
-from tiny_imagenet.recipe import CROP_FLIP, PAPER_AUGMENTATION
+from tiny_imagenet.metrics import validation_metrics
+from tiny_imagenet.recipe import CROP_FLIP, PAPER_AUGMENTATION, Augmentation
 
 _COMMON = """
 import json, sys
@@ -93,13 +97,21 @@ def _cpu_seconds() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def _drawn_bytes(augmenter: Augmenter) -> tuple[int, int]:
-    """Return what the first batch of an epoch allocates: what is left of it, and the most, in bytes."""
+def _allocated(call: Callable[[], object]) -> tuple[int, int]:
+    """Return what is left of what a call allocates, and the most of it, in bytes."""
     tracemalloc.start()
-    augmenter(np.zeros((1, 64, 64, 3), np.uint8), np.zeros(1, np.int64), 0)
+    result = call()
     kept, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
+    del result
     return kept, peak
+
+
+def _draws(augmentation: Augmentation, num_images: int) -> Augmenter:
+    """Make the first batch of an epoch, for which all of the epoch is drawn."""
+    augmenter = Augmenter(augmentation, seed=1, num_images=num_images)
+    augmenter(np.zeros((1, 64, 64, 3), np.uint8), np.zeros(1, np.int64), 0)
+    return augmenter
 
 
 def main(archive: Path, steps: Annotated[list[int], typer.Option()]) -> None:
@@ -123,9 +135,13 @@ def main(archive: Path, steps: Annotated[list[int], typer.Option()]) -> None:
                 print("| " + " | ".join(cells) + " |", flush=True)
     for name, augmentation in (("paper", PAPER_AUGMENTATION), ("crop_flip", CROP_FLIP)):
         for num_images in (100_000, 200_000):
-            kept, peak = _drawn_bytes(Augmenter(augmentation, seed=1, num_images=num_images))
+            kept, peak = _allocated(partial(_draws, augmentation, num_images))
             sizes = f"{kept / num_images:,.0f} bytes an image, {peak / num_images:,.0f} while they are made"
             print(f"draws of an epoch of {num_images:,} images, augmentation {name}: {sizes}")
+    labels = np.arange(5_000, dtype=np.int32) % 1_000
+    probabilities = np.full((len(labels), 1_000), 1e-3, np.float32)
+    _, peak = _allocated(partial(validation_metrics, labels, probabilities, labels == 0))
+    print(f"metrics of validation images: {peak / probabilities.size:,.0f} bytes for each of their probabilities")
 
 
 if __name__ == "__main__":
