@@ -234,6 +234,8 @@ def connected(address: str | None, root: Path) -> Iterator[Cluster]:
     except (ConnectionError, ValueError, RuntimeError, OSError) as error:
         where = f"the Ray cluster at {address}" if address else "Ray on this machine"
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        if address and os.environ.get("RAY_AUTH_MODE") != "token":
+            reason += ". Where `ray start` said that it has a token, set RAY_AUTH_MODE=token here, too"
         raise UserError(f"{where} cannot be used: {reason}") from None
     try:
         yield Cluster(ray, _nodes(ray))
