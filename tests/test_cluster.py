@@ -86,3 +86,20 @@ def test_an_address_at_which_nothing_answers_is_refused_at_once():
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(UserError, match=f"nothing answers .* {address}"), cluster.connected(address, Path.cwd()):
             pass
+
+
+@pytest.mark.parametrize(("mode", "hint"), [(None, True), ("token", False)])
+def test_a_cluster_that_refuses_is_named_with_the_token_that_it_may_want(mode, hint, tmp_path, monkeypatch):
+    class Ray:
+        @staticmethod
+        def init(**_: object) -> None:
+            raise ConnectionError("Failed to connect")
+
+    monkeypatch.setattr(cluster.machines, "require", lambda *_: Ray)
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    if mode:
+        monkeypatch.setenv("RAY_AUTH_MODE", mode)
+    expected = r"the Ray cluster at first:1 cannot be used: Failed to connect"
+    with pytest.raises(UserError, match=expected) as caught, cluster.connected("first:1", tmp_path):
+        pass
+    assert ("RAY_AUTH_MODE=token" in str(caught.value)) == hint
