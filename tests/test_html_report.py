@@ -542,4 +542,4 @@ def test_models_that_are_not_the_papers_have_tables_of_their_own(tmp_path):
     ]
     assert places == sorted(places)
     assert "do not compete with models from scratch" in section
-    assert "resnet18: every figure is of the mean over an image and its mirror image" in section
+    assert "resnet18: every validation figure is of the mean over an image and its mirror image" in section

@@ -193,7 +193,10 @@ def test_pretrained_models_and_mirror_images_are_named_beside_the_figures(reposi
     own, other = section.split("**Pretrained on ImageNet.** Their weights have seen these classes")
     assert [f"| {model} |" in own for model in (*ACTIVE, name)] == [True, True, False]
     assert f"| {name} |" in other
-    assert f"{name}: every figure is of the mean over an image and its mirror image. Accuracy in percent." in other
+    assert (
+        f"{name}: every validation figure is of the mean over an image and its mirror image. Accuracy in percent."
+        in other
+    )
 
 
 @pytest.mark.parametrize("comparable", [True, False])

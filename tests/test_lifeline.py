@@ -78,6 +78,20 @@ def test_the_command_ends_when_who_started_it_is_killed(lifeline):
     wait_until_it_ends(pid)
 
 
+@pytest.mark.parametrize("to_all", [signal.SIGTERM, signal.SIGHUP])
+def test_the_command_ends_when_a_signal_ends_all_who_share_the_starters_group(to_all, lifeline):
+    """As a terminal that is closed, or `timeout`, sends it: to the lifeline, too."""
+    starter = subprocess.Popen(
+        [sys.executable, "-c", STARTS_AND_IS_KILLED, *lifeline], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        text=True, env=os.environ | {"PYTHON": sys.executable, "CODE": WAITS}, start_new_session=True,
+    )  # fmt: skip
+    assert starter.stdout
+    pid = int(starter.stdout.readline())
+    os.killpg(starter.pid, to_all)
+    assert starter.wait(30) == -to_all
+    wait_until_it_ends(pid)
+
+
 def test_a_second_one_waits_for_the_first_and_gives_up_with_who_started_it(lifeline):
     first = subprocess.Popen(
         [*lifeline, sys.executable, "-c", WAITS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

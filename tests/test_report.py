@@ -270,7 +270,7 @@ def test_it_says_that_pretrained_models_do_not_compete(groups):
 
 
 def test_it_says_whose_figures_take_mirror_images(groups):
-    assert "resnet18: every figure is of the mean over an image and its mirror image" in " ".join(
+    assert "resnet18: every validation figure is of the mean over an image and its mirror image" in " ".join(
         report.terminal_table(groups[1], groups[0]).split()
     )
 

@@ -146,7 +146,7 @@ def test_results_md_has_tables_of_their_own_for_models_that_are_not_the_papers(g
         ["model", "model_1", "model_2"] * 2, ["model", "resnet18"] * 2, ["model", "model_5_caffe"] * 2
     ]  # fmt: skip
     assert "do not compete with models from scratch" in pretrained
-    assert "resnet18: every figure is of the mean over an image and its mirror image" in text
+    assert "resnet18: every validation figure is of the mean over an image and its mirror image" in text
 
 
 def test_results_md_of_the_papers_models_has_no_other_table(results):

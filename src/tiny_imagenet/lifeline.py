@@ -22,13 +22,20 @@ def main(lock: Path, command: list[str]) -> int:
     When stdin ends, the group gets what Ctrl-C sends, and is killed if that does not end it. Until then it has the
     lock: who begins the command again, after its starter was lost, waits.
     """
-    signal.signal(signal.SIGINT, lambda *_: None)  # the terminal's: whoever holds stdin decides. Not inherited
+    for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(
+            each, lambda *_: None
+        )  # the terminal's, or the group's: whoever holds stdin decides. Not inherited
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # Ray blocks it in its processes, and that is
     alone = threading.Event()
     threading.Thread(target=_notice_the_end_of_stdin, args=(alone,), daemon=True).start()
     lock.parent.mkdir(parents=True, exist_ok=True)
     try:
-        held = FileLock(lock).acquire(cancel_check=alone.is_set)
+        try:
+            held = FileLock(lock).acquire(timeout=0)
+        except Timeout:
+            print(f"waiting for another process that holds {lock}", file=sys.stderr, flush=True)  # noqa: T201
+            held = FileLock(lock).acquire(cancel_check=alone.is_set)
     except Timeout:  # nobody waits for the command any more
         return 1
     with held:

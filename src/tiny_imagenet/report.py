@@ -141,7 +141,11 @@ def flip_lines(params: Params) -> list[str]:
 
 def mirrored_line(models: Sequence[str]) -> list[str]:
     """Return a line that says of these models that their figures are of two views; none where there are none."""
-    return [f"{', '.join(models)}: every figure is of the mean over an image and its mirror image"] if models else []
+    return (
+        [f"{', '.join(models)}: every validation figure is of the mean over an image and its mirror image"]
+        if models
+        else []
+    )
 
 
 def missing_lines(table: pd.DataFrame) -> list[str]:

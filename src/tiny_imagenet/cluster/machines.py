@@ -231,11 +231,14 @@ def connected(address: str | None, root: Path) -> Iterator[Cluster]:
         options |= {"address": address}
     try:
         ray.init(**options)
-    except (ConnectionError, ValueError, RuntimeError, OSError) as error:
+    except (ConnectionError, ValueError, RuntimeError, OSError, ray.exceptions.AuthenticationError) as error:
         where = f"the Ray cluster at {address}" if address else "Ray on this machine"
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        if address and os.environ.get("RAY_AUTH_MODE") != "token":
-            reason += ". Where `ray start` said that it has a token, set RAY_AUTH_MODE=token here, too"
+        if address:
+            reason += (
+                ". If `ray start` said that it has a token: RAY_AUTH_MODE=token has to be set here, too, and "
+                "~/.ray/auth_token to be the first machine's"
+            )
         raise UserError(f"{where} cannot be used: {reason}") from None
     try:
         yield Cluster(ray, _nodes(ray))
