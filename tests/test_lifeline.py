@@ -78,17 +78,16 @@ def test_the_command_ends_when_who_started_it_is_killed(lifeline):
     wait_until_it_ends(pid)
 
 
-@pytest.mark.parametrize("to_all", [signal.SIGTERM, signal.SIGHUP])
-def test_the_command_ends_when_a_signal_ends_all_who_share_the_starters_group(to_all, lifeline):
-    """As a terminal that is closed, or `timeout`, sends it: to the lifeline, too."""
+def test_the_command_ends_when_a_signal_ends_all_who_share_the_starters_group(lifeline):
+    """As `timeout` sends it, and a closed terminal its own: to the lifeline, too."""
     starter = subprocess.Popen(
         [sys.executable, "-c", STARTS_AND_IS_KILLED, *lifeline], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         text=True, env=os.environ | {"PYTHON": sys.executable, "CODE": WAITS}, start_new_session=True,
     )  # fmt: skip
     assert starter.stdout
     pid = int(starter.stdout.readline())
-    os.killpg(starter.pid, to_all)
-    assert starter.wait(30) == -to_all
+    os.killpg(starter.pid, signal.SIGTERM)
+    assert starter.wait(30) == -signal.SIGTERM
     wait_until_it_ends(pid)
 
 
