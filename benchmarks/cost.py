@@ -14,7 +14,8 @@ from typing import Annotated, Any
 
 import typer
 
-from tiny_imagenet import entry, runtime
+from tiny_imagenet import entry
+from tiny_imagenet.backend import runtime
 
 IMAGES = 100_000 * 15
 GPU_TERAFLOPS = 10.0
@@ -27,7 +28,7 @@ def main(models: Annotated[list[str] | None, typer.Argument()] = None, steps: in
     runtime.prepare(0)
     import numpy as np
 
-    from tiny_imagenet import training
+    from tiny_imagenet.training import train
 
     print(f"{runtime.device()}, {runtime.backend()}, batch 64, median of {steps} steps")
     print("| model | GFLOP per image, forward | images/s here | hours here | hours at 10 TFLOP/s |")
@@ -38,7 +39,7 @@ def main(models: Annotated[list[str] | None, typer.Argument()] = None, steps: in
     total_here = total_gpu = 0.0
     for name in models or params.active:
         recipe = params.recipe(name).model_copy(update={"weights": None})
-        model = training.build_model(recipe, num_classes=200, weights_file=None)
+        model = train.build_model(recipe, num_classes=200, weights_file=None)
         targets = np.eye(200, dtype=np.float32)[labels] if recipe.soft_labels else labels
         seconds = []
         for _ in range(steps + 2):

@@ -25,9 +25,9 @@ import numpy as np
 import typer
 
 from benchmarks.memory import AnonymousMemory
-from tiny_imagenet.dataset.augmentation import Augmenter
-from tiny_imagenet.metrics import validation_metrics
-from tiny_imagenet.recipe import CROP_FLIP, PAPER_AUGMENTATION, Augmentation
+from tiny_imagenet.config.recipe import CROP_FLIP, PAPER_AUGMENTATION, Augmentation
+from tiny_imagenet.evaluation.metrics import validation_metrics
+from tiny_imagenet.input_pipeline.augmentation import Augmenter
 
 _COMMON = """
 import json, sys

@@ -18,7 +18,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tiny_imagenet.dataset.arrays import SIDE, decode
 from tiny_imagenet.dataset.duplicates import (
     MAX_DISTANCE,
     MIN_SIMILARITY,
@@ -27,6 +26,7 @@ from tiny_imagenet.dataset.duplicates import (
     perceptual_hashes,
     similarity,
 )
+from tiny_imagenet.dataset.packing import SIDE, decode
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 ZOOM = 2

@@ -27,7 +27,8 @@ from typing import IO, Annotated, Any
 import typer
 
 from benchmarks.memory import AnonymousMemory
-from tiny_imagenet import entry, runtime
+from tiny_imagenet import entry
+from tiny_imagenet.backend import runtime
 
 app = typer.Typer(help=__doc__, invoke_without_command=True, add_completion=False, rich_markup_mode=None)
 BATCH = 64
@@ -378,7 +379,7 @@ def memory(repository: Path, model: Annotated[str, typer.Argument()] = "model_1"
 
 def _class_folders(data: Path, folder: Path, num_images: int) -> list[int]:
     """Write the first images of each class as files, and return their places in the packed arrays."""
-    from tiny_imagenet.dataset.arrays import image_paths
+    from tiny_imagenet.dataset.packing import image_paths
 
     if not (data / "cache" / "train_images.npy").is_file():
         raise SystemExit(f"{data}/cache holds no images: run `dvc repro cache`, or give --data")

@@ -13,7 +13,8 @@ from typing import Annotated
 import typer
 
 from benchmarks.cost import GPU_TERAFLOPS, forward_flops, step_flops
-from tiny_imagenet import entry, runtime
+from tiny_imagenet import entry
+from tiny_imagenet.backend import runtime
 
 IMAGES = 100_000
 
@@ -24,7 +25,7 @@ def main(models: Annotated[list[str] | None, typer.Argument()] = None) -> None:
     runtime.prepare(0)
     import keras
 
-    from tiny_imagenet.models import build_classifier, preprocessing_of
+    from tiny_imagenet.models.registry import build_classifier, preprocessing_of
 
     print(
         "| block | architecture | parameters | of the backbone | it sees | pixels | GFLOP per image, forward | "

@@ -23,9 +23,11 @@ import numpy as np
 import pandas as pd
 import typer
 
-from tiny_imagenet import comparison, entry, figures, runtime
-from tiny_imagenet.errors import UserError
-from tiny_imagenet.files import read_csv, read_json, write_text
+from tiny_imagenet import entry, plotting
+from tiny_imagenet.backend import runtime
+from tiny_imagenet.common.errors import UserError
+from tiny_imagenet.common.files import read_csv, read_json, write_text
+from tiny_imagenet.reporting import table
 
 DESTINATION = Path("docs/results/validation_gap")
 SUSPECT, OTHER = "model_1", "model_2"
@@ -51,18 +53,19 @@ def main(workspace: Annotated[Path, typer.Option(help="A pipeline with both mode
     params = entry.checked_params()
     epochs = pd.concat(by_epoch(name) for name in (SUSPECT, OTHER))
     runtime.prepare(seed=0)
-    from tiny_imagenet import evaluation, model_file
-    from tiny_imagenet.dataset.arrays import open_packed
-    from tiny_imagenet.recipe import PAPER_AUGMENTATION
+    from tiny_imagenet.config.recipe import PAPER_AUGMENTATION
+    from tiny_imagenet.dataset.packing import open_packed
+    from tiny_imagenet.evaluation import evaluate
+    from tiny_imagenet.models import saved_model
 
     packed = open_packed(Path("data/cache"))
     if packed.num_classes != 200:
         raise UserError(f"{packed.num_classes} classes in {workspace}/data/cache; the 200 are needed")
-    model = model_file.load_model(Path("models") / SUSPECT / "model.keras")
+    model = saved_model.load_model(Path("models") / SUSPECT / "model.keras")
     labels = packed.val.labels
-    clean = evaluation.predict(model, packed.val, "validation, clean")
-    augmented = evaluation.predict(model, packed.val, "validation, paper protocol", PAPER_AUGMENTATION)
-    train = evaluation.answers(model, packed.train, "training, clean")
+    clean = evaluate.predict(model, packed.val, "validation, clean")
+    augmented = evaluate.predict(model, packed.val, "validation, paper protocol", PAPER_AUGMENTATION)
+    train = evaluate.answers(model, packed.train, "training, clean")
 
     right = float((augmented.argmax(1) == labels).mean())
     by_missing = pd.DataFrame([shifted(augmented, labels, missing) for missing in range(200)])
@@ -139,7 +142,7 @@ def by_epoch(model: str) -> pd.DataFrame:
             f"models/{model}/history.csv has no {PROTOCOL} of every epoch: set `paper_protocol_every_epoch: true` in "
             f"models.{model} of params.yaml, and run `dvc repro train@{model}`"
         )
-    logs = comparison.authors_logs()
+    logs = table.authors_logs()
     theirs = logs[logs["model"] == model].set_index("epoch")[["accuracy", "val_accuracy", "loss", "val_loss"]]
     epochs = history.join(theirs.add_suffix("_authors"), on="epoch")
     epochs["ratio"] = epochs[PROTOCOL] / epochs["accuracy"]
@@ -201,14 +204,14 @@ def draw(
 
     `runs` has what `trained` says of both of our models, which share their images.
     """
-    logs = comparison.authors_logs()
+    logs = table.authors_logs()
     images = runs[SUSPECT]["images"]
-    about = figures.trained_on(dataset, images, [runs[name]["epochs"] for name in (SUSPECT, OTHER)])
+    about = plotting.trained_on(dataset, images, [runs[name]["epochs"] for name in (SUSPECT, OTHER)])
     title = f"Validation as a share of training accuracy\nours: {about}"
-    with figures.new_figure(folder / "ratios", 6.4, 4, title=title) as (_, axes):
+    with plotting.new_figure(folder / "ratios", 6.4, 4, title=title) as (_, axes):
         axis = axes[0, 0]
         models = sorted(logs["model"].unique())
-        for colour, model in zip(figures.cycle(len(models)), models, strict=True):
+        for colour, model in zip(plotting.cycle(len(models)), models, strict=True):
             log = logs[logs["model"] == model]
             axis.plot(
                 log["epoch"], log["val_accuracy"] / log["accuracy"], "--", color=colour, label=f"authors' {model}"
@@ -220,33 +223,33 @@ def draw(
         axis.set(xlabel="epoch", ylabel="ratio", ylim=(0, 2.3))
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
-    about = figures.trained_on(dataset, images, [runs[SUSPECT]["epochs"]])
+    about = plotting.trained_on(dataset, images, [runs[SUSPECT]["epochs"]])
     title = f"Our model 1 with a shifted class index\n{about}"
-    with figures.new_figure(folder / "shift", 6.4, 3.6, title=title) as (_, axes):
+    with plotting.new_figure(folder / "shift", 6.4, 3.6, title=title) as (_, axes):
         axis = axes[0, 0]
         axis.plot(
             by_missing["share_shifted"],
             by_missing["accuracy"] / right,
-            color=figures.COLOURS[0],
+            color=plotting.COLOURS[0],
             label="accuracy that is kept",
         )
         axis.plot(
             by_missing["share_shifted"],
             by_missing["loss_without_shift"].mean() / by_missing["loss"],
-            color=figures.COLOURS[1],
+            color=plotting.COLOURS[1],
             label="loss without a shift / with it",
         )
         asked = fits[SUSPECT]["share_by_accuracy"]
         axis.axvspan(
             asked["lowest"],
             asked["highest"],
-            color=figures.COLOURS[0],
+            color=plotting.COLOURS[0],
             alpha=0.2,
             label="asked for by the authors' accuracies",
         )
         axis.axvline(
             fits[SUSPECT]["share_by_loss"],
-            color=figures.COLOURS[1],
+            color=plotting.COLOURS[1],
             linestyle="--",
             label="asked for by their last losses",
         )

@@ -22,7 +22,7 @@ from typing import Annotated
 
 import typer
 
-from tiny_imagenet import runtime
+from tiny_imagenet.backend import runtime
 
 _OUTPUTS = ("models/*/model.keras", "models/*/history.csv", "results/*/metrics.json")
 

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 from tiny_imagenet import entry
-from tiny_imagenet.files import write_text
-from tiny_imagenet.models import architecture_source
+from tiny_imagenet.common.files import write_text
+from tiny_imagenet.models.registry import architecture_source
 
 
 def main(model: str) -> None:

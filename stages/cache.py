@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from tiny_imagenet import entry, figures
+from tiny_imagenet import entry, plotting
+from tiny_imagenet.common.files import write_text
 from tiny_imagenet.dataset import leakage
-from tiny_imagenet.dataset.arrays import drop_from_train, image_paths, pack, samples_per_class, summarize
-from tiny_imagenet.dataset.augmentation import Augmenter
 from tiny_imagenet.dataset.duplicates import find_duplicates
-from tiny_imagenet.files import write_text
+from tiny_imagenet.dataset.packing import drop_from_train, image_paths, pack, samples_per_class, summarize
+from tiny_imagenet.input_pipeline.augmentation import Augmenter
 
 SOURCE = Path("data/images")
 DESTINATION = Path("data/cache")
@@ -23,7 +23,7 @@ def main() -> None:
     packed = pack(SOURCE, DESTINATION)
     pairs = find_duplicates(packed.train.images, packed.val.images)
     across = leakage.pairs_across(pairs)
-    figures.image_pairs(packed.train.images, packed.val.images, across, DESTINATION / "duplicates")
+    plotting.image_pairs(packed.train.images, packed.val.images, across, DESTINATION / "duplicates")
     duplicates = leakage.describe_duplicates(pairs, image_paths(SOURCE)) | {"policy": params.dataset.duplicates}
     if params.dataset.duplicates == "fail":
         leakage.refuse_leakage(duplicates)
@@ -40,8 +40,8 @@ def main() -> None:
     augment = Augmenter(params.shared_augmentation, seed=params.seed, num_images=len(packed.train))
     rows = {"original": originals} | {f"epoch {epoch + 1}": augment(originals, chosen, epoch) for epoch in range(4)}
     title = "The shared augmentation in params.yaml (a profile or a model may have another)"
-    figures.image_grid(rows, DESTINATION / "augmentation", title)
-    figures.image_grid(samples_per_class(packed), DESTINATION / "classes", "Some classes of the training images")
+    plotting.image_grid(rows, DESTINATION / "augmentation", title)
+    plotting.image_grid(samples_per_class(packed), DESTINATION / "classes", "Some classes of the training images")
     print(f"packed {len(packed.train):,} training and {len(packed.val):,} validation images into {DESTINATION}")
 
 

@@ -8,23 +8,15 @@ from typing import Any
 
 import pandas as pd
 
-from tiny_imagenet import (
-    audit,
-    claims,
-    comparison,
-    entry,
-    figures,
-    html_report,
-    lineage,
-    report,
-    result_figures,
-    results_files,
-    significance,
-    sync,
-)
-from tiny_imagenet.errors import UserError
-from tiny_imagenet.files import read_json, replaced, write_text
-from tiny_imagenet.params import Params
+from tiny_imagenet import entry, plotting
+from tiny_imagenet.common.errors import UserError
+from tiny_imagenet.common.files import read_json, replaced, write_text
+from tiny_imagenet.config.params import Params
+from tiny_imagenet.evaluation import figures as result_figures
+from tiny_imagenet.reporting import audit, claims, documents, html, significance, wording
+from tiny_imagenet.reporting import table as comparison
+from tiny_imagenet.repository import dvc
+from tiny_imagenet.tracking import sync
 
 CACHE, MODELS, RESULTS, DESTINATION = Path("data/cache"), Path("models"), Path("results"), Path("reports")
 FIGURES = DESTINATION / "figures"
@@ -55,18 +47,18 @@ def main() -> None:
     )
     write_text(DESTINATION / "results.csv", table.to_csv(index=False))
     write_text(DESTINATION / "differences.csv", paired.to_csv(index=False))
-    write_text(DESTINATION / "results.tex", results_files.results_latex(table, params))
+    write_text(DESTINATION / "results.tex", documents.results_latex(table, params))
     write_text(
         DESTINATION / "results.md",
-        results_files.results_markdown(table, params, captions, same_bits, paired),
+        documents.results_markdown(table, params, captions, same_bits, paired),
     )
     write_text(DESTINATION / "audit.md", audit.audit_markdown(figures_audited, claims_audited, params))
-    page = html_report.results_html(
+    page = html.results_html(
         params=params, table=table, audit_figures=figures_audited, audit_claims=claims_audited, paired=paired,
         models=MODELS, results=RESULTS, figures=FIGURES, captions=captions, determinism=same_bits,
     )  # fmt: skip
     write_text(DESTINATION / "results.html", page)
-    summary = report.terminal_table(table, params)
+    summary = wording.terminal_table(table, params)
     write_text(DESTINATION / "summary.txt", summary + "\n")
     print(summary)
     print("reports/results.html has all of it: figures, the audit against the paper, a page per model")
@@ -85,7 +77,7 @@ def main() -> None:
 def _evidence(params: Params) -> claims.Evidence:
     """Gather what there is of the models and of the images."""
     data = comparison.images_report(params, CACHE)
-    table = comparison.results_table(params, MODELS, RESULTS, lineage.noted_images(Path.cwd()))
+    table = comparison.results_table(params, MODELS, RESULTS, dvc.noted_images(Path.cwd()))
     models = list(table.dropna(subset="val_accuracy")["model"])
     return claims.Evidence(
         params=params, table=table, data=data,
@@ -107,13 +99,13 @@ def _draw(evidence: claims.Evidence) -> dict[str, str]:
     """Draw what concerns all models, and return the name of each figure -> its caption."""
     params, table, metrics = evidence.params, evidence.table, evidence.metrics
     histories, logs = evidence.histories, _logs(params.active)
-    with_paper, captions = report.comparable(params), _captions(params)
+    with_paper, captions = wording.comparable(params), _captions(params)
     epochs = table["epochs"].dropna()
-    about = figures.trained_on(params.dataset.name, evidence.data["used"], epochs)
+    about = plotting.trained_on(params.dataset.name, evidence.data["used"], epochs)
     titles = {name: f"{caption}\n{about}" for name, caption in captions.items()}
     for name, (column, _) in CURVES.items():
-        figures.curves(histories, logs, column, titles[name], FIGURES / name, with_logs=with_paper)
-    figures.parameter_counts(table, FIGURES / "parameters")
+        plotting.curves(histories, logs, column, titles[name], FIGURES / name, with_logs=with_paper)
+    plotting.parameter_counts(table, FIGURES / "parameters")
     result_figures.accuracy_by_parameters(
         table, metrics, titles["accuracy_by_parameters"], FIGURES / "accuracy_by_parameters", with_paper=with_paper
     )
@@ -139,7 +131,7 @@ def _captions(params: Params) -> dict[str, str]:
     if others:
         concerned = "all models" if len(others) == len(params.active) else ", ".join(others)
         captions["augmentation"] += f" (another here: {concerned})"
-    if not report.comparable(params):
+    if not wording.comparable(params):
         return captions
     captions |= {name: f"{captions[name]} (the paper's {figure})" for name, figure in OF_PAPER.items()}
     return captions | {

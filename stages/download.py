@@ -3,10 +3,11 @@
 import sys
 from pathlib import Path
 
-from tiny_imagenet import entry, lineage
-from tiny_imagenet.dataset.archive import obtain
-from tiny_imagenet.dataset.sample import write_digits_archive
-from tiny_imagenet.files import require_free
+from tiny_imagenet import entry
+from tiny_imagenet.common.download import obtain
+from tiny_imagenet.common.files import require_free
+from tiny_imagenet.dataset.digits import write_digits_archive
+from tiny_imagenet.repository import dvc
 
 DESTINATION = Path("data/raw/dataset.zip")
 TERMS = (
@@ -26,7 +27,7 @@ def main() -> None:
     if dataset.name == "tiny-imagenet-200":
         print(TERMS)
     # DVC removes the output before it runs a stage, but keeps it in its cache: no second download for another `expect`.
-    archive = Path(dataset.archive).expanduser() if dataset.archive else lineage.cached_file(dataset.md5)
+    archive = Path(dataset.archive).expanduser() if dataset.archive else dvc.cached_file(dataset.md5)
     obtain(
         DESTINATION,
         urls=dataset.urls,

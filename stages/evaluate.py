@@ -6,13 +6,16 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from tiny_imagenet import entry, figures, lineage, result_figures, runtime, tracking
-from tiny_imagenet.errors import UserError
-from tiny_imagenet.files import read_json
+from tiny_imagenet import entry, plotting, tracking
+from tiny_imagenet.backend import runtime
+from tiny_imagenet.common.errors import UserError
+from tiny_imagenet.common.files import read_json
+from tiny_imagenet.evaluation import figures as result_figures
+from tiny_imagenet.repository import dvc
 
 if TYPE_CHECKING:  # both import Keras, which `runtime.prepare` comes before
-    from tiny_imagenet.dataset.arrays import PackedDataset
-    from tiny_imagenet.evaluation import Evaluation
+    from tiny_imagenet.dataset.packing import PackedDataset
+    from tiny_imagenet.evaluation.evaluate import Evaluation
 
 
 def main(model: str) -> None:
@@ -22,21 +25,22 @@ def main(model: str) -> None:
     source, destination = Path("models") / model, Path("results") / model
 
     runtime.prepare(seed=0)  # nothing is drawn; before anything that imports Keras
-    from tiny_imagenet import evaluation, model_file
-    from tiny_imagenet.dataset.arrays import open_packed
+    from tiny_imagenet.dataset.packing import open_packed
+    from tiny_imagenet.evaluation import evaluate
+    from tiny_imagenet.models import saved_model
 
     packed = open_packed(Path("data/cache"))
     # run.json is no dependency, so that a bit-identical retrain does not evaluate again.
     run = read_json(source / "run.json", ("run_id", "model_md5", "dataset", "images"))
-    trained = model_file.load_model(source / "model.keras")
+    trained = saved_model.load_model(source / "model.keras")
     history = pd.read_csv(source / "history.csv")
-    measured = evaluation.evaluate(trained, packed, history, recipe)
-    evaluation.write_evaluation(measured, destination, model_md5=run["model_md5"])
-    about = figures.trained_on(run["dataset"], run["images"], [measured.metrics["epochs"]])
+    measured = evaluate.evaluate(trained, packed, history, recipe)
+    evaluate.write_evaluation(measured, destination, model_md5=run["model_md5"])
+    about = plotting.trained_on(run["dataset"], run["images"], [measured.metrics["epochs"]])
     _draw(measured, packed, f"{model}, clean validation images\n{about}", destination)
     print(f"{model}: validation accuracy {measured.metrics['val_accuracy']:.2%} on {len(packed.val):,} images")
     try:
-        found = tracking.add_results(lineage.repository_root(), run["run_id"], measured.metrics, destination)
+        found = tracking.add_results(dvc.repository_root(), run["run_id"], measured.metrics, destination)
         later = "" if found else f"MLflow has no run {run['run_id']} (deleted, or made in another store)"
     except UserError as error:
         later = str(error)

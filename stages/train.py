@@ -8,11 +8,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tiny_imagenet import devices, entry, finished, lineage, runtime, sync, tracking
-from tiny_imagenet.errors import UserError
-from tiny_imagenet.files import fingerprint, md5, only_one, write_text
-from tiny_imagenet.models import architecture_source
-from tiny_imagenet.params import Params
+from tiny_imagenet import entry, tracking
+from tiny_imagenet.backend import devices, runtime
+from tiny_imagenet.common.errors import UserError
+from tiny_imagenet.common.files import fingerprint, md5, only_one, write_text
+from tiny_imagenet.config.params import Params
+from tiny_imagenet.models.registry import architecture_source
+from tiny_imagenet.repository import dvc, finished
+from tiny_imagenet.tracking import sync
 
 CHECKPOINTS = Path("checkpoints")
 
@@ -62,15 +65,17 @@ def _see_architecture(params: Params, model: str) -> None:
 def _train(model: str, params: Params) -> None:
     started_at = datetime.now(UTC)
     recipe, seed = params.recipe(model), params.seed_of(model)
-    root = lineage.repository_root()
+    root = dvc.repository_root()
     _see_architecture(params, model)
 
     runtime.prepare(seed, exact=params.determinism == "exact")  # before anything that imports Keras
     devices.join()
-    from tiny_imagenet import model_file, pretrained, training
-    from tiny_imagenet.checkpoint import Checkpoint
-    from tiny_imagenet.dataset.arrays import open_packed
-    from tiny_imagenet.models import preprocessing_of
+    from tiny_imagenet.dataset.packing import open_packed
+    from tiny_imagenet.models import saved_model
+    from tiny_imagenet.models import weights as pretrained
+    from tiny_imagenet.models.registry import preprocessing_of
+    from tiny_imagenet.training import train
+    from tiny_imagenet.training.checkpoint import Checkpoint
 
     num_devices = devices.count(params.devices)
     packed = open_packed(Path("data/cache"))
@@ -92,7 +97,7 @@ def _train(model: str, params: Params) -> None:
         "experiment": params.profile,
         **facts,
         "params": tracking.flatten(recipe.model_dump(mode="json")) | facts,
-        **lineage.provenance(params.stage("train", model)),
+        **dvc.provenance(params.stage("train", model)),
         "versions": runtime.versions(),
         "images": {"classes": packed.num_classes, "train": len(packed.train), "val": len(packed.val)},
         "source": params.dataset.source,
@@ -117,12 +122,12 @@ def _train(model: str, params: Params) -> None:
             f"{model}: begins anew; {checkpoint.other} is of other params, data, code, versions, processor or threads, "
             "and stays until this training is complete"
         )
-    fit = partial(training.train, recipe, packed, seed=seed, weights_file=weights_file, checkpoint=checkpoint)
+    fit = partial(train.train, recipe, packed, seed=seed, weights_file=weights_file, checkpoint=checkpoint)
     if not is_first:
         with devices.shared_by(num_devices) as share:
             fit(share=share)
         return
-    here = {"workspace": lineage.workspace()}
+    here = {"workspace": dvc.workspace()}
     # Whatever still seems to be running here is dead: this process alone holds the lock.
     tracking.mark_killed(root, name=model, tags=here, but=checkpoint.run_id)
     with tracking.start_run(
@@ -130,23 +135,23 @@ def _train(model: str, params: Params) -> None:
         experiment=params.profile,
         name=model,
         params=record["params"],
-        tags=lineage.run_tags(record) | here,
+        tags=dvc.run_tags(record) | here,
         resume=checkpoint.run_id,
     ) as run:
         checkpoint.begin(run.run_id)
         run.log_history(history)
         run.log_dataset(sync.dataset_input(record))
         if record["git"]["dirty"]:
-            run.log_text(lineage.git_diff(Path.cwd()), "git.diff")
+            run.log_text(dvc.git_diff(Path.cwd()), "git.diff")
         with devices.shared_by(num_devices) as share:
             trained = fit(callbacks=[run.epoch_callback()], share=share)
         folder = Path("models") / model
         classes = {"wnids": [str(wnid) for wnid in packed.classes["wnid"]], "class_names": packed.class_names}
-        model_file.save_model(trained.model, folder / "model.keras", **classes)
-        training.write_history(trained.history, folder / "history.csv")
+        saved_model.save_model(trained.model, folder / "model.keras", **classes)
+        train.write_history(trained.history, folder / "history.csv")
         run.log_artifact(folder / "history.csv")
         model_uri = run.log_model(
-            model_file.without_optimizer(trained.model),
+            saved_model.without_optimizer(trained.model),
             folder / "model.keras",
             runtime.requirements(),
             classes,
@@ -161,7 +166,7 @@ def _train(model: str, params: Params) -> None:
             "images_per_second": trained.images_per_second,
             "resumed_from": trained.resumed_from,
         }
-        training.write_json(where | record | course, folder / "run.json")
+        train.write_json(where | record | course, folder / "run.json")
     finished.note(CHECKPOINTS / model, folder / "run.json")
 
 

@@ -112,7 +112,7 @@ def make_jpeg() -> Callable[[NDArray[np.uint8]], bytes]:
 def keras() -> Any:
     """Keras on its backend: imported by no test that does not ask for it, since that takes ten seconds."""
     if "keras" not in sys.modules:
-        from tiny_imagenet import runtime
+        from tiny_imagenet.backend import runtime
 
         runtime.prepare(0)
     import keras

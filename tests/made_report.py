@@ -11,7 +11,7 @@ import pandas as pd
 from made_results import PARAMETERS, VALUES, made_params, make_results
 from PIL import Image
 
-from tiny_imagenet import comparison
+from tiny_imagenet.reporting import table as comparison
 
 MODELS = tuple(PARAMETERS)
 SCRIPT = "<script>alert(1)</script>"
@@ -63,7 +63,10 @@ def make_model(root: Path, model: str, *, num_classes: int = 200, epochs: int = 
                   "val_balanced_accuracy": top, "val_balanced_accuracy_low": low,
                   "val_balanced_accuracy_high": high}  # fmt: skip
     run = {
-        "dependencies": {"data/cache/train_images.npy": f"{seed:032x}", "src/tiny_imagenet/training.py": "b" * 32},
+        "dependencies": {
+            "data/cache/train_images.npy": f"{seed:032x}",
+            "src/tiny_imagenet/training/train.py": "b" * 32,
+        },
         "git": {"commit": "08759e9a3f0b1c2d3e4f5a6b7c8d9e0f1a2b3c4d", "dirty": seed == 1, "diff": ""},
         "versions": {"keras": "3.15.1", "tensorflow": "2.21.0", "python": "3.11.7"},
         "epoch_seconds": [round(60 + 3 * random.random(), 2) for _ in range(epochs)],

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from tiny_imagenet.params import Params, parse_params
+from tiny_imagenet.config.params import Params, parse_params
 
 ROOT = Path(__file__).parents[1]
 VALUES: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))

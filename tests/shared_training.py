@@ -47,7 +47,7 @@ def main(asked: dict[str, Any]) -> dict[str, Any]:
     """Train as asked: `devices`, `recipe` (changes of `small_recipe`), `num_train`, `num_val`, `stop_after`, `folder`,
     `cpu_devices` (of JAX)."""
     os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={asked.get('cpu_devices', CPU_DEVICES)}"
-    from tiny_imagenet import devices, runtime
+    from tiny_imagenet.backend import devices, runtime
 
     runtime.prepare(7)
     if os.environ["KERAS_BACKEND"] == "tensorflow":
@@ -57,8 +57,8 @@ def main(asked: dict[str, Any]) -> dict[str, Any]:
     import numpy as np
     from standin import packed_digits, small_recipe
 
-    from tiny_imagenet import training
-    from tiny_imagenet.checkpoint import Checkpoint
+    from tiny_imagenet.training import train
+    from tiny_imagenet.training.checkpoint import Checkpoint
 
     def stop(epoch: int, logs: dict[str, float]) -> None:
         if epoch + 1 == asked.get("stop_after"):
@@ -70,7 +70,7 @@ def main(asked: dict[str, Any]) -> dict[str, Any]:
     recipe = small_recipe(**asked.get("recipe", {}))
     packed = packed_digits(asked.get("num_train", 200), asked.get("num_val", 100))
     with devices.shared_by(devices.count(asked["devices"])) as share:
-        trained = training.train(
+        trained = train.train(
             recipe,
             packed,
             seed=7,
@@ -90,7 +90,7 @@ def main(asked: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    from tiny_imagenet.errors import UserError
+    from tiny_imagenet.common.errors import UserError
 
     try:
         sys.stdout.write(MARK + json.dumps(main(json.loads(sys.argv[1]))) + "\n")

@@ -8,9 +8,9 @@ import pandas as pd
 from repository_copy import tiny
 from sklearn.datasets import load_digits
 
-from tiny_imagenet.dataset.arrays import SIDE, PackedDataset, Split
-from tiny_imagenet.dataset.sample import NAMES
-from tiny_imagenet.recipe import NO_AUGMENTATION, Recipe
+from tiny_imagenet.config.recipe import NO_AUGMENTATION, Recipe
+from tiny_imagenet.dataset.digits import NAMES
+from tiny_imagenet.dataset.packing import SIDE, PackedDataset, Split
 
 
 def packed_digits(num_train: int = 200, num_val: int = 100, num_classes: int = 10) -> PackedDataset:

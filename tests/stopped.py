@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 from repository_copy import Copy
 
-from tiny_imagenet.files import md5
+from tiny_imagenet.common.files import md5
 
 OUTPUTS = ("model.keras", "history.csv")
 

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from tiny_imagenet import entry
-from tiny_imagenet.errors import UserError
+from tiny_imagenet.common.errors import UserError
 
 COMMITTED = Path(__file__).parents[1] / "params.yaml"
 
@@ -42,7 +42,7 @@ def test_ctrl_c_is_130_without_a_traceback(capsys):
     [
         ("sys.argv[0] = '-m'; import stages; interrupt()", "stopped\n"),  # as `python -m stages.train` imports it
         ("sys.argv[0] = '-m'; import stages, tiny_imagenet.entry as e; sys.exit(e.run(tidy))", "tidy\nstopped\n"),
-        ("sys.modules['tiny_imagenet.cli'] = Interrupting(); from tiny_imagenet.__main__ import main; main()", ""),
+        ("sys.modules['tiny_imagenet.cli.app'] = Interrupting(); from tiny_imagenet.__main__ import main; main()", ""),
     ],
 )  # fmt: skip
 def test_ctrl_c_while_modules_are_imported_is_130_as_well(begins, said):

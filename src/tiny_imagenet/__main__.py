@@ -9,9 +9,9 @@ def main() -> None:
     # Its imports take seconds, in which there is nothing to leave clean.
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, lambda *_: os._exit(130))
-    from tiny_imagenet import cli
+    from tiny_imagenet.cli import app
 
-    cli.main()
+    app.main()
 
 
 if __name__ == "__main__":

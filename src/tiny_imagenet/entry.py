@@ -7,9 +7,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from tiny_imagenet.errors import UserError
-from tiny_imagenet.models import check_models
-from tiny_imagenet.params import Params, load_params
+from tiny_imagenet.common.errors import UserError
+from tiny_imagenet.config.params import Params, load_params
+from tiny_imagenet.models.registry import check_models
 
 # What the disk may answer: full, forbidden, or something else where a file or folder should be.
 _DISK_ERRORS = {

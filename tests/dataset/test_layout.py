@@ -15,10 +15,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tiny_imagenet.common.errors import DatasetError
+from tiny_imagenet.config.dataset import Expect, ImagesPerClass
 from tiny_imagenet.dataset import layout
 from tiny_imagenet.dataset.layout import natural_key, parse_boxes, reorganize
-from tiny_imagenet.dataset_params import Expect, ImagesPerClass
-from tiny_imagenet.errors import DatasetError
 
 ANNOTATIONS = "val/val_annotations.txt"
 CENTRAL_HEADER = {"flags": (8, "<H"), "method": (10, "<H"), "size": (24, "<L"), "offset": (42, "<L")}

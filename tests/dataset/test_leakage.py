@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
+from tiny_imagenet.common.errors import DatasetError
 from tiny_imagenet.dataset import leakage
 from tiny_imagenet.dataset.duplicates import find_duplicates
-from tiny_imagenet.errors import DatasetError
 
 
 @pytest.fixture

@@ -3,10 +3,10 @@ import zipfile
 import numpy as np
 import pytest
 
+from tiny_imagenet.common.errors import DatasetError, UserError
+from tiny_imagenet.config.dataset import Expect, ImagesPerClass
 from tiny_imagenet.dataset.layout import reorganize
 from tiny_imagenet.dataset.unpack import unpack
-from tiny_imagenet.dataset_params import Expect, ImagesPerClass
-from tiny_imagenet.errors import DatasetError, UserError
 
 
 @pytest.fixture

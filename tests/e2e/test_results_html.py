@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from made_report import make_report, png
 
-from tiny_imagenet.html_report import results_html
+from tiny_imagenet.reporting.html import results_html
 
 WIDTHS = {"phone": 390, "desk": 1280, "a4": 695}  # pixels of CSS; A4 between the page's margins
 pytestmark = pytest.mark.e2e

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tiny_imagenet.files import md5
-from tiny_imagenet.lineage import remove_broken_lock
+from tiny_imagenet.common.files import md5
+from tiny_imagenet.repository.dvc import remove_broken_lock
 
 ROOT = Path(__file__).parents[2]
 KILLS_PER_STAGE = 30

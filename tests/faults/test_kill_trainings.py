@@ -10,7 +10,7 @@ from repository_copy import Copy, copy_of_repository, tiny
 from standin import STANDINS
 from stopped import Training, wait_for_epoch
 
-from tiny_imagenet.lineage import remove_broken_lock
+from tiny_imagenet.repository.dvc import remove_broken_lock
 
 EPOCHS = 25
 KILLS_PER_MODEL = 5

@@ -187,8 +187,8 @@ def test_a_trial_that_diverges_is_named_and_the_others_go_on(tmp_path):
 
 
 def test_asha_stops_a_trial_that_is_worse_than_those_of_an_earlier_call():
-    from tiny_imagenet import cluster
-    from tiny_imagenet.sweep_params import Sweep
+    from tiny_imagenet.parallel import cluster
+    from tiny_imagenet.parallel.sweep.schema import Sweep
 
     tune = cluster.require().tune
     values = {

@@ -13,9 +13,9 @@ from ray_runs import COMMAND, lose, processes_of, ray_installed, two_nodes, wait
 from repository_copy import Copy, copy_of_repository
 from standin import small_models
 
-from tiny_imagenet import cluster
-from tiny_imagenet.errors import UserError
-from tiny_imagenet.files import md5
+from tiny_imagenet.common.errors import UserError
+from tiny_imagenet.common.files import md5
+from tiny_imagenet.parallel import cluster
 
 pytestmark = pytest.mark.faults
 

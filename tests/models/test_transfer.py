@@ -9,8 +9,8 @@ import h5py
 import numpy as np
 import pytest
 
-from tiny_imagenet import pretrained
-from tiny_imagenet.models import build_classifier, preprocessing_of
+from tiny_imagenet.models import weights as pretrained
+from tiny_imagenet.models.registry import build_classifier, preprocessing_of
 
 INPUT_SHAPE = (64, 64, 3)
 SIDE = 96  # more than InceptionV3's 75, and not the images' own size
@@ -119,7 +119,7 @@ def test_parameters_are_the_backbones_and_the_heads(made):
 
 def test_a_saved_efficientnet_keeps_the_normalization_of_its_file(keras, tmp_path):
     """That all models are saved to the bit is in test_models; this one has a layer with a state beside its weights."""
-    from tiny_imagenet.model_file import load_model, save_model
+    from tiny_imagenet.models.saved_model import load_model, save_model
 
     made = Made(keras, "efficientnet_b0", tmp_path)
     model = build(made.architecture, weights=str(made.path))
@@ -131,7 +131,7 @@ def test_a_saved_efficientnet_keeps_the_normalization_of_its_file(keras, tmp_pat
 
 
 def test_every_architecture_with_weights_is_here_and_has_a_published_file():
-    from tiny_imagenet.models import _build_arguments, architectures
+    from tiny_imagenet.models.registry import _build_arguments, architectures
 
     with_weights = {name for name in architectures() if "weights" in _build_arguments(name)}
     assert with_weights == set(IN_KERAS) == set(pretrained.IMAGENET)

@@ -13,8 +13,8 @@ import yaml
 from stages import cache, download
 from stages import reorganize as reorganize_stage
 from tiny_imagenet import entry
-from tiny_imagenet.dataset.arrays import open_packed
-from tiny_imagenet.files import md5
+from tiny_imagenet.common.files import md5
+from tiny_imagenet.dataset.packing import open_packed
 
 ROOT = Path(__file__).parents[2]
 

@@ -12,7 +12,7 @@ import yaml
 from made_results import make_results
 from repository_copy import ROOT, Copy, copy_of_repository, tiny
 
-from tiny_imagenet.figures import COLOURS
+from tiny_imagenet.plotting import COLOURS
 
 PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text())
 PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())

@@ -10,7 +10,7 @@ import yaml
 from repository_copy import Copy, copy_of_repository
 from standin import small_models
 
-from tiny_imagenet.comparison import COLUMNS
+from tiny_imagenet.reporting.table import COLUMNS
 
 MODELS = ["model_1", "model_2"]  # all five, whose starts alone take two minutes: tests/e2e
 pytestmark = pytest.mark.slow

@@ -8,11 +8,11 @@ from made_results import VALUES
 
 from stages import train
 from stages.train import training_key
-from tiny_imagenet.errors import UserError
-from tiny_imagenet.params import parse_params
+from tiny_imagenet.common.errors import UserError
+from tiny_imagenet.config.params import parse_params
 
 PARAMS = parse_params(VALUES)
-HASHES = {"data/cache/train_images.npy": "a", "src/tiny_imagenet/training.py": "b", "weights": "c"}
+HASHES = {"data/cache/train_images.npy": "a", "src/tiny_imagenet/training/train.py": "b", "weights": "c"}
 NUMERICS = {"device": ["cpu", "some", 2], "threads": "2 cores", "backend": "tensorflow 2", "keras": "3"}
 KEY = training_key(PARAMS, "model_2", HASHES, NUMERICS)
 

@@ -11,14 +11,16 @@ from typing import Any
 import pytest
 from repository_copy import Copy, copy_of_repository, tiny
 
-from tiny_imagenet import model_file, tracking, verification
-from tiny_imagenet.evidence import Evidence
-from tiny_imagenet.params import load_params
+from tiny_imagenet import tracking
+from tiny_imagenet.config.params import load_params
+from tiny_imagenet.models import saved_model
+from tiny_imagenet.verification import checks as verification
+from tiny_imagenet.verification.evidence import Evidence
 
 MODEL = "model_2"
 RUN, KERAS, HISTORY = (Path("models") / MODEL / name for name in ("run.json", "model.keras", "history.csv"))
 METRICS, TABLE = Path("results") / MODEL / "metrics.json", Path("reports/results.csv")
-CODE, DATA = Path("src/tiny_imagenet/training.py"), Path("data/cache/val_labels.npy")
+CODE, DATA = Path("src/tiny_imagenet/training/train.py"), Path("data/cache/val_labels.npy")
 pytestmark = pytest.mark.slow
 
 
@@ -207,11 +209,11 @@ def test_a_model_file_that_was_changed_with_dvcs_own_copy_says_where_that_is(cop
 
 
 def test_a_model_of_other_weights_has_other_figures_and_a_broken_one_is_said_to_be(copy, keras):
-    names = model_file.read_metadata(KERAS)
+    names = saved_model.read_metadata(KERAS)
     with kept(KERAS):
-        model = model_file.load_model(KERAS)
+        model = saved_model.load_model(KERAS)
         model.layers[-1].set_weights([-weights for weights in model.layers[-1].get_weights()])
-        model_file.save_model(model, KERAS, wnids=names["wnids"], class_names=names["class_names"])
+        saved_model.save_model(model, KERAS, wnids=names["wnids"], class_names=names["class_names"])
         found = failures(evaluate=True)["evaluation"]
         assert re.search(r"val_accuracy is [.\d]+ measured anew, [.\d]+ written", found)
         assert "here, the last digits may differ" not in found

@@ -19,11 +19,11 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from tiny_imagenet.dataset_params import SPLITS, Expect, ImagesPerClass
-from tiny_imagenet.errors import DatasetError, first_ten
-from tiny_imagenet.files import replaced, write_text
-from tiny_imagenet.progress import track
-from tiny_imagenet.zip_member import deterministic_member
+from tiny_imagenet.common.errors import DatasetError, first_ten
+from tiny_imagenet.common.files import replaced, write_text
+from tiny_imagenet.common.progress import track
+from tiny_imagenet.common.zip_member import deterministic_member
+from tiny_imagenet.config.dataset import SPLITS, Expect, ImagesPerClass
 
 _LARGEST_MEMBER = 16 * 2**20
 """Bytes; a 64 x 64 JPEG has some 2,000, the longest text of the official archive 2.6 million."""

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from tiny_imagenet.common.errors import DatasetError, first_ten
 from tiny_imagenet.dataset.duplicates import MAX_DISTANCE, DuplicatePairs
-from tiny_imagenet.errors import DatasetError, first_ten
 
 
 def describe_duplicates(pairs: DuplicatePairs, paths: Mapping[str, Sequence[str]]) -> dict[str, Any]:

@@ -5,10 +5,10 @@ import zipfile
 from contextlib import ExitStack
 from pathlib import Path
 
-from tiny_imagenet.dataset_params import SPLITS
-from tiny_imagenet.errors import DatasetError, UserError
-from tiny_imagenet.files import require_free
-from tiny_imagenet.progress import track
+from tiny_imagenet.common.errors import DatasetError, UserError
+from tiny_imagenet.common.files import require_free
+from tiny_imagenet.common.progress import track
+from tiny_imagenet.config.dataset import SPLITS
 
 _BLOCK = 4096
 """What a file takes on disk at the least, on most file systems."""

@@ -12,8 +12,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from tiny_imagenet.errors import UserError
-from tiny_imagenet.files import fingerprint, md5
+from tiny_imagenet.common.errors import UserError
+from tiny_imagenet.common.files import fingerprint, md5
 from tiny_imagenet.tracking.additions import (
     MODEL_FILE,
     DatasetInput,

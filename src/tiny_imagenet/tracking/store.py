@@ -16,7 +16,7 @@ from filelock import FileLock
 from requests import RequestException
 from sqlalchemy.exc import SQLAlchemyError
 
-from tiny_imagenet.errors import UserError
+from tiny_imagenet.common.errors import UserError
 
 _DATABASE = "mlflow.db"
 _ARTIFACT_PATHS = (

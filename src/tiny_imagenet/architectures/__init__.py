@@ -1,0 +1,1 @@
+"""What `architecture:` in params.yaml names, a file each."""

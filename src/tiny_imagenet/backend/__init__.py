@@ -1,0 +1,1 @@
+"""The Keras backend, its kernels and its devices: the only room that names one."""

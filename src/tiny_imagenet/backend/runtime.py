@@ -1,0 +1,304 @@
+"""Devices, threads, seeds and the allocator: what must be set before the Keras backend starts.
+
+With `tensorflow_kernels`, the only file that names a backend. The settings make the same seed give the same bits on one
+machine.
+"""
+
+import ctypes
+import math
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tiny_imagenet.common.cores import cores as cores
+from tiny_imagenet.common.errors import UserError
+
+if TYPE_CHECKING:
+    import keras
+
+_MMAP_THRESHOLD, _TRIM_THRESHOLD, _ARENA_MAX = -3, -1, -8  # glibc, malloc.h
+_LARGEST_ALLOCATION_KEPT, _OF_OLDER_GLIBC = 1 << 30, 32 << 20
+_RECORDED_PACKAGES = (
+    "dvc",
+    "jax",
+    "keras",
+    "mlflow",
+    "numpy",
+    "opencv-python-headless",
+    "scikit-learn",
+    "tensorflow",
+    "torch",
+)
+
+
+_DECIDING_VARIABLES = (
+    "NVIDIA_TF32_OVERRIDE",
+    "OMP_NUM_THREADS",
+    "ONEDNN_MAX_CPU_ISA",
+    "TF_ENABLE_ONEDNN_OPTS",
+    "TF_NUM_INTEROP_THREADS",
+    "TF_NUM_INTRAOP_THREADS",
+    "XLA_FLAGS",
+)
+
+
+@dataclass(frozen=True)
+class Device:
+    """What a training ran on."""
+
+    kind: str
+    """"cpu" or "gpu"."""
+    name: str
+    """As the hardware calls itself."""
+    count: int
+    """Cores of a CPU, or number of GPUs."""
+    memory_gib: float
+
+    def __str__(self) -> str:
+        unit = "cores" if self.kind == "cpu" else "x"
+        return f"{self.kind.upper()} {self.name}, {self.count} {unit}, {self.memory_gib:.0f} GiB"
+
+    def as_dict(self) -> dict[str, object]:
+        """Return the fields as plain values, for JSON."""
+        return asdict(self)
+
+
+def prepare(seed: int, *, exact: bool = True) -> None:
+    """Set up the process for training or evaluation; call it before Keras is imported.
+
+    Args:
+        seed: of weights, dropout and whatever else Keras draws.
+        exact: have the backend use only kernels whose result is the same each time. On a CPU all are.
+
+    Raises:
+        RuntimeError: Keras was imported before, so that the settings would come too late.
+        UserError: `KERAS_BACKEND` names a backend that is unknown or not installed.
+    """
+    if "keras" in sys.modules:
+        raise RuntimeError("runtime.prepare() must be called before keras is imported")
+    _see_backend(os.environ.setdefault("KERAS_BACKEND", "tensorflow"))
+    for name in ("KERAS_MAX_EPOCHS", "KERAS_MAX_STEPS_PER_EPOCH"):  # would cut a training short
+        os.environ.pop(name, None)
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # 1.5 to 2.7 x on a CPU
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors and warnings only
+    _keep_freed_pages()
+
+    if os.environ["KERAS_BACKEND"] == "jax":  # read as it starts
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+        if exact:
+            os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true".strip()
+    elif os.environ["KERAS_BACKEND"] == "torch" and exact:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+    with _quiet_stderr():
+        import keras
+
+        # Whatever the user's keras.json says: it would make other models of the same params.
+        keras.config.set_image_data_format("channels_last")
+        keras.config.set_floatx("float32")
+        keras.config.set_epsilon(1e-7)
+        if keras.backend.backend() == "tensorflow":
+            import tensorflow
+
+            for gpu in tensorflow.config.list_physical_devices("GPU"):
+                tensorflow.config.experimental.set_memory_growth(gpu, True)
+            if exact:
+                tensorflow.config.experimental.enable_op_determinism()
+        elif keras.backend.backend() == "torch":
+            import torch
+
+            torch.use_deterministic_algorithms(exact)
+    keras.utils.set_random_seed(seed)
+
+
+def _see_backend(name: str) -> None:
+    if name not in _GPU_OF:
+        raise UserError(f"KERAS_BACKEND is {name!r}: it can be {', '.join(_GPU_OF)}")
+    if find_spec(name) is None:
+        how = {"jax": "`make extras`", "torch": "`pip install torch` in .venv"}.get(name, "`make setup`")
+        raise UserError(f"KERAS_BACKEND is {name}, which is not installed: {how} brings it")
+
+
+@contextmanager
+def _quiet_stderr() -> Iterator[None]:
+    """Hold back what native code prints while it starts (TensorFlow: ten lines that no setting turns off).
+
+    All of it is shown where the block raises, and where there is an NVIDIA driver: it may say why no GPU is used.
+    """
+    if Path("/dev/nvidiactl").exists():
+        yield
+        return
+    sys.stderr.flush()
+    shown = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except Exception:  # not Ctrl-C
+            held.seek(0)
+            os.write(shown, held.read())
+            raise
+        finally:
+            os.dup2(shown, 2)
+            os.close(shown)
+
+
+def _keep_freed_pages() -> None:
+    """Let glibc keep large buffers for reuse instead of giving each back to the kernel after every step.
+
+    Page faults take about a third of a training step's time otherwise. Other C libraries are left alone.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return
+    libc = ctypes.CDLL(None)
+    if not libc.mallopt(_MMAP_THRESHOLD, _LARGEST_ALLOCATION_KEPT):  # older ones refuse more than half a heap
+        libc.mallopt(_MMAP_THRESHOLD, _OF_OLDER_GLIBC)
+    libc.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
+    libc.mallopt(_ARENA_MAX, 1)
+
+
+def backend() -> str:
+    """Return the name and version of the Keras backend in use, such as "tensorflow 2.21.0"."""
+    import keras
+
+    name = keras.backend.backend()
+    return f"{name} {version(name)}"
+
+
+def device() -> Device:
+    """Return the device that the Keras backend computes on."""
+    import keras
+
+    find_gpu = _GPU_OF.get(keras.backend.backend())
+    if find_gpu and (gpu := find_gpu()):
+        return gpu
+    import psutil
+
+    return Device("cpu", _cpu_name(), cores(), psutil.virtual_memory().total / 2**30)
+
+
+def threads() -> str:
+    """Return how many cores compute, and the variables that have a backend use fewer, or other kernels."""
+    named = {name: os.environ[name] for name in _DECIDING_VARIABLES if name in os.environ}
+    return ", ".join([f"{cores()} cores", *(f"{name}={value}" for name, value in named.items())])
+
+
+def thread_settings(num_threads: int) -> dict[str, str]:
+    """Return the variables by which TensorFlow and torch compute with so many threads; set before they start.
+
+    The number of threads decides the last bits of a result, and is among the `numerics`.
+    """
+    names = ("OMP_NUM_THREADS", "TF_NUM_INTEROP_THREADS", "TF_NUM_INTRAOP_THREADS")
+    return dict.fromkeys(names, str(num_threads))
+
+
+def jit_compile() -> bool | str:
+    """Return what Keras's `compile` is to be told of XLA: its own choice, but never TensorFlow's on a CPU.
+
+    There XLA is several times slower (`python -m benchmarks.training step --xla`), and knows no fused kernels.
+    """
+    import keras
+
+    return False if keras.backend.backend() == "tensorflow" and device().kind == "cpu" else "auto"
+
+
+def use_fast_kernels(model: "keras.Model") -> None:
+    """Let a compiled model take the backend's faster kernels where Keras does not by itself: TensorFlow's on one CPU.
+
+    Where several devices of TensorFlow share the batches, batch normalization is made to normalize over all of them.
+    """
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        return
+    import tensorflow
+
+    from tiny_imagenet.backend import tensorflow_kernels
+
+    if tensorflow.distribute.has_strategy():
+        tensorflow_kernels.normalize_across_devices(model)
+    elif device().kind == "cpu":
+        tensorflow_kernels.use_fused_kernels(model)
+
+
+def _tensorflow_gpu() -> Device | None:
+    import tensorflow
+
+    gpus = tensorflow.config.list_physical_devices("GPU")
+    if not gpus:
+        return None
+    details = tensorflow.config.experimental.get_device_details(gpus[0])
+    return Device("gpu", str(details.get("device_name", "GPU")), len(gpus), _gpu_memory_gib())
+
+
+def _jax_gpu() -> Device | None:
+    import jax
+
+    gpus = [found for found in jax.local_devices() if found.platform == "gpu"]
+    return Device("gpu", str(gpus[0].device_kind), len(gpus), _gpu_memory_gib()) if gpus else None
+
+
+def _torch_gpu() -> Device | None:
+    import torch
+
+    if not torch.cuda.is_available():
+        return None
+    return Device("gpu", torch.cuda.get_device_name(0), torch.cuda.device_count(), _gpu_memory_gib())
+
+
+_GPU_OF = {"tensorflow": _tensorflow_gpu, "jax": _jax_gpu, "torch": _torch_gpu}
+
+
+def _gpu_memory_gib() -> float:
+    """Return the memory of the first GPU as its driver has it; NaN where the driver's own tool is missing."""
+    try:
+        asked = subprocess.run(
+            ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"],
+            check=True, capture_output=True, text=True,
+        )  # fmt: skip
+        return float(asked.stdout.splitlines()[0]) / 1024
+    except (OSError, subprocess.CalledProcessError, ValueError, IndexError):
+        return math.nan
+
+
+def _cpu_name() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def requirements() -> list[str]:
+    """Return what a saved model needs to be loaded elsewhere, as pip's requirements."""
+    import keras
+
+    return [f"{name}=={version(name)}" for name in ("keras", keras.backend.backend(), "numpy")]
+
+
+def numerics() -> dict[str, object]:
+    """Return what decides the last bits of a result on this machine: processor, threads, versions of what computes."""
+    found = device()
+    computing = {name: number for name, number in versions().items() if name not in ("dvc", "mlflow")}
+    machine = {"device": [found.kind, found.name, found.count], "threads": threads(), "backend": backend()}
+    return {**machine, **computing}
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that a result depends on."""
+    installed = {"python": platform.python_version()}
+    for name in _RECORDED_PACKAGES:
+        with suppress(PackageNotFoundError):
+            installed[name] = version(name)
+    return installed

@@ -1,0 +1,288 @@
+"""The command `tiny-imagenet`."""
+
+import atexit
+import gc
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import pandas as pd
+import typer
+
+from tiny_imagenet import entry, tracking
+from tiny_imagenet.cli import predict as prediction
+from tiny_imagenet.cli import scale_commands
+from tiny_imagenet.common.errors import UserError
+from tiny_imagenet.common.files import write_text
+from tiny_imagenet.config.params import Params
+from tiny_imagenet.dataset.unpack import unpack as unpack_images
+from tiny_imagenet.models import weights
+from tiny_imagenet.parallel.sweep import plan
+from tiny_imagenet.reporting import kept_results, wording
+from tiny_imagenet.reporting import table as comparison
+from tiny_imagenet.repository import dvc
+from tiny_imagenet.tracking import sync as synchronization
+from tiny_imagenet.verification import checks as verification
+from tiny_imagenet.verification import determinism
+
+_ANSWERS = {True: "ok", False: "FAILS", None: "not asked"}
+
+app = typer.Typer(
+    help="Works on the results of the Tiny ImageNet pipeline; `dvc repro` makes them.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+app.command()(scale_commands.train)
+app.command()(scale_commands.sweep)
+
+
+@app.callback()
+def _commands() -> None:
+    """Keep the names of commands even while there is one alone."""
+
+
+@app.command()
+def results() -> None:
+    """Print the table of results that `dvc repro` made last."""
+    path = dvc.repository_root() / "reports" / "summary.txt"
+    if not path.is_file():
+        raise UserError("there are no results yet: run `dvc repro`")
+    print(path.read_text(encoding="utf-8"), end="")
+
+
+@app.command()
+def keep(
+    name: Annotated[str, typer.Argument(help="Of the folder in docs/results.")],
+    about: Annotated[str, typer.Option(help="What a reader should know of these figures, in a sentence.")],
+) -> None:
+    """Keep the present results in docs/results/NAME, as data with their provenance, for git and for README."""
+    os.chdir(dvc.repository_root())
+    params = entry.checked_params()
+    comparison.images_report(params, Path("data/cache"))
+    folder = kept_results.keep(name, about, params, _table(params))
+    print(
+        f"{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}; `make readme` shows them in README.md"
+    )
+
+
+@app.command()
+def readme(
+    check: Annotated[bool, typer.Option("--check", help="Change nothing; fail where README.md is stale.")] = False,
+) -> None:
+    """Make README's section of results anew from docs/results."""
+    os.chdir(dvc.repository_root())
+    path = Path("README.md")
+    text = path.read_text(encoding="utf-8")
+    updated = kept_results.updated(text)
+    if updated != text and check:
+        raise UserError("README.md is not what docs/results gives: `make readme`")
+    if updated != text:
+        write_text(path, updated)
+    print("README.md is what docs/results gives")
+
+
+@app.command()
+def data() -> None:
+    """Say what the dataset holds: counts, strays, duplicates, as `cache` found them."""
+    path = dvc.repository_root() / "data" / "cache" / "report.json"
+    if not path.is_file():
+        raise UserError("the dataset has not been packed yet: run `dvc repro cache`")
+    print(wording.data_summary(json.loads(path.read_text(encoding="utf-8"))))
+
+
+@app.command()
+def unpack(folder: Annotated[Path, typer.Argument(help="Where the folders `train` and `val` appear.")]) -> None:
+    """Write the images as plain class folders, for other tools."""
+    for split, count in unpack_images(dvc.repository_root() / "data" / "images", folder).items():
+        print(f"{folder / split}: {count:,} images")
+
+
+@app.command()
+def sync() -> None:
+    """See that MLflow has one complete run for each result; `dvc repro` does it, too, whenever it makes a table."""
+    os.chdir(dvc.repository_root())
+    params = entry.checked_params()
+    table = _table(params)
+    for line in synchronization.sync(params, table):
+        print(line)
+    print(f"MLflow has the runs of {table['run_id'].notna().sum()} of {len(table)} active models")
+
+
+def _table(params: Params) -> pd.DataFrame:
+    return comparison.results_table(params, Path("models"), Path("results"), dvc.noted_images(Path.cwd()))
+
+
+@app.command()
+def check(
+    model: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="See that params.yaml has a block of this name.")
+    ] = None,
+) -> None:
+    """Check params.yaml, pretrained weights and dvc.lock, and say what `dvc repro` works with."""
+    if dvc.remove_broken_lock(dvc.repository_root()):
+        print(
+            "dvc.lock was cut short (DVC was killed as it wrote it): removed; `dvc repro` makes it anew from its cache"
+        )
+    params = entry.checked_params(dvc.repository_root() / "params.yaml")
+    if model is not None:
+        params.block(model)
+        if model not in params.active:
+            raise UserError(f"'{model}' has a block in params.yaml, but `active` does not name it")
+    for name in params.active:
+        recipe = params.recipe(name)
+        weights.weights_file(recipe.weights, recipe.architecture)
+    print(f"params.yaml is fine: profile {params.profile}, dataset {params.dataset.name} ({params.dataset.source})")
+    print(f"models: {', '.join(params.active)}")
+    changes = [change.replace("`", "") for change in wording.override_lines(params)]
+    if changes:
+        print("\n  ".join(["what the profile changes in their recipes:", *changes]))
+    for name in params.sweeps:  # no stage needs them
+        try:
+            plan.plan(params, name)
+        except UserError as error:
+            print(f"remark: `tiny-imagenet sweep {name}` would be refused: {error}")
+
+
+@app.command()
+def verify(
+    models: Annotated[
+        list[str] | None, typer.Argument(metavar="MODEL", show_default="all active ones that have results")
+    ] = None,
+    no_evaluation: Annotated[bool, typer.Option("--no-evaluation", help="Do not measure the models anew.")] = False,
+    determinism_of: Annotated[
+        list[str] | None,
+        typer.Option("--determinism", metavar="MODEL", help="Train MODEL briefly, twice, and compare. Repeatable."),
+    ] = None,
+    epochs: Annotated[int, typer.Option(min=1, help="With --determinism: of each of the two trainings.")] = 2,
+    batches: Annotated[int, typer.Option(min=1, help="With --determinism: of each epoch.")] = 8,
+) -> None:
+    """Check whether the table of results follows from its files, runs and commits; exit with 1 where it does not.
+
+    With --determinism: whether a seed gives the same bits twice. The outcome goes into docs/results/determinism.json,
+    and from there into the next report.
+    """
+    os.chdir(dvc.repository_root())
+    params = entry.checked_params()
+    if determinism_of and models:
+        raise UserError("name models either with --determinism or without, not both")
+    if determinism_of:
+        _verify_determinism(params, determinism_of, epochs, batches)
+    else:
+        _verify_results(params, models or [], evaluate=not no_evaluation)
+
+
+def _verify_results(params: Params, models: list[str], *, evaluate: bool) -> None:
+    answers: list[bool | None] = []
+    for heading, checks in verification.walk(params, models, evaluate=evaluate):
+        print(heading)
+        for check in checks:
+            print(f"  {_ANSWERS[check.holds]:<9}  {check.subject:<13}  {check.detail}", flush=True)
+            answers.append(check.holds)
+    held, failed, not_asked = (answers.count(answer) for answer in (True, False, None))
+    if failed:
+        raise UserError(f"{failed} of {held + failed} checks do not hold, see above")
+    print(f"{held} checks hold" + (f"; not asked: {not_asked}" if not_asked else ""))
+
+
+def _verify_determinism(params: Params, models: list[str], epochs: int, batches: int) -> None:
+    for model in models:
+        params.block(model)
+    differing = []
+    for model in models:
+        print(f"{model}: training twice, {epochs} epochs of {batches} batches")
+        outcome = determinism.verify(model, params, epochs=epochs, batches=batches)
+        determinism.record(model, outcome, Path("docs/results/determinism.json"))
+        for name in ("weights", "history"):
+            one, two = outcome[name]
+            print(f"{name}: {one[:16]} and {two[:16]}: {'the same' if one == two else 'NOT the same'}")
+        if outcome["same"]:
+            print(f"{model}: the same bits twice, on {outcome['device']}")
+        else:
+            differing.append(model)
+    if differing:
+        raise UserError(f"{', '.join(differing)}: two trainings with one seed differ on {outcome['device']}")
+    print("`dvc repro` puts it into the report")
+
+
+@app.command()
+def predict(
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Files, or folders of files.")],
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="A folder of models/, a .keras file, or `champion`, as MLflow has it.",
+            show_default="the best active one in validation",
+        ),
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, help="How many classes for each image.")] = 5,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")] = False,
+) -> None:
+    """Say what a trained model sees in images of any size and kind; exit with 1 where one cannot be read."""
+    with _chosen_model(model) as (path, name):
+        classes = prediction.read_classes(path)
+        sources, refusals = prediction.find_sources(images)
+        answers = prediction.predict(
+            sources,
+            classes,
+            lambda: prediction.load_classifier(path, classes),
+            top=top,
+            refusals=refusals,
+            on_refusal=_print_refusal,
+        )
+    if answers.skipped:
+        print(f"files in folders that are no images, skipped: {answers.skipped:,}", file=sys.stderr)
+    if as_json:
+        document = {"model": name, "images": answers.images, "errors": answers.errors, "skipped": answers.skipped}
+        json.dump(document, sys.stdout, indent=2, allow_nan=False)
+        print()
+    elif answers.images:
+        print("\n".join(prediction.table_lines(answers.images)))
+    sys.stdout.flush()
+    if answers.errors:
+        raise UserError(f"no answer for {len(answers.errors):,}, see above; answers for {len(answers.images):,}")
+    if not answers.images:
+        raise UserError("there is no image among these files")
+
+
+def _print_refusal(refusal: prediction.Refusal) -> None:
+    print(f"error: {prediction.printable(f'{refusal.path}: {refusal.error}')}", file=sys.stderr)
+
+
+@contextmanager
+def _chosen_model(wanted: str | None) -> Iterator[tuple[Path, str]]:
+    """Yield the file of the model that is asked for, or of the best one, and its name; say on stderr which it is."""
+    with ExitStack() as fetched:
+        if wanted == tracking.CHAMPION:
+            path, model = fetched.enter_context(tracking.champion_file(dvc.repository_root()))
+            name = f"{tracking.REGISTERED_MODEL}@{tracking.CHAMPION}"
+            why = f"which is {model}"
+        elif wanted:
+            is_file = wanted.endswith(".keras")
+            path = Path(wanted) if is_file else prediction.trained_model(dvc.repository_root(), wanted)
+            name, why = str(path), "as asked for"
+        else:
+            root = dvc.repository_root()
+            path, accuracy = prediction.best_model(root, entry.checked_params(root / "params.yaml").active)
+            name = str(path)
+            why = f"of the active models the best, with a validation accuracy of {wording.percent(accuracy)} %"
+        print(f"model: {prediction.printable(name)} ({why})", file=sys.stderr)
+        yield path, name
+
+
+def main() -> None:
+    """Run the command; a user's mistake is one message, and Ctrl-C ends with exit code 130."""
+    atexit.register(gc.freeze)  # nothing is worth looking for garbage any more, which takes up to 2 seconds
+    sys.exit(entry.run(_run))
+
+
+def _run() -> None:
+    signal.signal(signal.SIGINT, lambda *_: sys.exit(130))  # typer would say "Aborted" and exit with 1
+    app()

@@ -1,0 +1,165 @@
+"""Any picture, as the models take it: uint8, 64 x 64 x 3, RGB.
+
+JPEGs go through the decoder of the packed cache (`dataset.arrays`), so that an image of the dataset gives the cache's
+bits; all else goes through Pillow. Pictures come from anywhere, so nothing in a file is trusted.
+"""
+
+import re
+import threading
+from contextlib import nullcontext
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
+from PIL import ExifTags, Image
+
+from tiny_imagenet.common.errors import UserError
+from tiny_imagenet.dataset.packing import SIDE
+
+MAX_PIXELS = 1024**3 // 4 // 3
+"""89 million: above it Pillow, too, speaks of a decompression bomb. As RGB they take 256 MiB."""
+_MAX_BYTES = 1 << 30  # no file of so many pixels needs more: 16-bit RGBA, uncompressed, takes 0.7 GB
+_MANY_PIXELS = 1 << 24
+_one_large_image = threading.Lock()  # an image of MAX_PIXELS takes about 1 GB while it is converted
+_TRANSPOSED = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""EXIF's orientation -> what sets the picture upright."""
+# What Pillow identifies and does not decode; and PostScript, a program, which it would hand to Ghostscript to run.
+_NO_PICTURES = {"BUFR", "GRIB", "HDF5", "MPEG"}
+_DRAWINGS = {"EPS", "WMF"}
+_HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"avif", b"avis"}
+# libjpeg-turbo also warns of what costs no pixel: an odd header, or padding before the end marker 0xd9.
+_DAMAGED_JPEG = re.compile(r"(Corrupt|Premature)(?!.*before marker 0xd9)")
+
+
+class ImageError(UserError):
+    """The file gives no picture; the message, to be put behind its path, says why."""
+
+
+class NotAnImageError(ImageError):
+    """The file is of another kind: to be skipped in a folder."""
+
+
+def read_image(path: Path) -> NDArray[np.uint8]:
+    """Return the picture in the file as uint8 RGB, 64 x 64 x 3.
+
+    It is set upright by its EXIF orientation, cropped to the square in its middle and resized (bicubic, antialiased);
+    one that has 64 x 64 pixels keeps them as they are. Of an animation, or of several pages, it is the first.
+    Transparent parts become white; of 16 bits per channel the upper 8 are kept. Colour profiles are not applied, as
+    they were not to the training images.
+
+    Raises:
+        NotAnImageError: the content is no image.
+        ImageError: there is no such file, or the image is damaged, too large, or of a kind that has no plain colours.
+    """
+    try:
+        if not path.is_file():
+            raise ImageError("is no regular file" if path.exists() else "does not exist")
+        if path.stat().st_size > _MAX_BYTES:
+            raise ImageError(f"has {path.stat().st_size:,} bytes; at most {_MAX_BYTES:,} are read")
+        with path.open("rb") as stream, _opened(stream) as image:
+            large = image.width * image.height > _MANY_PIXELS
+            with _one_large_image if large else nullcontext():
+                return np.asarray(_upright(_square(_decoded(image, stream)), image))
+    except OSError as error:
+        raise ImageError(f"cannot be read: {error.strerror or error}") from None
+    except MemoryError:
+        raise ImageError("needs more memory than there is") from None
+
+
+def _opened(stream: BinaryIO) -> Image.Image:
+    """Return the image with its header read, and none of its pixels."""
+    header = stream.read(12)
+    stream.seek(0)
+    try:
+        image = Image.open(stream)
+    except Image.DecompressionBombError:
+        raise ImageError(f"has too many pixels; at most {MAX_PIXELS:,} are read") from None
+    except Exception:  # plugins raise whatever a broken header makes them trip over
+        if header[4:8] == b"ftyp" and header[8:12] in _HEIF_BRANDS:
+            raise ImageError("is a HEIF or AVIF image, which this Pillow cannot read: convert it to JPEG") from None
+        if not header:
+            raise NotAnImageError("is empty") from None
+        raise NotAnImageError("is no image of a kind that Pillow reads, or its beginning is damaged") from None
+    if image.format in _NO_PICTURES | _DRAWINGS:
+        kind = ImageError if image.format in _DRAWINGS else NotAnImageError
+        raise kind(f"is {image.format}, which has no pixels that Pillow could read: convert it to PNG")
+    if image.width * image.height > MAX_PIXELS:
+        raise ImageError(f"is {image.width:,} x {image.height:,}: at most {MAX_PIXELS:,} pixels are read")
+    return image
+
+
+def _decoded(image: Image.Image, stream: BinaryIO) -> Image.Image:
+    """Return the picture as 8-bit RGB, or RGBA where parts are transparent."""
+    jpeg = _decoded_jpeg(image, stream) if image.format in ("JPEG", "MPO") else None
+    try:
+        if jpeg is None:
+            image.load()
+    except MemoryError:
+        raise
+    except Image.DecompressionBombError:
+        raise ImageError(f"has too many pixels; at most {MAX_PIXELS:,} are read") from None
+    except Exception as error:  # as above
+        raise ImageError(f"is damaged or cut short ({error})") from None
+    try:
+        return _with_plain_colours(image if jpeg is None else jpeg)
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise ImageError(f"cannot be turned into RGB ({str(error) or repr(error)})") from None
+
+
+def _decoded_jpeg(image: Image.Image, stream: BinaryIO) -> Image.Image | None:
+    """Return the JPEG as the cache would decode it, or None where that decoder cannot."""
+    stream.seek(0)
+    content = stream.read()
+    cmyk = image.mode == "CMYK"
+    try:
+        if simplejpeg.decode_jpeg_header(content)[:2] != image.size[::-1]:  # it would not be the size that was checked
+            return None
+        pixels = simplejpeg.decode_jpeg(content, colorspace="CMYK" if cmyk else "RGB", strict=True)
+    except ValueError as error:
+        if _DAMAGED_JPEG.match(str(error)):
+            raise ImageError(f"is damaged or cut short ({error})") from None
+        return None
+    return Image.frombytes("CMYK", pixels.shape[1::-1], (255 - pixels).tobytes()) if cmyk else Image.fromarray(pixels)
+
+
+def _with_plain_colours(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
+        return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        raise ValueError("its pixels are numbers of 32 bits, of which none is known to be white; save it with 8 or 16")
+    mode = "RGBA" if image.has_transparency_data else "RGB"
+    return image if image.mode == mode else image.convert(mode)
+
+
+def _square(image: Image.Image) -> Image.Image:
+    """Return the middle of the picture in 64 x 64, RGB."""
+    if image.size != (SIDE, SIDE):
+        side = min(image.size)
+        left, top = (image.width - side) / 2, (image.height - side) / 2
+        box = (left, top, left + side, top + side)
+        image = image.resize((SIDE, SIDE), Image.Resampling.BICUBIC, box=box, reducing_gap=3.0)
+    if image.mode == "RGBA":
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image
+
+
+def _upright(picture: Image.Image, original: Image.Image) -> Image.Image:
+    """Return the picture turned as the original's EXIF says; Pillow has turned a TIFF already, and says so there."""
+    try:
+        orientation = original.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # broken EXIF says nothing about the picture
+        return picture
+    turn = _TRANSPOSED.get(orientation) if isinstance(orientation, int) else None
+    return picture if turn is None else picture.transpose(turn)

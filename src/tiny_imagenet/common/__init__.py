@@ -1,0 +1,1 @@
+"""What every room uses: errors, atomic files, progress, checked YAML sections, downloads, cores."""

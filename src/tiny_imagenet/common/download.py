@@ -1,0 +1,275 @@
+"""Fetches the dataset archive, or copies one that is on disk already, and checks it before it gets its name.
+
+Half an archive is called `<name>.partial` and continued by the next try; 248 MB take a minute at 4 MB/s.
+"""
+
+import os
+import re
+import shutil
+import sys
+import time
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+import requests
+from rich import progress
+from rich.console import Console
+
+from tiny_imagenet.common.errors import UserError
+from tiny_imagenet.common.files import digest
+
+NUM_ATTEMPTS = 5  # in a row, per URL, that get no further than the best one before them
+BACKOFF_SECONDS = 1.0  # doubles with each such attempt: 1 + 2 + 4 + 8 = 15 s per URL
+TIMEOUT_SECONDS = (10.0, 30.0)  # to connect; without a single byte
+REPORT_SECONDS = 5.0
+CHUNK_BYTES = 16 * 1024  # also the most that a broken connection loses
+TRANSIENT_STATUSES = {408, 429, *range(500, 600)}
+HINT = "Check the network, or set dataset.archive in params.yaml to a zip already on disk."
+
+
+class _RefusedError(Exception):
+    """A source cannot give the archive; the message says why."""
+
+
+class _BrokenError(Exception):
+    """A transfer ended early; another attempt may get further."""
+
+
+def obtain(
+    destination: Path,
+    *,
+    urls: Sequence[str],
+    archive: Path | None,
+    size: int | None,
+    md5: str | None,
+    report: Callable[[str], None] = print,
+    hint: str = HINT,
+) -> None:
+    """Write the archive to `destination`, whole and checked, or leave `destination` as it was.
+
+    Args:
+        destination: Where the zip shall be; its folder is made. Left alone if it has the right `md5` already.
+        urls: Tried in order; http, https or file.
+        archive: A zip on disk that is copied in place of any download.
+        size: Expected bytes, or None for any number.
+        md5: Expected digest in hexadecimal, of a file of any kind, or None for any zip; one of 64 digits is a SHA-256.
+            Only with it is a partial download of an earlier call continued, since nothing else would show that the two
+            halves fit.
+        report: Receives one line of text at a time.
+        hint: What the user can do where no URL gave it; the last line of the message.
+
+    Raises:
+        UserError: No source gave the expected archive, or the disk refused it.
+    """
+    partial = destination.with_name(destination.name + ".partial")
+    try:
+        if destination.is_dir():
+            raise UserError(f"{destination} is a folder, expected a file or nothing. Move it away.")
+        if md5 is not None and destination.is_file() and not _fault(destination, size, md5):
+            return
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        delivery = _Delivery(partial, size, md5, report, hint)
+        if archive is None:
+            delivery.download(urls)
+        else:
+            try:
+                delivery.copy(archive)
+            except _RefusedError as error:
+                hint = "Set dataset.archive in params.yaml to the right zip, or to null to download it."
+                raise UserError(f"{archive} {error}. {hint}") from None
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())
+        partial.replace(destination)
+    except OSError as error:
+        path = error.filename2 or error.filename or partial
+        hint = "Check that its disk has room and that its folder may be written."
+        raise UserError(f"{path}: {error.strerror or error}. {hint}") from error
+
+
+def _fault(path: Path, size: int | None, md5: str | None) -> str:
+    """Return what is wrong with an archive, as the end of a sentence; empty if nothing is."""
+    try:
+        if not path.is_file():
+            return "is not a file, expected a zip archive" if path.exists() else "does not exist"
+        faults = []
+        received = path.stat().st_size
+        if size is not None and received != size:
+            faults.append(f"has {received:,} bytes, expected {size:,}")
+        elif md5 is not None:
+            kind, found = digest(path, like=md5)
+            if found != md5.lower():
+                faults.append(f"has {kind} {found}, expected {md5.lower()}")
+        if md5 is None and not zipfile.is_zipfile(path):
+            faults.append("is not a zip archive")
+        return " and ".join(faults)
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+
+
+@dataclass
+class _Delivery:
+    """One archive on its way into its partial file."""
+
+    partial: Path
+    size: int | None
+    md5: str | None
+    report: Callable[[str], None]
+    hint: str
+    validator: str | None = None  # ETag or date of the version that this call has put into the partial file
+
+    def copy(self, source: Path) -> None:
+        """Copy an archive that is on disk."""
+        if fault := _fault(source, self.size, self.md5):
+            raise _RefusedError(fault)
+        self._require_room(source.stat().st_size)
+        self.report(f"copying {source}")
+        shutil.copyfile(source, self.partial)
+        if fault := _fault(self.partial, self.size, self.md5):
+            self.partial.unlink()
+            raise _RefusedError(f"was copied, but the copy {fault}")
+
+    def download(self, urls: Sequence[str]) -> None:
+        """Try the URLs in order, unless an earlier call has left the whole archive."""
+        if self.md5 is not None and not _fault(self.partial, self.size, self.md5):
+            return
+        if self.size is not None:
+            if self._held() >= self.size:
+                self.partial.unlink()  # no more bytes can mend it
+            self._require_room(self.size)
+        reasons = []
+        for url in urls:
+            try:
+                if url.lower().startswith("file:"):
+                    self.copy(Path(url2pathname(urlsplit(url).path)))
+                else:
+                    self._fetch(url)
+                return
+            except _RefusedError as error:
+                self.report(f"{url}: {error}")
+                reasons.append(f"\n  {url}: {error}")
+        raise UserError(f"The archive could not be fetched.{''.join(reasons) or ' No URL is given.'}\n{self.hint}")
+
+    def _held(self) -> int:
+        return self.partial.stat().st_size if self.partial.exists() else 0
+
+    def _require_room(self, size: int) -> None:
+        folder, needed = self.partial.parent, size - self._held()
+        if needed > (free := shutil.disk_usage(folder).free):
+            room = f"{free / 1e6:,.1f} MB free, but the archive needs {needed / 1e6:,.1f} MB more"
+            raise UserError(f"{folder} has {room}. Make room there, or work on another disk.")
+
+    def _fetch(self, url: str) -> None:
+        """Attempt until the archive is whole, or the attempts get no further."""
+        self.validator = None
+        failures, furthest = 0, self._held()
+        while True:
+            try:
+                return self._attempt(url)
+            except _BrokenError as error:
+                failures = 1 if self._held() > furthest else failures + 1
+                furthest = max(furthest, self._held())
+                if failures >= NUM_ATTEMPTS:
+                    raise _RefusedError(f"{error} (given up after {failures} attempts that got no further)") from None
+                delay = BACKOFF_SECONDS * 2 ** (failures - 1)
+                self.report(f"{url}: {error}; next attempt in {delay:g} s")
+                time.sleep(delay)
+
+    def _attempt(self, url: str) -> None:
+        start = self._held() if self.md5 is not None or self.validator else 0
+        headers = {"Accept-Encoding": "identity"}  # so that offsets count the bytes of the file itself
+        if start:
+            headers["Range"] = f"bytes={start}-"
+            if self.validator:
+                headers["If-Range"] = self.validator
+        try:
+            response = requests.get(url, headers=headers, stream=True, timeout=TIMEOUT_SECONDS)
+        except (requests.ConnectionError, requests.Timeout) as error:
+            raise _BrokenError(_plain(error)) from None
+        except requests.RequestException as error:
+            raise _RefusedError(_plain(error)) from None
+        with response:
+            start, total = self._agree(response, start)
+            whole = f", {total / 1e6:,.1f} MB" if total else ""
+            self.report(f"fetching {url}{whole}" + (f", from byte {start:,}" if start else ""))
+            self._receive(response, start, total)
+        if fault := _fault(self.partial, self.size, self.md5):
+            self.partial.unlink()
+            # Two halves that do not fit together may each be good, so that a fresh start can help.
+            raise (_BrokenError if start else _RefusedError)(f"the file received {fault}")
+
+    def _agree(self, response: requests.Response, start: int) -> tuple[int, int | None]:
+        """Return the offset of the body in the file and the bytes of the whole file, if the answer is fit."""
+        status, headers = response.status_code, response.headers
+        if status in TRANSIENT_STATUSES:
+            raise _BrokenError(f"HTTP {status} {response.reason}")
+        content_range = headers.get("Content-Range", "") if status == 206 else ""
+        part = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", content_range)
+        if status != 200 and not (part and int(part[1]) == start):
+            if start and status in {206, 416}:
+                self.partial.unlink()
+                raise _BrokenError(f"the server cannot continue at byte {start:,} (HTTP {status})")
+            raise _RefusedError(f"HTTP {status} {response.reason}")
+        if headers.get("Content-Type", "").startswith("text/html"):
+            raise _RefusedError("a web page came, not a zip; a proxy or a login page may stand in between")
+        announced = part[2] if part else headers.get("Content-Length", "")
+        total = int(announced) if announced.isdecimal() else None
+        if self.size is not None and total is not None and total != self.size:
+            raise _RefusedError(f"the server has {total:,} bytes, expected {self.size:,}")
+        etag = headers.get("ETag", "")
+        # A weak ETag may not stand in If-Range (RFC 9110, 13.1.5).
+        self.validator = etag if etag.startswith('"') else headers.get("Last-Modified")
+        return (start if part else 0), self.size or total
+
+    def _receive(self, response: requests.Response, start: int, total: int | None) -> None:
+        held = start
+        with (
+            self.partial.open("ab" if start else "wb") as file,
+            _shown(self.partial.stem, start, total, self.report) as show,
+        ):
+            try:
+                for chunk in response.iter_content(CHUNK_BYTES):
+                    if self.size is not None and held + len(chunk) > self.size:
+                        self.partial.unlink()
+                        raise _RefusedError(f"the server sent more than the expected {self.size:,} bytes")
+                    file.write(chunk)
+                    held += len(chunk)
+                    show(held)
+            except requests.RequestException as error:
+                # In a body, requests reports a read timeout as ConnectionError, and all else otherwise.
+                verb = "stalled" if isinstance(error, requests.ConnectionError) else "broke off"
+                if held != self.size:
+                    raise _BrokenError(f"{verb} after {held:,} bytes") from None
+        if total is not None and held < total:
+            raise _BrokenError(f"ended after {held:,} of {total:,} bytes")
+
+
+def _plain(error: requests.RequestException) -> str:
+    """Return the innermost reason, without the connection pool in front of it."""
+    cause = error.args[0] if error.args else error
+    return re.sub(r"^HTTPS?Connection(Pool)?\(.*?\): ", "", str(getattr(cause, "reason", None) or cause))
+
+
+@contextmanager
+def _shown(name: str, start: int, total: int | None, report: Callable[[str], None]) -> Iterator[Callable[[int], None]]:
+    """Give a function that shows the bytes held: as a bar on a terminal, as a line now and then elsewhere."""
+    if sys.stderr.isatty():
+        columns = (progress.DownloadColumn(), progress.TransferSpeedColumn(), progress.TimeRemainingColumn())
+        with progress.Progress(progress.BarColumn(), *columns, console=Console(stderr=True)) as bar:
+            task = bar.add_task(name, completed=start, total=total)
+            yield lambda held: bar.update(task, completed=held)
+        return
+    begun = shown = time.monotonic()
+
+    def show(held: int) -> None:
+        nonlocal shown
+        if (now := time.monotonic()) - shown >= REPORT_SECONDS:
+            shown, rate = now, (held - start) / (now - begun)  # bytes per second
+            left = f" of {total / 1e6:,.1f} MB, {(total - held) / rate:,.0f} s left" if total else " MB"
+            report(f"{name}: {held / 1e6:,.1f}{left}, {rate / 1e6:,.1f} MB/s")
+
+    yield show

@@ -1,0 +1,144 @@
+"""Whole files or none: everything is written under a temporary name and renamed when it is complete."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
+
+from tiny_imagenet.common.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PARTIAL_SUFFIX = ".partial"
+
+
+@contextmanager
+def replaced(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; rename it to `path` when the block ends, remove it when it fails."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + PARTIAL_SUFFIX)
+    try:
+        yield partial
+        with partial.open("rb+") as written:
+            os.fsync(written.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+class BusyError(UserError):
+    """Another process is at what `only_one` allows to one."""
+
+
+@contextmanager
+def only_one(lock: Path, refusal: str) -> Iterator[None]:
+    """Run the block in one process at a time; raises BusyError(refusal) in a second one. Ends with the process."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(lock, timeout=0):
+            yield
+    except Timeout:
+        raise BusyError(refusal) from None
+
+
+def reserve(path: Path) -> None:
+    """Make sure of the room that a file claims but has not taken yet, as one made for a memory map has.
+
+    Writing through a memory map to a full disk would kill the process; this raises OSError beforehand.
+    """
+    if hasattr(os, "posix_fallocate"):
+        with path.open("rb+") as stream:
+            try:
+                os.posix_fallocate(stream.fileno(), 0, path.stat().st_size)
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+def require_free(folder: Path, needed: int, purpose: str) -> None:
+    """Refuse to start what would fill the disk.
+
+    Args:
+        folder: where it will be written; it need not exist yet.
+        needed: bytes.
+        purpose: what needs them, as the subject of a sentence.
+
+    Raises:
+        UserError: less is free than needed.
+    """
+    existing = next(parent for parent in (folder.resolve(), *folder.resolve().parents) if parent.exists())
+    free = shutil.disk_usage(existing).free
+    if free < needed:
+        raise UserError(
+            f"{purpose} needs {needed / 1e9:.1f} GB in {folder}, and {free / 1e9:.1f} GB are free: make room"
+        )
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text with Unix line ends, whole or not at all."""
+    with replaced(path) as partial:
+        partial.write_text(text, encoding="utf-8", newline="\n")
+
+
+def read_json(path: Path, needed: Sequence[str] = (), *, remedy: str = "") -> dict[str, Any]:
+    """Return the keys and values that a JSON file holds.
+
+    Raises:
+        UserError: it cannot be read, holds something else, or lacks a key that is `needed`; with the `remedy`, if any.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        lacking = [key for key in needed if key not in values]
+        if isinstance(values, dict) and not lacking:
+            return values
+        reason: object = f"it lacks {', '.join(lacking) or 'keys and values'}"
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        reason = error
+    raise UserError(f"{path} cannot be read ({reason}): {remedy or _bring_back(path)}")
+
+
+def read_csv(path: Path, needed: Sequence[str] = (), **options: Any) -> "pd.DataFrame":
+    """Return the table that a CSV file holds; `options` are of `pandas.read_csv`.
+
+    Raises:
+        UserError: it cannot be read, or lacks a column that is `needed`.
+    """
+    import pandas as pd
+
+    try:
+        table: pd.DataFrame = pd.read_csv(path, **options)
+    except (OSError, ValueError) as error:  # an empty file is a ValueError, too
+        raise UserError(f"{path} cannot be read ({error}): {_bring_back(path)}") from None
+    if lacking := [column for column in needed if column not in table]:
+        raise UserError(f"{path} cannot be read (it lacks {', '.join(lacking)}): {_bring_back(path)}")
+    return table
+
+
+def _bring_back(path: Path) -> str:
+    return f"`rm -f {path}` and `dvc checkout {path}` bring it back"
+
+
+def md5(path: Path) -> str:
+    """Return the MD5 of a file as 32 hexadecimal digits: what DVC and the dataset's publishers use."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def digest(path: Path, *, like: str) -> tuple[str, str]:
+    """Return "sha256" or "md5", whichever `like` is by its length, and that digest of a file in hexadecimal digits."""
+    if len(like) != 64:
+        return "md5", md5(path)
+    with path.open("rb") as stream:
+        return "sha256", hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def fingerprint(values: Mapping[str, Any]) -> str:
+    """Return 16 hexadecimal digits that differ where the values, plain ones as JSON has them, differ."""
+    text = json.dumps(values, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,126 @@
+"""Sections of a YAML file as typed, frozen objects, and what is wrong with one in words that help."""
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
+
+from tiny_imagenet.common.errors import UserError
+
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+Count = Annotated[int, Field(ge=1)]
+Interval = Annotated[tuple[float, float], Field(strict=False)]
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return " (did you mean '...'?)" for the known word nearest to `word`, or "" where none is near."""
+    matches = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f" (did you mean '{matches[0]}'?)" if matches else ""
+
+
+class Section(BaseModel):
+    """A mapping of params.yaml: frozen, strict about types, closed to unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown_keys(cls, values: Any) -> Any:
+        if isinstance(values, Mapping):
+            for key in values:
+                if key not in cls.model_fields:
+                    raise PydanticCustomError(
+                        "unknown_key",
+                        "unknown key '{key}'{hint}; known: {known}",
+                        {
+                            "key": str(key),
+                            "hint": nearest(str(key), cls.model_fields),
+                            "known": ", ".join(cls.model_fields),
+                        },
+                    )
+        return values
+
+
+AnySection = TypeVar("AnySection", bound=Section)
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader, which also refuses a key that stands twice in one mapping."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"the key '{key.value}' stands twice", key.start_mark
+                    )
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+# PyYAML wants a point and a sign in 1.0e-5; DVC, which reads the same file, does not, and writes 1e-05 itself.
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Return the mapping that a YAML file holds; raises UserError where there is none."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"no {path} in {Path.cwd()}: run this in the repository's root") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from None
+    try:
+        values = yaml.load(text, Loader=_Loader)  # noqa: S506 - a subclass of SafeLoader
+    except yaml.MarkedYAMLError as error:
+        where = f" line {error.problem_mark.line + 1}:" if error.problem_mark else ""
+        raise UserError(f"{path}:{where} {error.problem or error.context}") from None
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
+        raise UserError(f"{path} is no readable YAML: {type(error).__name__}: {error}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: expected keys and values, got {type(values).__name__}")
+    return values
+
+
+def validated(section: type[AnySection], values: Mapping[str, Any], *, source: str) -> AnySection:
+    """Return the values as a section; raises UserError with a line for every offence."""
+    try:
+        return section.model_validate(values)
+    except ValidationError as error:
+        try:
+            lines = sorted({_describe(dict(offence)) for offence in error.errors()})
+        except UnicodeEncodeError:
+            lines = ["a key or value holds half of a character (a lone surrogate)"]
+    except UnicodeEncodeError:
+        lines = ["a key or value holds half of a character (a lone surrogate)"]
+    raise UserError("\n".join(f"{source}: {line}" for line in lines))
+
+
+def _describe(offence: Mapping[str, Any]) -> str:
+    """Return one line for one of pydantic's errors: path of the key, what is wrong, what was given."""
+    # Pydantic puts the tag of a union's member, and "[key]", into the location; neither is a key of the file.
+    path = ".".join(str(part) for part in offence["loc"] if str(part)[:1] not in "<[")
+    message = str(offence["msg"]).removeprefix("Value error, ")
+    given = offence.get("input")
+    if offence["type"] == "unknown_key":
+        return f"{path}: {message}" if path else message
+    if offence["type"] == "literal_error" and isinstance(given, str):
+        message += nearest(given, re.findall(r"'([^']+)'", offence["ctx"]["expected"]))
+    shown = "" if offence["type"] in {"value_error", "missing"} else f", got {_short(given)}"
+    return f"{path}: {message}{shown}" if path else f"{message}{shown}"
+
+
+def _short(value: Any, limit: int = 60) -> str:
+    try:
+        text = repr(value)
+    except ValueError:  # Python prints no integer of more than 4,300 digits
+        text = "a very large number"
+    return text if len(text) <= limit else text[: limit - 3] + "..."

@@ -1,0 +1,296 @@
+"""params.yaml as typed, frozen objects: the only file that reads it.
+
+Unknown keys, wrong types and impossible values are refused with the path of the key, what was given and what is
+allowed. What a profile's `training` names wins over a model's own block; `Params.overrides` lists every such case.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from tiny_imagenet.common.errors import UserError
+from tiny_imagenet.common.files import fingerprint
+from tiny_imagenet.common.schema import Count, Name, Section, nearest, read_yaml, validated
+from tiny_imagenet.config.dataset import Dataset
+from tiny_imagenet.config.recipe import (
+    KERAS_MOMENTUM,
+    Augmentation,
+    AugmentationChoice,
+    CountOrAll,
+    LearningRate,
+    ModelParams,
+    Momentum,
+    Recipe,
+    resolve_augmentation,
+)
+from tiny_imagenet.parallel.sweep.schema import Sweep
+
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Lineup = Annotated[tuple[Name, ...], Field(min_length=1, strict=False)]
+
+
+class Training(Section):
+    """What a profile changes for every model. Only the keys that are written count; null is a value too."""
+
+    epochs: Count | None = None
+    batch_size: Count | None = None
+    learning_rate: LearningRate | None = None
+    augmentation: AugmentationChoice | None = None
+    weights: Annotated[str, Field(min_length=1)] | None = None
+    batch_normalization_momentum: Momentum | None = None
+    flip_at_test: bool | None = None
+
+    @model_validator(mode="after")
+    def _null_only_where_it_means_something(self) -> Self:
+        for key in self.model_fields_set - {"weights", "batch_normalization_momentum"}:
+            if getattr(self, key) is None:
+                raise ValueError(f"`{key}` may not be null; leave the line out to keep each model's own")
+        return self
+
+
+class Replicates(Section):
+    """Trainings of active models with other seeds: each of `models` with each of `seeds`."""
+
+    models: tuple[Name, ...] = Field(default=(), strict=False)
+    seeds: tuple[Seed, ...] = Field(default=(), strict=False)
+
+
+class Profile(Section):
+    """A dataset, and how much training it gets."""
+
+    dataset: Dataset
+    training: Training
+
+
+class Champion(Section):
+    """Which model `compare` registers in MLflow: the active one with the highest `metric`, in these profiles alone."""
+
+    metric: Literal["val_accuracy", "val_accuracy_paper_protocol", "val_top5_accuracy", "val_macro_f1"]
+    profiles: tuple[Name, ...] = Field(strict=False)
+
+
+class Params(Section):
+    """The whole of params.yaml."""
+
+    profile: str
+    profiles: dict[Name, Profile]
+    seed: Seed
+    determinism: Literal["exact", "fast"]
+    """`exact`: the same seed gives the same bits on the same machine. `fast`: the backend may choose on a GPU."""
+    devices: CountOrAll = 1
+    """How many devices of this machine share each batch of a training."""
+    augmentation: AugmentationChoice
+    champion: Champion
+    replicates: Replicates = Replicates()
+    sweeps: dict[Name, Sweep] = Field(default_factory=dict)
+    lineups: dict[Name, Lineup] = Field(default_factory=dict)
+    """Lists of models by name, for `active` to take by its YAML anchor: `active: *paper`."""
+    active: Lineup
+    models: dict[Name, ModelParams]
+
+    @model_validator(mode="after")
+    def _names_exist(self) -> Self:
+        if self.profile not in self.profiles:
+            raise ValueError(
+                f"profile: unknown profile '{self.profile}'{nearest(self.profile, self.profiles)}; "
+                f"known: {', '.join(self.profiles)}"
+            )
+        for name in self.champion.profiles:
+            if name not in self.profiles:
+                raise ValueError(
+                    f"champion.profiles: unknown profile '{name}'{nearest(name, self.profiles)}; "
+                    f"known: {', '.join(self.profiles)}"
+                )
+        for where, lineup in {
+            "active": self.active,
+            **{f"lineups.{key}": it for key, it in self.lineups.items()},
+        }.items():
+            for name in lineup:
+                if name not in self.models:
+                    raise ValueError(
+                        f"{where}: '{name}' has no block in `models`{nearest(name, self.models)}; "
+                        f"known: {', '.join(self.models)}"
+                    )
+            if len(set(lineup)) != len(lineup):
+                raise ValueError(f"{where}: names a model twice")
+        for name, sweep in self.sweeps.items():
+            if sweep.model not in self.models:
+                raise ValueError(
+                    f"sweeps.{name}.model: '{sweep.model}' has no block in `models`{nearest(sweep.model, self.models)}"
+                )
+        for name in self.models:
+            if "epochs" not in self._changed(self.models[name]) and self.models[name].epochs is None:
+                raise ValueError(f"models.{name}.epochs: named neither here nor in profiles.{self.profile}.training")
+        return self
+
+    @model_validator(mode="after")
+    def _replicates_are_others(self) -> Self:
+        for name in self.replicates.models:
+            if name not in self.active:
+                raise ValueError(f"replicates.models: '{name}' is not active{nearest(name, self.active)}")
+        for what in ("models", "seeds"):
+            values = getattr(self.replicates, what)
+            if len(set(values)) != len(values):
+                raise ValueError(f"replicates.{what}: names one twice")
+        if self.replicates.models and self.seed in self.replicates.seeds:
+            raise ValueError(
+                f"replicates.seeds: {self.seed} is `seed`, with which every active model is trained already"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _phases_fit_into_the_epochs(self) -> Self:
+        for name in self.active:
+            recipe = self.recipe(name)
+            schedule, tuning, epochs = recipe.learning_rate_schedule, recipe.fine_tuning, recipe.epochs
+            if tuning and tuning.head_epochs >= epochs:
+                raise ValueError(
+                    f"models.{name}.fine_tuning.head_epochs: {tuning.head_epochs} is not below the {epochs} epochs "
+                    "that are trained"
+                )
+            scheduled = epochs - tuning.head_epochs if tuning else epochs
+            if schedule and schedule.warmup_epochs >= scheduled:
+                after = f" after {tuning.head_epochs} of the head" if tuning else ""
+                raise ValueError(
+                    f"models.{name}.learning_rate_schedule.warmup_epochs: {schedule.warmup_epochs:g} is not below the "
+                    f"{scheduled} epochs that are trained{after}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _active_models_can_train(self) -> Self:
+        held = [self.dataset.expect.train, self.dataset.images_per_class.train]
+        images = min((number for number in held if number is not None), default=None)
+        for name in self.active:
+            recipe = self.recipe(name)
+            if self.devices != "all" and recipe.batch_size % self.devices:
+                raise ValueError(
+                    f"models.{name}.batch_size: batches of {recipe.batch_size} images cannot be shared equally by "
+                    f"{self.devices} `devices`; choose a multiple of {self.devices}"
+                )
+            if images is not None and recipe.holdout_per_class >= images:
+                raise ValueError(
+                    f"models.{name}.holdout_per_class: {recipe.holdout_per_class} of {images} training images of each "
+                    "class leave none to train on"
+                )
+            if recipe.trainable == "head" and recipe.weights is None:
+                raise ValueError(
+                    f"models.{name}.trainable: `head` would leave a backbone of random weights as it is; give it "
+                    f"`weights`, here or in profiles.{self.profile}.training"
+                )
+        return self
+
+    @property
+    def dataset(self) -> Dataset:
+        """The dataset of the chosen profile."""
+        return self.profiles[self.profile].dataset
+
+    @property
+    def training(self) -> Training:
+        """What the chosen profile changes for every model."""
+        return self.profiles[self.profile].training
+
+    @property
+    def shared_augmentation(self) -> Augmentation:
+        """The augmentation before a profile has its say."""
+        return resolve_augmentation(self.augmentation)
+
+    @property
+    def replicated(self) -> dict[str, tuple[str, int]]:
+        """The replicates, as their folders and runs are named, "<model>-<seed>" -> model, seed."""
+        return {f"{model}-{seed}": (model, seed) for model in self.replicates.models for seed in self.replicates.seeds}
+
+    def block(self, model: str) -> ModelParams:
+        """Return the block of a model, or of a replicate; raises UserError where there is none."""
+        if model in self.replicated:
+            return self.models[self.replicated[model][0]]
+        if model not in self.models:
+            known = [*self.models, *self.replicated]
+            raise UserError(f"no model '{model}' in params.yaml{nearest(model, known)}; known: {', '.join(known)}")
+        return self.models[model]
+
+    def seed_of(self, model: str) -> int:
+        """Return the seed that a model, or a replicate, is trained with."""
+        return self.replicated[model][1] if model in self.replicated else self.seed
+
+    def stage(self, kind: Literal["train", "evaluate"], model: str) -> str:
+        """Return DVC's name of the stage that trains or evaluates a model, or a replicate."""
+        if model in self.replicated:
+            kind_of_replicate = {"train": "replicate", "evaluate": "evaluate_replicate"}
+            return f"{kind_of_replicate[kind]}@{model}"
+        return f"{kind}@{model}"
+
+    def _changed(self, block: ModelParams) -> set[str]:
+        """Return the keys of the profile's `training` that this block lets it change."""
+        return self.training.model_fields_set - set(block.keeps)
+
+    def recipe(self, model: str) -> Recipe:
+        """Return what really runs for a model, or a replicate: its block, overridden by the profile's `training`."""
+        block = self.block(model)
+        values = {key: getattr(block, key) for key in type(block).model_fields}
+        values["augmentation"] = self._own_augmentation(block)
+        for key in self._changed(block):
+            value = getattr(self.training, key)
+            if key == "learning_rate":
+                values["optimizer"] = block.optimizer.model_copy(update={"learning_rate": value})
+            elif key == "augmentation":
+                values["augmentation"] = resolve_augmentation(value)
+            elif key != "weights" or "weights" in block.model_fields_set:  # only a block that speaks of weights has any
+                values[key] = value
+        if values["weights"] is None:  # the profile took them away: a block with `fine_tuning` has some
+            values["fine_tuning"] = None
+        return Recipe(**values)
+
+    def _own_augmentation(self, block: ModelParams) -> Augmentation:
+        return self.shared_augmentation if block.augmentation is None else resolve_augmentation(block.augmentation)
+
+    def with_block_alone(self, model: str, block: Mapping[str, Any], *, source: str) -> "Params":
+        """Return params with another block for a model, which alone is active; raises UserError where it is refused."""
+        values = self.model_dump(mode="json", exclude_unset=True)
+        alone = {"models": values["models"] | {model: block}, "active": [model], "replicates": {}}
+        return parse_params(values | alone, source=source)
+
+    def fingerprint(self, model: str) -> str:
+        """Return what differs where anything in params.yaml differs that decides how `model` is trained.
+
+        What there is to train on decides, too, and has hashes of its own.
+        """
+        own = {"seed": self.seed_of(model), "determinism": self.determinism, "devices": self.devices}
+        return fingerprint(own | self.recipe(model).model_dump())
+
+    def overrides(self, model: str) -> dict[str, tuple[Any, Any]]:
+        """Return what the profile changed for `model`: key -> (the paper's or block's value, the profile's)."""
+        block, recipe = self.block(model), self.recipe(model)
+        own, used = (
+            {
+                "epochs": of.epochs,
+                "batch_size": of.batch_size,
+                "learning_rate": of.optimizer.learning_rate,
+                "augmentation": augmentation,
+                "weights": of.weights,
+                "fine_tuning": block.fine_tuning and ("two phases" if of.fine_tuning else "one phase of all layers"),
+                "batch_normalization_momentum": KERAS_MOMENTUM
+                if of.batch_normalization_momentum is None
+                else of.batch_normalization_momentum,
+                "flip_at_test": of.flip_at_test,
+            }
+            for of, augmentation in ((block, self._own_augmentation(block)), (recipe, recipe.augmentation))
+        )
+        return {key: (own[key], used[key]) for key in own if own[key] != used[key]}
+
+
+def load_params(path: Path | str = "params.yaml") -> Params:
+    """Read and check params.yaml.
+
+    Raises:
+        UserError: the file is missing, is no YAML, or holds what `Params` refuses; every offence has a line.
+    """
+    path = Path(path)
+    return parse_params(read_yaml(path), source=str(path))
+
+
+def parse_params(values: Mapping[str, Any], *, source: str = "params.yaml") -> Params:
+    """Check the mapping that params.yaml holds; raises UserError with a line for every offence."""
+    return validated(Params, values, source=source)

@@ -1,0 +1,259 @@
+"""The packed cache: every image decoded once, into memory-mapped uint8 arrays that training reads without a copy.
+
+Memory stays flat: pixels go straight into the file's pages. libjpeg-turbo decodes some 40,000 images of 64 x 64 a
+second on a core (`benchmarks/decode.py`), outside Python's lock.
+"""
+
+import json
+import sys
+import zipfile
+import zlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pandas as pd
+import simplejpeg
+from numpy.typing import NDArray
+
+from tiny_imagenet.common.cores import cores
+from tiny_imagenet.common.errors import DatasetError, first_ten
+from tiny_imagenet.common.files import replaced, reserve, write_text
+from tiny_imagenet.common.progress import track
+from tiny_imagenet.config.dataset import SPLITS
+
+SIDE = 64
+_CHUNK = 512
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images uint8, N x 64 x 64 x 3, RGB, memory-mapped; labels int32, N."""
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int32]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class PackedDataset:
+    """The cache folder, opened: two splits and the classes, whose index is their label."""
+
+    train: Split
+    val: Split
+    classes: pd.DataFrame
+    """Columns `label`, `wnid`, `name`, a row per class in the order of the labels."""
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes there are."""
+        return len(self.classes)
+
+    @property
+    def class_names(self) -> list[str]:
+        """The first of each class's names: "goldfish" of "goldfish, Carassius auratus"."""
+        return [str(name).split(",")[0].strip() for name in self.classes["name"]]
+
+
+def decode(jpeg: bytes) -> NDArray[np.uint8]:
+    """Return a whole JPEG of 64 x 64 as uint8 RGB; grayscale becomes RGB.
+
+    Raises:
+        ValueError: it does not decode, is cut short, or has another size.
+    """
+    # OpenCV and PIL would fill the rest of a broken file with gray; libjpeg-turbo, asked to be strict, refuses it.
+    try:
+        height, width, _, _ = simplejpeg.decode_jpeg_header(jpeg, strict=True)
+        if (height, width) == (SIDE, SIDE):  # before a picture of 12,000 x 12,000 takes its memory
+            pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(jpeg, colorspace="RGB", strict=True)
+            return pixels
+    except ValueError as error:
+        raise ValueError(f"is no whole RGB or gray JPEG ({error})") from None
+    raise ValueError(f"is {width} x {height}, expected {SIDE} x {SIDE}")
+
+
+def pack(images: Path, destination: Path) -> PackedDataset:
+    """Decode `train.zip` and `val.zip` of the folder `images` into arrays in `destination`.
+
+    Writes `{train,val}_images.npy`, `{train,val}_labels.npy` and `classes.csv`, and returns them opened.
+
+    Raises:
+        DatasetError: a file is missing, or an image is broken or of a wrong size; the first ten and the total.
+    """
+    for name in ("classes.csv", *(f"{split}.zip" for split in SPLITS)):
+        if not (images / name).is_file():
+            raise DatasetError(f"{images / name} does not exist; `dvc repro reorganize` makes it")
+    classes = pd.read_csv(images / "classes.csv", dtype={"wnid": str}, keep_default_na=False)
+    labels_of = {wnid: int(label) for label, wnid in zip(classes["label"], classes["wnid"], strict=True)}
+    for split in SPLITS:
+        _pack_split(images / f"{split}.zip", destination, split, labels_of)
+    write_text(destination / "classes.csv", classes.to_csv(index=False))
+    return open_packed(destination)
+
+
+def _pack_split(source: Path, destination: Path, split: str, labels_of: dict[str, int]) -> None:
+    problems: list[str] = []
+    with _open_zip(source) as archive, replaced(destination / f"{split}_images.npy") as partial:
+        names = archive.namelist()
+        unknown = sorted({name.split("/")[0] for name in names} - labels_of.keys())
+        if unknown:
+            raise DatasetError(f"{source} has classes that classes.csv does not name:\n{first_ten(unknown)}")
+        labels = np.array([labels_of[name.split("/")[0]] for name in names], np.int32)
+        pixels = _new_images(partial, len(names))
+
+        def decode_chunk(places: range) -> range:
+            for place in places:
+                try:
+                    pixels[place] = decode(archive.read(names[place]))
+                except (ValueError, zipfile.BadZipFile, zlib.error) as error:
+                    problems.append(f"{split}/{names[place]}: {error}")
+            return places
+
+        chunks = [range(start, min(start + _CHUNK, len(names))) for start in range(0, len(names), _CHUNK)]
+        with _eager_threads() as threads:
+            packed = chain.from_iterable(threads.map(decode_chunk, chunks))
+            for _ in track(packed, f"cache {split}", len(names)):
+                pass
+        if problems:
+            raise DatasetError(f"{len(problems):,} images of {source} cannot be used:\n{first_ten(sorted(problems))}")
+    _write_array(destination / f"{split}_labels.npy", labels)
+
+
+def _open_zip(path: Path) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(path)
+    except zipfile.BadZipFile as error:
+        raise DatasetError(f"{path} is no readable zip: {error}; `dvc repro -f reorganize` makes it anew") from None
+
+
+@contextmanager
+def _eager_threads() -> Iterator[ThreadPoolExecutor]:
+    """Yield a thread per core, which ask for the interpreter's lock a hundred times more often than by default.
+
+    A decode takes 30 microseconds outside the lock; waiting 5 ms to get it back would leave the other cores idle.
+    """
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(interval / 100)
+    try:
+        with ThreadPoolExecutor(cores()) as threads:
+            yield threads
+    finally:
+        sys.setswitchinterval(interval)
+
+
+def _write_array(path: Path, array: NDArray[Any]) -> None:
+    with replaced(path) as partial, partial.open("wb") as stream:
+        np.save(stream, array)
+
+
+def _new_images(path: Path, num_images: int) -> NDArray[np.uint8]:
+    """Return a new array of images, memory-mapped to the file `path`, for which there is room."""
+    pixels: NDArray[np.uint8] = np.lib.format.open_memmap(
+        path, mode="w+", dtype=np.uint8, shape=(num_images, SIDE, SIDE, 3)
+    )
+    reserve(path)
+    return pixels
+
+
+def open_packed(folder: Path) -> PackedDataset:
+    """Open a cache folder without reading its pixels.
+
+    Raises:
+        DatasetError: it is not there, or not whole.
+    """
+    splits = {}
+    try:
+        for split in SPLITS:
+            images = np.load(folder / f"{split}_images.npy", mmap_mode="r")
+            labels = np.load(folder / f"{split}_labels.npy")
+            if len(images) != len(labels):
+                raise ValueError(f"{split}: {len(images)} images, {len(labels)} labels")
+            splits[split] = Split(images, labels)
+        classes = pd.read_csv(folder / "classes.csv", dtype={"wnid": str}, keep_default_na=False)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise DatasetError(f"{folder} is no packed dataset: {error}; `dvc repro cache` makes it") from None
+    return PackedDataset(splits["train"], splits["val"], classes)
+
+
+def image_paths(images: Path) -> dict[str, list[str]]:
+    """Return split -> path in its zip of each image, in the order that `pack` gives the arrays."""
+    paths = {}
+    for split in SPLITS:
+        with zipfile.ZipFile(images / f"{split}.zip") as archive:
+            paths[split] = archive.namelist()
+    return paths
+
+
+def drop_from_train(destination: Path, indices: NDArray[np.int64]) -> PackedDataset:
+    """Rewrite the packed training split without the images `indices`, and return the dataset opened anew.
+
+    Raises:
+        DatasetError: a class would have no training image left.
+    """
+    dataset = open_packed(destination)
+    train = dataset.train
+    kept = np.setdiff1d(np.arange(len(train)), indices)
+    emptied = [str(dataset.classes["wnid"][label]) for label in np.setdiff1d(train.labels, train.labels[kept])]
+    if emptied:
+        raise DatasetError(
+            f"without its copies, training has no image of {len(emptied):,} classes:\n{first_ten(emptied)}\n"
+            "`duplicates: report` of the dataset in params.yaml keeps them."
+        )
+    with replaced(destination / "train_images.npy") as partial:
+        pixels = _new_images(partial, len(kept))
+        for start in range(0, len(kept), _CHUNK):
+            pixels[start : start + _CHUNK] = train.images[kept[start : start + _CHUNK]]
+    _write_array(destination / "train_labels.npy", train.labels[kept])
+    return open_packed(destination)
+
+
+def samples_per_class(packed: PackedDataset, num_images: int = 10) -> dict[str, NDArray[np.uint8]]:
+    """Return name -> the first training images, for the paper's figures 1 to 4, or else the first four classes."""
+    names = packed.class_names
+    chosen = [name for name in ("lion", "umbrella", "koala", "candle") if name in names] or names[:4]
+    images = {}
+    for name in chosen:
+        places = np.flatnonzero(packed.train.labels == names.index(name))[:num_images]
+        images[name] = packed.train.images[places]
+    return images
+
+
+def summarize(packed: PackedDataset, images: Path) -> dict[str, Any]:
+    """Return the figures of `report.json`: counts, counts per class, channel means and standard deviations."""
+    report: dict[str, Any] = json.loads((images / "layout.json").read_text(encoding="utf-8"))
+    report["used"] = {split: len(getattr(packed, split)) for split in SPLITS}
+    report["per_class"] = {
+        split: dict(
+            zip(
+                packed.classes["wnid"],
+                np.bincount(getattr(packed, split).labels, minlength=packed.num_classes).tolist(),
+                strict=True,
+            )
+        )
+        for split in SPLITS
+    }
+    means, deviations = _channel_statistics(packed.train.images)
+    report["train_channel_means"] = means
+    report["train_channel_standard_deviations"] = deviations
+    return report
+
+
+def _channel_statistics(images: NDArray[np.uint8]) -> tuple[list[float], list[float]]:
+    """Return mean and standard deviation of red, green and blue, of 0 to 255, rounded to 4 digits."""
+    histogram = np.zeros((3, 256), np.int64)
+    for start in range(0, len(images), _CHUNK):
+        chunk = images[start : start + _CHUNK].reshape(-1, 1, 3)
+        for channel in range(3):
+            histogram[channel] += cv2.calcHist([chunk], [channel], None, [256], [0, 256]).ravel().astype(np.int64)
+    values = np.arange(256)
+    means = (histogram * values).sum(1) / histogram.sum(1)
+    squares = (histogram * values**2).sum(1) / histogram.sum(1)
+    return means.round(4).tolist(), np.sqrt(squares - means**2).round(4).tolist()

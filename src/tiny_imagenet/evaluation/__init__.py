@@ -1,0 +1,1 @@
+"""Predictions, metrics and figures of one trained model."""

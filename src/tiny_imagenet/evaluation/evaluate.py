@@ -1,0 +1,249 @@
+"""Predictions and metrics of one trained model, on clean images and under the paper's protocol.
+
+Clean accuracy is the one to believe. The paper's authors augmented their validation images too, so the figure that
+compares with theirs is measured on augmented ones, drawn with a fixed seed.
+"""
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
+from tiny_imagenet.common.errors import UserError
+from tiny_imagenet.common.files import replaced, write_text
+from tiny_imagenet.common.progress import track
+from tiny_imagenet.config.recipe import PAPER_AUGMENTATION, Augmentation, ModelParams
+from tiny_imagenet.dataset.packing import PackedDataset, Split
+from tiny_imagenet.evaluation.metrics import (
+    calibration_table,
+    likeliest,
+    validation_metrics,
+    wilson_interval,
+    with_interval,
+)
+from tiny_imagenet.input_pipeline.batches import OrderedBatches, hold_out
+
+_BATCH_SIZE = 100  # a divisor of Tiny ImageNet's splits, so that the model is compiled for one shape alone
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Everything that `evaluate` writes for a model."""
+
+    metrics: dict[str, float | int]
+    """The keys of metrics.json, accuracies as fractions."""
+    per_class: pd.DataFrame
+    predictions: pd.DataFrame
+    confusion: NDArray[np.int64]
+    """Rows: true class, columns: predicted class, on clean validation images."""
+    confusion_pairs: pd.DataFrame
+    """The same with the classes' names, a row per pair: `actual`, `predicted`, `count`."""
+    calibration: pd.DataFrame
+    """`metrics.calibration_table` of the clean validation images."""
+    architecture: dict[str, Any]
+    """The layers, `parameters`, and `parameters_200_classes`."""
+
+
+def evaluate(model: keras.Model, packed: PackedDataset, history: pd.DataFrame, recipe: ModelParams) -> Evaluation:
+    """Measure a model on all of the cache.
+
+    Args:
+        model: from uint8 RGB images to class probabilities.
+        packed: the images; both splits are used.
+        history: a row per epoch, as training wrote it.
+        recipe: says which epoch's weights the model holds, and whether mirror images are asked, too (`flip_at_test`):
+            then every figure is of the mean of two probabilities, and `val_accuracy_one_view` of the image alone.
+    """
+    labels, flip = packed.val.labels, recipe.flip_at_test
+    clean = predict(model, packed.val, "validation, clean", flip=flip)
+    augmented = answers(model, packed.val, "validation, paper protocol", PAPER_AUGMENTATION, flip=flip)
+    training = answers(model, packed.train, "training, clean", flip=flip)
+    trained_on, _ = hold_out(packed.train.labels, recipe.holdout_per_class)
+    learnt = (training == packed.train.labels)[trained_on]
+
+    predicted = clean.argmax(1)
+    confusion = confusion_matrix(labels, predicted, labels=np.arange(packed.num_classes))
+    best = kept_epoch(history, recipe)
+    metrics: dict[str, float | int] = {
+        **_logged_accuracy(float(history["accuracy"].iloc[best - 1]), len(learnt), recipe),
+        **with_interval("train_accuracy_clean", int(learnt.sum()), len(learnt)),
+        **validation_metrics(labels, clean, augmented == labels),
+        **(_one_view(model, packed.val) if flip else {}),
+        "num_images": len(labels),
+        "num_train_images": len(learnt),
+        "epochs": len(history),
+        "best_epoch": best,
+    }
+    return Evaluation(
+        metrics,
+        _per_class(labels, predicted, packed),
+        _predictions(labels, clean),
+        confusion,
+        _confusion_pairs(confusion, packed),
+        calibration_table(clean.max(1), predicted == labels),
+        describe_architecture(model),
+    )
+
+
+def _logged_accuracy(share: float, num_images: int, recipe: ModelParams) -> dict[str, float]:
+    """Return the training accuracy that the log has of an epoch, and its interval for the images of an epoch."""
+    if recipe.batches_per_epoch != "all":
+        num_images = min(num_images, recipe.batches_per_epoch * recipe.batch_size)
+    low, high = wilson_interval(round(share * num_images), num_images)
+    return {"train_accuracy": share, "train_accuracy_low": low, "train_accuracy_high": high}
+
+
+def _one_view(model: keras.Model, val: Split) -> dict[str, float]:
+    """Return the accuracy without mirror images, which a served model has, and how many views the others take."""
+    right = answers(model, val, "validation, one view") == val.labels
+    return {**with_interval("val_accuracy_one_view", int(right.sum()), len(right)), "num_views": 2}
+
+
+def predict(
+    model: keras.Model, split: Split, description: str, augmentation: Augmentation | None = None, *, flip: bool = False
+) -> NDArray[np.float32]:
+    """Return the probabilities, N x classes, of a split in its own order; `flip`: the mean with its mirror image's.
+
+    Raises:
+        UserError: they are not all finite numbers.
+    """
+    probabilities = np.concatenate(list(_predicted_batches(model, split, description, augmentation, flip=flip)))
+    if not np.isfinite(probabilities).all():
+        broken = len(probabilities) - np.isfinite(probabilities).all(1).sum()
+        raise UserError(
+            f"the model answers {broken:,} of {len(probabilities):,} images with NaN: its training went astray; give "
+            "it a lower learning rate, or float32"
+        )
+    return probabilities
+
+
+def answers(
+    model: keras.Model, split: Split, description: str, augmentation: Augmentation | None = None, *, flip: bool = False
+) -> NDArray[np.int64]:
+    """Return the likeliest class of each image, (N,): for many images, whose probabilities nobody needs to hold."""
+    batches = _predicted_batches(model, split, description, augmentation, flip=flip)
+    return np.concatenate([probabilities.argmax(1) for probabilities in batches])
+
+
+def _predicted_batches(
+    model: keras.Model, split: Split, description: str, augmentation: Augmentation | None, *, flip: bool
+) -> Iterator[NDArray[np.float32]]:
+    """Yield the probabilities batch by batch; while the model has one, a thread makes the next."""
+    batches = OrderedBatches(split, batch_size=_BATCH_SIZE, augmentation=augmentation)
+    with ThreadPoolExecutor(1) as background:
+        ahead = background.submit(batches.__getitem__, 0)
+        for index in track(range(len(batches)), f"evaluate {description}", len(batches)):
+            images, _ = ahead.result()
+            if index + 1 < len(batches):
+                ahead = background.submit(batches.__getitem__, index + 1)
+            probabilities = model.predict_on_batch(images)
+            if flip:
+                probabilities = (probabilities + model.predict_on_batch(images[:, :, ::-1])) / 2
+            yield probabilities
+
+
+def kept_epoch(history: pd.DataFrame, recipe: ModelParams) -> int:
+    """Return the epoch, from 1, whose weights the recipe keeps: of two phases one of the second."""
+    watched = history[history["phase"] == history["phase"].max()] if "phase" in history else history
+    before = len(history) - len(watched)
+    if recipe.reported_epoch == "best":
+        return before + int(watched[recipe.monitored("val_accuracy")].argmax()) + 1
+    if recipe.reported_epoch == "recipe" and recipe.early_stopping and recipe.early_stopping.restore_best_weights:
+        monitored = watched[recipe.monitored(recipe.early_stopping.monitor)]
+        better = monitored.argmax() if recipe.early_stopping.monitor.endswith("accuracy") else monitored.argmin()
+        return before + int(better) + 1
+    return len(history)
+
+
+def describe_architecture(model: keras.Model) -> dict[str, Any]:
+    """Return the layers as the paper's figures 5 to 8 list them, and the parameters of the whole.
+
+    `parameters_200_classes` is what the model would have with Tiny ImageNet's 200 classes: its last layer has a weight
+    for each feature, and one more, for each class.
+    """
+    layers = [
+        {
+            "name": layer.name,
+            "type": type(layer).__name__,
+            "output_shape": list(layer.output.shape[1:]),
+            "parameters": layer.count_params(),
+        }
+        for layer in model.layers
+    ]
+    features, num_classes = model.layers[-1].kernel.shape
+    parameters = model.count_params()
+    return {
+        "parameters": parameters,
+        "parameters_200_classes": parameters + (200 - num_classes) * (features + 1),
+        "batch_normalization_layers": sum(
+            type(layer).__name__ == "BatchNormalization"
+            for layer in model._flatten_layers(include_self=False, recursive=True)
+        ),
+        "layers": layers,
+    }
+
+
+def write_evaluation(evaluation: Evaluation, folder: Path, *, model_md5: str) -> None:
+    """Write the evaluation as files: figures of merit as JSON, tables as CSV, predictions as Parquet.
+
+    architecture.json has the MD5 of the model's file, too, by which `compare` sees that no other was trained since.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / "metrics.json", json.dumps(evaluation.metrics, indent=2) + "\n")
+    architecture = evaluation.architecture | {"model_md5": model_md5}
+    write_text(folder / "architecture.json", json.dumps(architecture, indent=2) + "\n")
+    write_text(folder / "per_class.csv", evaluation.per_class.to_csv(index=False))
+    write_text(folder / "calibration.csv", evaluation.calibration.to_csv(index=False))
+    write_text(folder / "confusion.csv", evaluation.confusion_pairs.to_csv(index=False))
+    with replaced(folder / "predictions.parquet") as partial:
+        evaluation.predictions.to_parquet(partial, index=False)
+    with replaced(folder / "confusion.npy") as partial, partial.open("wb") as stream:
+        np.save(stream, evaluation.confusion)
+
+
+def _per_class(labels: NDArray[np.int32], predicted: NDArray[np.int64], packed: PackedDataset) -> pd.DataFrame:
+    scores = precision_recall_fscore_support(labels, predicted, labels=np.arange(packed.num_classes), zero_division=0)
+    return packed.classes.assign(**dict(zip(("precision", "recall", "f1", "support"), scores, strict=True)))
+
+
+def _confusion_pairs(confusion: NDArray[np.int64], packed: PackedDataset) -> pd.DataFrame:
+    """Return `actual`, `predicted`, `count`: each class with itself, then the confusions that occur, the largest first.
+
+    As both columns begin with all classes in their order, so do the axes of a plot. A name that several classes bear
+    is followed by the wnid.
+    """
+    names = pd.Series(packed.class_names)
+    names = names.mask(names.duplicated(keep=False), names + " (" + packed.classes["wnid"].astype(str) + ")")
+    wrong = confusion.copy()
+    np.fill_diagonal(wrong, 0)
+    actual, predicted = np.nonzero(wrong)
+    largest_first = np.argsort(-wrong[actual, predicted], kind="stable")
+    every = np.arange(len(names))
+    rows = np.concatenate([every, actual[largest_first]])
+    columns = np.concatenate([every, predicted[largest_first]])
+    return pd.DataFrame(
+        {
+            "actual": names.to_numpy()[rows],
+            "predicted": names.to_numpy()[columns],
+            "count": confusion[rows, columns],
+        }
+    )
+
+
+def _predictions(labels: NDArray[np.int32], probabilities: NDArray[np.float32]) -> pd.DataFrame:
+    """Return a row per validation image: its label, and the five likeliest classes with their probabilities."""
+    top = likeliest(probabilities)
+    chances = np.take_along_axis(probabilities, top, axis=1)
+    frame = pd.DataFrame({"image": np.arange(len(labels), dtype=np.int32), "label": labels})
+    for place in range(top.shape[1]):
+        frame[f"label_{place + 1}"] = top[:, place].astype(np.int32)
+        frame[f"probability_{place + 1}"] = chances[:, place]
+    return frame

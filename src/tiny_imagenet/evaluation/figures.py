@@ -1,0 +1,209 @@
+"""Figures of what models do: their accuracy and size, what they confuse, and how sure they are of it."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import EngFormatter, LogLocator, NullLocator, PercentFormatter
+from numpy.typing import NDArray
+from scipy.cluster.hierarchy import leaves_list, linkage
+from scipy.spatial.distance import squareform
+
+from tiny_imagenet.evaluation.metrics import wilson_interval
+from tiny_imagenet.plotting import COLOURS, beside, from_zero, image_grid, looks, new_figure
+
+_LONGEST_NAME, _LONGEST_CAPTION = 24, 15
+_BLUE, _ORANGE, _GREEN = COLOURS[:3]
+
+
+def accuracy_by_parameters(
+    table: pd.DataFrame, metrics: Mapping[str, Mapping[str, float]], title: str, path: Path, *, with_paper: bool
+) -> None:
+    """Draw each model's validation accuracy, with its 95 % interval, against its parameters with 200 classes.
+
+    `metrics` are model -> metrics.json. `with_paper`: under the paper's protocol, and the paper's figures, hollow,
+    beside ours.
+    """
+    column, protocol = ("val_accuracy_paper_protocol", ", paper protocol") if with_paper else ("val_accuracy", "")
+    known = table.dropna(subset=[column])
+    with new_figure(path, 6.4, 4, title=title) as (_, axes):
+        axis: Axes = axes[0, 0]
+        for look, row in zip(looks(len(known)), known.to_dict("records"), strict=True):
+            style = look | {"linestyle": "none"}
+            beyond = _beyond(metrics, [row["model"]], column)
+            parameters = float(row["parameters_200_classes"])
+            axis.errorbar(parameters, row[column], yerr=beyond, capsize=3, label=row["model"], **style)
+            if with_paper and not pd.isna(row["val_accuracy_paper"]):
+                axis.plot(row["parameters_paper"], row["val_accuracy_paper"], markerfacecolor="none", **style)
+        if with_paper:
+            axis.plot([], [], "o", color="gray", markerfacecolor="none", label="the paper")
+        axis.set(xscale="log", xlabel="parameters with 200 classes", ylabel=f"validation accuracy{protocol}")
+        from_zero(axis)
+        axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axis.xaxis.set_minor_locator(NullLocator())
+        if len(known):
+            lowest, highest = known["parameters_200_classes"].min(), known["parameters_200_classes"].max()
+            axis.set_xlim(lowest / 2, 2 * highest)
+            axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=100))
+            axis.xaxis.set_major_formatter(EngFormatter(sep=" "))
+            beside(axis)
+
+
+def accuracy_bars(
+    table: pd.DataFrame, metrics: Mapping[str, Mapping[str, float]], title: str, path: Path, *, with_paper: bool
+) -> None:
+    """Draw training and validation accuracy of each model, with their 95 % intervals; the paper's beside them.
+
+    Validation is on the images as they are, and under the paper's protocol. `metrics` are model -> metrics.json.
+    """
+    bars = {"train_accuracy": "train", "val_accuracy": "val", "val_accuracy_paper_protocol": "val, paper protocol"}
+    if with_paper:
+        bars = {"train_accuracy_paper": "the paper: train", "val_accuracy_paper": "the paper: val"} | bars
+    colours = dict(zip(bars, ["#999999", "#000000", _ORANGE, _BLUE, "#56B4E9"][-len(bars) :], strict=True))
+    places, width = np.arange(len(table)), 0.8 / len(bars)
+    with new_figure(path, max(6.4, 1.3 * len(table)), 4, title=title) as (_, axes):
+        axis: Axes = axes[0, 0]
+        for number, (column, label) in enumerate(bars.items()):
+            at = places + (number - (len(bars) - 1) / 2) * width
+            beyond = _beyond(metrics, table["model"], column)
+            axis.bar(at, table[column].astype(float), width, yerr=beyond, capsize=2, color=colours[column], label=label)
+        axis.set(ylabel="accuracy", xlim=(-0.5, len(table) - 0.5), ylim=(0, None))  # a model may have no bars
+        axis.set_xticks(places, table["model"], rotation=20 if len(table) > 6 else 0)
+        axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        beside(axis)
+
+
+def _beyond(metrics: Mapping[str, Mapping[str, float]], models: Iterable[str], column: str) -> NDArray[np.float64]:
+    """Return how far the interval of each model reaches below and above `column`, 2 x N; NaN where it is not known."""
+    keys = [column, f"{column}_low", f"{column}_high"]
+    known = pd.DataFrame([metrics.get(model, {}) for model in models]).reindex(columns=keys)
+    value, low, high = known.to_numpy(dtype=float).T
+    return np.abs([value - low, high - value])
+
+
+def alike_first(confusion: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the classes in an order in which those that are confused stand together.
+
+    Average linkage of the shares that are confused, in either direction, with the leaves in their best order
+    (Bar-Joseph et al. 2001, https://doi.org/10.1093/bioinformatics/17.suppl_1.S22).
+    """
+    if len(confusion) < 3:
+        return np.arange(len(confusion))
+    shares = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
+    distance = 1 - (shares + shares.T) / 2
+    np.fill_diagonal(distance, 0)
+    order: NDArray[np.int64] = leaves_list(linkage(squareform(distance), "average", optimal_ordering=True))
+    return order
+
+
+def confusion_matrix(confusion: NDArray[np.int64], names: list[str], title: str, path: Path) -> None:
+    """Draw the share of each true class (row) that was predicted as each class (column), like classes together.
+
+    The colours go by the square root of the share, so that rare confusions are seen beside frequent right answers.
+    """
+    order = alike_first(confusion)
+    shares = (confusion / np.maximum(confusion.sum(1, keepdims=True), 1))[order][:, order]
+    shown = [_short(names[place]) for place in order]
+    side = max(5.4, 1.4 + 0.12 * len(names))  # inches: 200 names make a large picture, in which each can be read
+    with new_figure(path, 1.11 * side, side, title=title) as (figure, axes):
+        figure.set_layout_engine("compressed")  # the default cuts the label off beside a square of a fixed shape
+        axis: Axes = axes[0, 0]
+        axis.grid(visible=False)
+        image = axis.imshow(np.sqrt(shares), cmap="viridis", vmin=0, vmax=1, interpolation="nearest")
+        bar = figure.colorbar(image, ax=axis, label="of the true class", fraction=0.04)
+        ticks = np.array([0, 0.01, 0.05, 0.2, 0.5, 1])
+        bar.set_ticks(list(np.sqrt(ticks)), labels=[f"{100 * tick:.0f}%" for tick in ticks])
+        axis.set(xlabel="predicted", ylabel="true")
+        axis.set_xticks(range(len(names)), shown, rotation=90, fontsize=8)
+        axis.set_yticks(range(len(names)), shown, fontsize=8)
+        axis.tick_params(length=0)
+
+
+def best_and_worst_classes(per_class: pd.DataFrame, title: str, path: Path, *, number: int = 10) -> None:
+    """Draw the highest and the lowest recalls of classes, with 95 % intervals (Wilson), and the mean of all classes.
+
+    `per_class` has `name`, `recall`, `support`.
+    """
+    known = per_class[per_class["support"] > 0].sort_values(["recall", "name"], ascending=[False, True])
+    recalls = known["recall"].to_numpy()
+    if len(known) > 2 * number:
+        known = pd.concat([known.head(number), known.tail(number)])
+    recall, support = known["recall"].to_numpy(), known["support"].to_numpy()
+    intervals = np.array(
+        [wilson_interval(round(share * of), int(of)) for share, of in zip(recall, support, strict=True)]
+    ).reshape(-1, 2)
+    beyond = np.abs(intervals.T - recall)
+    places, mean = np.arange(len(known)), recalls.mean() if len(known) else 0
+    with new_figure(path, 6.4, 1.2 + 0.24 * max(len(known), 3), title=title) as (figure, axes):
+        axis: Axes = axes[0, 0]
+        for colour, label, chosen in (
+            (_GREEN, "at or above the mean", recall >= mean - 1e-9),
+            (_ORANGE, "below it", recall < mean - 1e-9),
+        ):
+            if chosen.any():
+                axis.barh(places[chosen], recall[chosen], xerr=beyond[:, chosen], color=colour, capsize=2, label=label)
+        axis.axvline(mean, color="black", linewidth=0.8, label=f"mean of all classes, {mean:.1%}")
+        axis.set_yticks(places, [_short(name) for name in known["name"]])
+        axis.set(xlabel="recall: the share of a class's images that are found", xlim=(0, 1.02))
+        axis.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axis.invert_yaxis()
+        figure.legend(loc="outside lower center", ncols=3)
+
+
+def calibration(table: pd.DataFrame, title: str, path: Path) -> None:
+    """Draw how often answers are right against how sure the model is of them, and how many there are of each kind.
+
+    `table` is of `metrics.calibration_table`.
+    """
+    filled = table[table["count"] > 0]
+    with new_figure(path, 5.4, 4.8, rows=2, title=title) as (_, axes):
+        above, below = axes[0, 0], axes[1, 0]
+        above.get_gridspec().set_height_ratios([3, 1])
+        above.plot([0, 1], [0, 1], "--", color="gray", linewidth=1, label="as sure as right")
+        above.plot(filled["confidence"], filled["accuracy"], "o-", color=_BLUE, label="the model", clip_on=False)
+        above.set(ylabel="answers that are right", xlim=(0, 1), ylim=(0, 1))
+        above.legend(loc="best")  # away from the curve
+        below.bar(table["low"], table["count"], table["high"] - table["low"], align="edge", color=_BLUE, alpha=0.6)
+        below.set(xlabel="probability of the answer", ylabel="images", xlim=(0, 1))
+        for axis in (above.xaxis, above.yaxis, below.xaxis):
+            axis.set_major_formatter(PercentFormatter(1, decimals=0))
+
+
+def gallery(
+    images: NDArray[np.uint8], predictions: pd.DataFrame, names: list[str], title: str, path: Path, *, columns: int = 8
+) -> None:
+    """Draw validation images that a model has right, wrong, and wrong with the most confidence, with names.
+
+    `images` are N x H x W x 3, RGB; `predictions` has `image`, `label`, `label_1`, `probability_1`. The right and the
+    wrong ones are drawn at random, with a fixed seed.
+    """
+    is_right = predictions["label"] == predictions["label_1"]
+    random = np.random.default_rng(0)
+    wrong = predictions[~is_right]
+    rows = {
+        "right": _some(predictions[is_right], columns, random),
+        "wrong": _some(wrong, columns, random),
+        "wrong,\nmost sure": wrong.sort_values("probability_1", ascending=False, kind="stable").head(columns),
+    }
+    captions = {kind: [_caption(one, names) for one in chosen.to_dict("records")] for kind, chosen in rows.items()}
+    shown = {kind: images[chosen["image"].to_numpy()] for kind, chosen in rows.items()}
+    image_grid(shown, path, title, captions=captions, cell=(1.25, 1.63))
+
+
+def _some(predictions: pd.DataFrame, number: int, random: np.random.Generator) -> pd.DataFrame:
+    return predictions.iloc[np.sort(random.permutation(len(predictions))[:number])]
+
+
+def _caption(one: Mapping[Any, Any], names: list[str]) -> str:
+    found, true = (_short(names[int(one[key])], _LONGEST_CAPTION) for key in ("label_1", "label"))
+    is_right = one["label"] == one["label_1"]
+    return f"{found} {100 * one['probability_1']:.0f}%" + ("" if is_right else f"\nreally {true}")
+
+
+def _short(name: str, longest: int = _LONGEST_NAME) -> str:
+    """Return the first of a class's names ("goldfish, Carassius auratus"), cut where it is long."""
+    first = str(name).split(",")[0]
+    return first if len(first) <= longest else f"{first[: longest - 1]}…"

@@ -1,0 +1,1 @@
+"""From packed arrays to augmented batches."""

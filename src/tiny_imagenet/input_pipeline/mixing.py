@@ -1,0 +1,105 @@
+"""Mixup and CutMix: each picture mixed with another of the training set, and its label with the other's label.
+
+Mixup (https://arxiv.org/abs/1710.09412) takes the weighted mean of both, CutMix (https://arxiv.org/abs/1905.04899) a
+rectangle of the other. Partner and share are drawn for each image, not for a batch, so they depend on (seed, epoch,
+index) alone. A second picture must be augmented for each: the loader is half as fast.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from tiny_imagenet.config.recipe import Augmentation
+from tiny_imagenet.input_pipeline.augmentation import Stream, random_stream
+
+
+@dataclass(frozen=True)
+class Mixes:
+    """How N images are mixed, each with another."""
+
+    partner: NDArray[np.int64]
+    """(N,) Index of the other in the split; now and then it is the image itself."""
+    share: NDArray[np.float64]
+    """(N,) Of the image itself, in picture and label, 0 to 1; the rest is its partner's."""
+    box: NDArray[np.int64]
+    """(N, 4) CutMix: top, bottom, left, right of what the partner covers."""
+    cut: NDArray[np.bool_]
+    """(N,) Whether CutMix, not mixup."""
+
+    def __getitem__(self, indices: NDArray[np.int64]) -> "Mixes":
+        return Mixes(self.partner[indices], self.share[indices], self.box[indices], self.cut[indices])
+
+
+def draw_mixes(
+    augmentation: Augmentation,
+    *,
+    seed: int,
+    epoch: int,
+    num_images: int,
+    partners: NDArray[np.int64],
+    height: int,
+    width: int,
+) -> Mixes:
+    """Draw for images 0 to num_images - 1 of a split, which are `height` x `width`.
+
+    With both kinds on, each image gets one or the other with equal chance. The rectangle has the drawn share's area
+    before the picture's border cuts it, its centre anywhere; the share that counts is of the area that is left.
+
+    Args:
+        augmentation: `mixup` and `cutmix`, at least one above 0.
+        seed: of the training.
+        epoch: counted from 0.
+        num_images: in the split.
+        partners: indices in the split of those who may be mixed in, each as likely as the next.
+        height: of the images, in pixels.
+        width: of the images, in pixels.
+    """
+    uniform = random_stream(Stream.MIXING, seed=seed, epoch=epoch).random((num_images, 4)).T
+    partner = partners[(uniform[0] * len(partners)).astype(np.int64)]
+    cut = uniform[1] < (0.5 if augmentation.mixup else 1.0) if augmentation.cutmix else np.zeros(num_images, bool)
+
+    def shares(alpha: float, stream: Stream) -> NDArray[np.float64]:
+        random = random_stream(stream, seed=seed, epoch=epoch)
+        return random.beta(alpha, alpha, num_images) if alpha else np.ones(num_images)
+
+    def extent(position: NDArray[np.float64], side: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        half = (side * cut_side).astype(np.int64) // 2
+        centre = (position * side).astype(np.int64)
+        return (centre - half).clip(0, side), (centre + half).clip(0, side)
+
+    cut_side = np.sqrt(1 - shares(augmentation.cutmix, Stream.CUTMIX_SHARE))
+    top, bottom = extent(uniform[2], height)
+    left, right = extent(uniform[3], width)
+    kept = 1 - (bottom - top) * (right - left) / (height * width)
+    share = np.where(cut, kept, shares(augmentation.mixup, Stream.MIXUP_SHARE))
+    return Mixes(partner, share, np.stack([top, bottom, left, right], -1), cut)
+
+
+def mix_images(images: NDArray[np.uint8], others: NDArray[np.uint8], mixes: Mixes) -> NDArray[np.uint8]:
+    """Return N x H x W x 3, uint8: `images` mixed with `others`, their partners; mixup rounds to the nearest."""
+    mixed = images.copy()
+    for place, other in enumerate(others):
+        if mixes.cut[place]:
+            top, bottom, left, right = mixes.box[place]
+            mixed[place, top:bottom, left:right] = other[top:bottom, left:right]
+        else:
+            share = mixes.share[place]
+            cv2.addWeighted(images[place], share, other, 1 - share, 0, dst=mixed[place])
+    return mixed
+
+
+def class_shares(labels: NDArray[np.int32], num_classes: int) -> NDArray[np.float32]:
+    """Return float32, N x num_classes: 1 for an image's own class, 0 for the others."""
+    shares = np.zeros((len(labels), num_classes), np.float32)
+    shares[np.arange(len(labels)), labels] = 1
+    return shares
+
+
+def mix_labels(
+    labels: NDArray[np.int32], others: NDArray[np.int32], mixes: Mixes, num_classes: int
+) -> NDArray[np.float32]:
+    """Return float32, N x num_classes: the share of each class in a mixed picture; they sum to 1."""
+    share = mixes.share.astype(np.float32)[:, np.newaxis]
+    return share * class_shares(labels, num_classes) + (1 - share) * class_shares(others, num_classes)

@@ -1,0 +1,60 @@
+"""Parts that the architectures share: the input with its preprocessing, and convolution blocks."""
+
+import keras
+from keras import layers
+
+from tiny_imagenet.models.argument_types import Preprocessing
+
+# What caffe's ImageNet models subtract from blue, green and red pixels of 0 to 255.
+_CAFFE_MEANS = (103.939, 116.779, 123.68)
+
+
+def image_input(
+    input_shape: tuple[int, int, int], preprocessing: Preprocessing
+) -> tuple[keras.KerasTensor, keras.KerasTensor]:
+    """Return the model's input (plain uint8 RGB, 0 to 255) and the tensor after its preprocessing.
+
+    "rescale" divides by 255; "caffe" gives BGR less ImageNet's means, what Keras's ResNet50 and VGG16 weights expect;
+    "tf" gives -1 to 1, what its InceptionV3 weights expect; "none" leaves 0 to 255 to a backbone that scales itself.
+    """
+    inputs = keras.Input(input_shape, dtype="uint8", name="image")
+    if preprocessing == "rescale":
+        return inputs, layers.Rescaling(1 / 255, name="rescale")(inputs)
+    if preprocessing == "tf":
+        return inputs, layers.Rescaling(1 / 127.5, offset=-1.0, name="tf")(inputs)
+    pixels = layers.Rescaling(1.0, name="to_float")(inputs)
+    if preprocessing == "none":
+        return inputs, pixels
+    blue_green_red = keras.ops.flip(pixels, axis=-1)
+    offsets = [-mean for mean in _CAFFE_MEANS]
+    return inputs, layers.Rescaling([1.0, 1.0, 1.0], offsets, name="caffe")(blue_green_red)
+
+
+def conv_bn_relu(
+    x: keras.KerasTensor, filters: int, *, regularizer: keras.regularizers.Regularizer | None = None
+) -> keras.KerasTensor:
+    """Apply a 3x3 convolution of the same size (He normal), batch normalization and ReLU."""
+    x = layers.Conv2D(filters, 3, padding="same", kernel_initializer="he_normal", kernel_regularizer=regularizer)(x)
+    return layers.ReLU()(layers.BatchNormalization()(x))
+
+
+def conv_bn(x: keras.KerasTensor, filters: int, *, kernel_size: int = 3, strides: int = 1) -> keras.KerasTensor:
+    """Apply a convolution without bias (He normal), which is of the same size where `strides` is 1, and normalize."""
+    x = layers.Conv2D(
+        filters, kernel_size, strides=strides, padding="same", use_bias=False, kernel_initializer="he_normal"
+    )(x)
+    return layers.BatchNormalization()(x)
+
+
+def dense_bn_relu(
+    x: keras.KerasTensor, units: int, *, regularizer: keras.regularizers.Regularizer | None = None
+) -> keras.KerasTensor:
+    """Apply a dense layer (He normal), batch normalization and ReLU."""
+    x = layers.Dense(units, kernel_initializer="he_normal", kernel_regularizer=regularizer)(x)
+    return layers.ReLU()(layers.BatchNormalization()(x))
+
+
+def classify(inputs: keras.KerasTensor, features: keras.KerasTensor, num_classes: int, name: str) -> keras.Model:
+    """Return the model that ends in class probabilities: float32, whatever the precision before it."""
+    outputs = layers.Dense(num_classes, activation="softmax", dtype="float32", name="probabilities")(features)
+    return keras.Model(inputs, outputs, name=name)

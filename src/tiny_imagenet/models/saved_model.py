@@ -1,0 +1,89 @@
+"""The saved model: a `.keras` file whose bytes depend on the model alone, with the names of its classes inside.
+
+Keras writes the time of saving and addresses in memory into the file, which would give every retrain another hash;
+here both are replaced, and the optimizer's state is left out.
+"""
+
+import json
+import re
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tiny_imagenet.common.errors import UserError
+from tiny_imagenet.common.files import replaced
+from tiny_imagenet.common.zip_member import deterministic_member
+
+if TYPE_CHECKING:
+    import keras
+
+_METADATA = "metadata.json"
+
+
+def without_optimizer(model: "keras.Model") -> "keras.Model":
+    """Return a model with the same layers and weights, and without the optimizer, which is twice their size."""
+    import keras
+
+    return keras.Model(model.inputs, model.outputs, name=model.name)
+
+
+def save_model(model: "keras.Model", path: Path, *, wnids: list[str], class_names: list[str]) -> None:
+    """Save the model's graph and weights to `path`, with class ids and names in label order in its metadata."""
+    bare = without_optimizer(model)
+    raw = path.with_name(f"{path.stem}.partial.keras")  # Keras insists on the suffix
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        bare.save(raw)
+        with (
+            replaced(path) as partial,
+            zipfile.ZipFile(raw) as source,
+            zipfile.ZipFile(partial, "w") as target,
+        ):
+            for name in sorted(source.namelist()):
+                member = deterministic_member(name)
+                if name == _METADATA:
+                    metadata = json.loads(source.read(name)) | {
+                        "date_saved": "1980-01-01@00:00:00",
+                        "wnids": wnids,
+                        "class_names": class_names,
+                    }
+                    target.writestr(member, json.dumps(metadata))
+                    continue
+                if name == "config.json":
+                    target.writestr(member, _renumbered(source.read(name).decode()))
+                    continue
+                with source.open(name) as content, target.open(member, "w", force_zip64=True) as copy:
+                    while block := content.read(1 << 24):
+                        copy.write(block)
+    finally:
+        raw.unlink(missing_ok=True)
+
+
+def _renumbered(config: str) -> str:
+    """Return Keras's description of a model with its objects numbered from 1, not by their addresses in memory."""
+    numbers: dict[str, int] = {}
+    return re.sub(
+        r'(?<="shared_object_id": )\d+',
+        lambda found: str(numbers.setdefault(found[0], len(numbers) + 1)),
+        config,
+    )
+
+
+def load_model(path: Path) -> "keras.Model":
+    """Load a saved model, uncompiled; raises UserError where the file is missing or broken."""
+    import keras
+
+    try:
+        return keras.saving.load_model(path, compile=False)
+    except Exception as error:  # of a broken file Keras may raise anything
+        raise UserError(f"{path} cannot be loaded as a model: {error}") from None
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """Return the metadata of a saved model: `keras_version`, `wnids`, `class_names`; needs no Keras."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            metadata: dict[str, Any] = dict(json.loads(archive.read(_METADATA)))
+            return metadata
+    except (TypeError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} cannot be read as a model: {error}") from None

@@ -1,0 +1,54 @@
+"""What the pretrained architectures share: upscaling, a backbone of `keras.applications`, and a small head.
+
+All of it is inside the saved model, which takes plain uint8 pixels of the dataset's own size.
+"""
+
+from collections.abc import Callable
+
+import keras
+from keras import layers
+
+from tiny_imagenet.models.argument_types import Preprocessing
+from tiny_imagenet.models.blocks import classify, image_input
+
+
+def classify_by(
+    make_backbone: Callable[..., keras.Model],
+    name: str,
+    *,
+    input_shape: tuple[int, int, int],
+    num_classes: int,
+    preprocessing: Preprocessing,
+    weights: str | None,
+    input_size: int,
+    dense_units: int | None,
+    dropout: float,
+) -> keras.Model:
+    """Return an uncompiled model, all layers trainable: preprocess, upscale, backbone, pool, dense, dropout, softmax.
+
+    Args:
+        make_backbone: a function of `keras.applications`; the backbone is one layer of the model.
+        name: of the model.
+        input_shape: (height, width, 3) of the images.
+        num_classes: how many probabilities come out.
+        preprocessing: what the weights expect.
+        weights: path of an HDF5 file for the backbone, in the layout of Keras's `..._notop.h5`; None draws them at
+            random.
+        input_size: height and width that the backbone sees, by bilinear interpolation. Preprocessing is linear in the
+            pixels, so that it may come before.
+        dense_units: of a ReLU layer before the dropout; None for no such layer.
+        dropout: of the features before the softmax.
+    """
+    inputs, x = image_input(input_shape, preprocessing)
+    if (input_size, input_size) != input_shape[:2]:
+        x = layers.Resizing(input_size, input_size, interpolation="bilinear", name="upscale")(x)
+    backbone = make_backbone(include_top=False, weights=None, input_shape=(input_size, input_size, 3))
+    if weights is not None:
+        backbone.load_weights(weights)
+    x = backbone(x)
+    if len(x.shape) == 4:  # ConvNeXt pools by itself
+        x = layers.GlobalAveragePooling2D()(x)
+    if dense_units is not None:
+        x = layers.Dense(dense_units, activation="relu")(x)
+    x = layers.Dropout(dropout)(x)
+    return classify(inputs, x, num_classes, name)

@@ -1,0 +1,99 @@
+"""Pretrained weights: from Keras's own folder, from its publisher, or from a local path; never silently absent."""
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from filelock import FileLock
+
+from tiny_imagenet.common.download import obtain
+from tiny_imagenet.common.errors import UserError
+from tiny_imagenet.common.files import digest
+
+_KERAS = "https://storage.googleapis.com/tensorflow/keras-applications/"
+
+
+_HDF5 = b"\x89HDF\r\n\x1a\n"
+"""How such a file begins."""
+
+
+class Published(NamedTuple):
+    """A file of ImageNet weights without the top layers, as `keras.applications` fetches it."""
+
+    url: str
+    digest: str
+    """In hexadecimal: MD5, or SHA-256 where Keras has that."""
+
+    @property
+    def file(self) -> str:
+        """Its name in Keras's folder."""
+        return self.url.rsplit("/", 1)[1]
+
+
+IMAGENET = {
+    "resnet50": Published(
+        f"{_KERAS}resnet/resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5", "4d473c1dd8becc155b73f8504c6f6626"
+    ),
+    "vgg16": Published(
+        f"{_KERAS}vgg16/vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5", "6d6bbae143d832006294945121d1f1fc"
+    ),
+    "inception_v3": Published(
+        f"{_KERAS}inception_v3/inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5",
+        "bcbd6486424b2319ff4ef7d526e38f63",
+    ),
+    "efficientnet_b0": Published(
+        "https://storage.googleapis.com/keras-applications/efficientnetb0_notop.h5", "50bc09e76180e00e4465e1a485ddc09d"
+    ),
+    "efficientnet_v2_s": Published(
+        f"{_KERAS}efficientnet_v2/efficientnetv2-s_notop.h5", "af0682fb74e8c54910f2d4393339c070"
+    ),
+    "convnext_tiny": Published(
+        f"{_KERAS}convnext/convnext_tiny_notop.h5", "d547c096cabd03329d7be5562c5e14798aa39ed24b474157cef5e85ab9e49ef1"
+    ),
+}
+"""Architecture -> its file, for every architecture that takes `weights`."""
+
+
+def weights_file(weights: str | None, architecture: str) -> Path | None:
+    """Return the file for the `weights` of a recipe: None, "imagenet", or a path.
+
+    "imagenet" is looked for where Keras keeps it (`~/.keras/models`, or `$KERAS_HOME/models`), and fetched where it is
+    missing; of several processes one does, and the others wait. Its digest is checked before use.
+
+    Raises:
+        UserError: no such file, or none is known, or another digest, or no network; the message says what to put where.
+    """
+    if weights is None:
+        return None
+    if weights != "imagenet":
+        path = Path(weights).expanduser()
+        if not path.is_file():
+            raise UserError(f"weights: no file '{path}'; give the path of an HDF5 file, `imagenet` or null")
+        with path.open("rb") as file:
+            if file.read(len(_HDF5)) != _HDF5:
+                raise UserError(f"weights: '{path}' is not an HDF5 file; give the path of one, `imagenet` or null")
+        return path
+    if architecture not in IMAGENET:
+        raise UserError(
+            f"weights: no file of ImageNet weights is known for {architecture}, only for {', '.join(IMAGENET)}; give "
+            "the path of an HDF5 file, or null to train from scratch"
+        )
+    published = IMAGENET[architecture]
+    folder = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")) / "models"
+    path = folder / published.file
+    if not path.is_file():
+        kind = "sha256" if len(published.digest) == 64 else "md5"
+        hint = (
+            f"`weights: imagenet` of {architecture} needs {published.file} ({kind} {published.digest}).\nPut it into "
+            f"{folder}, or give its path as `weights` of the model in params.yaml, or set that to null to train from "
+            "scratch."
+        )
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / f"{published.file}.lock"):  # whoever has waited finds the file, and fetches nothing
+            obtain(path, urls=[published.url], archive=None, size=None, md5=published.digest, hint=hint)
+    kind, found = digest(path, like=published.digest)
+    if found != published.digest:
+        raise UserError(
+            f"weights: {path} has {kind} {found}, expected {published.digest}; remove it, so that it is fetched anew"
+        )
+    return path

@@ -1,0 +1,277 @@
+"""The machines that Ray has: this one, or those of a cluster. What they need, how they are divided, how tasks run.
+
+Ray is optional (the extra `ray`), and imported when it is used. Only the calls themselves go over the network: data,
+checkpoints and results are files of the repository, which every machine has to see at the same path.
+"""
+
+import os
+import secrets
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tiny_imagenet.backend import runtime
+from tiny_imagenet.common.errors import UserError
+
+_OBJECT_STORE_BYTES = 80 * 1024**2  # what Ray takes at least; nothing large goes through it
+TIMES_LOST = 3  # a task or trial whose node or process was lost is begun again so often
+_SECONDS_TO_STOP = 30
+_STOPPED = 130  # the exit code that a shell gives a command that Ctrl-C has ended
+_SECONDS_TO_ANSWER = 5
+_SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_task_oom_retries": str(TIMES_LOST),  # of trainings too large for the memory: without it, for ever
+    "RAY_task_oom_retry_delay_base_ms": "60000",  # what was ended needs so long to be gone
+    "RAY_DEDUP_LOGS": "0",  # two trainings may print the same line
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # without GPUs, leave CUDA_VISIBLE_DEVICES as it is
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the results have files of their own
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a trial that has diverged has no metric
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",  # its banner
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+}
+
+# A worker that ends must not kill its children: `lifeline` is one, and has to stop what it started.
+_OF_WORKERS = {"RAY_kill_child_processes_on_worker_exit": "0"}
+
+# As on macOS: Ray listens on 127.0.0.1 alone, and not at all of the machine's addresses.
+_THIS_MACHINE_ALONE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+
+
+@dataclass(frozen=True)
+class Share:
+    """How the machines are divided."""
+
+    workers: int
+    """Trainings at once."""
+    cores: int
+    """Of each training."""
+    gpus: int
+    """Of each training: 1 where there are any."""
+
+    def __str__(self) -> str:
+        return f"{self.workers} at once, {self.cores} cores{' and a GPU' if self.gpus else ''} each"
+
+    def environment(self) -> dict[str, str]:
+        """Return the variables by which a training computes on its cores alone."""
+        return {} if self.gpus else runtime.thread_settings(self.cores)
+
+
+@dataclass(frozen=True)
+class Node:
+    """A machine of the cluster."""
+
+    id: str
+    host: str
+    cores: int
+    gpus: int
+
+
+class Cluster:
+    """What `connected` yields: the machines, and the ways to have them work."""
+
+    def __init__(self, ray: Any, nodes: list[Node]):
+        self.ray = ray
+        self.nodes = nodes
+
+    @property
+    def hosts(self) -> set[str]:
+        """The names of the machines."""
+        return {node.host for node in self.nodes}
+
+    def share(self, num_jobs: int, workers: int | None, cores: int | None) -> Share:
+        """Return how `num_jobs` trainings are spread: over all cores, unless it is said how many workers or cores.
+
+        Where there are GPUs, each training has one, and machines without any have none to do. Without `cores`, a
+        training asks for no more than the smallest machine has, so that any that is left can go on with it. Workers
+        that would find no core, no GPU or nothing to do are not counted.
+
+        Raises:
+            UserError: no machine has so many cores.
+        """
+        with_gpus = any(node.gpus for node in self.nodes)
+        nodes = [node for node in self.nodes if node.cores and bool(node.gpus) == with_gpus] or self.nodes
+
+        def at_once(cores: int) -> int:
+            return sum(min(node.cores // cores, node.gpus if with_gpus else node.cores) for node in nodes)
+
+        most = max(node.cores for node in nodes)
+        if cores is not None and cores > most:
+            raise UserError(f"--cores {cores}: no machine here has more than {most} for a training")
+        if workers is None:
+            workers = max(1, min(num_jobs, at_once(cores or 1)))
+        if cores is None:
+            smallest = min(node.cores for node in nodes)
+            cores = next((each for each in range(smallest, 1, -1) if at_once(each) >= workers), 1)
+        return Share(max(1, min(workers, num_jobs, at_once(cores))), cores, gpus=1 if with_gpus else 0)
+
+    def run(
+        self, function: Callable[..., Any], jobs: Mapping[str, tuple[Any, ...]], share: Share
+    ) -> Iterator[tuple[str, Any]]:
+        """Call `function` with each of the jobs' arguments, as many at once as `share` says; yield name, outcome.
+
+        The outcome is what was returned, or an Exception. When the caller stops iterating, what runs is interrupted.
+        """
+        ray = self.ray
+        task = ray.remote(
+            num_cpus=share.cores, num_gpus=share.gpus, max_calls=1, max_retries=TIMES_LOST, retry_exceptions=False
+        )(function)
+        waiting = list(jobs.items())
+        running: dict[Any, str] = {}
+        try:
+            while waiting or running:
+                while waiting and len(running) < share.workers:
+                    name, arguments = waiting.pop(0)
+                    running[task.options(name=name).remote(*arguments)] = name
+                done, _ = ray.wait(list(running))
+                for reference in done:
+                    name = running.pop(reference)
+                    try:
+                        yield name, ray.get(reference)
+                    except Exception as error:
+                        yield name, error
+        finally:
+            for reference in running:
+                ray.cancel(reference)
+            if running:
+                ray.wait(list(running), num_returns=len(running), timeout=_SECONDS_TO_STOP)
+
+    def require_shared(self, folder: Path) -> None:
+        """See that each node has `folder` at the same path, with the same files in it.
+
+        Raises:
+            UserError: one does not; it is named.
+        """
+        ray = self.ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        token = folder / f".{secrets.token_hex(8)}.partial"
+        folder.mkdir(parents=True, exist_ok=True)
+        token.touch()
+        try:
+            look = ray.remote(num_cpus=0)(_exists)
+            asked = {
+                look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False)).remote(
+                    str(token)
+                ): node
+                for node in self.nodes
+            }
+            for reference, node in asked.items():
+                try:
+                    is_there = ray.get(reference)
+                except ray.exceptions.RayError as error:
+                    reason = str(error).strip().splitlines()[-1]
+                    raise UserError(f"the machine {node.host} cannot run this repository's code: {reason}") from None
+                if not is_there:
+                    raise UserError(
+                        f"the machine {node.host} does not see {folder}: every machine of the cluster needs this "
+                        "repository at the same path, on a file system that they share"
+                    )
+        finally:
+            token.unlink(missing_ok=True)
+
+
+def _exists(path: str) -> bool:
+    with suppress(OSError):
+        os.listdir(Path(path).parent)  # noqa: PTH208 - a network file system looks anew
+    return Path(path).exists()
+
+
+def require(address: str | None = None, cores: int | None = None) -> Any:
+    """Return the module ray, for a cluster at `address` or this machine.
+
+    What is set here Ray reads as it is imported.
+
+    Raises:
+        UserError: Ray is not installed, nothing answers at the address, or this machine lacks the cores.
+    """
+    if address is None and cores is not None and cores > runtime.cores():
+        raise UserError(f"--cores {cores}: this machine has {runtime.cores()}")
+    if address is not None:
+        _require_answer(address)
+    settings = _SETTINGS if address else _SETTINGS | _THIS_MACHINE_ALONE
+    os.environ.update({name: value for name, value in settings.items() if name not in os.environ})
+    try:
+        import ray
+        import ray.tune
+    except ImportError as error:
+        raise UserError(f"this runs on Ray, which is not installed ({error}): make extras") from None
+    return ray
+
+
+@contextmanager
+def connected(address: str | None, root: Path) -> Iterator[Cluster]:
+    """Start Ray on this machine, or connect to a cluster, for the block.
+
+    Args:
+        address: host:port of a cluster's head, "auto" for the one that this machine is part of; None: this machine.
+        root: the repository, whose sources the workers run.
+
+    Raises:
+        UserError: Ray is not installed, or nothing answers at the address.
+    """
+    ray = require(address)
+    sources = str(Path(__file__).parents[3])
+    options: dict[str, Any] = {
+        "include_dashboard": False,
+        "logging_level": "error",
+        "runtime_env": {"env_vars": {"PYTHONPATH": f"{sources}:{root}", **_OF_WORKERS}},  # Ray writes these into a log
+    }
+    if address is None:
+        options |= {
+            "address": "local",
+            "num_cpus": runtime.cores(),
+            "object_store_memory": _OBJECT_STORE_BYTES,
+        }
+    else:
+        options |= {"address": address}
+    try:
+        ray.init(**options)
+    except (ConnectionError, ValueError, RuntimeError, OSError, ray.exceptions.AuthenticationError) as error:
+        where = f"the Ray cluster at {address}" if address else "Ray on this machine"
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        if address:
+            reason += (
+                ". If `ray start` said that it has a token: RAY_AUTH_MODE=token has to be set here, too, and "
+                "~/.ray/auth_token to be the first machine's"
+            )
+        raise UserError(f"{where} cannot be used: {reason}") from None
+    try:
+        yield Cluster(ray, _nodes(ray))
+    except (KeyboardInterrupt, SystemExit):  # Ctrl-C: Ray makes another of what its handler has raised, and of its code
+        raise SystemExit(_STOPPED) from None
+    finally:
+        ray.shutdown()
+
+
+def _require_answer(address: str) -> None:
+    """Raise UserError where the address is none, or nothing listens there: Ray would wait for minutes."""
+    host, _, port = address.rpartition(":")
+    if address == "auto":
+        return
+    if not host or "/" in address or not port.isdigit():
+        raise UserError(f"--address '{address}': expected host:port of a Ray cluster's head, or auto")
+    try:
+        socket.create_connection((host, int(port)), timeout=_SECONDS_TO_ANSWER).close()
+    except (OSError, OverflowError) as error:
+        raise UserError(
+            f"nothing answers at the Ray cluster's address {address} ({error}): start `ray start --head` there, or "
+            "correct the address"
+        ) from None
+
+
+def _nodes(ray: Any) -> list[Node]:
+    return [
+        Node(
+            node["NodeID"],
+            node["NodeManagerHostname"],
+            int(node["Resources"].get("CPU", 0)),
+            int(node["Resources"].get("GPU", 0)),
+        )
+        for node in ray.nodes()
+        if node["Alive"] and node["Resources"].get("CPU", 0) >= 1
+    ]

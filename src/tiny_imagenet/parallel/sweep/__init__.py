@@ -1,0 +1,1 @@
+"""Trials of a model over a search space of params.yaml."""

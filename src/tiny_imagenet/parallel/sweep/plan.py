@@ -1,0 +1,85 @@
+"""The trials of a sweep, drawn and checked before any of them starts: needs neither Ray nor Keras."""
+
+import copy
+from dataclasses import dataclass
+from typing import Any, get_args
+
+from tiny_imagenet.common.errors import UserError
+from tiny_imagenet.common.schema import nearest
+from tiny_imagenet.config.params import Params
+from tiny_imagenet.config.recipe import ProfileKey, Recipe
+from tiny_imagenet.models.registry import check_models
+from tiny_imagenet.parallel.sweep.schema import Sweep
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training of a sweep."""
+
+    number: int
+    """From 1."""
+    values: dict[str, Any]
+    """What was drawn: key of the block, with dots -> value."""
+    block: dict[str, Any]
+    """The model's block with these values, as params.yaml would have it."""
+    recipe: Recipe
+    """What is trained: the block for the sweep's epochs, with held-out images, after the profile has had its say."""
+
+
+def sweep_named(params: Params, name: str) -> Sweep:
+    """Return a sweep of params.yaml; raises UserError where there is none of this name."""
+    if name not in params.sweeps:
+        known = ", ".join(params.sweeps) or "none: see docs/growing/cluster.md"
+        raise UserError(f"no sweep '{name}' in params.yaml{nearest(name, params.sweeps)}; known: {known}")
+    return params.sweeps[name]
+
+
+def plan(params: Params, name: str) -> list[Trial]:
+    """Return the trials of a sweep.
+
+    Raises:
+        UserError: there is no such sweep, or a trial's block is refused, as it would be in `models`.
+    """
+    sweep = sweep_named(params, name)
+    return [_trial(params, name, sweep, number, values) for number, values in enumerate(sweep.draws(), start=1)]
+
+
+def _trial(params: Params, name: str, sweep: Sweep, number: int, values: dict[str, Any]) -> Trial:
+    block = params.models[sweep.model].model_dump(mode="json", exclude_unset=True)
+    where = f"params.yaml: sweeps.{name}.search, trial {number}"
+    if any(key.startswith("augmentation.") for key in values):  # the other parts stay what they are in this profile
+        block["augmentation"] = params.recipe(sweep.model).augmentation.model_dump(mode="json", exclude_defaults=True)
+    for key, value in values.items():
+        _put(block, key, value, where)
+    if keeps := sorted({*block.get("keeps", []), *(_kept(key) for key in values)} & {*get_args(ProfileKey)}):
+        block["keeps"] = keeps
+    trained = block | {"epochs": sweep.epochs, "keeps": sorted({*keeps, "epochs"})}
+    if sweep.holds_out:
+        trained["holdout_per_class"] = sweep.holdout_per_class
+    with_trial = params.with_block_alone(sweep.model, trained, source=where)
+    try:
+        check_models(with_trial)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+    recipe = with_trial.recipe(sweep.model)
+    if recipe.fine_tuning is None and any(key.split(".")[0] == "fine_tuning" for key in values):
+        raise UserError(f"{where}: without pretrained weights nothing is fine-tuned, and the profile takes them away")
+    return Trial(number, values, block, recipe)
+
+
+def _kept(key: str) -> str:
+    """Return what a profile's `training` would change again, though it is searched, as `keeps` calls it."""
+    return "learning_rate" if key in ("optimizer", "optimizer.learning_rate") else key.split(".")[0]
+
+
+def _put(block: dict[str, Any], key: str, value: Any, where: str) -> None:
+    """Set a dotted key; a section that the block leaves out, or null, is begun."""
+    *sections, last = key.split(".")
+    section = block
+    for place, part in enumerate(sections):
+        if section.get(part) is None:
+            section[part] = {}
+        if not isinstance(section[part], dict):
+            raise UserError(f"{where}: {'.'.join(sections[: place + 1])} is {section[part]!r}, and has no '{last}'")
+        section = section[part]
+    section[last] = copy.deepcopy(value)

@@ -1,0 +1,255 @@
+"""A sweep: many trials of one model on Ray Tune, in sweeps/NAME, each from its last whole epoch if it was stopped.
+
+What is known of a trial stands in its own folder, named by a fingerprint of all that decides its result. So the same
+command goes on with a sweep that was killed, and runs only what is new after an edit.
+"""
+
+import os
+from collections.abc import Mapping
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+from filelock import FileLock
+
+from tiny_imagenet.backend import runtime
+from tiny_imagenet.common.errors import DivergedError, UserError
+from tiny_imagenet.common.files import fingerprint, md5, only_one
+from tiny_imagenet.common.progress import say
+from tiny_imagenet.config.params import Params
+from tiny_imagenet.config.recipe import Recipe
+from tiny_imagenet.models import weights as pretrained
+from tiny_imagenet.models.registry import architecture_source
+from tiny_imagenet.parallel import cluster
+from tiny_imagenet.parallel.sweep import plan, results
+from tiny_imagenet.parallel.sweep.plan import Trial
+from tiny_imagenet.parallel.sweep.progress import Progress, open_parent
+from tiny_imagenet.parallel.sweep.results import Record
+from tiny_imagenet.parallel.sweep.schema import Sweep
+from tiny_imagenet.repository import dvc
+
+SWEEPS = Path("sweeps")
+
+
+class ChangedError(UserError):
+    """What a trial is made of is not what the sweep began with."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a worker needs to know to run a trial."""
+
+    root: Path
+    folder: Path
+    """Of the trial: its checkpoint and its log. Its name is the fingerprint of what decides the result."""
+    recipe: Recipe
+    seed: int
+    exact: bool
+    environment: Mapping[str, str]
+    stage: str
+    """Whose dependencies the trial has."""
+    dependencies: Mapping[str, str]
+    """What the trial's result is to be of, as `_dependencies` returns it."""
+
+
+def run(
+    params: Params, name: str, *, workers: int | None, cores: int | None, address: str | None
+) -> tuple[Trial, Record, dict[int, str]]:
+    """Run the trials of a sweep that are not over yet, in the working directory.
+
+    Args:
+        params: params.yaml.
+        name: of the sweep.
+        workers: trials at once; None: as many as there are cores, or GPUs.
+        cores: of each trial; None: all are divided.
+        address: of a Ray cluster; None: this machine.
+
+    Returns:
+        The best trial of all that are over, its record, and why others were lost, by their numbers.
+
+    Raises:
+        UserError: the sweep or a trial of it is refused, or none got anywhere.
+    """
+    trials, sweep = plan.plan(params, name), params.sweeps[name]
+    if params.devices != 1:
+        raise UserError(f"devices: a trial has one device, params.yaml says {params.devices}; set it to 1 for a sweep")
+    cluster.require(address, cores)
+    folder = SWEEPS / name
+    with only_one(folder / "lock", f"the sweep {name} is being run by another process: wait for it or stop it"):
+        dvc.repro("cache")
+        recipes = {trial.number: trial.recipe for trial in trials}
+        made_of = _dependencies(params.stage("train", sweep.model), recipes)
+        folders = {number: folder / "trials" / key for number, key in _keys(params, sweep, trials, made_of).items()}
+        found = {number: results.read_record(path) for number, path in folders.items()}
+        records = {number: record for number, record in found.items() if record}
+        lost: dict[int, str] = {}
+        if len(records) < len(trials) or not all(record.in_mlflow for record in records.values()):
+            with cluster.connected(address, Path.cwd()) as machines:
+                share = machines.share(len(trials), workers, cores)  # a sweep that goes on divides cores as it did
+                lost = _run_trials(params, name, trials, made_of, folders, records, machines, share)
+        try:
+            best = results.best_trial(sweep, trials, records)
+        except UserError:
+            if lost:
+                raise UserError(lost_trials(lost)) from None
+            raise
+        results.write_results(folder, name, sweep, trials, records)
+        say(results.table(sweep, trials, records).drop(columns="run_id").to_string(index=False))
+    return best, records[best.number], lost
+
+
+def lost_trials(lost: Mapping[int, str]) -> str:
+    """Return a message that names the trials that were lost."""
+    reasons = "\n".join(f"  trial {number}: {reason}" for number, reason in lost.items())
+    return f"{len(lost)} trials were lost; start again to go on with them:\n{reasons}"
+
+
+def _keys(
+    params: Params, sweep: Sweep, trials: list[Trial], made_of: Mapping[int, Mapping[str, str]]
+) -> dict[int, str]:
+    """Return a fingerprint for each trial of what decides its result: recipe, seed, data, code, how bad ones stop.
+
+    Not the machine: a trial may go on on another one.
+    """
+    shared = {
+        "seed": params.seed,
+        "determinism": params.determinism,
+        "stop_early": sweep.stop_early and (sweep.metric, sweep.stop_early.model_dump()),
+        "backend": os.environ.get("KERAS_BACKEND", "tensorflow"),
+        "versions": {name: number for name, number in runtime.versions().items() if name not in ("dvc", "mlflow")},
+    }
+    return {
+        trial.number: fingerprint(
+            shared | {"recipe": trial.recipe.model_dump(mode="json"), "dependencies": made_of[trial.number]}
+        )
+        for trial in trials
+    }
+
+
+def _dependencies(stage: str, recipes: Mapping[int, Recipe]) -> dict[int, dict[str, str]]:
+    """Return what each trial's training depends on, path -> digest: images, code, its architecture, its weights.
+
+    The architecture is the package's own, and not the copy in models/, which is of the block.
+    """
+    hashes = {path: each for path, each in dvc.dependency_hashes(stage).items() if not path.startswith("models/")}
+    chosen = {(recipe.weights, recipe.architecture) for recipe in recipes.values()}
+    own = {pair: _own_dependencies(*pair) for pair in chosen}
+    return {number: hashes | own[recipe.weights, recipe.architecture] for number, recipe in recipes.items()}
+
+
+def _own_dependencies(weights: str | None, architecture: str) -> dict[str, str]:
+    found = {f"the architecture {architecture}": sha256(architecture_source(architecture).encode()).hexdigest()}
+    if path := pretrained.weights_file(weights, architecture):
+        found[f"weights {weights}"] = md5(path)  # the path itself may be another one on another machine
+    return found
+
+
+def _require_unchanged(order: Order) -> None:
+    """See that the trial would be made of what the sweep began with; raises ChangedError where it would not."""
+    now, then = _dependencies(order.stage, {0: order.recipe})[0], order.dependencies
+    if changed := sorted(path for path in now.keys() | then if now.get(path) != then.get(path)):
+        raise ChangedError(f"{', '.join(changed)} changed while the sweep ran; start it again")
+
+
+def _run_trials(
+    params: Params,
+    name: str,
+    trials: list[Trial],
+    made_of: Mapping[int, Mapping[str, str]],
+    folders: Mapping[int, Path],
+    records: dict[int, Record],
+    machines: cluster.Cluster,
+    share: cluster.Share,
+) -> dict[int, str]:
+    """Run the trials that have no record, and return those that were lost, with the reason."""
+    root, sweep = Path.cwd(), params.sweeps[name]
+    folder = root / SWEEPS / name
+    machines.require_shared(folder)
+    firsts = {key: number for number, key in reversed([*folders.items()])}  # trials may have drawn the same
+    to_run = {
+        trial.number: trial
+        for trial in trials
+        if trial.number not in records and firsts[folders[trial.number]] == trial.number
+    }
+    say(f"{name}: {len(trials)} trials of {sweep.model}, {len(records)} of them done; {share}")
+    exact, environment = params.determinism == "exact", share.environment()
+    environment |= {name: os.environ[name] for name in ("KERAS_BACKEND", "KERAS_HOME") if name in os.environ}
+    stage = params.stage("train", sweep.model)
+    orders = {
+        number: Order(
+            root, root / folders[number], trial.recipe, params.seed, exact, environment, stage, made_of[number]
+        )
+        for number, trial in to_run.items()
+    }
+
+    def work(number: int, report: cluster.Report) -> None:
+        train_trial(orders[number], report)
+
+    asked = fingerprint({"profile": params.profile} | sweep.model_dump(mode="json", exclude={"trials"}))
+    parent = open_parent(params, name, folder / f"run-{asked}")
+    progress = Progress(name, params, parent, to_run, folders, records)
+    known = {number: record.history for number, record in records.items()}
+    status = "KILLED"
+    try:
+        if to_run:
+            cluster.run_trials(
+                machines, work, sweep, list(to_run), share=share, scratch=folder / "ray", known=known, observer=progress
+            )
+        records |= {number: records[firsts[key]] for number, key in folders.items() if firsts[key] in records}
+        progress.deliver(trials)
+        status = "FAILED" if progress.lost else "FINISHED"
+        if any(record.is_ranked for record in records.values()):
+            for path in results.write_results(folder, name, sweep, trials, records):
+                parent.log_artifact(path)
+    finally:
+        progress.close()
+        parent.end(status)
+    return progress.lost
+
+
+def train_trial(order: Order, report: cluster.Report) -> None:
+    """Train a trial, from its last whole epoch, and report each epoch; runs in a process of its own, on any machine."""
+    os.chdir(order.root)
+    os.environ.update(order.environment)
+    order.folder.mkdir(parents=True, exist_ok=True)
+    # A worker whose node seemed lost may still be at it: what begins the trial again waits for it.
+    with (
+        FileLock(order.folder / "lock"),
+        (order.folder / "log").open("a", encoding="utf-8") as log,
+        redirect_stdout(log),
+    ):
+        try:
+            _require_unchanged(order)
+            _train_trial(order, report)
+            _require_unchanged(order)
+        except DivergedError as error:  # it would again: nothing for Ray to repeat
+            report({"failed": str(error)})
+        except ChangedError as error:  # so would this, wherever it begins again
+            report({"refused": str(error)})
+        else:
+            report({"finished": True})
+
+
+def _train_trial(order: Order, report: cluster.Report) -> None:
+    runtime.prepare(order.seed, exact=order.exact)  # before anything that imports Keras
+    import keras
+
+    from tiny_imagenet.dataset.packing import open_packed
+    from tiny_imagenet.training import train
+    from tiny_imagenet.training.checkpoint import Checkpoint
+
+    def report_epoch(epoch: int, figures: Mapping[str, float]) -> None:
+        report({"epoch": epoch + 1, "figures": {key: float(value) for key, value in figures.items()}, **figures})
+
+    checkpoint = Checkpoint(order.folder, order.folder.name)
+    for epoch, figures in enumerate(checkpoint.history()):
+        report_epoch(epoch, figures)
+    train.train(
+        order.recipe,
+        open_packed(Path("data/cache")),
+        seed=order.seed,
+        weights_file=pretrained.weights_file(order.recipe.weights, order.recipe.architecture),
+        checkpoint=checkpoint,
+        callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=report_epoch)],
+    )

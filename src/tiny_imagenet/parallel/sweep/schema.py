@@ -1,0 +1,146 @@
+"""What `sweeps` of params.yaml may say: a model, what is tried with it, and how good is told from bad.
+
+The trials are drawn here, from the seed alone, so that each can be checked before any of them starts.
+"""
+
+import itertools
+import math
+import random
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from tiny_imagenet.common.schema import Count, Interval, Name, Section
+
+MOST_TRIALS = 10_000
+_SIGNIFICANT_DIGITS = 4
+_OWN_KEYS = ("epochs", "holdout_per_class", "keeps")
+"""What a sweep itself says of every trial."""
+
+
+class Range(Section):
+    """How the values of one key are chosen: exactly one of these."""
+
+    loguniform: Interval | None = None
+    """Drawn between two positive numbers, each power of ten as likely as the next."""
+    uniform: Interval | None = None
+    choice: Annotated[tuple[Any, ...], Field(min_length=1, strict=False)] | None = None
+    """One of these is drawn. null, a number, a word, a list or a mapping: what the key takes."""
+    grid: Annotated[tuple[Any, ...], Field(min_length=1, strict=False)] | None = None
+    """Each of these, with each value of every other grid."""
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        if len(self.model_fields_set) != 1 or getattr(self, *self.model_fields_set) is None:
+            raise ValueError(f"expects exactly one of {', '.join(type(self).model_fields)}")
+        for name, interval in (("loguniform", self.loguniform), ("uniform", self.uniform)):
+            if interval is None:
+                continue
+            low, high = interval
+            if not (math.isfinite(low) and math.isfinite(high) and low < high):
+                raise ValueError(f"{name} expects [low, high] with low < high, got [{low}, {high}]")
+            if name == "loguniform" and low <= 0:
+                raise ValueError(f"loguniform expects positive numbers, got [{low}, {high}]")
+        return self
+
+    def value(self, drawn: float) -> Any:
+        """Return the value for a number that was drawn uniformly from 0 to 1, without 1."""
+        if self.choice is not None:
+            return self.choice[int(drawn * len(self.choice))]
+        if self.loguniform is not None:
+            low, high = self.loguniform
+            number = math.exp(math.log(low) + drawn * (math.log(high) - math.log(low)))
+        elif self.uniform is not None:
+            low, high = self.uniform
+            number = low + drawn * (high - low)
+        else:
+            raise ValueError("the values of a grid are not drawn")
+        return min(max(float(f"{number:.{_SIGNIFICANT_DIGITS}g}"), low), high)
+
+
+class StopEarly(Section):
+    """Asynchronous successive halving, ASHA (Li et al. 2018, https://arxiv.org/abs/1810.05934)."""
+
+    grace_epochs: Count
+    """Every trial gets so many."""
+    reduction_factor: Annotated[int, Field(ge=2)] = 3
+    """Then, and each time that it has had so many times more epochs, only one of so many goes on."""
+
+
+class Sweep(Section):
+    """Trials of one model with other values of some keys of its block."""
+
+    model: Name
+    metric: Literal[
+        "holdout_accuracy", "holdout_loss", "val_accuracy", "val_loss"
+    ] = "holdout_accuracy"  # fmt: skip
+    """Of the best epoch. Held-out training images decide, so that the validation images stay a test."""
+    holdout_per_class: Count = 10
+    """Training images of each class that no trial trains on."""
+    trials: Count = 1
+    """How many are drawn; with each combination of the grids, where there are any."""
+    epochs: Count
+    """Of each trial."""
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 1
+    """Of what is drawn. Trainings have the seed of params.yaml."""
+    search: Annotated[dict[str, Range], Field(min_length=1)]
+    """A key of the model's block, with dots for the sections that it is in -> its values."""
+    stop_early: StopEarly | None = None
+
+    @field_validator("search")
+    @classmethod
+    def _keys_of_the_block(cls, search: dict[str, Range]) -> dict[str, Range]:
+        for key in search:
+            if not all(key.split(".")):
+                raise ValueError(f"'{key}' is no key of a block, such as optimizer.learning_rate")
+            if key.split(".")[0] in _OWN_KEYS:
+                raise ValueError(f"'{key}' is not searched: the sweep itself says {', '.join(_OWN_KEYS[:2])}")
+            if key == "flip_at_test":
+                raise ValueError(
+                    "'flip_at_test' is not searched: it changes `evaluate` alone, and no metric of a sweep"
+                )
+            for other in search:
+                if other.startswith(f"{key}."):
+                    raise ValueError(f"'{other}' is a part of '{key}': search one of the two")
+        return search
+
+    @model_validator(mode="after")
+    def _means_something(self) -> Self:
+        if self.stop_early and self.stop_early.grace_epochs >= self.epochs:
+            raise ValueError(
+                f"stop_early.grace_epochs: {self.stop_early.grace_epochs} is not below the {self.epochs} epochs of a "
+                "trial"
+            )
+        if self.trials > 1 and all(values.grid is not None for values in self.search.values()):
+            raise ValueError(f"trials: {self.trials} of the same, since nothing is drawn; leave it out")
+        if self.num_trials > MOST_TRIALS:
+            raise ValueError(f"{self.num_trials:,} trials are more than {MOST_TRIALS:,}")
+        return self
+
+    @property
+    def mode(self) -> Literal["max", "min"]:
+        """Whether more of the metric is better, or less."""
+        return "max" if self.metric.endswith("accuracy") else "min"
+
+    @property
+    def holds_out(self) -> bool:
+        """Whether images are held out for the metric."""
+        return self.metric.startswith("holdout_")
+
+    @property
+    def num_trials(self) -> int:
+        """The number of trials in all."""
+        return self.trials * math.prod(len(values.grid) for values in self.search.values() if values.grid)
+
+    def draws(self) -> list[dict[str, Any]]:
+        """Return key -> value of each trial. More `trials` leave the first ones what they were."""
+        grids = {key: values.grid for key, values in self.search.items() if values.grid is not None}
+        drawn = {key: values for key, values in self.search.items() if values.grid is None}
+        trials = []
+        for number in range(self.trials):
+            for place, combination in enumerate(itertools.product(*grids.values())):
+                generator = random.Random(f"{self.seed} {number} {place}")  # noqa: S311 - no secret
+                values = dict(zip(grids, combination, strict=True))
+                values |= {key: range_.value(generator.random()) for key, range_ in drawn.items()}
+                trials.append({key: values[key] for key in self.search})
+        return trials

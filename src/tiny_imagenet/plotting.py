@@ -1,0 +1,209 @@
+"""Figures in one style, as PNG and SVG; photographs as PNG alone.
+
+Colours are Okabe and Ito's, which colour-blind people tell apart.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter, StrMethodFormatter
+from numpy.typing import NDArray
+
+from tiny_imagenet.common.files import replaced
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_MARKERS, _LINES = "os^Dv", ("-", "-.", ":")
+_STYLE: dict[Any, Any] = {
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "figure.constrained_layout.use": True,
+    "figure.titlesize": "medium",
+    "font.size": 9,
+    "grid.alpha": 0.3,
+    "legend.frameon": False,
+    "text.parse_math": False,  # a class may be named "$"
+    "svg.hashsalt": "tiny-imagenet",
+}
+
+
+@contextmanager
+def new_figure(
+    path: Path,
+    width: float,
+    height: float,
+    rows: int = 1,
+    columns: int = 1,
+    suffixes: tuple[str, ...] = ("png", "svg"),
+    title: str = "",
+) -> Iterator[tuple[Figure, NDArray[np.object_]]]:
+    """Yield a figure with its axes as an array; save it as `path` with each of the suffixes."""
+    with mpl.rc_context(_STYLE):
+        figure, axes = plt.subplots(rows, columns, figsize=(width, height), dpi=150, squeeze=False)
+        if title:
+            figure.suptitle(title, wrap=True)
+        try:
+            yield figure, axes
+            for suffix in suffixes:
+                metadata = {"Date": None} if suffix == "svg" else {"Software": None}
+                with replaced(path.with_suffix(f".{suffix}")) as partial:
+                    figure.savefig(partial, format=suffix, metadata=metadata)
+        finally:
+            plt.close(figure)
+
+
+def curves(
+    histories: Mapping[str, pd.DataFrame],
+    logs: pd.DataFrame,
+    column: str,
+    title: str,
+    path: Path,
+    *,
+    with_logs: bool,
+) -> None:
+    """Draw a column of the histories against the epoch for all models: the paper's figures 11 and 12.
+
+    Accuracies are shares, and begin at 0; losses, some of which have a penalty of weights in them, are on a logarithmic
+    axis. `logs` are the authors' curves, by `model`, dashed behind ours where `with_logs`.
+    """
+    is_accuracy = column.endswith("accuracy")
+    with new_figure(path, 6.4, 4, title=title) as (_, axes):
+        axis: Axes = axes[0, 0]
+        logged = False
+        for look, (model, history) in zip(looks(len(histories)), histories.items(), strict=True):
+            axis.plot(history["epoch"], history[column], markersize=4, label=model, **look)
+            if with_logs and (logs["model"] == model).any():
+                log, logged = logs[logs["model"] == model], True
+                dashed = look | {"linestyle": "--"}
+                axis.plot(log["epoch"], log[column], linewidth=1, markersize=2, alpha=0.6, **dashed)
+        if logged:
+            axis.plot([], [], linestyle="--", color="gray", label="authors' logs")
+        axis.set(xlabel="epoch", ylabel="accuracy" if is_accuracy else "loss")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if is_accuracy:
+            from_zero(axis)
+            axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        elif histories:
+            axis.set_yscale("log")
+            logarithmic(axis.yaxis)
+        if histories:
+            beside(axis)
+
+
+def beside(axis: Axes) -> None:
+    """Put the legend beside the axes, where it covers nothing."""
+    axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+
+
+def from_zero(axis: Axes) -> None:
+    """Let an axis of shares begin at 0, and end clear of the topmost marker.
+
+    Matplotlib leaves a twentieth of the data's range above it: less than half a marker where all are close together.
+    """
+    axis.set_ylim(0, 1.05 * axis.get_ylim()[1])
+
+
+def logarithmic(axis: Axis) -> None:
+    """Mark a logarithmic axis with plain numbers, several for each power of ten: ranges here may be less than one."""
+    axis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 4, 6), numticks=100))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))  # the default writes powers as formulas
+
+
+def parameter_counts(table: pd.DataFrame, path: Path) -> None:
+    """Draw the number of parameters of each model with 200 classes: the paper's figure 9, on a logarithmic axis."""
+    known = table.dropna(subset=["parameters_200_classes"])
+    counts = known["parameters_200_classes"].astype(float)
+    with new_figure(path, 6.4, 0.6 + 0.45 * max(len(known), 1), title="Parameters with 200 classes") as (_, axes):
+        axis: Axes = axes[0, 0]
+        bars = axis.barh(known["model"], counts, color=cycle(len(known)))
+        axis.bar_label(bars, labels=[f"{count:,.0f}" for count in counts], padding=3)
+        axis.set(xscale="log", xlim=(1e5, 2e9))
+        axis.xaxis.set_major_formatter(EngFormatter(sep=" "))  # the default writes powers as formulas
+        axis.invert_yaxis()
+
+
+def image_grid(
+    rows: Mapping[str, NDArray[np.uint8]],
+    path: Path,
+    title: str,
+    *,
+    captions: Mapping[str, Sequence[str]] | None = None,
+    cell: tuple[float, float] = (0.95, 0.95),
+) -> None:
+    """Draw rows of images, each with its name at the left, and with "none" where it has no image.
+
+    `captions` are row -> what stands below its images; `cell` is the width and height in inches of an image with them.
+    """
+    columns = max(6, *(len(images) for images in rows.values()))  # fewer would leave no room for the title
+    width, height = 0.9 + cell[0] * columns, 0.5 + cell[1] * len(rows)
+    with new_figure(path, width, height, len(rows), columns, suffixes=("png",), title=title) as (_, axes):
+        for of_row, (name, images) in zip(axes, rows.items(), strict=True):
+            below = (captions or {}).get(name, ())
+            for column, axis in enumerate(of_row):
+                axis.set(xticks=[], yticks=[], frame_on=False)
+                axis.grid(visible=False)
+                if column < len(images):
+                    axis.imshow(images[column], interpolation="nearest")
+                if column < len(below):
+                    axis.set_xlabel(below[column], fontsize=6.5)
+            of_row[0].set_ylabel(name, rotation=0, ha="right", va="center")
+            if not len(images):
+                of_row[0].text(0.5, 0.5, "none", ha="center", va="center", color="gray")
+
+
+def image_pairs(
+    train: NDArray[np.uint8], val: NDArray[np.uint8], pairs: pd.DataFrame, path: Path, *, limit: int = 12
+) -> None:
+    """Draw the first pairs of a training image (top) and the validation image (bottom) that is a copy of it.
+
+    `pairs` has columns `index_a` (training), `index_b` (validation) and `distance`.
+    """
+    shown = pairs.head(limit)
+    title = f"Training images (top) alike to validation images (bottom): {len(shown)} of {len(pairs):,} pairs"
+    if shown.empty:
+        title = "No image stands in both training and validation"
+        with new_figure(path, 6.4, 1, suffixes=("png",), title=title) as (_, axes):
+            axes[0, 0].set_axis_off()
+        return
+    rows = {"train": train[shown["index_a"].to_numpy()], "val": val[shown["index_b"].to_numpy()]}
+    captions = ["same" if distance == 0 else f"{distance} bits" for distance in shown["distance"]]
+    image_grid(rows, path, title, captions={"val": captions})
+
+
+def trained_on(dataset: str, images: Mapping[str, int], epochs: Iterable[float]) -> str:
+    """Return a line for the title of a figure: what its models were trained on, and for how many epochs each.
+
+    `images` has the number of images of `train` and of `val`.
+    """
+    different = sorted({int(number) for number in epochs})
+    ends = " to ".join(str(number) for number in dict.fromkeys([*different[:1], *different[-1:]]))
+    during = f", {ends} epoch{'' if ends == '1' else 's'}" if ends else ""
+    return f"{dataset}, {images['train']:,} training and {images['val']:,} validation images{during}"
+
+
+def cycle(count: int) -> list[str]:
+    """Return so many colours, from the beginning again where they run out."""
+    return [COLOURS[index % len(COLOURS)] for index in range(count)]
+
+
+def looks(count: int) -> list[dict[str, Any]]:
+    """Return so many colours, each with a marker and a line style, which change where the colours begin again."""
+    rounds = [index // len(COLOURS) for index in range(count)]
+    return [
+        {"color": colour, "marker": _MARKERS[turn % len(_MARKERS)], "linestyle": _LINES[turn % len(_LINES)]}
+        for colour, turn in zip(cycle(count), rounds, strict=True)
+    ]

@@ -1,0 +1,1 @@
+"""The results table beside the paper's, with figures, audit and documents."""

@@ -1,0 +1,303 @@
+"""The claims of the paper's text that a number can test, each with the paper's figures, ours and a verdict.
+
+A claim about models is judged by ours where images and recipes are the paper's, by the authors' own logs where these
+decide it alone, and not at all otherwise.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import product
+from math import hypot, isnan, radians, tan
+from typing import Any
+
+import pandas as pd
+
+from tiny_imagenet.config.params import Params
+from tiny_imagenet.config.recipe import PAPER_AUGMENTATION
+from tiny_imagenet.reporting.audit import PRETRAINED, UNTESTED, not_the_papers, why_untested
+from tiny_imagenet.reporting.significance import LEVEL, holm
+from tiny_imagenet.reporting.table import authors_logs, paper_table
+from tiny_imagenet.reporting.wording import comparable, percent
+
+COLUMNS = ["claim", "where", "paper", "ours", "verdict", "reason"]
+HOLDS, FAILS, NOT_SHOWN = "holds", "does not hold", "not shown"
+_SIMPLE, _DEEP, _TRANSFER = ("model_1", "model_2"), ("model_3", "model_4"), PRETRAINED
+_SIDE = 64
+"""Pixels."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the claims are judged by."""
+
+    params: Params
+    table: pd.DataFrame
+    """Of `comparison.results_table`."""
+    metrics: Mapping[str, Mapping[str, Any]]
+    """Model -> metrics.json, of the models that have results."""
+    histories: Mapping[str, pd.DataFrame]
+    """Of `comparison.read_histories`."""
+    paired: pd.DataFrame
+    """Of `significance.paired_tests`."""
+    data: Mapping[str, Any]
+    """report.json of the cache."""
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """An accuracy, or a difference of two of these; shares."""
+
+    value: float
+    half_width: float = 0.0
+    """Of the 95 % interval; 0 where none is known, as of the paper's figures."""
+
+    def __sub__(self, other: "_Measured") -> "_Measured":
+        """Return the difference, as if the two were measured on different images."""
+        return _Measured(self.value - other.value, hypot(self.half_width, other.half_width))
+
+    def __str__(self) -> str:
+        """Return points of percent."""
+        return f"{100 * self.value:+.2f}" + (f" ± {100 * self.half_width:.2f}" if self.half_width else "")
+
+    def surely_above(self, other: "_Measured") -> bool:
+        """Return whether the interval of the difference is above 0."""
+        difference = self - other
+        return difference.value > difference.half_width
+
+
+def claims_audit(evidence: Evidence) -> pd.DataFrame:
+    """Return COLUMNS, a row for each claim, in the order of the text; figures in percent."""
+    rows = [
+        _counts(evidence),
+        _epochs(),
+        _shear(),
+        _separation(evidence),
+        _overfitting(evidence),
+        _dropout_closes_the_gap(evidence),
+        _better(evidence, "A third convolution helps: model 2 beats model 1", "VI", ("model_2",), ("model_1",)),
+        _better(evidence, "Depth helps: the deep networks beat the simple ones", "VI", _DEEP, _SIMPLE),
+        _better(evidence, "Dropout helps: model 4 beats model 3, which has none", "I", ("model_4",), ("model_3",)),
+        _better(evidence, "Transfer wins: the pretrained model beats all others", "V", (_TRANSFER,), _SIMPLE + _DEEP),
+        _generalizes(evidence),
+        _faster(evidence),
+    ]
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _row(claim: str, where: str, paper: str, ours: str, verdict: str, reason: str) -> dict[str, str]:
+    return dict(zip(COLUMNS, (claim, f"section {where}", paper, ours, verdict, reason), strict=True))
+
+
+def _untested(evidence: Evidence, *models: str) -> str:
+    """Return why a claim about these models cannot be judged here; nothing where it can."""
+    without = [f"{model}: {why_untested(model, evidence.table)}" for model in models if model not in evidence.metrics]
+    others = (not_the_papers(model, evidence.params, evidence.table) for model in models)
+    return "; ".join(without or dict.fromkeys(why for why in others if why))
+
+
+def _counts(evidence: Evidence) -> dict[str, str]:
+    data, paper = evidence.data, (200, 100_000, 10_000)
+    found = (data["classes"], data["in_archive"]["train"], data["in_archive"]["val"])
+    text = "{:,} classes, {:,} training and {:,} validation images, {:,} test images without labels"
+    per_class = {split: set(data["per_class"][split].values()) for split in ("train", "val")}
+    verdict, reason = UNTESTED, "not all of Tiny ImageNet"
+    if comparable(evidence.params):
+        same = found == paper and per_class == {"train": {500}, "val": {50}} and data["unlabelled"] in (0, 10_000)
+        verdict, reason = (
+            (HOLDS if same else FAILS),
+            "training and validation, class by class; of test images the total, if any",
+        )
+    claim = "200 classes with 500 training, 50 validation and 50 test images each"
+    return _row(claim, "III", text.format(*paper, 10_000), text.format(*found, data["unlabelled"]), verdict, reason)
+
+
+def _epochs() -> dict[str, str]:
+    epochs = authors_logs().groupby("model")["epoch"].max()
+    logged = ", ".join(f"{model} {count}" for model, count in epochs.items())
+    named = epochs[["model_1", "model_2", "model_3", "model_4"]]
+    return _row(
+        "Models 1 to 4 were trained for 15 epochs", "IV", "15 each", f"in the authors' logs: {logged}",
+        HOLDS if (named == 15).all() else FAILS, "counted in the authors' logs",
+    )  # fmt: skip
+
+
+def _shear() -> dict[str, str]:
+    moved = _SIDE * tan(radians(PAPER_AUGMENTATION.shear_degrees))
+    return _row(
+        "The augmentation has shear", "V", "0.2 in the authors' code",
+        f"{PAPER_AUGMENTATION.shear_degrees} degrees move the far edge of an image by {moved:.2f} of {_SIDE} pixels",
+        HOLDS if moved >= 1 else FAILS, "Keras takes degrees: less than a pixel is no shear that one could see",
+    )  # fmt: skip
+
+
+def _separation(evidence: Evidence) -> dict[str, str]:
+    counts = evidence.data["duplicates"]["counts"]
+    exact, near = counts["exact"]["train-val"]["pairs"], counts["near"]["train-val"]["pairs"]
+    verdict, reason = UNTESTED, "not all of Tiny ImageNet"
+    if comparable(evidence.params):
+        verdict, reason = (HOLDS if not exact + near else FAILS), "every validation image against every training image"
+    return _row(
+        "Training and validation data are strictly separate", "V", "no leakage",
+        f"{exact:,} exact and {near:,} near copies across the two", verdict, reason,
+    )  # fmt: skip
+
+
+def _published(column: str) -> dict[str, float]:
+    return {str(model): float(share) for model, share in paper_table()[column].items()}
+
+
+def _published_gaps() -> dict[str, _Measured]:
+    train, val = _published("train_accuracy"), _published("val_accuracy")
+    return {model: _Measured(train[model] - val[model]) for model in train}
+
+
+def _gaps(evidence: Evidence) -> dict[str, _Measured]:
+    """Return how much better each model is on its training images than on validation images, both as they are."""
+    return {
+        model: _measured(found, "train_accuracy_clean") - _measured(found, "val_accuracy")
+        for model, found in evidence.metrics.items()
+    }
+
+
+def _measured(metrics: Mapping[str, Any], key: str) -> _Measured:
+    value = metrics[key]
+    return _Measured(value, (metrics.get(f"{key}_high", value) - metrics.get(f"{key}_low", value)) / 2)
+
+
+def _all_wider(wide: Iterable[_Measured], narrow: Iterable[_Measured]) -> str:
+    """Return the verdict on a claim that each of these gaps is wider than each of the others."""
+    pairs = list(product(wide, narrow))
+    if all(one.surely_above(other) for one, other in pairs):
+        return HOLDS
+    return FAILS if any(other.surely_above(one) for one, other in pairs) else NOT_SHOWN
+
+
+def _overfitting(evidence: Evidence) -> dict[str, str]:
+    """Judge by gaps in which nothing but the images differs.
+
+    The training figure of a log is with augmentation, dropout and weights that still move: that puts it below.
+    """
+    train, val = _published("train_accuracy"), _published("val_accuracy")
+    above = [model for model in val if val[model] > train[model]]
+    shown = ", ".join(f"{model} {percent(val[model])} above {percent(train[model])}" for model in above)
+    gaps = _gaps(evidence)
+    ours = "without augmentation and dropout, training is above validation by " + _points(gaps) if gaps else "-"
+    claim = "Validation above training accuracy indicates overfitting"
+    why_not = _untested(evidence, *_SIMPLE, *_DEEP)
+    if why_not:
+        return _row(claim, "V", shown, ours, UNTESTED, why_not)
+    others = [model for model in _SIMPLE + _DEEP if model not in above]
+    verdict = _all_wider((gaps[model] for model in above), (gaps[model] for model in others))
+    words = {HOLDS: "the", FAILS: "not the", NOT_SHOWN: "not surely the"}[verdict]
+    reason = f"the models whose validation is above are {words} ones that overfit most"
+    return _row(claim, "V", shown, ours, verdict, reason)
+
+
+def _dropout_closes_the_gap(evidence: Evidence) -> dict[str, str]:
+    gaps, published = _gaps(evidence), {model: _published_gaps()[model] for model in _DEEP}
+    shown = {model: gaps[model] for model in _DEEP if model in gaps}
+    claim = "Dropout mitigates overfitting: training is less far above validation in model 4 than in model 3"
+    why_not = _untested(evidence, *_DEEP)
+    if why_not:
+        return _row(claim, "V", _points(published), _points(shown) or "-", UNTESTED, why_not)
+    verdict = _all_wider([gaps["model_3"]], [gaps["model_4"]])
+    reason = "both on images as they are; the two differ in more than dropout, see parameters"
+    if verdict == NOT_SHOWN:
+        reason = f"not surely less: the gaps are {gaps['model_3'] - gaps['model_4']} points apart"
+    return _row(claim, "V", _points(published), _points(shown), verdict, reason)
+
+
+def _better(
+    evidence: Evidence, claim: str, where: str, better: tuple[str, ...], worse: tuple[str, ...]
+) -> dict[str, str]:
+    """Judge by the paired test of each of one kind against each of the other.
+
+    The claim holds where every difference is real, and fails where one that is real goes the other way.
+    """
+    paper = _published("val_accuracy")
+    models = worse + better
+    published = ", ".join(f"{model} {percent(paper[model])}" for model in models)
+    accuracies = {model: evidence.metrics[model]["val_accuracy"] for model in models if model in evidence.metrics}
+    ours = ", ".join(f"{model} {percent(accuracy)}" for model, accuracy in accuracies.items()) or "-"
+    why_not = _untested(evidence, *models)
+    if why_not:
+        return _row(claim, where, published, ours, UNTESTED, why_not)
+    pairs = list(product(better, worse))
+    alone = [_p(evidence.paired, *pair) for pair in pairs]
+    missing = [f"{one} against {other}" for (one, other), p in zip(pairs, alone, strict=True) if isnan(p)]
+    if missing:
+        return _row(claim, where, published, ours, UNTESTED, f"predictions are missing: {'; '.join(missing)}")
+    tested = dict(zip(pairs, holm(alone), strict=True))
+    behind = {pair for pair in tested if accuracies[pair[0]] <= accuracies[pair[1]]}
+    refuted = {pair for pair in behind if tested[pair] < LEVEL}
+    doubtful = refuted or behind | {pair for pair, p in tested.items() if p >= LEVEL}
+    if doubtful:
+        verdict, why = (FAILS, "surely worse") if refuted else (NOT_SHOWN, "not surely better")
+        shown = [f"{one} against {other}, p = {tested[one, other]:.2g}" for one, other in sorted(doubtful)]
+        return _row(claim, where, published, ours, verdict, f"{why}: {'; '.join(shown)}")
+    why = "the difference is real: McNemar's test"
+    if len(pairs) > 1:
+        why = "every difference is real: McNemar's test, Holm's correction for these pairs"
+    return _row(claim, where, published, ours, HOLDS, why)
+
+
+def _p(paired: pd.DataFrame, one: str, other: str) -> float:
+    """Return the p-value of a pair by itself, NaN where it has none: predictions are missing."""
+    rows = paired.to_dict("records")
+    found = (row["p"] for row in rows if {row["model_a"], row["model_b"]} == {one, other})
+    return float(next(found, "nan"))
+
+
+def _generalizes(evidence: Evidence) -> dict[str, str]:
+    """Judge by how far training is above validation: by ours, or else by the paper's own figures."""
+    published, gaps = _published_gaps(), _gaps(evidence)
+    is_tested = not _untested(evidence, *_SIMPLE, *_DEEP, _TRANSFER)
+    judged = {model: gaps[model] for model in published} if is_tested else published
+    others = [gap for model, gap in judged.items() if model != _TRANSFER]
+    verdict, words = NOT_SHOWN, "neither surely the narrowest nor surely the widest"
+    if all(other.surely_above(judged[_TRANSFER]) for other in others):
+        verdict, words = HOLDS, "the narrowest"
+    elif all(judged[_TRANSFER].surely_above(other) for other in others):
+        verdict, words = FAILS, "the widest"
+    by = "by our figures" if is_tested else "by the paper's own figures"
+    return _row(
+        "Transfer markedly improves generalization to unseen data", "V",
+        "training above validation by " + _points(published), _points(gaps) or "-", verdict,
+        f"{by} the gap of {_TRANSFER} is {words} of the five",
+    )  # fmt: skip
+
+
+def _faster(evidence: Evidence) -> dict[str, str]:
+    """Judge by the epochs that the pretrained model needs to be as good as the best of the others ever is."""
+    logs = authors_logs()
+    published = {str(model): frame.set_index("epoch")["val_accuracy"] for model, frame in logs.groupby("model")}
+    claim = "Transfer expedites the training"
+    curves = {model: history.set_index("epoch")["val_accuracy"] for model, history in evidence.histories.items()}
+    others = _SIMPLE + _DEEP
+    why_not = _untested(evidence, *others, _TRANSFER)
+    ours = _reaches(curves) if {*others, _TRANSFER} <= curves.keys() else "-"
+    if why_not:
+        return _row(claim, "V", _reaches(published), ours, UNTESTED, why_not)
+    best, epoch, reached = _epochs_to_the_best(curves)
+    verdict = HOLDS if reached is not None and reached < epoch else FAILS
+    reason = f"{best} itself needs {epoch} epochs for it, by the validation accuracy of each epoch"
+    return _row(claim, "V", _reaches(published), ours, verdict, reason)
+
+
+def _epochs_to_the_best(curves: Mapping[str, pd.Series]) -> tuple[str, int, int | None]:
+    """Return the best of the other models, the epoch of its best, and the first in which transfer is as good."""
+    best = max(_SIMPLE + _DEEP, key=lambda model: curves[model].max())
+    epoch = curves[best].index.to_numpy()[curves[best].argmax()]
+    reached = curves[_TRANSFER].index.to_numpy()[curves[_TRANSFER] >= curves[best].max()]
+    return best, int(epoch), int(reached[0]) if len(reached) else None
+
+
+def _reaches(curves: Mapping[str, pd.Series]) -> str:
+    best, epoch, reached = _epochs_to_the_best(curves)
+    last = percent(curves[_TRANSFER].iloc[-1])
+    when = f"in epoch {reached}" if reached is not None else f"in no epoch: it ends at {last}"
+    return f"{_TRANSFER} reaches the best of {best}, {percent(curves[best].max())} in epoch {epoch}, {when}"
+
+
+def _points(gaps: Mapping[str, _Measured]) -> str:
+    return ", ".join(f"{model} {gap}" for model, gap in gaps.items())

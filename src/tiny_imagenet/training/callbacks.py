@@ -1,0 +1,260 @@
+"""What happens between batches and epochs: Keras's schedules and stops as a recipe names them, and our own figures.
+
+Their order matters: averaged weights first, then figures, then what acts upon them. `training.train` adds the rest.
+"""
+
+import math
+import statistics
+import sys
+import time
+from typing import NoReturn
+
+import keras
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from tiny_imagenet.common.errors import DivergedError
+from tiny_imagenet.config.recipe import Recipe
+from tiny_imagenet.input_pipeline.batches import Untuned
+
+
+def schedules_and_stops(recipe: Recipe) -> list[keras.callbacks.Callback]:
+    """Return Keras's callbacks for the schedules and stops that a recipe names."""
+    callbacks: list[keras.callbacks.Callback] = []
+    if recipe.reduce_learning_rate:
+        plateau = recipe.reduce_learning_rate
+        monitor = recipe.monitored(plateau.monitor)
+        callbacks.append(
+            keras.callbacks.ReduceLROnPlateau(
+                monitor=monitor, mode=_direction(monitor), factor=plateau.factor, patience=plateau.patience
+            )
+        )
+    if recipe.early_stopping:
+        stop = recipe.early_stopping
+        monitor = recipe.monitored(stop.monitor)
+        callbacks.append(
+            keras.callbacks.EarlyStopping(
+                monitor=monitor,
+                mode=_direction(monitor),
+                patience=stop.patience,
+                restore_best_weights=stop.restore_best_weights and recipe.reported_epoch == "recipe",
+            )
+        )
+    if recipe.reported_epoch == "best":
+        # With so much patience it never stops; at the end it brings the best weights back.
+        callbacks.append(
+            keras.callbacks.EarlyStopping(
+                monitor=recipe.monitored("val_accuracy"), mode="max", patience=recipe.epochs, restore_best_weights=True
+            )
+        )
+    return callbacks
+
+
+def _direction(monitor: str) -> str:
+    return "max" if monitor.endswith("accuracy") else "min"
+
+
+class StopAtNaN(keras.callbacks.Callback):  # type: ignore[misc] # Keras publishes no types
+    """Ends a training that has diverged, with a message instead of fifteen epochs of nothing.
+
+    After each epoch the weights are looked at, too: some kernels of oneDNN turn NaN into 0, and the loss looks fine.
+    It has to come after the callbacks that add figures, and before what keeps the epoch.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._epoch = 0
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        self._epoch = epoch + 1
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        self._check(logs, f"epoch {self._epoch}, batch {batch + 1}")
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        self._check(logs, f"epoch {self._epoch}")
+        for variable in self.model.weights:
+            if not keras.ops.all(keras.ops.isfinite(variable)):
+                self._diverged(f"not all of {variable.path} are finite numbers after epoch {self._epoch}")
+
+    def _check(self, logs: dict[str, float] | None, where: str) -> None:
+        for name, value in (logs or {}).items():
+            if not math.isfinite(value):
+                self._diverged(f"{name} is {value} in {where}")
+
+    def _diverged(self, seen: str) -> NoReturn:
+        raise DivergedError(f"{seen}: the training has diverged; lower its learning rate")
+
+
+class SeedEpoch(keras.callbacks.Callback):  # type: ignore[misc] # Keras publishes no types
+    """Seeds each epoch by (seed, epoch), so that one that is taken up draws what it would have drawn.
+
+    For what draws from a generator that Keras does not own: dropout on the torch backend. Elsewhere the state of
+    dropout's generator is a variable of the model.
+    """
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self._seed = seed
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        keras.utils.set_random_seed(int(np.random.SeedSequence([self._seed, epoch]).generate_state(1)[0]))
+
+
+class AveragedWeights(keras.callbacks.SwapEMAWeights):  # type: ignore[misc] # Keras publishes no types
+    """Keras's swap of averaged weights, also right where a training stops before its last epoch.
+
+    Keras puts the averages into the model for good at the end of the last epoch that was planned; after an early stop
+    it would leave the plain weights.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(swap_on_epoch=True)
+
+    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
+        self._ema_weights_in_model = False  # or a second phase would swap with the averages of its new optimizer
+
+    def settle_on_stop(self) -> keras.callbacks.Callback:
+        """Return a callback that has to come after those that stop a training."""
+        return keras.callbacks.LambdaCallback(on_epoch_end=self._settle_if_stopping)
+
+    def _settle_if_stopping(self, _epoch: int, _logs: dict[str, float]) -> None:
+        if self.model.stop_training:
+            self._finalize_ema_values()
+
+
+class LearningRate(keras.callbacks.Callback):  # type: ignore[misc] # Keras publishes no types
+    """Adds the learning rate as an epoch ends to its figures, before a plateau changes it."""
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        if logs is not None:
+            logs["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+
+
+class ExtraValidation(keras.callbacks.Callback):  # type: ignore[misc] # Keras publishes no types
+    """Adds loss and accuracy on further images to an epoch's figures, under names of their own.
+
+    Args:
+        batches: the images.
+        names: Keras's "loss" and "accuracy" -> the name in the history; what is not named is left out.
+    """
+
+    def __init__(self, batches: keras.utils.PyDataset, names: dict[str, str]):
+        super().__init__()
+        self._batches = batches
+        self._names = names
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        if logs is not None:
+            figures = self.model.evaluate(Untuned(self._batches), verbose=0, return_dict=True)
+            logs |= {ours: figures[keras_name] for keras_name, ours in self._names.items()}
+
+
+class Clock(keras.callbacks.Callback):  # type: ignore[misc] # Keras publishes no types
+    """Times the epochs: all of each, and its training part alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.epoch_seconds: list[float] = []
+        self.training_seconds: list[float] = []
+        self._start = self._last_batch = 0.0
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        self._start = self._last_batch = time.perf_counter()
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        self._last_batch = time.perf_counter()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        self.epoch_seconds.append(round(time.perf_counter() - self._start, 3))
+        self.training_seconds.append(round(self._last_batch - self._start, 3))
+
+    def images_per_second(self, images_per_epoch: int, first_epoch: int = 0) -> float:
+        """Return the median from an epoch on, without that epoch where there are more: it compiles."""
+        timed = self.training_seconds[first_epoch:]
+        seconds = timed[1:] or timed
+        return round(images_per_epoch / statistics.median(seconds), 1) if seconds else math.nan
+
+
+class ConsoleLines(keras.callbacks.Callback):  # type: ignore[misc] # Keras publishes no types
+    """A line per epoch, a bar on a terminal, and early on what the whole will take."""
+
+    _WARM_UP_BATCHES = 3
+    """The first batches compile the step, and say nothing of the next."""
+    _SECONDS_BEFORE_ESTIMATE = 2.0
+
+    def __init__(self, epochs: int, num_batches: int, clock: Clock):
+        super().__init__()
+        self._epochs = epochs
+        self._num_batches = num_batches
+        self._clock = clock
+        self._estimated = False
+        self._warm = 0.0
+        self._first_epoch: int | None = None
+        self._bar: Progress | None = None
+
+    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
+        self._estimated, self._first_epoch = False, None  # another phase takes another time
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        if self._first_epoch is None:
+            self._first_epoch = epoch
+        if sys.stderr.isatty():
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+            )
+            self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
+            self._bar.start()
+            self._task = self._bar.add_task(f"epoch {epoch + 1}/{self._epochs}", total=self._num_batches)
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        if self._bar:
+            self._bar.advance(self._task)
+        if self._estimated:
+            return
+        if batch + 1 == self._WARM_UP_BATCHES:
+            self._warm = time.perf_counter()
+        measured = batch + 1 - self._WARM_UP_BATCHES
+        elapsed = time.perf_counter() - self._warm
+        if measured > 0 and (elapsed > self._SECONDS_BEFORE_ESTIMATE or batch + 1 == self._num_batches):
+            self._estimated = True
+            epoch = elapsed / measured * self._num_batches
+            to_go = self.params["epochs"] - self._first_epoch
+            self._say(
+                f"expected: {_duration(epoch)} per epoch, {_duration(epoch * to_go)} for {to_go} epochs, validation "
+                "not counted"
+            )
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        self.close()
+        figures = logs or {}
+        self._say(
+            f"epoch {epoch + 1:>2}/{self._epochs}  "
+            f"accuracy {figures['accuracy']:6.2%}  val_accuracy {figures['val_accuracy']:6.2%}  "
+            f"loss {figures['loss']:.4f}  val_loss {figures['val_loss']:.4f}  "
+            f"learning_rate {figures['learning_rate']:.3g}  {_duration(self._clock.epoch_seconds[-1])}"
+        )
+
+    def close(self) -> None:
+        """Take the bar away; Keras does not say that a training has ended with an error."""
+        if self._bar:
+            self._bar.stop()
+            self._bar = None
+
+    def _say(self, line: str) -> None:
+        if self._bar:
+            self._bar.console.print(line, highlight=False)
+        else:
+            print(line, flush=True)  # noqa: T201 - the line per epoch is this callback's purpose
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"

@@ -1,0 +1,60 @@
+"""The one or two phases of a training: which epochs, which weights move, and how fast.
+
+Howard & Ruder 2018 (https://arxiv.org/abs/1801.06146) train the new head first, too, so that its first, large gradients
+do not undo what the backbone has learnt.
+"""
+
+from dataclasses import dataclass
+
+import keras
+
+from tiny_imagenet.config.recipe import FineTuning, LearningRateSchedule, Optimizer, Recipe
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Consecutive epochs with the same trainable weights and one optimizer, which begins afresh."""
+
+    first_epoch: int
+    """Counted from 0, as Keras does."""
+    end_epoch: int
+    """The first epoch that is no longer part of it."""
+    optimizer: Optimizer
+    schedule: LearningRateSchedule | None
+    is_last: bool
+    """Schedules, stops and the choice of the best epoch belong to the last phase alone."""
+
+
+def phases(recipe: Recipe) -> list[Phase]:
+    """Return the phases of a training: one, or with `fine_tuning` two, the head's and the whole model's."""
+    tuning, optimizer, schedule = recipe.fine_tuning, recipe.optimizer, recipe.learning_rate_schedule
+    if tuning is None:
+        return [Phase(0, recipe.epochs, optimizer, schedule, True)]
+    slower = optimizer.model_copy(update={"learning_rate": tuning.learning_rate})
+    return [
+        Phase(0, tuning.head_epochs, optimizer, None, False),
+        Phase(tuning.head_epochs, recipe.epochs, slower, schedule, True),
+    ]
+
+
+def set_trainable(model: keras.Model, recipe: Recipe, phase: Phase) -> None:
+    """Let the weights move that the phase trains; a model has to be compiled after it.
+
+    A layer of batch normalization that is not trainable normalizes by its averages, and leaves them as they are. The
+    backbone is the model inside the model; a model without one is left as it is.
+    """
+    backbone = next((layer for layer in model.layers if isinstance(layer, keras.Model)), None)
+    if backbone is None:
+        return
+    backbone.trainable = phase.is_last and recipe.trainable == "all"
+    if backbone.trainable and recipe.fine_tuning:
+        _freeze_parts(backbone, recipe.fine_tuning)
+
+
+def _freeze_parts(backbone: keras.Model, tuning: FineTuning) -> None:
+    for layer in backbone.layers[: round(len(backbone.layers) * (1 - tuning.backbone_share))]:
+        layer.trainable = False
+    if tuning.batch_normalization == "frozen":
+        for layer in backbone._flatten_layers(include_self=False, recursive=True):
+            if isinstance(layer, keras.layers.BatchNormalization):
+                layer.trainable = False

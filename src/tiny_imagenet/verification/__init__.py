@@ -1,0 +1,1 @@
+"""Check that each number still follows from its inputs."""

@@ -1,0 +1,118 @@
+"""The command `tiny-imagenet`: its answers and its exit codes."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from made_results import VALUES
+
+from tiny_imagenet.cli import app
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def repository(tmp_path, monkeypatch):
+    """Work in a folder below the root of a repository with the committed params.yaml."""
+    (tmp_path / "dvc.yaml").write_text("stages: {}\n")
+    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text(encoding="utf-8"), encoding="utf-8")
+    (tmp_path / "docs").mkdir()
+    monkeypatch.chdir(tmp_path / "docs")
+    return tmp_path
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """Run the command and return its exit code, output and errors."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["tiny-imagenet", *arguments])
+        with pytest.raises(SystemExit) as caught:
+            app.main()
+        return int(caught.value.code or 0), *capsys.readouterr()
+
+    return run
+
+
+def test_help_names_the_commands_and_needs_no_repository(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, output, _ = command("--help")
+    assert code == 0
+    for name in ("results", "check"):
+        assert f" {name} " in output
+
+
+def test_an_unknown_command_is_refused(command):
+    code, output, errors = command("resluts")
+    assert code == 2
+    assert "resluts" in output + errors
+
+
+def test_check_says_what_would_run(command, repository):
+    code, output, errors = command("check")
+    assert (code, errors) == (0, "")
+    for part in ("profile demo", "digits", "embedded", "model_1, model_2, model_3, model_4, model_5"):
+        assert part in output
+    assert "what the profile changes in their recipes:\n  epochs: 15 -> 6 (all models)\n" in output
+
+
+def test_check_remarks_on_a_sweep_that_cannot_run_and_does_not_fail(command, repository):
+    path = repository / "params.yaml"
+    params = yaml.safe_load(path.read_text(encoding="utf-8"))
+    dataset = params["profiles"][params["profile"]]["dataset"]
+    dataset["images_per_class"] = {"train": params["sweeps"]["rates"]["holdout_per_class"]}
+    path.write_text(yaml.safe_dump(params), encoding="utf-8")
+    code, output, errors = command("check")
+    assert (code, errors) == (0, "")
+    assert "remark: `tiny-imagenet sweep rates` would be refused: params.yaml: sweeps.rates.search, trial 1" in output
+
+
+def test_check_names_the_addresses_of_a_dataset(command, repository, monkeypatch):
+    monkeypatch.setattr("tiny_imagenet.models.weights.weights_file", lambda *_: None)
+    (repository / "params.yaml").write_text(yaml.safe_dump(VALUES | {"profile": "paper"}))
+    _, output, _ = command("check")
+    assert "https://cs231n.stanford.edu/tiny-imagenet-200.zip" in output
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [({"profile": "dmo"}, "did you mean 'demo'"), ({"models": VALUES["models"] | {"model_1": {}}}, "models.model_1")],
+)
+def test_check_refuses_bad_params_with_one_message(change, expected, command, repository):
+    (repository / "params.yaml").write_text(yaml.safe_dump(VALUES | change))
+    code, output, errors = command("check")
+    assert (code, output) == (1, "")
+    assert errors.startswith("error: ")
+    assert expected in errors
+    assert "Traceback" not in errors
+
+
+def test_results_prints_the_table_as_compare_printed_it(command, repository):
+    (repository / "reports").mkdir()
+    (repository / "reports" / "summary.txt").write_text("profile demo\nmodel_2  38.61 (37.7-39.6)\n")
+    (repository / "params.yaml").write_text(yaml.safe_dump(VALUES | {"profile": "paper"}))  # not what was run
+    assert command("results") == (0, "profile demo\nmodel_2  38.61 (37.7-39.6)\n", "")
+
+
+def test_check_finds_missing_weights_before_anything_runs(command, repository):
+    models = VALUES["models"] | {"model_5": VALUES["models"]["model_5"] | {"weights": "nowhere.h5"}}
+    (repository / "params.yaml").write_text(yaml.safe_dump(VALUES | {"profile": "paper", "models": models}))
+    code, _, errors = command("check")
+    assert code == 1
+    assert "nowhere.h5" in errors
+
+
+def test_results_before_there_are_any_says_what_to_do(command, repository):
+    code, output, errors = command("results")
+    assert (code, output) == (1, "")
+    assert "dvc repro" in errors
+
+
+@pytest.mark.parametrize("name", ["check", "results"])
+def test_outside_of_a_repository_a_command_says_so(name, command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, output, errors = command(name)
+    assert (code, output) == (1, "")
+    assert "dvc.yaml" in errors
+    assert "Traceback" not in errors

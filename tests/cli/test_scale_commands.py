@@ -1,0 +1,176 @@
+"""The commands `train` and `sweep`: what they refuse before anything starts, and what `sweep` writes back."""
+
+import re
+import sys
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tiny_imagenet.cli import app, scale_commands
+from tiny_imagenet.config.params import Params
+from tiny_imagenet.parallel import cluster
+from tiny_imagenet.parallel.sweep import run as sweeping
+from tiny_imagenet.parallel.sweep.plan import plan
+from tiny_imagenet.parallel.sweep.results import Record
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def repository(tmp_path, monkeypatch):
+    (tmp_path / "dvc.yaml").write_text("stages: {}\n")
+    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text(encoding="utf-8"), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """Run the command and return its exit code, output and errors."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["tiny-imagenet", *arguments])
+        with pytest.raises(SystemExit) as caught:
+            app.main()
+        return int(caught.value.code or 0), *capsys.readouterr()
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["train"], "name models, or give --all"),
+        (["train", "model_1", "--all"], "name models, or give --all"),
+        (["train", "model_22"], "'model_22' is not active in params.yaml (did you mean 'model_2'?)"),
+        (["train", "model_2_as_published"], "'model_2_as_published' is not active"),
+        (["sweep", "rate"], "no sweep 'rate' in params.yaml (did you mean 'rates'?); known: rates"),
+        (["sweep", "rates", "--write-block", "model_2"], "models.model_2 is there already"),
+        (["sweep", "rates", "--write-block", "Model"], "'Model' is no name of a block"),
+    ],
+)
+def test_a_mistake_is_one_message(arguments, expected, command, repository):
+    before = (repository / "params.yaml").read_text()
+    code, output, errors = command(*arguments)
+    assert (code, output) == (1, "")
+    assert errors.startswith("error: ")
+    assert expected in errors
+    assert "Traceback" not in errors
+    assert (repository / "params.yaml").read_text() == before
+
+
+@pytest.mark.parametrize("command_line", [["train", "--all", "--seeds", "3"], ["sweep", "rates"]])
+@pytest.mark.parametrize(
+    ("arguments", "changes", "expected"),
+    [
+        (["--address", "127.0.0.1:1"], {}, "nothing answers at the Ray cluster's address 127.0.0.1:1"),
+        (["--cores", "4096"], {}, "--cores 4096: this machine has"),
+        ([], {"devices": 2}, "devices"),
+    ],
+)
+def test_what_cannot_run_is_refused_before_anything_is_written(
+    command_line, arguments, changes, expected, command, repository
+):
+    path = repository / "params.yaml"
+    text = path.read_text()
+    for key, value in changes.items():
+        text = re.sub(rf"(?m)^{key}:.*$", f"{key}: {value}", text)
+    path.write_text(text)
+    code, _, errors = command(*command_line, *arguments)
+    assert code == 1
+    assert expected in errors
+    assert path.read_text() == text
+
+
+@pytest.mark.parametrize(("hosts", "arguments"), [({"here", "there"}, []), ({"here"}, ["--cores", "3"])])
+def test_machines_that_are_not_fit_leave_params_as_they_are(hosts, arguments, command, repository, monkeypatch):
+    nodes = [cluster.Node(host, host, 2, 0) for host in hosts]
+    machines = cluster.Cluster(None, nodes)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr(machines, "require_shared", lambda _: None)
+    monkeypatch.setattr(cluster, "require", lambda *_: None)
+    monkeypatch.setattr(cluster, "connected", lambda *_: nullcontext(machines))
+    monkeypatch.setattr(scale_commands.lineage, "repro", lambda *_, **__: None)
+    before = (repository / "params.yaml").read_text()
+    code, _, errors = command("train", "--all", "--seeds", "3", *arguments)
+    assert code == 1
+    assert "machine" in errors
+    assert (repository / "params.yaml").read_text() == before
+
+
+def test_the_best_is_written_back_also_where_other_trials_were_lost(command, repository, monkeypatch):
+    def run(params, name, **_):
+        return plan(params, name)[2], Record(history=[{"holdout_accuracy": 0.5}]), {4: "out of memory"}
+
+    monkeypatch.setattr(sweeping, "run", run)
+    code, _, errors = command("sweep", "rates", "--write-block", "model_2_swept")
+    assert code == 1
+    assert "trial 4: out of memory" in errors
+    assert "model_2_swept:" in (repository / "params.yaml").read_text()
+
+
+def test_without_ray_train_writes_nothing_and_says_what_to_install(command, repository, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    before = (repository / "params.yaml").read_text()
+    code, _, errors = command("train", "--all", "--seeds", "5")
+    assert (code, errors.count("\n")) == (1, 1)
+    assert "make extras" in errors
+    assert (repository / "params.yaml").read_text() == before
+
+
+@pytest.fixture
+def started(monkeypatch) -> list[tuple[Any, ...]]:
+    """What `train` would have trained, without training it, on machines that are fit."""
+    calls: list[tuple[Any, ...]] = []
+
+    def train(_: Params, models: list[str], names: list[str], *, before: Callable[[], None], **rest: Any) -> None:
+        before()
+        calls.append((models, names, rest))
+
+    monkeypatch.setattr(cluster, "require", lambda *_: None)
+    monkeypatch.setattr(scale_commands.workers, "train", train)
+    return calls
+
+
+def test_seeds_are_written_to_params_so_that_dvc_knows_of_them(command, repository, started):
+    code, output, _ = command("train", "model_1", "model_2", "--seeds", "3", "--workers", "2", "--cores", "1")
+    assert code == 0
+    assert "params.yaml: replicates is now models: [model_1, model_2], seeds: [2, 3]" in output
+    assert yaml.safe_load((repository / "params.yaml").read_text())["replicates"] == {
+        "models": ["model_1", "model_2"], "seeds": [2, 3]
+    }  # fmt: skip
+    (call,) = started
+    assert call == (
+        ["model_1", "model_2"],
+        ["model_1", "model_2", "model_1-2", "model_2-2", "model_1-3", "model_2-3"],
+        {"workers": 2, "cores": 1, "address": None},
+    )
+    _, output, _ = command("train", "model_1", "model_2", "--seeds", "3")
+    assert "params.yaml" not in output  # they are there
+
+
+def test_all_are_the_active_models_and_the_replicates_that_there_are(command, repository, started):
+    command("train", "model_1", "--seeds", "2")
+    command("train", "--all")
+    assert started[-1][1] == ["model_1", "model_2", "model_3", "model_4", "model_5", "model_1-2"]
+
+
+def test_the_best_parameters_become_a_block(command, repository, monkeypatch):
+    def run(params, name, **_):
+        best = plan(params, name)[2]
+        return best, Record(history=[{"holdout_accuracy": 0.5}]), {}
+
+    monkeypatch.setattr(sweeping, "run", run)
+    code, output, _ = command("sweep", "rates", "--write-block", "model_2_swept")
+    assert code == 0
+    assert "models.model_2_swept is new" in output
+    assert (
+        "model_2_swept:                  # trial 3 of the sweep rates: holdout_accuracy 0.5000\n"
+        in (repository / "params.yaml").read_text()
+    )
+    code, _, errors = command("sweep", "rates", "--write-block", "model_2_swept")
+    assert (code, "is there already" in errors) == (1, True)

@@ -1,0 +1,306 @@
+"""The packed cache, against PIL's decoder and NumPy's statistics."""
+
+import io
+import json
+import zipfile
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from tiny_imagenet.common.errors import DatasetError
+from tiny_imagenet.config.dataset import Expect, ImagesPerClass
+from tiny_imagenet.dataset.layout import reorganize
+from tiny_imagenet.dataset.packing import PackedDataset, Split, decode, open_packed, pack, samples_per_class, summarize
+
+
+@pytest.fixture
+def archive(make_archive):
+    return make_archive()
+
+
+@pytest.fixture
+def reorganized(tmp_path):
+    """Write a small archive as class folders, and return where they are."""
+
+    def reorganized(archive):
+        source = archive.write(tmp_path / "dataset.zip")
+        reorganize(source, tmp_path / "images", expect=Expect(), images_per_class=ImagesPerClass())
+        return tmp_path / "images"
+
+    return reorganized
+
+
+@pytest.fixture
+def packed_at(archive, reorganized, tmp_path):
+    """Return the folder of a whole cache."""
+    pack(reorganized(archive), tmp_path / "cache")
+    return tmp_path / "cache"
+
+
+def decode_with_pil(jpeg: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(jpeg)).convert("RGB"))
+
+
+def largest_difference(first: np.ndarray, second: np.ndarray) -> int:
+    return int(np.abs(first.astype(int) - second.astype(int)).max())
+
+
+def saved(pixels: np.ndarray, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", **options)
+    return buffer.getvalue()
+
+
+class TestDecode:
+    @pytest.mark.parametrize("quality", [30, 75, 95])
+    @pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:2", "4:2:0"])
+    def test_equals_pil(self, make_pictures, quality, subsampling):
+        for pixels in make_pictures(10, seed=quality):
+            jpeg = saved(pixels, quality=quality, subsampling=subsampling)
+            assert largest_difference(decode(jpeg), decode_with_pil(jpeg)) <= 3
+
+    def test_progressive_equals_pil(self, make_pictures):
+        jpeg = saved(make_pictures(1)[0], progressive=True)
+        assert largest_difference(decode(jpeg), decode_with_pil(jpeg)) <= 3
+
+    def test_red_is_first(self):
+        pixels = decode(saved(np.full((64, 64, 3), (250, 10, 10), np.uint8)))
+        assert pixels.mean(axis=(0, 1)) == pytest.approx([250, 10, 10], abs=3)
+
+    def test_grayscale_becomes_rgb(self, make_pictures):
+        # As some images of Tiny ImageNet are.
+        jpeg = saved(make_pictures(1)[0, ..., 0])
+        assert Image.open(io.BytesIO(jpeg)).mode == "L"
+        pixels = decode(jpeg)
+        assert pixels.shape == (64, 64, 3)
+        assert pixels.dtype == np.uint8
+        assert (pixels == pixels[..., :1]).all()
+        assert largest_difference(pixels, decode_with_pil(jpeg)) <= 1
+
+    @pytest.mark.parametrize("orientation", [3, 6])
+    def test_orientation_of_a_camera_is_ignored_as_pil_does(self, make_pictures, orientation):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        jpeg = saved(make_pictures(1)[0], exif=exif)
+        assert largest_difference(decode(jpeg), decode_with_pil(jpeg)) <= 3
+
+    @pytest.mark.parametrize("shape", [(64, 63), (32, 32), (63, 64), (1, 1), (128, 64)])
+    def test_wrong_size_is_told_as_width_by_height(self, shape):
+        with pytest.raises(ValueError, match=f"^is {shape[1]} x {shape[0]}, expected 64 x 64$"):
+            decode(saved(np.zeros((*shape, 3), np.uint8)))
+
+    def test_cut_anywhere_is_refused(self, make_pictures):
+        jpeg = saved(make_pictures(1)[0])
+        for end in range(0, len(jpeg) - 1, 17):
+            with pytest.raises(ValueError, match="no whole RGB or gray JPEG"):
+                decode(jpeg[:end])
+
+    def test_cut_and_closed_with_an_end_marker_is_refused(self, make_pictures):
+        jpeg = saved(make_pictures(1)[0])
+        for end in range(len(jpeg) // 2, len(jpeg) - 100, 17):
+            with pytest.raises(ValueError, match="no whole RGB or gray JPEG"):
+                decode(jpeg[:end] + b"\xff\xd9")
+
+    def test_a_picture_of_another_format_is_refused(self, make_pictures):
+        _, png = cv2.imencode(".png", make_pictures(1)[0])
+        with pytest.raises(ValueError, match="no whole RGB or gray JPEG"):
+            decode(png.tobytes() + b"\xff\xd9")
+
+    @pytest.mark.parametrize("content", [b"", b"\xff\xd9", b"garbage" * 100 + b"\xff\xd9", bytes(1000) + b"\xff\xd9"])
+    def test_garbage_is_refused(self, content):
+        with pytest.raises(ValueError, match=r"no whole RGB or gray JPEG"):
+            decode(content)
+
+    def test_flipped_bytes_give_pixels_or_a_value_error(self, make_pictures):
+        jpeg = saved(make_pictures(1)[0])
+        rng = np.random.default_rng(0)
+        for place, change in zip(rng.integers(0, len(jpeg), 300), rng.integers(1, 256, 300), strict=True):
+            damaged = bytearray(jpeg)
+            damaged[place] ^= change
+            try:
+                pixels = decode(bytes(damaged))
+            except ValueError:
+                continue
+            assert pixels.shape == (64, 64, 3)
+
+
+class TestPack:
+    def test_images_equal_pils_decode_of_the_members_in_their_order(self, archive, reorganized, tmp_path):
+        images = reorganized(archive)
+        packed = pack(images, tmp_path / "cache")
+        for split in ("train", "val"):
+            with zipfile.ZipFile(images / f"{split}.zip") as file:
+                expected = np.stack([decode_with_pil(file.read(name)) for name in file.namelist()])
+            assert largest_difference(getattr(packed, split).images, expected) <= 3
+        # And they are the pictures that the archive was made of, within what JPEG loses.
+        first = archive.pixels[f"train/{archive.wnids[0]}/images/{archive.wnids[0]}_0.JPEG"]
+        assert np.abs(packed.train.images[0].astype(int) - first).mean() < 4
+
+    def test_labels_are_those_of_the_manifest(self, archive, reorganized, tmp_path):
+        images = reorganized(archive)
+        packed = pack(images, tmp_path / "cache")
+        manifest = pd.read_csv(images / "manifest.csv")
+        for split in ("train", "val"):
+            labels = getattr(packed, split).labels
+            assert labels.dtype == np.int32
+            assert labels.tolist() == manifest[manifest["split"] == split]["label"].tolist()
+
+    def test_pixels_stay_on_disk_and_cannot_be_written(self, packed_at):
+        packed = open_packed(packed_at)
+        for split in (packed.train, packed.val):
+            assert isinstance(split.images, np.memmap)
+            with pytest.raises(ValueError, match="read-only"):
+                split.images[0] = 0
+
+    def test_cache_holds_the_files_that_the_stage_promises_and_the_same_bytes_again(self, packed_at, tmp_path):
+        before = {path.name: path.read_bytes() for path in packed_at.iterdir()}
+        assert before.keys() == {
+            f"{split}_{what}.npy" for split in ("train", "val") for what in ("images", "labels")
+        } | {"classes.csv"}
+        pack(tmp_path / "images", packed_at)
+        assert {path.name: path.read_bytes() for path in packed_at.iterdir()} == before
+
+    def test_more_images_than_a_chunk_keep_their_order(self, make_jpeg, tmp_path):
+        # Each picture is of one gray level, by which it is known again.
+        (tmp_path / "classes.csv").write_text("label,wnid,name\n0,a,first\n1,b,second\n")
+        jpegs = [make_jpeg(np.full((64, 64), level, np.uint8)) for level in range(256)]
+        rng = np.random.default_rng(0)
+        levels = rng.integers(0, 256, 1_100)
+        for split in ("train", "val"):
+            with zipfile.ZipFile(tmp_path / f"{split}.zip", "w") as file:
+                for index, level in enumerate(levels):
+                    file.writestr(f"{'ab'[index % 2]}/{index}.JPEG", jpegs[level])
+        packed = pack(tmp_path, tmp_path / "cache")
+        assert packed.train.images[:, 32, 32, 0] == pytest.approx(levels, abs=1)
+        assert packed.train.labels.tolist() == [0, 1] * 550
+
+    @pytest.mark.parametrize("split", ["train", "val"])
+    def test_broken_images_are_all_counted_and_named(self, make_archive, reorganized, make_jpeg, tmp_path, split):
+        archive = make_archive(3, train=4, val=3)
+        first = archive.wnids[0]
+        folder, files = {
+            "train": (f"train/{first}/images", [f"{first}_{index}.JPEG" for index in (0, 1, 3)]),
+            "val": ("val/images", [f"val_{index}.JPEG" for index in (0, 3, 6)]),
+        }[split]
+        wrong_size, truncated, garbage = (f"{folder}/{file}" for file in files)
+        archive.members[wrong_size] = make_jpeg(np.zeros((32, 48, 3), np.uint8))
+        archive.members[truncated] = archive.members[truncated][:-200]
+        archive.members[garbage] = b"not a picture\xff\xd9"
+        names = [f"{split}/{first}/{file}" for file in files]
+        with pytest.raises(DatasetError) as caught:
+            pack(reorganized(archive), tmp_path / "cache")
+        message = str(caught.value)
+        assert f"3 images of {tmp_path / 'images' / split}.zip cannot be used" in message
+        assert f"{names[0]}: is 48 x 32, expected 64 x 64" in message
+        assert f"{names[1]}: is no whole RGB or gray JPEG" in message
+        assert f"{names[2]}: is no whole RGB or gray JPEG" in message
+        assert not (tmp_path / "cache" / f"{split}_images.npy").exists()
+        assert list((tmp_path / "cache").glob("*.partial")) == []
+        with pytest.raises(DatasetError, match="is no packed dataset"):
+            open_packed(tmp_path / "cache")
+
+    def test_message_shows_ten_and_the_total(self, make_archive, reorganized, tmp_path):
+        archive = make_archive(2, train=6, val=1)
+        for name in archive.members:
+            if name.startswith("train/") and name.endswith(".JPEG"):
+                archive.members[name] = b"x"
+        with pytest.raises(DatasetError) as caught:
+            pack(reorganized(archive), tmp_path / "cache")
+        lines = str(caught.value).splitlines()
+        assert lines[0].startswith("12 images of")
+        assert [line.split(":")[0].strip() for line in lines[1:11]] == sorted(
+            f"train/{wnid}/{wnid}_{index}.JPEG" for wnid in archive.wnids for index in range(6)
+        )[:10]
+
+
+class TestOpenPacked:
+    @pytest.mark.parametrize("name", ["train_images.npy", "val_labels.npy", "classes.csv"])
+    @pytest.mark.parametrize("damage", ["missing", "empty", "garbage"])
+    def test_cache_with_a_bad_file_is_refused_and_says_what_to_do(self, packed_at, name, damage):
+        (packed_at / name).unlink()
+        if damage == "empty":
+            (packed_at / name).touch()
+        elif damage == "garbage":
+            (packed_at / name).write_bytes(b"\xff\x00garbage" * 99)
+        with pytest.raises(DatasetError, match=f"{packed_at} is no packed dataset: .*`dvc repro cache` makes it"):
+            open_packed(packed_at)
+
+    def test_file_that_begins_like_a_zip_is_refused(self, packed_at):
+        (packed_at / "train_images.npy").write_bytes(b"PK\3\4garbage")  # NumPy takes it for an .npz
+        with pytest.raises(DatasetError, match="is no packed dataset"):
+            open_packed(packed_at)
+
+    def test_truncated_images_are_refused(self, packed_at):
+        path = packed_at / "train_images.npy"
+        path.write_bytes(path.read_bytes()[:-1])
+        with pytest.raises(DatasetError, match="is no packed dataset"):
+            open_packed(packed_at)
+
+    def test_labels_of_another_number_of_images_are_refused(self, packed_at):
+        np.save(packed_at / "val_labels.npy", np.zeros(5, np.int32))
+        with pytest.raises(DatasetError, match="val: 6 images, 5 labels"):
+            open_packed(packed_at)
+
+    def test_missing_folder_is_refused(self, tmp_path):
+        with pytest.raises(DatasetError, match="`dvc repro cache` makes it"):
+            open_packed(tmp_path / "none")
+
+    def test_class_called_null_keeps_its_name(self, archive, reorganized, tmp_path):
+        archive.set_lines("words.txt", [f"{wnid}\tNA" for wnid in archive.wnids])
+        assert pack(reorganized(archive), tmp_path / "cache").class_names == ["NA"] * 3
+
+    def test_class_names_are_the_first_of_their_synonyms(self, packed_at, archive):
+        packed = open_packed(packed_at)
+        assert packed.class_names == [f"name of {wnid}" for wnid in archive.wnids]
+        assert packed.num_classes == 3
+        assert (len(packed.train), len(packed.val)) == (12, 6)
+
+
+def in_memory(images: np.ndarray, labels: list[int], names: list[str]) -> PackedDataset:
+    split = Split(images, np.array(labels, np.int32))
+    classes = pd.DataFrame(
+        {"label": range(len(names)), "wnid": [f"n{place}" for place in range(len(names))], "name": names}
+    )
+    return PackedDataset(split, split, classes)
+
+
+class TestSummarize:
+    def test_channel_statistics_equal_numpys(self, make_pictures, tmp_path):
+        images = make_pictures(700)  # more than a chunk of 512
+        images[:, :, :, 0] //= 2
+        (tmp_path / "layout.json").write_text("{}")
+        report = summarize(in_memory(images, [0] * 700, ["only"]), tmp_path)
+        assert report["train_channel_means"] == images.mean(axis=(0, 1, 2)).round(4).tolist()
+        assert report["train_channel_standard_deviations"] == images.std(axis=(0, 1, 2)).round(4).tolist()
+
+    def test_classes_are_counted_also_where_one_is_empty(self, make_pictures, tmp_path):
+        (tmp_path / "layout.json").write_text("{}")
+        report = summarize(in_memory(make_pictures(3), [0, 2, 2], ["a", "b", "c", "d"]), tmp_path)
+        counts = {"n0": 1, "n1": 0, "n2": 2, "n3": 0}
+        assert report["per_class"] == {"train": counts, "val": counts}
+
+    def test_report_keeps_what_the_layout_found_and_is_json(self, archive, reorganized, tmp_path):
+        archive.members["Thumbs.db"] = b"stray"
+        images = reorganized(archive)
+        report = json.loads(json.dumps(summarize(pack(images, tmp_path / "cache"), images)))
+        assert report["strays"] == ["tiny-imagenet-200/Thumbs.db"]
+        assert report["used"] == {"train": 12, "val": 6}
+        assert report["per_class"]["val"] == dict.fromkeys(archive.wnids, 2)
+
+
+class TestSamplesPerClass:
+    def test_are_the_papers_four_classes_where_they_exist(self, make_pictures):
+        images = make_pictures(6)
+        names = ["candle, taper", "a", "b", "c", "lion, king of beasts", "koala"]
+        samples = samples_per_class(in_memory(images, [0, 1, 2, 3, 4, 5], names))
+        assert list(samples) == ["lion", "koala", "candle"]
+        assert (samples["lion"] == images[4:5]).all()
+
+    def test_are_else_the_first_four_classes_and_their_first_images(self, make_pictures):
+        images = make_pictures(12)
+        samples = samples_per_class(in_memory(images, [0, 1, 2, 3, 4, 5] * 2, list("abcdef")), num_images=1)
+        assert list(samples) == list("abcd")
+        assert (samples["c"] == images[2:3]).all()

@@ -1,0 +1,109 @@
+"""How machines are divided, and what is said where Ray is missing: needs no Ray."""
+
+import socket
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from tiny_imagenet.backend import runtime
+from tiny_imagenet.common.errors import UserError
+from tiny_imagenet.parallel import cluster
+from tiny_imagenet.parallel.cluster import Cluster, Node, Share
+
+
+def machines(*cores: int, gpus: int = 0) -> Cluster:
+    return Cluster(None, [Node(str(number), f"host{number}", size, gpus) for number, size in enumerate(cores)])
+
+
+@pytest.mark.parametrize(
+    ("cores", "jobs", "wanted", "expected"),
+    [
+        ((2,), 10, (None, None), (2, 1)),  # as many as there are cores
+        ((2,), 1, (None, None), (1, 2)),  # and no more than there is to do
+        ((8,), 10, (2, None), (2, 4)),  # the cores are divided
+        ((8,), 10, (None, 2), (4, 2)),
+        ((8,), 10, (3, 1), (3, 1)),
+        ((4, 4), 3, (1, None), (1, 4)),  # a training has one machine
+        ((4, 4), 20, (None, None), (8, 1)),
+        ((2,), 10, (5, None), (2, 1)),  # the others would wait for a core
+        ((2, 2), 10, (4, 2), (2, 2)),
+        ((8,), 2, (4, None), (2, 2)),  # and here for something to do; the cores stay what was asked for
+        ((2,), 0, (None, None), (1, 2)),
+        ((2, 6), 2, (None, None), (2, 2)),  # so that both machines have one, and either could go on with both
+        ((4, 16), 3, (None, None), (3, 4)),
+        ((4, 8), 4, (2, None), (2, 4)),
+        ((0, 4), 8, (None, None), (4, 1)),  # a head that computes nothing
+    ],
+)
+def test_cores_are_divided_by_the_workers(cores, jobs, wanted, expected):
+    share = machines(*cores).share(jobs, *wanted)
+    assert (share.workers, share.cores, share.gpus) == (*expected, 0)
+
+
+def test_each_training_has_a_gpu_where_there_are_any():
+    share = machines(8, 8, gpus=2).share(10, None, None)
+    assert (share.workers, share.cores, share.gpus) == (4, 4, 1)
+    assert share.environment() == {}
+
+
+def test_no_more_trainings_run_at_once_than_there_are_gpus():
+    assert machines(8, gpus=2).share(10, 4, None).workers == 2
+
+
+def test_a_machine_without_gpus_does_not_count_where_others_have_some():
+    mixed = Cluster(None, [Node("0", "head", 64, 0), Node("1", "worker", 8, 2)])
+    share = mixed.share(4, None, None)
+    assert (share.workers, share.cores, share.gpus) == (2, 4, 1)
+    with pytest.raises(UserError, match="--cores 16: no machine here has more than 8"):
+        mixed.share(4, None, 16)
+
+
+def test_more_cores_than_a_machine_has_are_refused():
+    with pytest.raises(UserError, match="--cores 5: no machine here has more than 4"):
+        machines(4, 4).share(10, None, 5)
+
+
+def test_a_training_computes_on_its_share_alone():
+    assert Share(workers=2, cores=3, gpus=0).environment() == runtime.thread_settings(3)
+    assert set(runtime.thread_settings(3).values()) == {"3"}
+
+
+def test_without_ray_it_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(UserError, match=r"Ray, which is not installed.*make extras"):
+        cluster.require()
+
+
+@pytest.mark.parametrize("address", ["head", "ray://head:10001", ":6379", "head:port", ""])
+def test_what_is_no_address_is_refused(address):
+    with pytest.raises(UserError, match="expected host:port"), cluster.connected(address, Path.cwd()):
+        pass
+
+
+def test_an_address_at_which_nothing_answers_is_refused_at_once():
+    with socket.socket() as taken:  # bound, and not listened at
+        taken.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(UserError, match=f"nothing answers .* {address}"), cluster.connected(address, Path.cwd()):
+            pass
+
+
+class AuthenticationError(Exception):
+    """As Ray's: no other kind of error."""
+
+
+@pytest.mark.parametrize("kind", [ConnectionError, AuthenticationError])
+def test_a_cluster_that_refuses_is_named_with_the_token_that_it_may_want(kind, tmp_path, monkeypatch):
+    class Ray:
+        exceptions = SimpleNamespace(AuthenticationError=AuthenticationError)
+
+        @staticmethod
+        def init(**_: object) -> None:
+            raise kind("no token\nmuch advice")
+
+    monkeypatch.setattr(cluster.machines, "require", lambda *_: Ray)
+    expected = r"the Ray cluster at first:1 cannot be used: no token\. If `ray start` said .* RAY_AUTH_MODE=token"
+    with pytest.raises(UserError, match=expected), cluster.connected("first:1", tmp_path):
+        pass

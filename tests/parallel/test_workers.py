@@ -1,0 +1,170 @@
+"""Which trainings `tiny-imagenet train` starts, and what it has params.yaml say of them."""
+
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made_results import VALUES
+
+from tiny_imagenet.common.errors import UserError
+from tiny_imagenet.config.params import Params, parse_params
+from tiny_imagenet.parallel import workers
+from tiny_imagenet.parallel.cluster import Share
+from tiny_imagenet.parallel.workers import trainings, wanted_replicates
+
+
+def params(**replicates: Any) -> Params:
+    return parse_params(VALUES | {"replicates": replicates})
+
+
+def test_five_seeds_are_the_models_own_and_four_others():
+    models = ["model_1", "model_2"]
+    wanted = wanted_replicates(params(), models, 5)
+    assert wanted == (models, [2, 3, 4, 5])  # 1 is `seed`
+    names = trainings(params(models=models, seeds=wanted[1]), models, 5)
+    assert len(names) == len(set(names)) == 10
+    assert names[:4] == ["model_1", "model_2", "model_1-2", "model_2-2"]
+
+
+def test_seeds_that_are_there_come_first_and_lists_may_grow():
+    there = params(models=["model_2"], seeds=[7, 2])
+    assert wanted_replicates(there, ["model_1", "model_2"], 4) == (["model_1", "model_2"], [7, 2, 3])
+
+
+def test_what_is_there_and_covers_all_stays():
+    there = params(models=["model_1", "model_2"], seeds=[7, 2])
+    assert wanted_replicates(there, ["model_2"], 2) == (["model_1", "model_2"], [7, 2])
+    assert trainings(there, ["model_2"], 2) == ["model_2", "model_2-7"]
+
+
+@pytest.mark.parametrize("models", [["model_1"], ["model_2"]])
+def test_trainings_that_nobody_asked_for_are_not_added_on_the_quiet(models):
+    there = params(models=["model_2", "model_4"], seeds=[2, 3])
+    with pytest.raises(UserError, match=r"edit `replicates`, to models: \[model_.\] and seeds: \[2, 3, 4\]"):
+        wanted_replicates(there, models, 4)
+
+
+def test_without_seeds_it_is_the_models_alone():
+    assert trainings(params(models=["model_1"], seeds=[2]), ["model_1", "model_3"], None) == ["model_1", "model_3"]
+
+
+class Machines:
+    """A cluster whose trainings end as they are told to."""
+
+    def __init__(self, outcomes: dict[str, Any], hosts: set[str]):
+        self.outcomes, self.hosts = outcomes, hosts
+
+    def require_shared(self, folder: Path) -> None:
+        assert folder.name == "checkpoints"
+
+    def share(self, *_: Any) -> Share:
+        return Share(2, 1, 0)
+
+    def run(self, function: Any, jobs: dict[str, tuple[Any, ...]], share: Share) -> Iterator[tuple[str, Any]]:
+        assert function is workers.run_stages
+        yield from ((name, self.outcomes[name]) for name in jobs)
+
+
+@pytest.fixture
+def started(tmp_path, monkeypatch):
+    """Call `workers.train` for model_1 and model_2, whose trainings end as given; return the stages that DVC got."""
+
+    def start(outcomes: dict[str, Any], hosts: set[str], no_table: UserError | None = None) -> list[tuple[str, ...]]:
+        asked: list[tuple[str, ...]] = []
+
+        def repro(*stages: str, **_: Any) -> None:
+            asked.append(stages)
+            if stages == ("compare",):
+                assert (tmp_path / "results").is_dir()  # which the stage depends on
+                if no_table:
+                    raise no_table
+
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(workers.lineage, "repro", repro)
+        monkeypatch.setattr(workers.cluster, "connected", lambda *_: nullcontext(Machines(outcomes, hosts)))
+        try:
+            workers.train(params(), list(outcomes), list(outcomes), workers=None, cores=None, address=None)
+        finally:
+            outcomes["asked"] = asked
+        return asked
+
+    return start
+
+
+def test_a_training_that_fails_is_named_after_the_others_and_the_table_are_made(started):
+    outcomes: dict[str, Any] = {
+        "model_1": 255,
+        "model_2": 0,
+        "model_3": RuntimeError("ray::run_stages()\nlost"),
+        "model_4": OSError(),
+    }
+    with pytest.raises(UserError) as caught:
+        started(outcomes, {"here"})
+    reasons = "model_1 (exit code 255); model_3 (lost); model_4 (OSError)"
+    assert str(caught.value) == f"3 of 4 trainings failed, see above: {reasons}"
+    first, last = outcomes["asked"]
+    assert first == ("cache", *(f"architecture@model_{number}" for number in range(1, 5)))
+    assert last == ("compare",)
+
+
+def test_a_table_that_cannot_be_made_does_not_hide_what_failed(started):
+    no_table = UserError("no table")
+    with pytest.raises(UserError, match=r"1 of 1 trainings failed, see above: model_1 \(exit code 1\)\nno table$"):
+        started({"model_1": 1}, {"here"}, no_table)
+    with pytest.raises(UserError, match=r"^no table$"):
+        started({"model_1": 0}, {"here"}, no_table)
+
+
+def test_weights_are_seen_to_before_any_training_starts(started, monkeypatch):
+    def missing(weights: str | None, architecture: str) -> None:
+        raise UserError(f"no weights of {architecture}")
+
+    monkeypatch.setattr(workers.pretrained, "weights_file", missing)
+    outcomes: dict[str, Any] = {"model_5": 0}
+    with pytest.raises(UserError, match="no weights of resnet50"):
+        started(outcomes, {"here"})
+    assert outcomes["asked"] == []
+
+
+def test_the_stages_find_server_and_weights_where_the_command_would(started, monkeypatch):
+    values = {"KERAS_BACKEND": "jax", "KERAS_HOME": "/weights", "MLFLOW_TRACKING_URI": "http://here:5000"}
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+    environments = []
+
+    def run(_: Machines, __: Any, jobs: dict[str, tuple[Any, ...]], ___: Share) -> Iterator[tuple[str, Any]]:
+        environments.extend(arguments[-1] for arguments in jobs.values())
+        yield from ((name, 0) for name in jobs)
+
+    monkeypatch.setattr(Machines, "run", run)
+    started({"model_1": 0}, {"here"})
+    (environment,) = environments
+    assert environment.items() >= values.items()
+
+
+def test_several_machines_do_not_share_a_file_as_mlflows_store(started, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    with pytest.raises(UserError, match=r"2 machines cannot share mlflow\.db"):
+        started({"model_1": 0}, {"here", "there"})
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://here:5000")
+    assert started({"model_1": 0}, {"here", "there"})[-1] == ("compare",)
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ("", "RuntimeError"),
+        ("1 worker was killed: low on memory\nmuch advice", "1 worker was killed: low on memory"),
+        ("ray::run_stages() (pid=1)\n  File ...\nOSError: no room", "OSError: no room"),
+    ],
+)
+def test_the_line_that_says_why_is_shown(said, reason):
+    assert workers._reason(RuntimeError(said)) == reason
+
+
+def test_the_exit_code_of_the_stages_is_the_workers(tmp_path, monkeypatch):
+    monkeypatch.setattr(workers.lineage, "repro_command", lambda *_, **__: ["sh", "-c", "exit $CODE"])
+    for code in (0, 3):
+        assert workers.run_stages(tmp_path, "model_1", ["train@model_1"], {"CODE": str(code)}) == code

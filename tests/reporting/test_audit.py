@@ -1,0 +1,195 @@
+"""The audit: every figure of the paper has a row, a verdict that follows from the figures, and what stands between."""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made_results import METRICS, PARAMETERS, VALUES, made_params, make_results
+
+from tiny_imagenet.common.files import read_json
+from tiny_imagenet.evaluation.metrics import with_interval
+from tiny_imagenet.reporting import audit
+from tiny_imagenet.reporting import table as comparison
+
+PAPER = comparison.paper_table()
+
+
+def audited(root: Path, accuracies: dict[str, float], replicates_metrics: Any = None, **params: Any) -> Any:
+    """Return the audit where models have these validation accuracies under the paper's protocol."""
+    chosen = made_params(**{"profile": "paper", "active": list(accuracies)} | params)
+    for model, accuracy in accuracies.items():
+        changed = with_interval("val_accuracy_paper_protocol", round(10_000 * accuracy), 10_000)
+        make_results(root, model, metrics=changed)
+    table = comparison.results_table(chosen, root / "models", root / "results")
+    metrics = {model: read_json(root / "results" / model / "metrics.json") for model in accuracies}
+    return audit.figures_audit(chosen, table, metrics, replicates_metrics)
+
+
+def row(frame: Any, model: str, quantity: str) -> Any:
+    return frame[(frame["model"] == model) & (frame["quantity"] == quantity)].iloc[0]
+
+
+def test_every_figure_of_the_papers_tables_has_a_row(tmp_path):
+    found = audited(tmp_path, {"model_1": 0.1419})
+    assert len(found) == 3 * len(PAPER)
+    assert list(found.columns) == audit.COLUMNS
+    for model, published in PAPER.iterrows():
+        assert row(found, model, "parameters")["paper"] == published["parameters"]
+        assert row(found, model, "training accuracy")["paper"] == published["train_accuracy"]
+        assert row(found, model, "validation accuracy")["paper"] == published["val_accuracy"]
+
+
+@pytest.mark.parametrize(
+    ("ours", "verdict"), [(0.1419, "reproduced"), (0.1450, "reproduced"), (0.20, "above"), (0.10, "below")]
+)
+def test_a_figure_is_reproduced_where_our_interval_holds_it(ours, verdict, tmp_path):
+    found = row(audited(tmp_path, {"model_1": ours}), "model_1", "validation accuracy")
+    assert found["verdict"] == verdict
+    assert (found["low"] <= 0.1419 <= found["high"]) == (verdict == "reproduced")
+    assert found["low"] < found["ours"] < found["high"]
+    if verdict != "reproduced":
+        assert f"{100 * abs(ours - 0.1419):.2f} points {verdict}" in found["reason"]
+
+
+def test_validation_is_judged_under_the_papers_protocol(tmp_path):
+    found = row(audited(tmp_path, {"model_4": 0.3}), "model_4", "validation accuracy")
+    assert found["ours"] == 0.3
+    assert "9,950 of the 10,000" in found["deviations"]
+
+
+def test_parameters_are_reproduced_where_they_are_the_same(tmp_path):
+    found = audited(tmp_path, {"model_1": 0.1, "model_2": 0.1})
+    assert row(found, "model_1", "parameters")["verdict"] == "reproduced"
+    assert row(found, "model_1", "parameters")["ours"] == PARAMETERS["model_1"]
+
+
+@pytest.mark.parametrize("profile", VALUES["profiles"].keys() - {"paper"})
+def test_no_accuracy_is_judged_on_other_images(profile, tmp_path):
+    found = audited(tmp_path, {"model_1": 0.1419}, profile=profile, profiles=VALUES["profiles"])
+    assert row(found, "model_1", "validation accuracy")["verdict"] == audit.UNTESTED
+    assert row(found, "model_1", "validation accuracy")["ours"] == 0.1419
+    assert row(found, "model_1", "parameters")["verdict"] == "reproduced"
+    assert "`epochs`" in row(found, "model_1", "validation accuracy")["deviations"]
+
+
+def test_no_accuracy_is_judged_by_another_recipe(tmp_path):
+    profiles = copy.deepcopy(VALUES["profiles"])
+    profiles["paper"]["training"] = {"epochs": 1}
+    found = row(audited(tmp_path, {"model_1": 0.1419}, profiles=profiles), "model_1", "validation accuracy")
+    assert (found["verdict"], found["ours"]) == (audit.UNTESTED, 0.1419)
+    assert found["reason"] == "the recipe of model_1 is not the paper's"
+    assert "here with another `epochs`" in found["deviations"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"augmentation": "none"}, "augmentation"),
+        ({"models": VALUES["models"] | {"model_1": VALUES["models"]["resnet18"]}}, "architecture"),
+        ({"models": VALUES["models"] | {"model_1": VALUES["models"]["model_1"] | {"batch_size": 32}}}, "batch_size"),
+    ],
+    ids=["shared augmentation", "another block", "one key"],
+)
+def test_an_edited_recipe_is_no_longer_the_papers(changes, key, tmp_path):
+    found = row(audited(tmp_path, {"model_1": 0.1419}, **changes), "model_1", "validation accuracy")
+    assert (found["verdict"], found["reason"]) == (audit.UNTESTED, "the recipe of model_1 is not the paper's")
+    assert f"`{key}`" in found["deviations"]
+
+
+def test_the_papers_recipes_are_those_of_the_committed_params():
+    params = made_params(profile="paper")
+    recipes = json.loads(comparison._reference("recipes.json"))
+    assert recipes.keys() >= set(PAPER.index)
+    assert recipes == {model: params.recipe(model).model_dump(mode="json") for model in recipes}
+    of_the_paper = {model for model in VALUES["models"] if model.removesuffix(comparison.PUBLISHED) in PAPER.index}
+    assert recipes.keys() == of_the_paper
+
+
+@pytest.mark.parametrize(("weights", "verdict"), [(None, audit.UNTESTED), ("imagenet", "reproduced")])
+def test_the_pretrained_model_is_not_judged_by_a_training_from_scratch(weights, verdict, tmp_path):
+    params = made_params(profile="paper", active=["model_5"])
+    measured = with_interval("val_accuracy_paper_protocol", 4314, 10_000)
+    make_results(tmp_path, "model_5", metrics=measured, run={"weights": weights})
+    table = comparison.results_table(params, tmp_path / "models", tmp_path / "results")
+    metrics = {"model_5": read_json(tmp_path / "results" / "model_5" / "metrics.json")}
+    found = row(audit.figures_audit(params, table, metrics), "model_5", "validation accuracy")
+    assert found["verdict"] == verdict
+
+
+def test_a_momentum_is_no_deviation_of_a_model_without_batch_normalization(tmp_path):
+    params = made_params(profile="demo", active=["model_1", "model_4"])
+    table = comparison.results_table(params, tmp_path / "models", tmp_path / "results")
+    table.attrs["without_batch_normalization"] = ["model_1"]
+    found = audit.figures_audit(params, table, {})
+    assert "momentum" not in row(found, "model_1", "training accuracy")["deviations"]
+    assert "momentum" in row(found, "model_4", "training accuracy")["deviations"]
+
+
+def test_a_model_without_results_says_why(tmp_path):
+    params = made_params(profile="paper", active=["model_1", "model_2"])
+    make_results(tmp_path, "model_1")
+    table = comparison.results_table(params, tmp_path / "models", tmp_path / "results")
+    metrics = {"model_1": read_json(tmp_path / "results" / "model_1" / "metrics.json")}
+    found = audit.figures_audit(params, table, metrics)
+    for quantity in ("parameters", "training accuracy", "validation accuracy"):
+        assert row(found, "model_2", quantity)["verdict"] == audit.UNTESTED
+        assert row(found, "model_2", quantity)["reason"] == "not trained yet"
+        assert row(found, "model_3", quantity)["reason"] == "not in `active`"
+
+
+def test_the_authors_logs_are_beside_the_papers_figures(tmp_path):
+    found = audited(tmp_path, {"model_3": 0.2})
+    three = row(found, "model_3", "validation accuracy")
+    assert three["authors_log"] == pytest.approx(0.2241)
+    assert "epoch 13 of the authors' log, which has 15 (`model_3_last_epoch`)" in three["deviations"]
+    five = row(found, "model_5", "validation accuracy")
+    assert (
+        "in no epoch of the authors' log, whose highest is 34.14, epoch 13 (`model_5_best_epoch`)" in five["deviations"]
+    )
+    assert "authors' log" not in row(found, "model_1", "validation accuracy")["deviations"]
+
+
+def test_a_block_that_does_as_the_authors_did_is_audited_beside_its_model(tmp_path):
+    found = audited(tmp_path, {"model_3": 0.2, "model_3_as_published": 0.2488})
+    published = row(found, "model_3_as_published", "validation accuracy")
+    assert published["paper"] == 0.2488
+    assert published["verdict"] == "reproduced"
+    assert "390 batches" not in published["deviations"]
+    assert "390 batches" in row(found, "model_3", "validation accuracy")["deviations"]
+
+
+def test_the_blocks_that_deviations_name_exist(tmp_path):
+    found = audited(tmp_path, {"model_1": 0.1})
+    named = {part for text in found["deviations"] for part in text.split("`")[1::2] if part.startswith("model_")}
+    assert named
+    assert named <= VALUES["models"].keys()
+
+
+def test_other_seeds_are_said_beside_the_verdict(tmp_path):
+    other = METRICS | {"train_accuracy": 0.4, "val_accuracy_paper_protocol": 0.1619}
+    asked = {"models": ["model_1", "model_2"], "seeds": [7]}
+    found = audited(tmp_path, {"model_1": 0.1419, "model_2": 0.2}, {"model_1-7": other}, replicates=asked)
+    assert row(found, "model_1", "validation accuracy")["reason"] == (
+        "the interval holds the paper's figure; 2 seeds: mean 15.19, standard deviation 1.41"
+    )
+    assert "2 seeds: mean 45.00" in row(found, "model_1", "training accuracy")["reason"]
+    assert "seeds" not in row(found, "model_2", "training accuracy")["reason"]
+
+
+def test_what_explains_the_paper_s_14_percent_stands_beside_it(tmp_path):
+    found = audited(tmp_path, {"model_1": 0.2})
+    assert "docs/validation-gap.md" in row(found, "model_1", "validation accuracy")["deviations"]
+    assert "docs/validation-gap.md" not in row(found, "model_1", "training accuracy")["deviations"]
+
+
+def test_the_report_has_every_figure_and_a_tally(tmp_path):
+    found = audited(tmp_path, {"model_1": 0.1419, "model_2": 0.5})
+    text = audit.audit_markdown(found, found.assign(claim="a | claim", ours="-", paper="-"), made_params())
+    assert "- Figures 9 and 10, 15 values: " in text
+    assert "14.19 (13.5-14.9)" in text
+    assert "13,070,472" in text
+    assert "a \\| claim" in text
+    tables = [line for line in text.splitlines() if line.startswith("|")]
+    assert all(line.count("|") - line.count("\\|") in (10, 7) for line in tables)

@@ -1,0 +1,545 @@
+"""results.html: whole, self-contained, escaped, and there also where results are not."""
+
+import base64
+import hashlib
+import io
+import json
+import math
+import re
+import shutil
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+from made_report import MODELS, QUOTED, SCRIPT, audit_claims, demo_params, make_report, png, svg
+from made_results import made_params, make_results
+from PIL import Image
+
+from tiny_imagenet.common.errors import UserError
+from tiny_imagenet.reporting.html import results_html
+from tiny_imagenet.reporting.html.curves import charts
+from tiny_imagenet.reporting.html.formats import code, interval, percent, points, probability, verdict
+from tiny_imagenet.reporting.html.pictures import picture
+from tiny_imagenet.reporting.html.provenance import facts, shared
+from tiny_imagenet.reporting.table import results_table
+
+DASH, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
+_VOID = {"meta", "link", "img", "br", "line", "circle", "polyline"}
+
+
+class Page(HTMLParser):
+    """Every element with its attributes and the text that it holds; every tag is closed where it has to be."""
+
+    def __init__(self, text):
+        super().__init__()
+        self._open, self.elements = [], []
+        self.feed(text)
+        self.close()
+        assert not self._open, f"never closed: {self._open}"
+
+    def handle_starttag(self, tag, attributes):
+        names = [name for name, _ in attributes]
+        assert len(names) == len(set(names)), f"twice in <{tag}>: {names}"
+        element = {"tag": tag, "attributes": dict(attributes), "text": ""}
+        self.elements.append(element)
+        if tag not in _VOID:
+            self._open.append((tag, element))
+
+    def handle_startendtag(self, tag, attributes):
+        assert tag in _VOID
+        self.handle_starttag(tag, attributes)
+
+    def handle_endtag(self, tag):
+        assert self._open.pop()[0] == tag
+
+    def handle_data(self, data):
+        for _, element in self._open:
+            element["text"] += data
+
+    def all(self, tag, **attributes):
+        return [
+            element
+            for element in self.elements
+            if element["tag"] == tag and attributes.items() <= element["attributes"].items()
+        ]
+
+
+@pytest.fixture(scope="module")
+def arguments(tmp_path_factory):
+    """Return the arguments with which the page is made, of five models; their files stay as they are."""
+    return make_report(tmp_path_factory.mktemp("report"))
+
+
+@pytest.fixture(scope="module")
+def text(arguments):
+    return results_html(**arguments)
+
+
+@pytest.fixture(scope="module")
+def page(text):
+    return Page(text)
+
+
+def words(page):
+    return " ".join(page.all("body")[0]["text"].split())
+
+
+# --- one file that needs no other ---
+
+
+def test_it_is_well_formed_and_its_ids_and_anchors_meet(page):
+    ids = [element["attributes"]["id"] for element in page.elements if "id" in element["attributes"]]
+    assert len(ids) == len(set(ids))
+    anchors = {link["attributes"]["href"] for link in page.all("a")}
+    assert {f"#model-{model}" for model in MODELS} <= anchors
+    assert {anchor.removeprefix("#") for anchor in anchors} <= set(ids)
+
+
+def test_nothing_is_fetched(text, page):
+    for element in page.elements:
+        for name in ("src", "href", "srcset", "data", "poster", "action"):
+            assert re.match(r"#|data:", element["attributes"].get(name) or "#"), element["attributes"][name]
+    assert "@import" not in text
+    assert "url(" not in text
+    images = page.all("img")
+    assert len(images) == 9 + 4 * len(MODELS)
+    for image in images:
+        kind, _, content = image["attributes"]["src"].partition(";base64,")
+        assert kind in {"data:image/png", "data:image/svg+xml", "data:image/webp"}
+        assert base64.b64decode(content, validate=True)
+        assert image["attributes"]["alt"]
+
+
+def test_no_drawing_of_a_file_is_put_into_the_page_itself(text):
+    assert "460.8" not in text  # the size that stands in every SVG of the fixture
+
+
+def test_its_policy_allows_its_own_style_and_script_and_no_others(page):
+    policy = page.all("meta", **{"http-equiv": "Content-Security-Policy"})[0]["attributes"]["content"]
+    assert policy.startswith("default-src 'none'; img-src data:;")
+    for tag in ("style", "script"):
+        (element,) = page.all(tag)
+        digest = base64.b64encode(hashlib.sha256(element["text"].encode()).digest()).decode()
+        assert f"{tag}-src 'sha256-{digest}'" in policy
+    assert not any(
+        name == "style" or name.startswith("on") for element in page.elements for name in element["attributes"]
+    )
+
+
+def test_it_is_for_phones_dark_rooms_and_paper(page):
+    assert page.all("meta", name="viewport")
+    assert page.all("html", lang="en")
+    style = page.all("style")[0]["text"]
+    assert "@media print" in style
+    assert "::details-content" in style  # what is folded is printed
+    assert "prefers-color-scheme: dark" in style
+
+
+# --- what it says ---
+
+
+def test_every_model_has_a_section_with_all_that_is_known_of_it(page, arguments):
+    for row in arguments["table"].to_dict("records"):
+        section = page.all("section", id=f"model-{row['model']}")[0]["text"]
+        commit = "with uncommitted changes" if row["model"] == "model_2" else "nothing uncommitted"
+        for part in (
+            f"{100 * row['val_accuracy']:.2f} %",
+            f"{100 * row['val_accuracy_low']:.1f}{DASH}{100 * row['val_accuracy_high']:.1f}",
+            "max_pooling2d (MaxPooling2D)",
+            "(None, 31, 31, 32)",
+            "2,509,000",
+            f"run of {row['model']}",
+            "optimizer.learning_rate",
+            "keras 3.15.1",
+            "b" * 32,
+            commit,
+        ):
+            assert part in section
+
+
+def test_the_table_has_the_paper_beside_ours(page):
+    table = page.all("table", **{"class": "sortable results"})[0]["text"]
+    row = " ".join(table[table.index("model_4") :].split())
+    for part in ("38.61", f"37.7{DASH}39.6", "35.61", "48.61", "37.52", "63.61", "± 0.40 (3)", "8,866,376", "random"):
+        assert part in row
+
+
+def test_it_says_whether_it_compares_and_what_the_profile_changes(arguments, page):
+    assert "is the one to compare with the paper's" in words(page)
+    assert not page.all("section", id="profile")
+    demo = demo_params()
+    table = results_table(demo, arguments["models"], arguments["results"])
+    table.attrs["without_batch_normalization"] = ["model_1", "model_2"]
+    changed = arguments | {"params": demo, "table": table}
+    changed_page = Page(results_html(**changed))
+    assert "not comparable with the paper's" in words(changed_page)
+    section = changed_page.all("section", id="profile")[0]["text"]
+    assert "epochs: 15 → 6 (all models)" in section
+    assert "0.99 → 0.9 (model_3, model_4, model_5)" in section
+
+
+def test_a_momentum_is_no_change_of_a_model_whose_layers_are_not_known_yet(tmp_path):
+    demo = demo_params()
+    arguments = make_report(tmp_path, ["model_3"])
+    table = results_table(demo, arguments["models"], arguments["results"])
+    page = Page(results_html(**arguments | {"params": demo, "table": table}))
+    assert "0.99 → 0.9 (model_3)" in page.all("section", id="profile")[0]["text"]
+    for model in MODELS:
+        section = page.all("section", id=f"model-{model}")[0]["text"]
+        assert "epochs 15 → 6" in section
+        assert ("batch_normalization_momentum 0.99 → 0.9" in section) == (model == "model_3")
+
+
+def test_the_mean_of_seeds_is_shown_only_where_there_are_several(arguments, page):
+    assert "mean ± std (n)" in words(page)
+    table = arguments["table"].drop(columns=["val_accuracy_mean", "val_accuracy_std", "num_seeds"])
+    assert "mean ± std (n)" not in words(Page(results_html(**arguments | {"table": table})))
+
+
+def test_a_verdict_is_a_symbol_and_a_word():
+    assert re.sub("<[^>]+>", "", verdict("reproduced")) == "✓ reproduced"
+    assert re.sub("<[^>]+>", "", verdict("does not hold")) == "✗ does not hold"
+    symbols = {re.sub("<[^>]+>", "", verdict(word))[0] for word in ("reproduced", "above", "below", "does not hold",
+                                                                    "cannot be tested here", "new")}  # fmt: skip
+    assert len(symbols) == 6
+
+
+def test_the_audit_and_the_paired_tests_are_whole(page, arguments):
+    audit = page.all("section", id="audit")[0]["text"]
+    assert audit.index("figure 9") < audit.index("figure 10")
+    for verdict_ in ("✓ reproduced", "▲ above", "▼ below", "○ cannot be tested here", "✓ holds", "✗ does not hold"):
+        assert verdict_ in audit
+    assert "13,070,472" in audit
+    assert "14.19" in audit
+    differences = page.all("section", id="differences")[0]["text"]
+    assert differences.count("✓ yes") == int(arguments["paired"]["real"].sum()) == 6
+    assert differences.count("○ not shown") == 4
+    assert f"{MINUS}7.92" in differences
+
+
+def test_the_most_confused_pairs_are_twenty_with_their_share_of_the_class(page):
+    section = page.all("section", id="model-model_1")[0]["text"]
+    listed = section[section.index("The 20 most confused pairs") : section.index("Architecture:")].splitlines()
+    rows = [line for line in listed if line.endswith(" %")]
+    assert len(rows) == 20
+    assert rows[0] == f"{SCRIPT}{QUOTED}3060 %"  # 30 images of 50
+    assert rows[-1].endswith("1122 %")
+
+
+def test_all_classes_are_listed_the_best_first(page, arguments):
+    section = page.all("section", id="model-model_3")[0]["text"]
+    classes = pd.read_csv(arguments["results"] / "model_3" / "per_class.csv")
+    best, worst = (classes.loc[classes["f1"].argsort().iloc[place], "name"] for place in (-1, 0))
+    listed = section[section.index("All 200 classes") :]
+    assert listed.index(best + "n") < listed.index(worst + "n")
+
+
+def test_what_a_sort_goes_by_is_the_number_and_not_what_is_shown(page, arguments):
+    values = [cell["attributes"]["data-value"] for cell in page.all("td", **{"class": "n key"})]
+    assert [float(value) for value in values] == arguments["table"]["val_accuracy"].tolist()
+    assert all(heading["attributes"]["scope"] in {"col", "row"} for heading in page.all("th"))
+
+
+# --- what comes from data stays text ---
+
+
+def test_a_class_that_is_a_script_is_shown_and_not_run(text, page):
+    assert SCRIPT not in text
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
+    assert SCRIPT in words(page)
+    assert QUOTED in words(page)
+    assert not page.all("b")
+    assert len(page.all("script")) == 1
+
+
+def test_a_status_a_device_and_a_path_may_hold_anything(tmp_path):
+    arguments = make_report(tmp_path, ["model_1"])
+    evil = '"><img src=x onerror=alert(1)><!--'
+    arguments["table"].attrs["status"]["model_2"] = f"failed: {evil}"
+    run = json.loads((tmp_path / "models" / "model_1" / "run.json").read_text())
+    run |= {"device": evil, "dependencies": {f"data/{evil}": evil}, "versions": {evil: evil}, "hashes": {evil: evil}}
+    (tmp_path / "models" / "model_1" / "run.json").write_text(json.dumps(run))
+    arguments["captions"]["parameters"] = evil
+    arguments["determinism"] = {"model_1": evil}
+    page = Page(results_html(**arguments))
+    assert not page.all("i")
+    assert not any("onerror" in element["attributes"] for element in page.elements)
+    assert all(image["attributes"]["src"].startswith("data:") for image in page.all("img"))
+    assert words(page).count(evil) >= 7
+
+
+def test_code_between_backticks_is_escaped():
+    assert code("`<b>`: 1 -> 2 & more") == "<code>&lt;b&gt;</code>: 1 -&gt; 2 &amp; more"
+
+
+# --- where results are missing ---
+
+
+def test_a_model_without_results_has_a_row_that_says_why(tmp_path):
+    arguments = make_report(tmp_path, ["model_1", "model_2"])
+    arguments["table"].attrs["status"] |= {"model_3": "failed: NaN loss in epoch 3"}
+    text = results_html(**arguments)
+    page = Page(text)
+    table = page.all("table", **{"class": "sortable results"})[0]["text"]
+    assert len(page.all("td", **{"class": "n key"})) == 5
+    assert "failed: NaN loss in epoch 3" in table
+    assert table.count("not trained yet") == 2
+    assert "24.88" in table  # the paper's figure of model_3 stays
+    assert [cell["attributes"]["data-value"] for cell in page.all("td", **{"class": "n key"})][2:] == ["", "", ""]
+    assert len(page.all("section", **{"class": "model"})) == 5
+    assert not re.search(r"\b(nan|NaT|None|<NA>)\b(?! loss)", re.sub(r"\(None, ", "(", words(page)))
+
+
+def test_nothing_but_params_is_needed(tmp_path):
+    params = made_params()
+    table = results_table(params, tmp_path / "models", tmp_path / "results")
+    nothing = pd.DataFrame()
+    page = Page(
+        results_html(params=params, table=table, audit_figures=nothing, audit_claims=nothing, paired=nothing,
+                     models=tmp_path, results=tmp_path, figures=tmp_path / "figures", captions={"classes": "Some"},
+                     determinism={})
+    )  # fmt: skip
+    assert page.all("table", **{"class": "sortable results"})[0]["text"].count("not trained yet") == 5
+    assert "No model has been trained yet with these params and images." in words(page)
+    assert "Fewer than two models" in words(page)
+    assert not page.all("img")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "confusion.csv",
+        "per_class.csv",
+        "architecture.json",
+        "metrics.json",
+        "gallery.png",
+        "classes.svg",
+        "classes.png",
+    ],
+)
+def test_any_file_may_be_missing(tmp_path, name):
+    arguments = make_report(tmp_path, ["model_1"])
+    (tmp_path / "results" / "model_1" / name).unlink()
+    Page(results_html(**arguments))
+
+
+@pytest.mark.parametrize(
+    ("name", "column"),
+    [
+        ("results/model_1/per_class.csv", "support"),
+        ("results/model_1/confusion.csv", "actual"),
+        ("models/model_1/history.csv", "epoch"),
+    ],
+)
+def test_a_file_without_a_column_is_named_with_what_brings_it_back(tmp_path, name, column):
+    arguments = make_report(tmp_path, ["model_1"])
+    path = tmp_path / name
+    pd.read_csv(path).drop(columns=column).to_csv(path, index=False)
+    with pytest.raises(UserError, match=rf"{path.name} cannot be read \(it lacks {column}\): `rm -f .* bring it back"):
+        results_html(**arguments)
+
+
+def test_a_model_that_is_trained_and_not_evaluated_shows_its_training(tmp_path):
+    arguments = make_report(tmp_path, ["model_1"])
+    shutil.rmtree(tmp_path / "results" / "model_1")
+    table = results_table(arguments["params"], arguments["models"], arguments["results"])
+    table.attrs["status"] = {"model_1": "trained, not evaluated"}
+    section = Page(results_html(**arguments | {"table": table})).all("section", id="model-model_1")[0]["text"]
+    for part in ("trained, not evaluated", "Epoch by epoch", "Accuracy by epoch", "run of model_1"):
+        assert part in section
+
+
+def test_a_training_with_other_params_is_not_shown_beside_the_recipe_of_now(tmp_path):
+    arguments = make_report(tmp_path, ["model_1", "model_2"])
+    path = tmp_path / "models" / "model_1" / "run.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"hashes": {"params": "0" * 16}}))
+    table = results_table(arguments["params"], arguments["models"], arguments["results"])
+    page = Page(results_html(**arguments | {"table": table}))
+    one, two, provenance = (
+        page.all("section", id=f)[0]["text"] for f in ("model-model_1", "model-model_2", "provenance")
+    )
+    assert "trained with other params" in one
+    for part in ("Epoch by epoch", "Accuracy by epoch", "Where it comes from", "run of model_"):
+        assert part not in one
+        assert part in two
+    assert "run of model_2" in provenance
+    assert "run of model_1" not in provenance
+
+
+def test_what_is_left_of_an_earlier_training_is_not_shown(tmp_path):
+    arguments = make_report(tmp_path, ["model_1"])
+    shutil.rmtree(tmp_path / "models" / "model_1")  # as DVC does before it trains anew
+    table = results_table(arguments["params"], arguments["models"], arguments["results"])
+    table.attrs["status"] = {"model_1": "failed: no room"}
+    section = Page(results_html(**arguments | {"table": table})).all("section", id="model-model_1")[0]["text"]
+    assert "failed: no room" in section
+    assert "18.22" not in section
+    assert "most confused" not in section
+
+
+def test_a_model_of_one_seed_has_no_spread(tmp_path):
+    arguments = make_report(tmp_path, ["model_1", "model_2"])
+    arguments["table"]["num_seeds"] = [3, 1, 0, 0, 0]
+    arguments["table"].loc[1:, "val_accuracy_std"] = float("nan")
+    text = words(Page(results_html(**arguments)))
+    assert "± 0.40 (3)" in text
+    assert "± \N{EN DASH}" not in text
+
+
+def test_a_claim_without_a_reason_has_none(arguments):
+    claims = audit_claims().assign(reason=None)
+    assert (
+        "why"
+        not in Page(results_html(**arguments | {"audit_claims": claims})).all("ul", **{"class": "claims"})[0]["text"]
+    )
+
+
+# --- parts ---
+
+
+def test_the_smaller_of_two_files_is_taken_with_its_size_in_pixels_of_css(tmp_path):
+    (tmp_path / "some.png").write_bytes(png(960, 600))
+    small = picture(tmp_path, "some", "Some")
+    assert (small.uri[:14], small.width, small.height) == ("data:image/png", 614, 384)  # 150 dots to the inch
+    (tmp_path / "some.svg").write_bytes(svg("some"))
+    drawn = picture(tmp_path, "some", "Some")
+    assert (drawn.uri[:18], drawn.width, drawn.height) == ("data:image/svg+xml", 614, 384)
+    (tmp_path / "some.svg").write_bytes(svg("x" * 100_000))
+    assert picture(tmp_path, "some", "Some") == small
+    assert picture(tmp_path, "other", "Other") is None
+
+
+@pytest.mark.parametrize("size", [(96, 60), (960, 600)], ids=["small", "large"])
+def test_a_picture_that_is_cut_short_or_broken_is_named(tmp_path, size):
+    pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "some.png")
+    whole = (tmp_path / "some.png").read_bytes()
+    assert (len(whole) > 150_000) == (size == (960, 600))
+    length = whole.index(b"IDAT") - 4
+    of_other_length = whole[:length] + (100).to_bytes(4, "big") + whole[length + 4 :]
+    for content in (whole[: len(whole) // 2], of_other_length):
+        (tmp_path / "some.png").write_bytes(content)
+        with pytest.raises(UserError, match=r"some\.png is no readable picture: `rm -f .*some\.png` and `dvc repro`"):
+            picture(tmp_path, "some", "Some")
+
+
+@pytest.mark.parametrize("empty", ["svg", "png"])
+def test_an_empty_file_is_no_picture(tmp_path, empty):
+    contents = {"svg": svg("some"), "png": png(960, 600)}
+    for suffix, content in contents.items():
+        (tmp_path / f"some.{suffix}").write_bytes(b"" if suffix == empty else content)
+    found = picture(tmp_path, "some", "Some")
+    (other,) = contents.keys() - {empty}
+    assert found.uri.startswith(f"data:image/{other}")
+    (tmp_path / f"some.{other}").write_bytes(b"")
+    assert picture(tmp_path, "some", "Some") is None
+
+
+def test_a_wide_picture_has_the_whole_width_in_a_frame_that_scrolls(page):
+    wide = {
+        "classes",
+        "augmentation",
+        *(f"Right, wrong, and wrong with the most confidence, {name}" for name in MODELS),
+    }
+    figures = [figure for figure in page.all("figure") if "full" in figure["attributes"]["class"].split()]
+    assert {figure["text"].strip() for figure in figures} == wide
+    frames = {element["attributes"]["aria-label"] for element in page.all("div", role="region", tabindex="0")}
+    assert wide <= frames
+
+
+def test_a_large_photograph_becomes_smaller_and_keeps_its_size_on_the_page(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "photo.png")
+    found = picture(tmp_path, "photo", "Photo")
+    content = base64.b64decode(found.uri.partition(",")[2])
+    assert found.uri.startswith("data:image/webp")
+    assert len(content) < (tmp_path / "photo.png").stat().st_size
+    with Image.open(io.BytesIO(content)) as image:
+        assert image.size == (found.width, found.height) == (400, 300)
+
+
+def test_a_large_plot_that_a_webp_would_make_larger_stays_as_it_is(tmp_path):
+    edges = np.zeros((900, 1200, 3), np.uint8)
+    edges[np.random.default_rng(0).integers(0, 2, (900, 1200)) > 0] = 255  # bits, which a WebP of that quality blurs
+    Image.fromarray(edges).save(tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").stat().st_size > 150_000
+    content = base64.b64decode(picture(tmp_path, "plot", "Plot").uri.partition(",")[2])
+    assert content == (tmp_path / "plot.png").read_bytes()
+
+
+def test_a_broken_picture_is_named(tmp_path):
+    (tmp_path / "some.png").write_bytes(b"no picture")
+    with pytest.raises(UserError, match=r"some\.png"):
+        picture(tmp_path, "some", "Some")
+
+
+def test_what_all_models_have_in_common_is_said_once():
+    same, different = shared({"a": {"seed": "1", "run": "x"}, "b": {"seed": "1", "run": "y", "more": "z"}})
+    assert same == {"seed": "1"}
+    assert different == {"run": {"a": "x", "b": "y"}, "more": {"a": DASH, "b": "z"}}
+
+
+def test_an_address_that_may_hold_a_password_is_not_shown(arguments, text):
+    run = json.loads((arguments["models"] / "model_1" / "run.json").read_text())
+    assert run["tracking_uri"] not in text
+    assert "uncommitted" not in facts({"git": {"commit": "a", "dirty": None}}, None)["commit"]
+
+
+def test_curves_end_where_the_history_ends():
+    history = pd.DataFrame({"epoch": [1, 2, 3], "accuracy": [0.1, 0.2, 0.4], "val_accuracy": [0.1, 0.3, 0.3],
+                            "loss": [3.0, 2.0, 1.0], "val_loss": [3.0, math.nan, 2.0]})  # fmt: skip
+    accuracy, loss = charts(history, 2)
+    train, val = accuracy.lines
+    assert [len(line.points.split()) for line in (*accuracy.lines, *loss.lines)] == [3, 3, 3, 2]
+    assert accuracy.y_ticks[0].label == "0 %"
+    # 0.4 and 0.3 lie between 0 and the uppermost tick in their proportion.
+    bottom = accuracy.y_ticks[0].place
+    assert (bottom - train.y) / (bottom - val.y) == pytest.approx(0.4 / 0.3, abs=0.01)
+    first, kept, last = (tick.place for tick in accuracy.x_ticks)
+    assert accuracy.kept_x == kept == pytest.approx((first + last) / 2, abs=0.1)
+    assert accuracy.summary == "accuracy by epoch; in the last: train 40.0 %, val 30.0 %"
+
+
+@pytest.mark.parametrize("value", [0.0, 0.5, 1.0, 1e-9, 1e6])
+def test_a_single_epoch_can_be_drawn(value):
+    columns = {key: [value] for key in ("accuracy", "val_accuracy", "loss", "val_loss")}
+    for chart in charts(pd.DataFrame({"epoch": [1]} | columns), 1):
+        assert len(chart.y_ticks) >= 2
+        one, two = (line.label_y for line in chart.lines)
+        assert abs(one - two) >= 12
+
+
+def test_a_history_of_nothing_finite_is_not_drawn():
+    columns = {key: [math.nan] for key in ("accuracy", "val_accuracy", "loss", "val_loss")}
+    assert charts(pd.DataFrame({"epoch": [1]} | columns), None) == []
+
+
+def test_figures_are_written_as_people_read_them():
+    assert percent(0.3861) == "38.61"
+    assert percent(None) == percent(pd.NA) == DASH
+    assert points(-0.0792) == f"{MINUS}7.92"
+    assert points(0.0792) == "+7.92"
+    assert interval(0.3766, 0.3957) == f"37.7{DASH}39.6"
+    assert interval(math.nan, 0.4) == ""
+    assert probability(1e-20) == "< 0.0001"
+    assert probability(0.05) == "0.0500"
+
+
+def test_models_that_are_not_the_papers_have_tables_of_their_own(tmp_path):
+    active = ["model_1", "model_5_caffe", "resnet18"]
+    arguments = make_report(tmp_path, active[:1])
+    for model in active[1:]:
+        make_results(tmp_path, model)
+    params = made_params(active=active, profile="paper")
+    table = results_table(params, tmp_path / "models", tmp_path / "results")
+    section = Page(results_html(**arguments | {"params": params, "table": table})).all("section", id="results")[0][
+        "text"
+    ]
+    places = [
+        section.index(part)
+        for part in ("model_1", "From scratch", "resnet18", "Pretrained on ImageNet", "model_5_caffe")
+    ]
+    assert places == sorted(places)
+    assert "do not compete with models from scratch" in section
+    assert "resnet18: every validation figure is of the mean over an image and its mirror image" in section

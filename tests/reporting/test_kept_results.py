@@ -1,0 +1,218 @@
+"""docs/results, and the section of README that is made from it."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from made_results import VALUES, make_results
+
+from tiny_imagenet.common.errors import UserError
+from tiny_imagenet.config.params import parse_params
+from tiny_imagenet.reporting import kept_results
+from tiny_imagenet.reporting import table as comparison
+
+README = f"# Title\n\n{kept_results.BEGIN}\nold\n{kept_results.END}\n\nafter\n"
+RUN = {
+    "weights": "/home/someone/weights.h5",
+    "versions": {"keras": "3.15.1"},
+    "threads": "2 cores",
+    "params": {"seed": 1, "weights": "/home/someone/weights.h5"},
+    "git": {"commit": "0123456789abcdef", "dirty": False, "diff": "secret"},
+    "images": {"classes": 200, "train": 44_000, "val": 10_000},
+    "profile": "part",
+    "dataset": "tiny-imagenet-200",
+}
+ACTIVE = ["model_1", "model_2"]
+PART = {
+    "dataset": {
+        "name": "tiny-imagenet-200",
+        "archive": "/home/someone/part.zip",
+        "urls": ["file:///home/someone/part.zip"],
+        "expect": {"classes": 200, "train": 220, "val": 50},
+    },
+    "training": {"epochs": 2},
+}
+PARAMS = VALUES | {"profile": "part", "profiles": VALUES["profiles"] | {"part": PART}, "active": ACTIVE}
+
+
+@pytest.fixture
+def repository(tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    params = parse_params(PARAMS)
+    Path("params.yaml").write_text(yaml.safe_dump(PARAMS))
+    for model in ACTIVE:
+        hashes = {"data": "fingerprint", "params": params.fingerprint(model)}
+        make_results(tmp_path, model, run=RUN | {"hashes": hashes})
+    write_table()
+    (tmp_path / "data" / "raw").mkdir(parents=True)
+    (tmp_path / "data" / "raw" / "dataset.zip").write_bytes(b"zip")
+    return tmp_path
+
+
+def write_table(*more: str) -> None:
+    params = parse_params(PARAMS | {"active": [*ACTIVE, *more]})
+    table = comparison.results_table(params, Path("models"), Path("results"))
+    Path("reports").mkdir(exist_ok=True)
+    table.to_csv("reports/results.csv", index=False)
+    Path("reports/differences.csv").write_text("model_a,model_b,p\nmodel_1,model_2,0.5\n")
+
+
+def keep(name: str = "part", about: str = "On a part.", **changes) -> Path:
+    params = parse_params(PARAMS | changes)
+    return kept_results.keep(name, about, params, comparison.results_table(params, Path("models"), Path("results")))
+
+
+def test_what_is_kept_is_the_table_all_epochs_and_where_they_come_from(repository):
+    folder = keep()
+    assert folder == Path("docs/results/part")
+    kept, table = pd.read_csv(folder / "results.csv"), pd.read_csv("reports/results.csv")
+    pd.testing.assert_frame_equal(kept, table.drop(columns="run_id").assign(weights=["weights.h5", "weights.h5"]))
+    assert (folder / "differences.csv").read_text() == Path("reports/differences.csv").read_text()
+    histories = pd.read_csv(folder / "histories.csv")
+    assert histories.groupby("model")["epoch"].apply(list).to_dict() == {"model_1": [1, 2], "model_2": [1, 2]}
+    provenance = json.loads((folder / "provenance.json").read_text())
+    assert provenance["archive_md5"] == "adcdbd79a8d84175c229b192aadc02f2"  # of the three letters, by md5sum
+    assert provenance["models"]["model_2"]["commit"] == "0123456789abcdef"
+    everything = "".join(path.read_text() for path in folder.iterdir())
+    assert "secret" not in everything
+    assert "/home/someone" not in everything
+    assert "sqlite" not in everything
+
+
+def test_what_is_kept_has_the_params_it_is_made_from(repository):
+    kept = yaml.safe_load((keep() / "params.yaml").read_text())
+    assert list(kept["profiles"]) == ["part"]
+    assert list(kept["models"]) == kept["active"] == ACTIVE
+    dataset = kept["profiles"]["part"]["dataset"]
+    assert (dataset["archive"], dataset["urls"]) == ("part.zip", ["part.zip"])
+    dataset["urls"] = []
+    again = parse_params(kept | {"champion": {"metric": "val_accuracy", "profiles": []}})
+    for model in ACTIVE:
+        assert again.fingerprint(model) == parse_params(PARAMS).fingerprint(model)
+
+
+@pytest.mark.parametrize("change", [{"run_id": "another"}, {"profile": "demo"}, {"hashes": {"params": "other"}}])
+def test_a_table_of_other_trainings_is_not_kept(repository, change):
+    path = Path("models/model_2/run.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(UserError, match=r"^model_2: .* run `dvc repro` first"):
+        keep()
+    assert not Path("docs").exists()
+
+
+def test_what_was_left_half_kept_is_not_shown(repository, monkeypatch):
+    keep()
+    before = kept_results.readme_section()
+    monkeypatch.setattr(pd.DataFrame, "to_csv", lambda *_, **__: pytest.fail("stopped"))
+    with pytest.raises(pytest.fail.Exception, match="stopped"):
+        keep(about="Again.")
+    assert kept_results.readme_section() == "None are kept yet.\n"
+    monkeypatch.undo()
+    monkeypatch.chdir(repository)
+    Path("docs/results/part/results.csv.partial").write_text("half")
+    keep()
+    assert kept_results.readme_section() == before
+
+
+def test_a_folder_of_other_files_is_left_alone_and_a_kept_one_is_kept_again(repository):
+    other = Path("docs/results/benchmark/fits.json")
+    other.parent.mkdir(parents=True)
+    other.write_text("{}")
+    with pytest.raises(UserError, match=r"benchmark has files that `keep` did not make \(fits\.json\)"):
+        keep("benchmark")
+    assert list(other.parent.iterdir()) == [other]
+    for about in ("First.", "Second."):
+        folder = keep(about=about)
+    assert json.loads((folder / "provenance.json").read_text())["about"] == "Second."
+
+
+@pytest.mark.parametrize("text", ["", "model,epochs\nmodel_1,2\n"])
+def test_a_kept_table_that_cannot_be_read_is_named_with_what_brings_it_back(repository, text):
+    (keep() / "results.csv").write_text(text)
+    with pytest.raises(UserError, match=r"results\.csv cannot be read .* `git checkout docs/results/part`"):
+        kept_results.readme_section()
+
+
+def test_readme_says_where_the_code_was_not_as_committed(repository):
+    path = Path("models/model_1/run.json")
+    run = json.loads(path.read_text())
+    diff = "diff --git a/params.yaml b/params.yaml\n-profile: demo\n+profile: part\n# new file: notes.txt\n"
+    quoted = 'diff --git "a/\\303\\251.py" "b/\\303\\251.py"\n-1\n+2\n'
+    too_long = "# 200,000 characters of difference: left out\n# new file: notes.txt\n"
+    many = "".join(f"# new file: {number}\n" for number in range(1234))
+    for known, where in [
+        (many, " to 0, 1, 2, 1,231 more"),
+        (diff, " to params.yaml, notes.txt"),
+        (quoted, r" to \303\251.py"),
+        (too_long, ""),
+    ]:
+        path.write_text(json.dumps(run | {"git": run["git"] | {"dirty": True, "diff": known}}))
+        keep()
+        commits = f"commit 0123456789ab with uncommitted changes{where} / 0123456789ab; 2026"
+        assert commits in kept_results.readme_section()
+
+
+@pytest.mark.parametrize("name", ["", ".", "../part", "/part", "a b", "a/b"])
+def test_what_is_kept_stays_within_its_folder(name, repository):
+    with pytest.raises(UserError, match="cannot be the name of a folder"):
+        keep(name)
+    assert not Path("docs").exists()
+
+
+def test_a_table_with_a_model_without_results_is_not_kept(repository):
+    write_table("model_3")
+    with pytest.raises(UserError, match="model_3: no results to keep"):
+        keep()
+    assert not Path("docs").exists()
+
+
+def test_readmes_section_is_made_from_what_is_kept_and_nothing_else_changes(repository):
+    keep()
+    text = kept_results.updated(README)
+    assert text.startswith("# Title\n\n")
+    assert text.endswith(f"{kept_results.END}\n\nafter\n")
+    assert "old" not in text
+    assert "### part\n\nOn a part.\n" in text
+    [row] = [line for line in text.splitlines() if line.startswith("| model_2 |")]
+    assert row == "| model_2 | 50.00 | 38.61 (37.7-39.6) | 35.14 | 65.12 | 15 | 12 | 426 | 0.1 |"
+    assert "44,000 training and 10,000 validation images of 200 classes; seed 1;" in text
+    assert "Keras 3.15.1 on tensorflow 2.21.0; commit 0123456789ab; 2026-01-02" in text
+    assert kept_results.updated(text) == text
+
+
+def test_pretrained_models_and_mirror_images_are_named_beside_the_figures(repository):
+    """model_1 and model_2 have a file of weights, and are the paper's; the other has one, too, and is not."""
+    params, name = parse_params(PARAMS), "resnet18"
+    hashes = {"data": "fingerprint", "params": params.fingerprint(name)}
+    shown = {"seed": 1, "flip_at_test": True}
+    make_results(repository, name, run=RUN | {"hashes": hashes, "params": shown})
+    write_table(name)
+    keep(active=[*ACTIVE, name])
+    section = kept_results.readme_section()
+    own, other = section.split("**Pretrained on ImageNet.** Their weights have seen these classes")
+    assert [f"| {model} |" in own for model in (*ACTIVE, name)] == [True, True, False]
+    assert f"| {name} |" in other
+    assert (
+        f"{name}: every validation figure is of the mean over an image and its mirror image. Accuracy in percent."
+        in other
+    )
+
+
+@pytest.mark.parametrize("comparable", [True, False])
+def test_the_papers_figures_stand_beside_ours_only_where_they_may(repository, comparable):
+    dataset = VALUES["profiles"]["paper" if comparable else "demo"]["dataset"]
+    keep(profiles=PARAMS["profiles"] | {"part": PART | {"dataset": dataset}})
+    assert ("22.72" in kept_results.readme_section()) == comparable
+
+
+def test_without_marks_there_is_nothing_to_update(repository):
+    with pytest.raises(UserError, match=r"README\.md has no"):
+        kept_results.updated("# Title\n")
+
+
+def test_the_committed_readme_is_what_docs_results_gives(monkeypatch):
+    monkeypatch.chdir(Path(__file__).parents[2])
+    text = Path("README.md").read_text()
+    assert kept_results.updated(text) == text

@@ -1,0 +1,184 @@
+"""After `sync`, MLflow has one complete, current run for each row of the table, however the store was before."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from made_results import made_params, make_results
+
+from tiny_imagenet import tracking
+from tiny_imagenet.common import files
+from tiny_imagenet.common.errors import UserError
+from tiny_imagenet.reporting import table
+from tiny_imagenet.repository import dvc
+from tiny_imagenet.tracking import store, sync
+
+ACTIVE = ["model_1", "model_2"]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory, keras):
+    """Return a repository with the results of two models, and a store in which another training was begun."""
+    from tiny_imagenet.models import saved_model
+    from tiny_imagenet.models.registry import build_classifier
+
+    root = tmp_path_factory.mktemp("synchronized")
+    (root / "dvc.yaml").touch()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        patch.chdir(root)
+        (root / "data" / "cache").mkdir(parents=True)
+        np.save(root / "data" / "cache" / "val_images.npy", np.zeros((2, 64, 64, 3), np.uint8))
+        model = build_classifier("two_conv", input_shape=(64, 64, 3), num_classes=2, filters=[2], dense_units=2)
+        for name, accuracy in zip(ACTIVE, (0.3, 0.4), strict=True):
+            make_results(root, name, run={"run_id": f"run_of_{name}"}, metrics={"val_accuracy": accuracy})
+            path = root / "models" / name / "model.keras"
+            saved_model.save_model(model, path, wnids=["n1", "n2"], class_names=["one", "two"])
+        write_lock(ACTIVE)
+        tracking.connect(root)
+        yield root
+
+
+def write_lock(models: list[str]) -> None:
+    """Write a dvc.lock in which the results are of the models that are there."""
+    stages = {}
+    for model in models:
+        paths = [Path("models") / model / name for name in ("model.keras", "history.csv")]
+        stages[f"evaluate@{model}"] = {"deps": [{"path": str(path), "md5": files.md5(path)} for path in paths]}
+    Path("dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": stages}))
+
+
+def run_sync(**changes) -> list[str]:
+    params = made_params(active=ACTIVE, **changes)
+    return sync.sync(params, table.results_table(params, Path("models"), Path("results")))
+
+
+def statuses(name: str) -> dict[str, str]:
+    experiments = [experiment.experiment_id for experiment in store.client().search_experiments()]
+    runs = store.client().search_runs(experiments, f"tags.mlflow.runName = '{name}'")
+    return {run.info.run_id: run.info.status for run in runs}
+
+
+def test_runs_that_the_store_lacks_are_restored_once(root):
+    first, second = run_sync(), run_sync()
+    assert [line.split(":")[0] for line in first] == ACTIVE
+    assert all("did not have the run run_of_model_" in line for line in first)
+    assert second == []
+    run = tracking.find_run(root, "run_of_model_1")
+    assert run.metrics["final_val_accuracy"] == 0.3
+    assert sorted(tracking.metric_history(root, run.run_id, "loss")) == [(1, 3.0), (2, 2.0)]
+    assert run.tags["workspace"] == dvc.workspace()
+    assert run.tags["mlflow.note.content"].startswith("val **30.00 (")
+    described = store.client().get_experiment_by_name("demo").tags["mlflow.note.content"]
+    assert "| model_1 | " in described
+    assert "| model_2 | " in described
+
+
+def test_a_run_that_died_is_marked_and_one_that_is_trained_now_is_not(root):
+    here = {"workspace": dvc.workspace()}
+    begun = {}
+    for model in ACTIVE:
+        with tracking.start_run(root, experiment="demo", name=model, params={}, tags=here) as run:
+            begun[model] = run.run_id
+        store.client().update_run(run.run_id, status="RUNNING")
+    with files.only_one(sync.CHECKPOINTS / "model_2.lock", "model_2 is being trained"):
+        done = run_sync()
+    assert [line for line in done if "dead" in line] == [
+        f"model_1: the run {begun['model_1']} was dead, and is marked as killed"
+    ]
+    assert statuses("model_1")[begun["model_1"]] == "KILLED"
+    assert statuses("model_2")[begun["model_2"]] == "RUNNING"
+    run_sync()
+    assert statuses("model_2")[begun["model_2"]] == "KILLED"
+
+
+def test_a_model_that_was_trained_and_not_evaluated_yet_keeps_its_run_as_it_is(root):
+    history = Path("models/model_1/history.csv")
+    before, run = history.read_text(), tracking.find_run(root, "run_of_model_1")
+    history.write_text(before.replace("0.3,2.0", "0.4,2.0"))
+    try:
+        assert run_sync() == ["model_1: not evaluated since it was trained: `dvc repro`"]
+    finally:
+        history.write_text(before)
+    assert tracking.find_run(root, "run_of_model_1") == run
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("models/model_1/run.json", '{"run_id": '),
+        ("models/model_1/run.json", '{"run_id": "x"}'),
+        ("models/model_1/run.json", "[]"),
+        ("results/model_1/metrics.json", "nothing"),
+    ],
+)
+def test_a_broken_file_is_one_message_with_its_path(root, name, content):
+    path = Path(name)
+    before = path.read_text()
+    path.write_text(content)
+    try:
+        with pytest.raises(UserError, match=f"{name} cannot be read .*dvc checkout"):
+            run_sync()
+    finally:
+        path.write_text(before)
+
+
+def test_a_model_whose_file_mlflow_has_lost_is_logged_anew(root):
+    shutil.rmtree(root / "mlruns")
+    run_sync()
+    for name in ACTIVE:
+        run = tracking.find_run(root, f"run_of_{name}")
+        assert tracking.model_md5(root, run.run_id) == files.md5(Path("models") / name / "model.keras")
+        found = {file.path for file in store.client().list_artifacts(run.run_id)}
+        assert found >= {"history.csv", "results"}
+
+
+def test_the_champion_is_the_best_of_the_profiles_that_are_asked_for(root):
+    assert run_sync() == []  # paper alone, by default
+    champion = {"metric": "val_accuracy", "profiles": ["demo"]}
+    assert run_sync(champion=champion) == ["tiny-imagenet@champion: model_2, version 1, by val_accuracy"]
+    with tracking.champion_file(root) as (path, name):
+        assert (name, path.read_bytes()) == ("model_2", Path("models/model_2/model.keras").read_bytes())
+    # Of equals the first, as in `active`.
+    equal = champion | {"metric": "val_macro_f1"}
+    assert run_sync(champion=equal) == ["tiny-imagenet@champion: model_1, version 2, by val_macro_f1"]
+
+
+def test_the_champion_is_judged_by_the_one_view_that_is_served(root):
+    """Of model_2 the figure in the table, 40 %, is of two views; the model that is served has 25 %."""
+    path = Path("results/model_2/metrics.json")
+    before = path.read_text()
+    path.write_text(json.dumps(json.loads(before) | {"val_accuracy_one_view": 0.25, "num_views": 2}))
+    champion = {"metric": "val_accuracy", "profiles": ["demo"]}
+    try:
+        [line] = run_sync(champion=champion)
+    finally:
+        path.write_text(before)
+        run_sync()
+    assert line.startswith("tiny-imagenet@champion: model_1, ")
+
+
+def test_two_at_once_would_restore_a_run_twice_so_the_second_is_refused(root):
+    with files.only_one(sync.CHECKPOINTS / "sync.lock", ""), pytest.raises(UserError, match="another process"):
+        run_sync()
+
+
+def test_an_experiments_copy_completes_its_runs_and_leaves_table_and_champion_alone(root, monkeypatch):
+    place = root / ".dvc" / "tmp" / "exps" / "one"
+    place.mkdir(parents=True)
+    (place / "dvc.yaml").touch()
+    for name in ("data", "models", "results"):
+        (place / name).symlink_to(root / name)
+    described = store.client().get_experiment_by_name("demo").tags["mlflow.note.content"]
+    make_results(root, "model_3", run={"run_id": "run_of_an_experiment"})
+    (root / "models" / "model_3" / "model.keras").symlink_to(root / "models" / "model_1" / "model.keras")
+    monkeypatch.chdir(place)
+    write_lock(["model_3"])
+    params = made_params(active=["model_3"], champion={"metric": "val_accuracy", "profiles": ["demo"]})
+    done = sync.sync(params, table.results_table(params, Path("models"), Path("results")))
+    assert [line.split(":")[0] for line in done] == ["model_3"]
+    assert tracking.find_run(root, "run_of_an_experiment").tags["workspace"] == dvc.workspace()
+    assert store.client().get_experiment_by_name("demo").tags["mlflow.note.content"] == described

@@ -1,0 +1,295 @@
+"""Trainings that are stopped and taken up again, bit for bit as if they had not been."""
+
+import errno
+import os
+from typing import Any
+
+import numpy as np
+import pytest
+from standin import STANDINS, TWO_PHASES, packed_digits, small_backbone, small_recipe
+
+from tiny_imagenet.common.errors import UserError
+from tiny_imagenet.config.recipe import PAPER_AUGMENTATION, PRESETS
+
+EPOCHS = 4
+KEY = "0123456789abcdef"
+RICH = {
+    "optimizer": {"name": "sgd", "learning_rate": 0.05, "momentum": 0.9, "nesterov": True, "weight_decay": 0.001,
+                  "clip_norm": 1.0, "ema_momentum": 0.9},
+    "learning_rate_schedule": {"decay": "cosine", "warmup_epochs": 1.5},
+    "label_smoothing": 0.1,
+    "augmentation": PRESETS["modern"],
+    "holdout_per_class": 2,
+    "early_stopping": {"monitor": "val_loss", "patience": 1, "restore_best_weights": True},
+    "paper_protocol_every_epoch": True,
+}  # fmt: skip
+OTHERS: dict[str, dict[str, Any]] = {
+    "everything at once": RICH,
+    "averages, stopped early, last kept": RICH
+    | {
+        "optimizer": {"name": "adamw", "learning_rate": 0.01, "ema_momentum": 0.5},
+        "learning_rate_schedule": None,
+        "early_stopping": {"monitor": "val_accuracy", "patience": 1, "restore_best_weights": False},
+    },
+    "a plateau that is under way": {
+        "optimizer": {"name": "sgd", "learning_rate": 1e-12},
+        "reduce_learning_rate": {"monitor": "val_accuracy", "factor": 0.5, "patience": 2},
+    },
+    "best epoch": {"reported_epoch": "best", "optimizer": {"name": "rmsprop", "learning_rate": 0.01}},
+    "half precision": {"precision": "mixed_float16"},
+}
+
+
+class Stopped(BaseException):
+    """What a test raises in the middle of a training."""
+
+
+@pytest.fixture(scope="module")
+def packed():
+    return packed_digits()
+
+
+@pytest.fixture
+def train(keras, packed, tmp_path):
+    """Train with a checkpoint, stopped in the middle of an epoch, or not."""
+    from tiny_imagenet.training import train as training
+    from tiny_imagenet.training.checkpoint import Checkpoint
+
+    def train_and_stop(
+        changes: Any, *, stop_in: int | None, seed: int = 1, folder: str = "kept", key: str = KEY, more: Any = ()
+    ) -> Any:
+        epoch = [0]
+
+        def begin(now: int, logs: Any) -> None:
+            epoch[0] = now + 1
+
+        def stop(batch: int, logs: Any) -> None:
+            if epoch[0] == stop_in and batch == 1:
+                raise Stopped
+
+        keras.utils.set_random_seed(seed)
+        recipe = small_recipe(**{"epochs": EPOCHS, "augmentation": PAPER_AUGMENTATION} | changes)
+        callback = keras.callbacks.LambdaCallback(on_epoch_begin=begin, on_train_batch_end=stop)
+        return training.train(
+            recipe, packed, seed=1, checkpoint=Checkpoint(tmp_path / folder, key), callbacks=[callback, *more]
+        )
+
+    return train_and_stop
+
+
+def everything(trained: Any) -> list[np.ndarray]:
+    """Weights, and what the optimizer knows."""
+    import keras
+
+    variables = [*trained.model.weights, *trained.model.optimizer.variables]
+    return [keras.ops.convert_to_numpy(variable) for variable in variables]
+
+
+def assert_same_bits(resumed: Any, whole: Any) -> None:
+    assert resumed.history.to_csv() == whole.history.to_csv()
+    ours, theirs = everything(resumed), everything(whole)
+    assert len(ours) == len(theirs)
+    assert all((one == two).all() for one, two in zip(ours, theirs, strict=True))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *(
+            pytest.param(changes, id=model, marks=[pytest.mark.faults] if model == "model_5" else [])
+            for model, changes in STANDINS.items()
+        ),
+        *(
+            pytest.param(changes, id=name, marks=[] if changes is RICH else [pytest.mark.e2e])
+            for name, changes in OTHERS.items()
+        ),
+    ],
+)
+def test_a_stopped_training_ends_with_the_bits_of_one_that_was_not(train, changes):
+    whole = train(changes, stop_in=None, folder="whole")
+    epochs = len(whole.history)
+    stops = [2, epochs] if changes is RICH else [min(3, epochs)]
+    for number, epoch in enumerate(stops):
+        with pytest.raises(Stopped):
+            train(changes, stop_in=epoch, seed=1 if number == 0 else 2)
+    resumed = train(changes, stop_in=None, seed=3)  # another seed: nothing may be drawn anew
+    assert_same_bits(resumed, whole)
+    assert resumed.resumed_from == [epoch - 1 for epoch in stops]
+    assert len(resumed.epoch_seconds) == epochs
+    assert whole.resumed_from == []
+
+
+PHASES: dict[str, dict[str, Any]] = {
+    "two phases": TWO_PHASES,
+    "two phases and everything at once": TWO_PHASES | RICH | {"holdout_per_class": 1},
+    "two phases, plateau, part of the backbone": TWO_PHASES
+    | {
+        "fine_tuning": TWO_PHASES["fine_tuning"] | {"backbone_share": 0.5, "batch_normalization": "trained"},
+        "reduce_learning_rate": {"monitor": "val_accuracy", "factor": 0.5, "patience": 1},
+        "reported_epoch": "best",
+    },
+}
+
+
+@pytest.mark.parametrize("changes", PHASES.values(), ids=PHASES)
+def test_a_training_stopped_in_either_phase_or_between_them_ends_with_the_same_bits(train, keras, changes, monkeypatch):
+    monkeypatch.setattr(keras.applications, "VGG16", small_backbone)
+    whole = train(changes, stop_in=None, folder="whole")
+    epochs = len(whole.history)
+    assert epochs > 3  # stopped early or not, all the moments below are before its end
+    moments = {"phase 1": [2], "between": [3], "phase 2": [4], "all of them": [2, 3, 4]}
+    if changes is not PHASES["two phases and everything at once"]:
+        del moments["phase 1"], moments["between"], moments["phase 2"]
+    for name, stops in moments.items():
+        for number, epoch in enumerate(stops):
+            with pytest.raises(Stopped):
+                train(changes, stop_in=epoch, seed=1 if number == 0 else 2, folder=name)
+        resumed = train(changes, stop_in=None, seed=9, folder=name)
+        assert_same_bits(resumed, whole)
+        assert resumed.resumed_from == [epoch - 1 for epoch in stops]
+        assert len(resumed.epoch_seconds) == epochs
+
+
+def test_stopped_before_the_first_epoch_is_whole_it_begins_again(train):
+    whole = train(STANDINS["model_2"], stop_in=None, folder="whole")
+    with pytest.raises(Stopped):
+        train(STANDINS["model_2"], stop_in=1)
+    again = train(STANDINS["model_2"], stop_in=None)
+    assert_same_bits(again, whole)
+    assert again.resumed_from == []
+
+
+@pytest.mark.parametrize("name", ["model_2", "averages, stopped early, last kept"])
+def test_stopped_after_the_last_epoch_it_trains_no_more(train, name):
+    changes = (STANDINS | OTHERS)[name]
+    whole = train(changes, stop_in=None)
+    resumed = train(changes, stop_in=None, seed=2)
+    assert_same_bits(resumed, whole)
+    assert resumed.resumed_from == [len(whole.history)]
+    assert resumed.epoch_seconds == whole.epoch_seconds
+
+
+def test_with_another_key_nothing_is_taken_up(train):
+    with pytest.raises(Stopped):
+        train({}, stop_in=3)
+    assert train({}, stop_in=None, key="f" * 16).resumed_from == []
+
+
+def test_a_full_disk_leaves_the_last_whole_checkpoint_and_nothing_half_written(train, tmp_path, monkeypatch):
+    writes = [0]
+    write = np.lib.format.write_array
+
+    def fill_the_disk(stream: Any, array: Any, **options: Any) -> None:
+        writes[0] += 1
+        if writes[0] == 60:  # in the middle of the third: a checkpoint has some 26 arrays here
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(stream, array, **options)
+
+    monkeypatch.setattr(np.lib.format, "write_array", fill_the_disk)
+    with pytest.raises(OSError, match="No space"):
+        train({}, stop_in=None)
+    monkeypatch.undo()
+    assert [path.name for path in (tmp_path / "kept").iterdir()] == [f"{KEY}.checkpoint"]
+    assert train({}, stop_in=None).resumed_from == [2]
+
+
+def test_a_training_that_diverges_leaves_no_checkpoint_without_numbers(train, keras, tmp_path):
+    from tiny_imagenet.training.checkpoint import Checkpoint
+
+    class Diverging(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            if batch == 0 and self.model.optimizer.iterations > 0:  # in the second epoch
+                kernel = self.model.get_layer("probabilities").kernel
+                kernel.assign(np.full(kernel.shape, np.nan))
+
+    with pytest.raises(UserError, match="in epoch 2, batch 1: the training has diverged"):
+        train({"epochs": 3}, stop_in=None, more=[Diverging()])
+    [figures] = Checkpoint(tmp_path / "kept", KEY).history()
+    assert np.isfinite(list(figures.values())).all()
+
+
+def test_weights_that_are_no_numbers_are_not_kept(train, keras, tmp_path, monkeypatch):
+    """As an epoch ends, its figures being fine."""
+    from tiny_imagenet.training import callbacks
+    from tiny_imagenet.training.checkpoint import Checkpoint
+
+    def spoil(self, epoch, logs=None):
+        logs["learning_rate"] = 0.1
+        if epoch == 1:
+            kernel = self.model.get_layer("probabilities").kernel
+            kernel.assign(np.full(kernel.shape, np.nan))
+
+    monkeypatch.setattr(callbacks.LearningRate, "on_epoch_end", spoil)
+    with pytest.raises(UserError, match=r"finite numbers after epoch 2: the training has diverged"):
+        train({"epochs": 3}, stop_in=None)
+    assert len(Checkpoint(tmp_path / "kept", KEY).history()) == 1
+
+
+@pytest.mark.parametrize("keep", [0.001, 0.5, 0.9])
+def test_a_checkpoint_cut_short_is_refused_and_the_way_out_named(train, tmp_path, keep):
+    with pytest.raises(Stopped):
+        train({}, stop_in=3)
+    file = tmp_path / "kept" / f"{KEY}.checkpoint"
+    file.write_bytes(file.read_bytes()[: int(keep * file.stat().st_size)])
+    with pytest.raises(UserError, match=rf"checkpoint .*{KEY}.* is broken .*; `rm .*{KEY}\.run`"):
+        train({}, stop_in=None)
+
+
+def test_a_checkpoint_with_a_changed_byte_is_refused(train, tmp_path):
+    with pytest.raises(Stopped):
+        train({}, stop_in=3)
+    file = tmp_path / "kept" / f"{KEY}.checkpoint"
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(UserError, match="is broken"):
+        train({}, stop_in=None)
+
+
+# --- which run it belongs to, and what is left behind ---
+
+
+@pytest.fixture
+def checkpoint(keras, tmp_path):
+    from tiny_imagenet.training.checkpoint import Checkpoint
+
+    def of(key: str) -> Checkpoint:
+        return Checkpoint(tmp_path / "model", key)
+
+    return of
+
+
+def test_a_run_is_found_again_by_its_key_alone(checkpoint):
+    assert checkpoint("a").run_id is None
+    checkpoint("a").begin("run of a")
+    assert checkpoint("a").run_id == "run of a"
+    assert checkpoint("b").run_id is None
+
+
+def test_a_training_with_another_key_leaves_that_of_the_one_before(checkpoint, tmp_path):
+    checkpoint("a").begin("run of a")
+    checkpoint("a").write({"history": [{"loss": 0.1}]}, iter([("model/0.npy", np.zeros(3))]))
+    (tmp_path / "model" / "b.checkpoint.partial").write_text("half")
+    assert checkpoint("a").other is None
+    assert checkpoint("b").other == tmp_path / "model" / "a.checkpoint"
+    checkpoint("b").begin("run of b")
+    assert {path.name for path in (tmp_path / "model").iterdir()} == {"a.run", "a.checkpoint", "b.run"}
+    assert (checkpoint("a").run_id, checkpoint("a").history()) == ("run of a", [{"loss": 0.1}])
+
+
+def test_of_other_trainings_the_newest_alone_stays(checkpoint, tmp_path):
+    for age, key in enumerate("cba"):
+        checkpoint(key).begin(f"run of {key}")
+        checkpoint(key).write({"history": []}, iter([]))
+        os.utime(tmp_path / "model" / f"{key}.checkpoint", (age, age))
+    assert {path.name for path in (tmp_path / "model").iterdir()} == {"a.run", "a.checkpoint", "b.run", "b.checkpoint"}
+
+
+def test_what_was_written_is_read_back(checkpoint):
+    arrays = {"x/0.npy": np.arange(5, dtype=np.uint32), "x/1.npy": np.full((2, 3), np.pi, np.float32)}
+    checkpoint("a").write({"history": [{"loss": 0.1}]}, iter(arrays.items()))
+    assert checkpoint("a").history() == [{"loss": 0.1}]
+    for name, array in arrays.items():
+        read = checkpoint("a").read_array(name)
+        assert read.dtype == array.dtype
+        assert (read == array).all()

@@ -1,0 +1,156 @@
+"""Fine-tuning in two phases: what moves in which epoch, how fast, and what watches it."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from standin import TWO_PHASES, packed_digits, small_backbone, small_recipe
+
+HEAD_EPOCHS, EPOCHS = 2, 5
+PHASE_OF_EPOCH = [1, 1, 2, 2, 2]
+
+
+@pytest.fixture(scope="module")
+def packed():
+    return packed_digits()
+
+
+@pytest.fixture
+def train(keras, packed, monkeypatch):
+    """Train the stand-in in two phases; return what training gave, and the weights by name after each epoch."""
+    from tiny_imagenet.training import train as training
+
+    monkeypatch.setattr(keras.applications, "VGG16", small_backbone)
+
+    def train_small(**changes: Any) -> Any:
+        keras.utils.set_random_seed(1)
+        weights: list[dict[str, np.ndarray]] = []
+
+        def note(epoch: int, logs: Any) -> None:
+            weights.append({weight.path: weight.numpy().copy() for weight in callback.model.weights})
+
+        callback = keras.callbacks.LambdaCallback(on_epoch_end=note)
+        recipe = small_recipe(**TWO_PHASES | changes)
+        return training.train(recipe, packed, seed=1, callbacks=[callback]), weights
+
+    return train_small
+
+
+def moved(weights: list[dict[str, np.ndarray]], epoch: int) -> set[str]:
+    """Return the weights that an epoch, counted from 1, has changed; from the second on."""
+    before, after = weights[epoch - 2], weights[epoch - 1]
+    return {path for path in after if (after[path] != before[path]).any()}
+
+
+def tuning(**changes: Any) -> dict[str, Any]:
+    return {"fine_tuning": TWO_PHASES["fine_tuning"] | changes}  # type: ignore[operator]
+
+
+def test_without_fine_tuning_there_is_one_phase(keras):
+    from tiny_imagenet.training.phases import phases
+
+    (only,) = phases(small_recipe(epochs=4))
+    assert (only.first_epoch, only.end_epoch, only.is_last) == (0, 4, True)
+
+
+def test_the_head_alone_moves_at_first_and_not_the_averages_of_the_backbone_either(train):
+    _, weights = train()
+    assert moved(weights, 2) == {"probabilities/kernel", "probabilities/bias"}
+
+
+def test_then_the_backbone_moves_and_its_normalization_stays_as_it_is(train):
+    _, weights = train()
+    for epoch in (3, 4, 5):
+        changed = moved(weights, epoch)
+        assert {path for path in changed if path.startswith("conv2d")} == {
+            path for path in weights[0] if path.startswith("conv2d")
+        }
+        assert not any("normalization" in path for path in changed)
+        assert {"probabilities/kernel", "probabilities/bias"} <= changed
+
+
+def test_the_normalization_moves_where_it_is_to_be_trained_and_not_before(train):
+    _, weights = train(**tuning(batch_normalization="trained"))
+    assert not any("normalization" in path for path in moved(weights, 2))
+    normalization = {path for path in weights[0] if "normalization" in path}
+    assert len(normalization) == 8
+    assert normalization <= moved(weights, 3)
+
+
+def test_a_share_of_the_backbone_is_its_last_layers(train):
+    _, weights = train(**tuning(backbone_share=0.5))
+    convolutions = [path for path in weights[0] if path.startswith("conv2d") and path.endswith("kernel")]
+    assert [path in moved(weights, 3) for path in convolutions] == [False, True]
+
+
+def test_a_head_phase_of_no_epoch_is_skipped(keras, packed, monkeypatch):
+    """As `verify --determinism` trains a single epoch; params.yaml cannot ask for it."""
+    from tiny_imagenet.training import train as training
+
+    monkeypatch.setattr(keras.applications, "VGG16", small_backbone)
+    recipe = small_recipe(**TWO_PHASES)
+    assert recipe.fine_tuning
+    none = recipe.fine_tuning.model_copy(update={"head_epochs": 0})
+    trained = training.train(recipe.model_copy(update={"epochs": 1, "fine_tuning": none}), packed, seed=1)
+    assert trained.history["phase"].tolist() == [2]
+    assert trained.history["learning_rate"].tolist() == [np.float32(0.002)]
+
+
+def test_each_phase_has_its_learning_rate_and_the_history_names_the_phase(train):
+    history = train()[0].history
+    assert history["phase"].tolist() == PHASE_OF_EPOCH
+    assert history["epoch"].tolist() == [1, 2, 3, 4, 5]
+    np.testing.assert_allclose(history["learning_rate"], [0.02, 0.02, 0.002, 0.002, 0.002], rtol=1e-6)
+
+
+def test_a_schedule_runs_over_the_second_phase(train):
+    history = train(learning_rate_schedule={"decay": "cosine", "warmup_epochs": 1})[0].history
+    np.testing.assert_allclose(history["learning_rate"], [0.02, 0.02, 0.002, 0.001, 0.0], rtol=1e-4, atol=1e-9)
+
+
+def test_nothing_stops_the_first_phase_and_the_second_counts_anew(train):
+    still = {"optimizer": {"name": "sgd", "learning_rate": 1e-12}, **tuning(learning_rate=1e-12)}
+    stop = {"monitor": "val_accuracy", "patience": 1, "restore_best_weights": False}
+    assert train(early_stopping=stop, **still)[0].history["phase"].tolist() == [1, 1, 2, 2]  # epoch 3 sets the mark
+
+
+RESTORE = {"monitor": "val_loss", "patience": 9, "restore_best_weights": True}
+
+
+@pytest.mark.parametrize(
+    ("changes", "column", "sign"),
+    [({"early_stopping": RESTORE}, "val_loss", 1), ({"reported_epoch": "best"}, "val_accuracy", -1)],
+)
+def test_the_weights_that_are_kept_are_of_the_best_epoch_of_the_second_phase(train, changes, column, sign):
+    from tiny_imagenet.evaluation.evaluate import kept_epoch
+
+    # So fast a second phase does harm: the lowest loss of all epochs is one of the first phase.
+    trained, weights = train(**tuning(learning_rate=5.0), optimizer={"name": "adamw", "learning_rate": 0.05}, **changes)
+    assert trained.history["val_loss"].argmin() < HEAD_EPOCHS
+    kept = kept_epoch(trained.history, small_recipe(**TWO_PHASES | changes))
+    assert kept == HEAD_EPOCHS + 1 + int((sign * trained.history[column])[HEAD_EPOCHS:].argmin())
+    assert all((weight.numpy() == weights[kept - 1][weight.path]).all() for weight in trained.model.weights)
+
+
+def test_averaged_weights_begin_anew_in_the_second_phase(train, keras, packed):
+    averaged = {"name": "sgd", "learning_rate": 0.05, "ema_momentum": 0.9}
+    trained, _ = train(optimizer=averaged)
+    losses = keras.losses.sparse_categorical_crossentropy(
+        packed.val.labels, trained.model.predict_on_batch(packed.val.images)
+    )
+    assert float(keras.ops.mean(losses)) == pytest.approx(trained.history["val_loss"].iloc[-1], rel=1e-4)
+    assert trained.history["val_loss"].iloc[2] < 1.2 * trained.history["val_loss"].iloc[1]  # nothing is thrown away
+
+
+def test_weight_decay_leaves_the_scales_of_convnexts_layers_alone(keras, packed):
+    from tiny_imagenet.training import train as training
+
+    recipe = small_recipe(
+        architecture="convnext_tiny", build={"input_size": 64}, optimizer={"name": "adamw", "learning_rate": 0.1}
+    )
+    model = training.build_model(recipe, num_classes=3, weights_file=None)
+    model.optimizer.build(model.trainable_variables)
+    decayed = {
+        weight.path.split("/")[-1] for weight in model.trainable_weights if model.optimizer._use_weight_decay(weight)
+    }
+    assert decayed == {"kernel"}
