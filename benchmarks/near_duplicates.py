@@ -26,7 +26,8 @@ from tiny_imagenet.dataset.duplicates import (
     perceptual_hashes,
     similarity,
 )
-from tiny_imagenet.dataset.packing import SIDE, decode
+from tiny_imagenet.dataset.packing import decode
+from tiny_imagenet.input_pipeline.packed import SIDE
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 ZOOM = 2

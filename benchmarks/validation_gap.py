@@ -54,8 +54,8 @@ def main(workspace: Annotated[Path, typer.Option(help="A pipeline with both mode
     epochs = pd.concat(by_epoch(name) for name in (SUSPECT, OTHER))
     runtime.prepare(seed=0)
     from tiny_imagenet.config.recipe import PAPER_AUGMENTATION
-    from tiny_imagenet.dataset.packing import open_packed
     from tiny_imagenet.evaluation import evaluate
+    from tiny_imagenet.input_pipeline.packed import open_packed
     from tiny_imagenet.models import saved_model
 
     packed = open_packed(Path("data/cache"))

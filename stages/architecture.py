@@ -5,17 +5,17 @@ no other model.
 """
 
 import sys
-from pathlib import Path
 
 from tiny_imagenet import entry
 from tiny_imagenet.common.files import write_text
 from tiny_imagenet.models.registry import architecture_source
+from tiny_imagenet.repository.paths import MODELS
 
 
 def main(model: str) -> None:
     """Copy the source of MODEL's architecture to models/MODEL/architecture.py."""
-    architecture = entry.checked_params().block(model).architecture
-    write_text(Path("models") / model / "architecture.py", architecture_source(architecture))
+    architecture = entry.checked_params().job(model).recipe.architecture
+    write_text(MODELS / model / "architecture.py", architecture_source(architecture))
 
 
 if __name__ == "__main__":

@@ -1,48 +1,47 @@
-"""Stage `cache`: every image decoded once into data/cache, with a report and pictures to look at."""
+"""Stage `cache`: every image decoded once into data/cache; a report and pictures of the data in data/overview."""
 
-import json
 import sys
-from pathlib import Path
 
 import numpy as np
 
 from tiny_imagenet import entry, plotting
-from tiny_imagenet.common.files import write_text
-from tiny_imagenet.dataset import leakage
-from tiny_imagenet.dataset.duplicates import find_duplicates
-from tiny_imagenet.dataset.packing import drop_from_train, image_paths, pack, samples_per_class, summarize
+from tiny_imagenet.dataset import duplicates, packing
 from tiny_imagenet.input_pipeline.augmentation import Augmenter
+from tiny_imagenet.repository.paths import CACHE, IMAGES, OVERVIEW
+from tiny_imagenet.repository.records import DataReport
 
-SOURCE = Path("data/images")
-DESTINATION = Path("data/cache")
+AUGMENTED_IMAGES, AUGMENTED_EPOCHS = 10, 4
 
 
 def main() -> None:
     """Pack the images; draw originals beside augmented versions, and a few classes."""
     params = entry.checked_params()
-    packed = pack(SOURCE, DESTINATION)
-    pairs = find_duplicates(packed.train.images, packed.val.images)
-    across = leakage.pairs_across(pairs)
-    plotting.image_pairs(packed.train.images, packed.val.images, across, DESTINATION / "duplicates")
-    duplicates = leakage.describe_duplicates(pairs, image_paths(SOURCE)) | {"policy": params.dataset.duplicates}
-    if params.dataset.duplicates == "fail":
-        leakage.refuse_leakage(duplicates)
-    if params.dataset.duplicates == "drop_from_train":
-        copies = leakage.train_copies(pairs)
-        packed = drop_from_train(DESTINATION, copies)
-        duplicates["dropped_from_train"] = len(copies)
-    made_for = {"profile": params.profile, "dataset": params.dataset.fingerprint}
-    report = made_for | summarize(packed, SOURCE) | {"duplicates": duplicates}
-    write_text(DESTINATION / "report.json", json.dumps(report, indent=2) + "\n")
+    packed = packing.pack(IMAGES, CACHE)
+    pairs = duplicates.find_duplicates(packed.train.images, packed.val.images)
+    across = duplicates.pairs_across(pairs)
+    plotting.image_pairs(packed.train.images, packed.val.images, across, OVERVIEW / "duplicates")
+    policy = params.dataset.duplicates
+    described = duplicates.describe_duplicates(pairs, packing.image_paths(IMAGES)) | {"policy": policy}
+    if policy == "fail":
+        duplicates.refuse_leakage(described)
+    if policy == "drop_from_train":
+        copies = duplicates.train_copies(pairs)
+        packed = packing.drop_from_train(CACHE, copies)
+        described["dropped_from_train"] = len(copies)
+    summary = packing.summarize(packed, IMAGES)
+    DataReport(profile=params.profile, dataset=params.dataset.fingerprint, **summary, duplicates=described).write(
+        OVERVIEW / "report.json"
+    )
 
-    chosen = np.linspace(0, len(packed.train) - 1, 10).astype(np.int64)
+    chosen = np.linspace(0, len(packed.train) - 1, AUGMENTED_IMAGES).astype(np.int64)
     originals = packed.train.images[chosen]
     augment = Augmenter(params.shared_augmentation, seed=params.seed, num_images=len(packed.train))
-    rows = {"original": originals} | {f"epoch {epoch + 1}": augment(originals, chosen, epoch) for epoch in range(4)}
+    rows = {"original": originals}
+    rows |= {f"epoch {epoch + 1}": augment(originals, chosen, epoch) for epoch in range(AUGMENTED_EPOCHS)}
     title = "The shared augmentation in params.yaml (a profile or a model may have another)"
-    plotting.image_grid(rows, DESTINATION / "augmentation", title)
-    plotting.image_grid(samples_per_class(packed), DESTINATION / "classes", "Some classes of the training images")
-    print(f"packed {len(packed.train):,} training and {len(packed.val):,} validation images into {DESTINATION}")
+    plotting.image_grid(rows, OVERVIEW / "augmentation", title)
+    plotting.image_grid(packing.samples_per_class(packed), OVERVIEW / "classes", "Some classes of the training images")
+    print(f"packed {len(packed.train):,} training and {len(packed.val):,} validation images into {CACHE}")
 
 
 if __name__ == "__main__":

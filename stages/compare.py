@@ -16,9 +16,10 @@ from tiny_imagenet.evaluation import figures as result_figures
 from tiny_imagenet.reporting import audit, claims, documents, html, significance, wording
 from tiny_imagenet.reporting import table as comparison
 from tiny_imagenet.repository import dvc
+from tiny_imagenet.repository.paths import OVERVIEW
 from tiny_imagenet.tracking import sync
 
-CACHE, MODELS, RESULTS, DESTINATION = Path("data/cache"), Path("models"), Path("results"), Path("reports")
+MODELS, RESULTS, DESTINATION = Path("models"), Path("results"), Path("reports")
 FIGURES = DESTINATION / "figures"
 DETERMINISM = Path("docs/results/determinism.json")
 CURVES = {
@@ -66,7 +67,9 @@ def main() -> None:
     # After a bit-identical retrain, which is a new run, `evaluate` has been skipped; a result may come from DVC's cache
     # without its run; MLflow's server may have been away.
     try:
-        for line in sync.sync(params, table):
+        for line in sync.sync(
+            params, wording.run_descriptions(table, params), wording.experiment_description(table, params)
+        ):
             print(line)
     except UserError as error:
         raise UserError(
@@ -76,8 +79,8 @@ def main() -> None:
 
 def _evidence(params: Params) -> claims.Evidence:
     """Gather what there is of the models and of the images."""
-    data = comparison.images_report(params, CACHE)
-    table = comparison.results_table(params, MODELS, RESULTS, dvc.noted_images(Path.cwd()))
+    data = comparison.images_report(params, OVERVIEW)
+    table = comparison.results_table(params, MODELS, RESULTS, dvc.locked_images(Path.cwd()))
     models = list(table.dropna(subset="val_accuracy")["model"])
     return claims.Evidence(
         params=params, table=table, data=data,
@@ -91,7 +94,9 @@ def _replicates(evidence: claims.Evidence) -> dict[str, dict[str, Any]]:
     """Return replicate -> metrics.json, of those that have results."""
     missing = evidence.table.attrs["missing_replicates"]
     return {
-        name: read_json(RESULTS / name / "metrics.json") for name in evidence.params.replicated if name not in missing
+        job.name: read_json(RESULTS / job.name / "metrics.json")
+        for job in evidence.params.jobs
+        if job.is_replicate and job.name not in missing
     }
 
 
@@ -114,7 +119,7 @@ def _draw(evidence: claims.Evidence) -> dict[str, str]:
     )
     for name in PICTURES:
         with replaced(FIGURES / f"{name}.png") as partial:
-            shutil.copyfile(CACHE / f"{name}.png", partial)
+            shutil.copyfile(OVERVIEW / f"{name}.png", partial)
     return captions
 
 

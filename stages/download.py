@@ -8,8 +8,8 @@ from tiny_imagenet.common.download import obtain
 from tiny_imagenet.common.files import require_free
 from tiny_imagenet.dataset.digits import write_digits_archive
 from tiny_imagenet.repository import dvc
+from tiny_imagenet.repository.paths import ARCHIVE
 
-DESTINATION = Path("data/raw/dataset.zip")
 TERMS = (
     "Tiny ImageNet's images are ImageNet's: for non-commercial research and education only, "
     "see https://image-net.org/download"
@@ -21,15 +21,15 @@ def main() -> None:
     dataset = entry.checked_params().dataset
     require_free(Path("data"), dataset.expected_bytes, f"the dataset {dataset.name}, decoded,")
     if dataset.embedded:
-        write_digits_archive(DESTINATION)
-        print(f"wrote the embedded digits to {DESTINATION}")
+        write_digits_archive(ARCHIVE)
+        print(f"wrote the embedded digits to {ARCHIVE}")
         return
     if dataset.name == "tiny-imagenet-200":
         print(TERMS)
     # DVC removes the output before it runs a stage, but keeps it in its cache: no second download for another `expect`.
     archive = Path(dataset.archive).expanduser() if dataset.archive else dvc.cached_file(dataset.md5)
     obtain(
-        DESTINATION,
+        ARCHIVE,
         urls=dataset.urls,
         archive=archive,
         size=dataset.bytes,

@@ -1,26 +1,23 @@
 """Stage `reorganize`: the archive's contract checked, its images in class folders, in data/images."""
 
 import sys
-from pathlib import Path
 
 from tiny_imagenet import entry
 from tiny_imagenet.dataset.layout import reorganize
-
-SOURCE = Path("data/raw/dataset.zip")
-DESTINATION = Path("data/images")
+from tiny_imagenet.repository.paths import ARCHIVE, IMAGES
 
 
 def main() -> None:
     """Write the class folders of the chosen profile's dataset as zips."""
     dataset = entry.checked_params().dataset
     reorganize(
-        SOURCE,
-        DESTINATION,
+        ARCHIVE,
+        IMAGES,
         expect=dataset.expect,
         images_per_class=dataset.images_per_class,
         num_classes=dataset.num_classes,
     )
-    print(f"{SOURCE} holds what was expected; class folders are in {DESTINATION}")
+    print(f"{ARCHIVE} holds what was expected; class folders are in {IMAGES}")
 
 
 if __name__ == "__main__":

@@ -1,154 +1,103 @@
 """Stages `train@<model>` and `replicate@<model>-<seed>`: one model trained by its recipe, as one MLflow run."""
 
 import sys
-from collections.abc import Mapping
-from contextlib import suppress
-from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 from tiny_imagenet import entry, tracking
 from tiny_imagenet.backend import devices, runtime
-from tiny_imagenet.common.errors import UserError
-from tiny_imagenet.common.files import fingerprint, md5, only_one, write_text
+from tiny_imagenet.common.files import md5, only_one
+from tiny_imagenet.config.jobs import Job
 from tiny_imagenet.config.params import Params
-from tiny_imagenet.models.registry import architecture_source
-from tiny_imagenet.repository import dvc, finished
-from tiny_imagenet.tracking import sync
+from tiny_imagenet.models import registry, weights
+from tiny_imagenet.repository import dvc, provenance, workspace
+from tiny_imagenet.repository.paths import CACHE, CHECKPOINTS, MODELS
+from tiny_imagenet.repository.records import RunRecord
+from tiny_imagenet.tracking.sync import dataset_input
 
-CHECKPOINTS = Path("checkpoints")
 
-
-def main(model: str) -> None:
+def main(name: str) -> None:
     """Train MODEL (a block of `models` in params.yaml, or a replicate) on data/cache into models/MODEL.
 
-    A training that was stopped goes on after its last whole epoch, unless params, data, code or machine have changed.
+    A training that was stopped resumes after its last complete epoch, unless params, data, code or machine changed.
     """
     params = entry.checked_params()
-    params.block(model)
+    job = params.job(name)
     if devices.process() > 0:  # it computes beside the first process, which alone writes files and the run
-        _train(model, params)
+        _train(params, job)
         return
-    failure = CHECKPOINTS / f"{model}.failed"
-    with only_one(
-        CHECKPOINTS / f"{model}.lock", f"{model} is being trained by another process: wait for it or stop it"
-    ):
-        failure.unlink(missing_ok=True)
-        sync.drop_finished_checkpoint(params, model)  # trained again, though nothing may have changed
+    with only_one(workspace.lock_file(name), f"{name} is being trained by another process: wait for it or stop it"):
+        workspace.forget_failure(name)
+        workspace.drop_finished_checkpoint(job, starting=True)
         try:
-            _train(model, params)
-        except Exception as error:  # also what nobody foresaw, as a GPU's memory that is full
-            with suppress(OSError):  # the disk may be full
-                kind = [] if isinstance(error, UserError) else [type(error).__name__]
-                why = ": ".join([*kind, *filter(None, [str(error)])])
-                write_text(failure, f"{why}\n")  # the table says so in the model's row
+            _train(params, job)
+        except Exception as error:  # also those that nobody foresaw, such as a GPU out of memory
+            workspace.note_failure(name, error)
             raise
 
 
-def training_key(params: Params, model: str, hashes: Mapping[str, str], numerics: Mapping[str, object]) -> str:
-    """Return what differs where anything differs that decides the bits of a training."""
-    return fingerprint({"params": params.fingerprint(model), "hashes": dict(hashes), "numerics": dict(numerics)})
+def _train(params: Params, job: Job) -> None:
+    recipe, source = job.recipe, registry.architecture_source(job.recipe.architecture)
+    workspace.require_architecture(job, source)
 
-
-def _see_architecture(params: Params, model: str) -> None:
-    """Refuse to train another architecture than the one whose copy, beside the model, is the stage's dependency."""
-    base, _ = params.replicated.get(model, (model, 0))
-    copy, architecture = Path("models") / base / "architecture.py", params.block(model).architecture
-    if copy.is_file() and copy.read_text(encoding="utf-8") != architecture_source(architecture):
-        raise UserError(
-            f"{copy} is not the source of {architecture} as it is now: it was edited after the stage "
-            f"`architecture@{base}`; run `dvc repro` again"
-        )
-
-
-def _train(model: str, params: Params) -> None:
-    started_at = datetime.now(UTC)
-    recipe, seed = params.recipe(model), params.seed_of(model)
-    root = dvc.repository_root()
-    _see_architecture(params, model)
-
-    runtime.prepare(seed, exact=params.determinism == "exact")  # before anything that imports Keras
+    runtime.prepare(job.seed, exact=params.determinism == "exact")  # before anything that imports Keras
     devices.join()
-    from tiny_imagenet.dataset.packing import open_packed
+    from tiny_imagenet.input_pipeline.packed import open_packed
     from tiny_imagenet.models import saved_model
-    from tiny_imagenet.models import weights as pretrained
-    from tiny_imagenet.models.registry import preprocessing_of
-    from tiny_imagenet.training import train
+    from tiny_imagenet.training import train as training
     from tiny_imagenet.training.checkpoint import Checkpoint
 
-    num_devices = devices.count(params.devices)
-    packed = open_packed(Path("data/cache"))
-    weights_file = pretrained.weights_file(recipe.weights, recipe.architecture)
-    facts = {
-        "profile": params.profile,
-        "dataset": params.dataset.name,
-        "seed": seed,
-        "determinism": params.determinism,
-        "weights": recipe.weights,
-        "device": str(runtime.device()),
-        "devices": num_devices,
-        "threads": runtime.threads(),
-        "backend": runtime.backend(),
-        "precision": recipe.precision,
-        "preprocessing": preprocessing_of(recipe.architecture, recipe.preprocessing),
-    }
-    record: dict[str, Any] = {
-        "experiment": params.profile,
-        **facts,
-        "params": tracking.flatten(recipe.model_dump(mode="json")) | facts,
-        **dvc.provenance(params.stage("train", model)),
-        "versions": runtime.versions(),
-        "images": {"classes": packed.num_classes, "train": len(packed.train), "val": len(packed.val)},
-        "source": params.dataset.source,
-    }
-    weights = {"weights": md5(weights_file)} if weights_file else {}
-    numerics = runtime.numerics() | {"devices": num_devices}
-    architecture = {"architecture": architecture_source(recipe.architecture)}  # of which there may be no copy yet
-    key = training_key(params, model, record["dependencies"] | weights | architecture, numerics)
-    record["hashes"] |= {"params": params.fingerprint(model), "training": key} | weights
+    packed = open_packed(CACHE)
+    weights_file = weights.weights_file(recipe.weights, recipe.architecture)
+    setup = provenance.training_setup(
+        params,
+        job,
+        images={"classes": packed.num_classes, "train": len(packed.train), "val": len(packed.val)},
+        preprocessing=registry.preprocessing_of(recipe.architecture, recipe.preprocessing),
+        architecture=source,
+        weights_file=weights_file,
+    )
     is_first = devices.process() == 0
-    checkpoint = Checkpoint(CHECKPOINTS / model, key, read_only=not is_first)
+    checkpoint = Checkpoint(CHECKPOINTS / job.name, setup.hashes["training"], read_only=not is_first)
     history = checkpoint.history()
-    devices.require_same("params, data, code, versions or processor", key)
+    devices.require_same("params, data, code, versions or processor", setup.hashes["training"])
     devices.require_same(f"the epochs that {CHECKPOINTS} has: they need one folder, shared by all", str(history))
     print(
-        f"{model}: {recipe.architecture}, {recipe.epochs} epochs of {len(packed.train):,} images, on {facts['device']}"
+        f"{job.name}: {recipe.architecture}, {recipe.epochs} epochs of {len(packed.train):,} images, on {setup.device}"
     )
     if history:
-        print(f"{model}: goes on after epoch {len(history)}, where it was stopped")
+        print(f"{job.name}: resuming after epoch {len(history)}")
     elif checkpoint.other:
         print(
-            f"{model}: begins anew; {checkpoint.other} is of other params, data, code, versions, processor or threads, "
-            "and stays until this training is complete"
+            f"{job.name}: starting from scratch; checkpoint {checkpoint.other} (other params, data, code, versions, "
+            "processor or threads) is kept until this training is complete"
         )
-    fit = partial(train.train, recipe, packed, seed=seed, weights_file=weights_file, checkpoint=checkpoint)
+    fit = partial(training.train, recipe, packed, seed=job.seed, weights_file=weights_file, checkpoint=checkpoint)
     if not is_first:
-        with devices.shared_by(num_devices) as share:
+        with devices.shared_by(setup.devices) as share:
             fit(share=share)
         return
-    here = {"workspace": dvc.workspace()}
-    # Whatever still seems to be running here is dead: this process alone holds the lock.
-    tracking.mark_killed(root, name=model, tags=here, but=checkpoint.run_id)
+    root, here = dvc.repository_root(), {"workspace": workspace.workspace_id()}
+    # Runs that still seem to be running here are dead: this process alone holds the lock.
+    tracking.mark_killed(root, name=job.name, tags=here, but=checkpoint.run_id)
     with tracking.start_run(
         root,
         experiment=params.profile,
-        name=model,
-        params=record["params"],
-        tags=dvc.run_tags(record) | here,
+        name=job.name,
+        params=setup.params,
+        tags=provenance.run_tags(setup) | here,
         resume=checkpoint.run_id,
     ) as run:
         checkpoint.begin(run.run_id)
         run.log_history(history)
-        run.log_dataset(sync.dataset_input(record))
-        if record["git"]["dirty"]:
-            run.log_text(dvc.git_diff(Path.cwd()), "git.diff")
-        with devices.shared_by(num_devices) as share:
+        run.log_dataset(dataset_input(setup))
+        if setup.git.dirty:
+            run.log_text(setup.git.diff, "git.diff")
+        with devices.shared_by(setup.devices) as share:
             trained = fit(callbacks=[run.epoch_callback()], share=share)
-        folder = Path("models") / model
+        folder = MODELS / job.name
         classes = {"wnids": [str(wnid) for wnid in packed.classes["wnid"]], "class_names": packed.class_names}
         saved_model.save_model(trained.model, folder / "model.keras", **classes)
-        train.write_history(trained.history, folder / "history.csv")
+        training.write_history(trained.history, folder / "history.csv")
         run.log_artifact(folder / "history.csv")
         model_uri = run.log_model(
             saved_model.without_optimizer(trained.model),
@@ -157,17 +106,19 @@ def _train(model: str, params: Params) -> None:
             classes,
             packed.val.images[:1],
         )
-        where = {"run_id": run.run_id, "tracking_uri": run.tracking_uri, "artifact_uri": run.artifact_uri}
-        course = {
-            "model_uri": model_uri,
-            "model_md5": md5(folder / "model.keras"),
-            "started_at": started_at.isoformat(timespec="seconds"),
-            "epoch_seconds": trained.epoch_seconds,
-            "images_per_second": trained.images_per_second,
-            "resumed_from": trained.resumed_from,
-        }
-        train.write_json(where | record | course, folder / "run.json")
-    finished.note(CHECKPOINTS / model, folder / "run.json")
+        RunRecord(
+            **setup.as_dict(),
+            run_id=run.run_id,
+            tracking_uri=run.tracking_uri,
+            artifact_uri=run.artifact_uri,
+            model_uri=model_uri,
+            model_md5=md5(folder / "model.keras"),
+            epoch_seconds=trained.epoch_seconds,
+            images_per_second=trained.images_per_second,
+            resumed_from=trained.resumed_from,
+            best_epoch=trained.best_epoch,
+        ).write(folder / "run.json")
+    workspace.note_finished(job.name)
 
 
 if __name__ == "__main__":

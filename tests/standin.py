@@ -10,7 +10,7 @@ from sklearn.datasets import load_digits
 
 from tiny_imagenet.config.recipe import NO_AUGMENTATION, Recipe
 from tiny_imagenet.dataset.digits import NAMES
-from tiny_imagenet.dataset.packing import SIDE, PackedDataset, Split
+from tiny_imagenet.input_pipeline.packed import SIDE, PackedDataset, Split
 
 
 def packed_digits(num_train: int = 200, num_val: int = 100, num_classes: int = 10) -> PackedDataset:

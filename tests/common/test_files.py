@@ -8,8 +8,7 @@ import zipfile
 
 import pytest
 
-from tiny_imagenet.common.files import PARTIAL_SUFFIX, md5, replaced, write_text
-from tiny_imagenet.common.zip_member import deterministic_member
+from tiny_imagenet.common.files import PARTIAL_SUFFIX, deterministic_member, md5, replaced, write_text
 
 
 class TestReplaced:

@@ -13,7 +13,8 @@ from PIL import Image
 from tiny_imagenet.common.errors import DatasetError
 from tiny_imagenet.config.dataset import Expect, ImagesPerClass
 from tiny_imagenet.dataset.layout import reorganize
-from tiny_imagenet.dataset.packing import PackedDataset, Split, decode, open_packed, pack, samples_per_class, summarize
+from tiny_imagenet.dataset.packing import decode, pack, samples_per_class, summarize
+from tiny_imagenet.input_pipeline.packed import PackedDataset, Split, open_packed
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from standin import packed_digits, small_recipe
 
 from tiny_imagenet.common.errors import UserError
 from tiny_imagenet.config.recipe import PAPER_AUGMENTATION, ModelParams
-from tiny_imagenet.dataset.packing import PackedDataset
 from tiny_imagenet.input_pipeline.augmentation import Augmenter
+from tiny_imagenet.input_pipeline.packed import PackedDataset
 
 KEYS = [
     "train_accuracy",

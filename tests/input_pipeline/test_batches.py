@@ -13,9 +13,9 @@ from hypothesis.extra.numpy import arrays
 
 from tiny_imagenet.common.errors import UserError
 from tiny_imagenet.config.recipe import NO_AUGMENTATION, PAPER_AUGMENTATION, PRESETS, Augmentation
-from tiny_imagenet.dataset.packing import Split
 from tiny_imagenet.input_pipeline.augmentation import Augmenter, epoch_order
 from tiny_imagenet.input_pipeline.mixing import class_shares, draw_mixes, mix_images, mix_labels
+from tiny_imagenet.input_pipeline.packed import Split
 
 NUM_IMAGES = 50
 MODERN = PRESETS["modern"]

@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from tiny_imagenet.common.errors import UserError
-from tiny_imagenet.repository import dvc
+from tiny_imagenet.repository import dvc, provenance, workspace
+from tiny_imagenet.repository import git as git_module
 
 ROOT = Path(__file__).parents[2]
 
@@ -77,29 +78,29 @@ def committed(repository):
 
 
 def test_a_clean_tree_is_its_commit(committed):
-    assert dvc.git_state(committed) == {"commit": git(committed, "rev-parse", "HEAD"), "dirty": False}
+    assert git_module.git_state(committed) == {"commit": git(committed, "rev-parse", "HEAD"), "dirty": False}
 
 
 @pytest.mark.parametrize("name", ["code.py", "dvc.yaml", "new.py", "a/b/new.py"])
 def test_a_changed_or_new_file_makes_the_tree_dirty(name, committed):
     (committed / name).write_text("2")
-    assert dvc.git_state(committed)["dirty"] is True
+    assert git_module.git_state(committed)["dirty"] is True
 
 
 def test_a_removed_and_a_staged_file_make_the_tree_dirty(committed):
     (committed / "code.py").unlink()
-    assert dvc.git_state(committed)["dirty"] is True
+    assert git_module.git_state(committed)["dirty"] is True
     git(committed, "checkout", "code.py")
     (committed / "code.py").write_text("2")
     git(committed, "add", "code.py")
-    assert dvc.git_state(committed)["dirty"] is True
+    assert git_module.git_state(committed)["dirty"] is True
 
 
 def test_dvc_lock_and_ignored_files_do_not_make_the_tree_dirty(committed):
     (committed / "dvc.lock").write_text("2")
     (committed / "data").mkdir()
     (committed / "data" / "images.npy").write_text("2")
-    assert dvc.git_state(committed)["dirty"] is False
+    assert git_module.git_state(committed)["dirty"] is False
 
 
 UNKNOWN = {"commit": None, "dirty": None}
@@ -107,63 +108,63 @@ UNKNOWN = {"commit": None, "dirty": None}
 
 def test_a_tree_without_git_says_so(repository, monkeypatch):
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(repository.parent))
-    assert dvc.git_state(repository) == UNKNOWN
+    assert git_module.git_state(repository) == UNKNOWN
 
 
 def test_a_tree_without_commits_says_so(repository):
     git(repository, "init", "--quiet")
-    assert dvc.git_state(repository) == UNKNOWN
+    assert git_module.git_state(repository) == UNKNOWN
 
 
 def test_a_machine_without_git_says_so(committed, monkeypatch):
     monkeypatch.setenv("PATH", str(committed / "nothing here"))
-    assert dvc.git_state(committed) == UNKNOWN
+    assert git_module.git_state(committed) == UNKNOWN
 
 
 def test_the_difference_since_the_commit_is_kept_with_the_names_of_new_files(committed):
     (committed / "code.py").write_text("2")
     (committed / "dvc.lock").write_text("2")
     (committed / "new.py").write_text("a secret")
-    difference = dvc.git_diff(committed)
+    difference = git_module.git_diff(committed)
     assert "-1\n" in difference
     assert "+2\n" in difference
     assert "dvc.lock" not in difference
     assert "# new file: new.py\n" in difference
     assert "a secret" not in difference
     (committed / "code.py").write_text("2\n" * 100_000)
-    assert "characters of difference: left out" in dvc.git_diff(committed)
-    assert len(dvc.git_diff(committed)) < 1000
+    assert "characters of difference: left out" in git_module.git_diff(committed)
+    assert len(git_module.git_diff(committed)) < 1000
 
 
 def test_a_new_dvc_lock_is_no_difference(committed):
     git(committed, "rm", "--quiet", "--cached", "dvc.lock")
     git(committed, "commit", "--quiet", "-m", "without")
-    assert dvc.git_diff(committed) == ""
+    assert git_module.git_diff(committed) == ""
 
 
 def test_a_workspace_has_one_name_that_moves_with_it(tmp_path, monkeypatch):
     for folder in ("one", "two"):
         (tmp_path / folder).mkdir()
     monkeypatch.chdir(tmp_path / "one")
-    name = dvc.workspace()
-    assert dvc.workspace() == name
+    name = workspace.workspace()
+    assert workspace.workspace() == name
     (tmp_path / "one").rename(tmp_path / "moved")
     monkeypatch.chdir(tmp_path / "moved")
-    assert dvc.workspace() == name
+    assert workspace.workspace() == name
     monkeypatch.chdir(tmp_path / "two")
-    assert dvc.workspace() != name
+    assert workspace.workspace() != name
     assert [path.name for path in Path("checkpoints").iterdir()] == ["workspace"]
 
 
 def test_without_git_there_is_no_difference(repository, monkeypatch):
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(repository.parent))
-    assert dvc.git_diff(repository) == ""
+    assert git_module.git_diff(repository) == ""
 
 
 def test_a_commit_exists_or_does_not(committed):
-    assert dvc.commit_exists(committed, git(committed, "rev-parse", "HEAD"))
-    assert not dvc.commit_exists(committed, "0" * 40)
-    assert not dvc.commit_exists(committed, git(committed, "rev-parse", "HEAD:code.py"))  # a blob
+    assert git_module.commit_exists(committed, git(committed, "rev-parse", "HEAD"))
+    assert not git_module.commit_exists(committed, "0" * 40)
+    assert not git_module.commit_exists(committed, git(committed, "rev-parse", "HEAD:code.py"))  # a blob
 
 
 def test_tags_of_a_run_say_where_it_comes_from():
@@ -176,23 +177,23 @@ def test_tags_of_a_run_say_where_it_comes_from():
         "dependencies": {"a.py": "56"},
         "versions": {"keras": "3"},
     }
-    assert dvc.run_tags(record) == {
+    assert provenance.run_tags(record) == {
         "dvc.stage": "train@model_1", "git.commit": "none", "git.dirty": "unknown", "params_hash": "12",
         "data_hash": "34", "hardware": "CPU", "platform": "Linux", "dependency.a.py": "56", "version.keras": "3",
     }  # fmt: skip
     dirty = record | {"git": {"commit": "78", "dirty": True}}
-    assert dvc.run_tags(dirty)["git.commit"] == "78"
-    assert dvc.run_tags(dirty)["git.dirty"] == "true"
+    assert provenance.run_tags(dirty)["git.commit"] == "78"
+    assert provenance.run_tags(dirty)["git.dirty"] == "true"
 
 
 def test_the_environment_has_another_hash_with_another_package(tmp_path, monkeypatch):
-    before = dvc.environment_hash()
-    assert dvc.environment_hash() == before
+    before = provenance.environment_hash()
+    assert provenance.environment_hash() == before
     package = tmp_path / "some_package-1.0.dist-info"
     package.mkdir()
     (package / "METADATA").write_text("Metadata-Version: 2.1\nName: some-package\nVersion: 1.0\n")
     monkeypatch.syspath_prepend(tmp_path)
-    assert dvc.environment_hash() != before
+    assert provenance.environment_hash() != before
 
 
 # --- hashes ---

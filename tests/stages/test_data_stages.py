@@ -14,7 +14,7 @@ from stages import cache, download
 from stages import reorganize as reorganize_stage
 from tiny_imagenet import entry
 from tiny_imagenet.common.files import md5
-from tiny_imagenet.dataset.packing import open_packed
+from tiny_imagenet.input_pipeline.packed import open_packed
 
 ROOT = Path(__file__).parents[2]
 

@@ -13,7 +13,7 @@ from tiny_imagenet import tracking
 from tiny_imagenet.common import files
 from tiny_imagenet.common.errors import UserError
 from tiny_imagenet.reporting import table
-from tiny_imagenet.repository import dvc
+from tiny_imagenet.repository import workspace
 from tiny_imagenet.tracking import store, sync
 
 ACTIVE = ["model_1", "model_2"]
@@ -70,7 +70,7 @@ def test_runs_that_the_store_lacks_are_restored_once(root):
     run = tracking.find_run(root, "run_of_model_1")
     assert run.metrics["final_val_accuracy"] == 0.3
     assert sorted(tracking.metric_history(root, run.run_id, "loss")) == [(1, 3.0), (2, 2.0)]
-    assert run.tags["workspace"] == dvc.workspace()
+    assert run.tags["workspace"] == workspace.workspace()
     assert run.tags["mlflow.note.content"].startswith("val **30.00 (")
     described = store.client().get_experiment_by_name("demo").tags["mlflow.note.content"]
     assert "| model_1 | " in described
@@ -78,7 +78,7 @@ def test_runs_that_the_store_lacks_are_restored_once(root):
 
 
 def test_a_run_that_died_is_marked_and_one_that_is_trained_now_is_not(root):
-    here = {"workspace": dvc.workspace()}
+    here = {"workspace": workspace.workspace()}
     begun = {}
     for model in ACTIVE:
         with tracking.start_run(root, experiment="demo", name=model, params={}, tags=here) as run:
@@ -180,5 +180,5 @@ def test_an_experiments_copy_completes_its_runs_and_leaves_table_and_champion_al
     params = made_params(active=["model_3"], champion={"metric": "val_accuracy", "profiles": ["demo"]})
     done = sync.sync(params, table.results_table(params, Path("models"), Path("results")))
     assert [line.split(":")[0] for line in done] == ["model_3"]
-    assert tracking.find_run(root, "run_of_an_experiment").tags["workspace"] == dvc.workspace()
+    assert tracking.find_run(root, "run_of_an_experiment").tags["workspace"] == workspace.workspace()
     assert store.client().get_experiment_by_name("demo").tags["mlflow.note.content"] == described

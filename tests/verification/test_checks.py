@@ -21,7 +21,7 @@ from tiny_imagenet.cli import app
 from tiny_imagenet.common.errors import UserError
 from tiny_imagenet.common.files import md5
 from tiny_imagenet.reporting import table as comparison
-from tiny_imagenet.repository import dvc
+from tiny_imagenet.repository import dvc, provenance
 from tiny_imagenet.verification import checks as verification
 
 MODELS = ("model_1", "model_2")
@@ -103,7 +103,8 @@ class Repository:
                 **{name: points[2] for name, points in HISTORY.items()},
                 "system/cpu_utilization_percentage": 97.0,
             },
-            tags=dvc.run_tags(record | {"device": "CPU AMD EPYC, 2 cores, 24 GiB"}) | {"mlflow.user": "somebody"},
+            tags=provenance.run_tags(record | {"device": "CPU AMD EPYC, 2 cores, 24 GiB"})
+            | {"mlflow.user": "somebody"},
         )
 
     def write_lock(self) -> None:
@@ -135,7 +136,7 @@ class Repository:
         hashes = {"params": params.fingerprint(name), "data": "d" * 16}
         edit_json(f"models/{name}/run.json", stage=params.stage("train", name), hashes=hashes)
         record = json.loads((Path("models") / name / "run.json").read_text())
-        self.runs[RUN_IDS[name]] = replace(self.runs[RUN_IDS[name]], tags=dvc.run_tags(record))
+        self.runs[RUN_IDS[name]] = replace(self.runs[RUN_IDS[name]], tags=provenance.run_tags(record))
         lock = yaml.safe_load(Path("dvc.lock").read_text())
         paths = [f"models/{name}/{file}" for file in ("model.keras", "history.csv", "run.json")]
         deps, outs = ([{"path": path, "md5": md5(Path(path))} for path in some] for some in ([CODE, DATA], paths))

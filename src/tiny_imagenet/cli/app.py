@@ -26,6 +26,7 @@ from tiny_imagenet.parallel.sweep import plan
 from tiny_imagenet.reporting import kept_results, wording
 from tiny_imagenet.reporting import table as comparison
 from tiny_imagenet.repository import dvc
+from tiny_imagenet.repository.paths import MODELS, OVERVIEW, RESULTS
 from tiny_imagenet.tracking import sync as synchronization
 from tiny_imagenet.verification import checks as verification
 from tiny_imagenet.verification import determinism
@@ -66,7 +67,7 @@ def keep(
     """Keep the present results in docs/results/NAME, as data with their provenance, for git and for README."""
     os.chdir(dvc.repository_root())
     params = entry.checked_params()
-    comparison.images_report(params, Path("data/cache"))
+    comparison.images_report(params, OVERVIEW)
     folder = kept_results.keep(name, about, params, _table(params))
     print(
         f"{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}; `make readme` shows them in README.md"
@@ -92,7 +93,7 @@ def readme(
 @app.command()
 def data() -> None:
     """Say what the dataset holds: counts, strays, duplicates, as `cache` found them."""
-    path = dvc.repository_root() / "data" / "cache" / "report.json"
+    path = dvc.repository_root() / OVERVIEW / "report.json"
     if not path.is_file():
         raise UserError("the dataset has not been packed yet: run `dvc repro cache`")
     print(wording.data_summary(json.loads(path.read_text(encoding="utf-8"))))
@@ -111,13 +112,15 @@ def sync() -> None:
     os.chdir(dvc.repository_root())
     params = entry.checked_params()
     table = _table(params)
-    for line in synchronization.sync(params, table):
+    for line in synchronization.sync(
+        params, wording.run_descriptions(table, params), wording.experiment_description(table, params)
+    ):
         print(line)
     print(f"MLflow has the runs of {table['run_id'].notna().sum()} of {len(table)} active models")
 
 
 def _table(params: Params) -> pd.DataFrame:
-    return comparison.results_table(params, Path("models"), Path("results"), dvc.noted_images(Path.cwd()))
+    return comparison.results_table(params, MODELS, RESULTS, dvc.locked_images(Path.cwd()))
 
 
 @app.command()
@@ -133,7 +136,7 @@ def check(
         )
     params = entry.checked_params(dvc.repository_root() / "params.yaml")
     if model is not None:
-        params.block(model)
+        params.job(model)
         if model not in params.active:
             raise UserError(f"'{model}' has a block in params.yaml, but `active` does not name it")
     for name in params.active:
@@ -194,7 +197,7 @@ def _verify_results(params: Params, models: list[str], *, evaluate: bool) -> Non
 
 def _verify_determinism(params: Params, models: list[str], epochs: int, batches: int) -> None:
     for model in models:
-        params.block(model)
+        params.job(model)
     differing = []
     for model in models:
         print(f"{model}: training twice, {epochs} epochs of {batches} batches")

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 from tiny_imagenet.common.errors import UserError
-from tiny_imagenet.dataset.packing import SIDE
+from tiny_imagenet.input_pipeline.packed import SIDE
 
 MAX_PIXELS = 1024**3 // 4 // 3
 """89 million: above it Pillow, too, speaks of a decompression bomb. As RGB they take 256 MiB."""

@@ -24,7 +24,7 @@ from tiny_imagenet.cli.pictures import ImageError, NotAnImageError, read_image
 from tiny_imagenet.common.errors import UserError
 from tiny_imagenet.common.progress import track
 from tiny_imagenet.common.schema import nearest
-from tiny_imagenet.dataset.packing import SIDE
+from tiny_imagenet.input_pipeline.packed import SIDE
 from tiny_imagenet.models.saved_model import load_model, read_metadata
 
 BATCH_SIZE = 128

@@ -14,6 +14,7 @@ from tiny_imagenet.config.params import Params, parse_params
 from tiny_imagenet.parallel import cluster, params_edit, workers
 from tiny_imagenet.parallel.sweep import results
 from tiny_imagenet.parallel.sweep import run as sweeping
+from tiny_imagenet.parallel.sweep.plan import sweep_named
 from tiny_imagenet.repository import dvc
 
 _PARAMS = Path("params.yaml")
@@ -60,7 +61,7 @@ def train(
     wanted = _with_replicates(params, chosen, seeds) if seeds is not None and seeds > 1 else params
     names = workers.trainings(wanted, chosen, seeds)
     if all_models and seeds is None:
-        names += list(params.replicated)
+        names += [job.name for job in params.jobs if job.is_replicate]
 
     def write_replicates() -> None:
         if wanted is not params:
@@ -102,7 +103,7 @@ def sweep(
     if write_block is not None:
         params_edit.refuse_known_block(_PARAMS, write_block)
     best, record, lost = sweeping.run(params, name, workers=workers_at_once, cores=cores, address=address)
-    about = results.about_best(name, params.sweeps[name], best, record)
+    about = results.about_best(name, sweep_named(params, name), best, record)
     say(f"best: {about}; sweeps/{name} has results.csv, best.yaml and trials.png")
     if write_block is not None:
         params_edit.add_block(_PARAMS, write_block, best.block, about)

@@ -4,6 +4,8 @@ import hashlib
 import json
 import os
 import shutil
+import stat
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -138,7 +140,21 @@ def digest(path: Path, *, like: str) -> tuple[str, str]:
         return "sha256", hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def hashes_below(folder: Path) -> dict[str, str]:
+    """Return path -> MD5 of each file in a folder and its subfolders; paths are relative, with forward slashes."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): md5(path) for path in files}
+
+
 def fingerprint(values: Mapping[str, Any]) -> str:
     """Return 16 hexadecimal digits that differ where the values, plain ones as JSON has them, differ."""
     text = json.dumps(values, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def deterministic_member(name: str) -> zipfile.ZipInfo:
+    """Return a member whose header depends on its name alone: stored, dated 1980, plain file mode."""
+    info = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
+    info.create_system = 3
+    info.external_attr = (stat.S_IFREG | 0o644) << 16
+    return info

@@ -124,3 +124,11 @@ def _short(value: Any, limit: int = 60) -> str:
     except ValueError:  # Python prints no integer of more than 4,300 digits
         text = "a very large number"
     return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested values under keys with dots: `optimizer.name`."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat

@@ -14,6 +14,7 @@ from tiny_imagenet.common.errors import UserError
 from tiny_imagenet.common.files import fingerprint
 from tiny_imagenet.common.schema import Count, Name, Section, nearest, read_yaml, validated
 from tiny_imagenet.config.dataset import Dataset
+from tiny_imagenet.config.jobs import Job
 from tiny_imagenet.config.recipe import (
     KERAS_MOMENTUM,
     Augmentation,
@@ -25,14 +26,13 @@ from tiny_imagenet.config.recipe import (
     Recipe,
     resolve_augmentation,
 )
-from tiny_imagenet.parallel.sweep.schema import Sweep
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Lineup = Annotated[tuple[Name, ...], Field(min_length=1, strict=False)]
 
 
-class Training(Section):
-    """What a profile changes for every model. Only the keys that are written count; null is a value too."""
+class ProfileOverrides(Section):
+    """Settings that a profile changes for every model. Only keys that are present count; null is a value too."""
 
     epochs: Count | None = None
     batch_size: Count | None = None
@@ -61,7 +61,7 @@ class Profile(Section):
     """A dataset, and how much training it gets."""
 
     dataset: Dataset
-    training: Training
+    training: ProfileOverrides
 
 
 class Champion(Section):
@@ -84,7 +84,8 @@ class Params(Section):
     augmentation: AugmentationChoice
     champion: Champion
     replicates: Replicates = Replicates()
-    sweeps: dict[Name, Sweep] = Field(default_factory=dict)
+    sweeps: dict[Name, Any] = Field(default_factory=dict)
+    """Checked by the command that runs them (`parallel.sweep.schema`): a mistake there stops no stage."""
     lineups: dict[Name, Lineup] = Field(default_factory=dict)
     """Lists of models by name, for `active` to take by its YAML anchor: `active: *paper`."""
     active: Lineup
@@ -115,11 +116,6 @@ class Params(Section):
                     )
             if len(set(lineup)) != len(lineup):
                 raise ValueError(f"{where}: names a model twice")
-        for name, sweep in self.sweeps.items():
-            if sweep.model not in self.models:
-                raise ValueError(
-                    f"sweeps.{name}.model: '{sweep.model}' has no block in `models`{nearest(sweep.model, self.models)}"
-                )
         for name in self.models:
             if "epochs" not in self._changed(self.models[name]) and self.models[name].epochs is None:
                 raise ValueError(f"models.{name}.epochs: named neither here nor in profiles.{self.profile}.training")
@@ -188,47 +184,46 @@ class Params(Section):
         return self.profiles[self.profile].dataset
 
     @property
-    def training(self) -> Training:
-        """What the chosen profile changes for every model."""
+    def training(self) -> ProfileOverrides:
+        """Settings that the chosen profile changes for every model."""
         return self.profiles[self.profile].training
 
     @property
     def shared_augmentation(self) -> Augmentation:
-        """The augmentation before a profile has its say."""
+        """The augmentation that all models share, before profile overrides."""
         return resolve_augmentation(self.augmentation)
 
     @property
-    def replicated(self) -> dict[str, tuple[str, int]]:
-        """The replicates, as their folders and runs are named, "<model>-<seed>" -> model, seed."""
+    def jobs(self) -> list[Job]:
+        """The trainings of `dvc repro`: the active models, then the replicates."""
+        return [self.job(name) for name in [*self.active, *self._replicates]]
+
+    @property
+    def _replicates(self) -> dict[str, tuple[str, int]]:
+        """Name of a replicate -> model, seed. DVC's matrix makes the same names."""
         return {f"{model}-{seed}": (model, seed) for model in self.replicates.models for seed in self.replicates.seeds}
 
-    def block(self, model: str) -> ModelParams:
-        """Return the block of a model, or of a replicate; raises UserError where there is none."""
-        if model in self.replicated:
-            return self.models[self.replicated[model][0]]
+    def job(self, name: str) -> Job:
+        """Return the training of a model, active or not, or of a replicate; raises UserError if there is none."""
+        model, seed = self._replicates.get(name, (name, self.seed))
         if model not in self.models:
-            known = [*self.models, *self.replicated]
-            raise UserError(f"no model '{model}' in params.yaml{nearest(model, known)}; known: {', '.join(known)}")
-        return self.models[model]
+            known = [*self.models, *self._replicates]
+            raise UserError(f"no model '{name}' in params.yaml{nearest(name, known)}; known: {', '.join(known)}")
+        recipe = self.recipe(model)
+        deciding = {"seed": seed, "determinism": self.determinism, "devices": self.devices} | recipe.model_dump()
+        return Job(name=name, model=model, seed=seed, recipe=recipe, fingerprint=fingerprint(deciding))
 
-    def seed_of(self, model: str) -> int:
-        """Return the seed that a model, or a replicate, is trained with."""
-        return self.replicated[model][1] if model in self.replicated else self.seed
-
-    def stage(self, kind: Literal["train", "evaluate"], model: str) -> str:
-        """Return DVC's name of the stage that trains or evaluates a model, or a replicate."""
-        if model in self.replicated:
-            kind_of_replicate = {"train": "replicate", "evaluate": "evaluate_replicate"}
-            return f"{kind_of_replicate[kind]}@{model}"
-        return f"{kind}@{model}"
+    def replicates_of(self, model: str) -> list[Job]:
+        """Return the replicates of a model."""
+        return [self.job(name) for name, (replicated, _) in self._replicates.items() if replicated == model]
 
     def _changed(self, block: ModelParams) -> set[str]:
         """Return the keys of the profile's `training` that this block lets it change."""
         return self.training.model_fields_set - set(block.keeps)
 
     def recipe(self, model: str) -> Recipe:
-        """Return what really runs for a model, or a replicate: its block, overridden by the profile's `training`."""
-        block = self.block(model)
+        """Return a model's settings after profile overrides."""
+        block = self.models[model]
         values = {key: getattr(block, key) for key in type(block).model_fields}
         values["augmentation"] = self._own_augmentation(block)
         for key in self._changed(block):
@@ -252,17 +247,9 @@ class Params(Section):
         alone = {"models": values["models"] | {model: block}, "active": [model], "replicates": {}}
         return parse_params(values | alone, source=source)
 
-    def fingerprint(self, model: str) -> str:
-        """Return what differs where anything in params.yaml differs that decides how `model` is trained.
-
-        What there is to train on decides, too, and has hashes of its own.
-        """
-        own = {"seed": self.seed_of(model), "determinism": self.determinism, "devices": self.devices}
-        return fingerprint(own | self.recipe(model).model_dump())
-
     def overrides(self, model: str) -> dict[str, tuple[Any, Any]]:
         """Return what the profile changed for `model`: key -> (the paper's or block's value, the profile's)."""
-        block, recipe = self.block(model), self.recipe(model)
+        block, recipe = self.models[model], self.recipe(model)
         own, used = (
             {
                 "epochs": of.epochs,

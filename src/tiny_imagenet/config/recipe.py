@@ -235,7 +235,7 @@ class ModelParams(Section):
 
 
 class Recipe(ModelParams):
-    """A model's block after its profile's `training` has had its say: what really runs."""
+    """Model settings after profile overrides."""
 
     epochs: Count
     augmentation: Augmentation

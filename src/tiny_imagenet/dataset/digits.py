@@ -11,8 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tiny_imagenet.common.files import replaced
-from tiny_imagenet.common.zip_member import deterministic_member
+from tiny_imagenet.common.files import deterministic_member, replaced
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 TRAIN_PER_CLASS, VAL_PER_CLASS = 100, 50

@@ -20,9 +20,8 @@ from pathlib import Path, PurePosixPath
 import pandas as pd
 
 from tiny_imagenet.common.errors import DatasetError, first_ten
-from tiny_imagenet.common.files import replaced, write_text
+from tiny_imagenet.common.files import deterministic_member, replaced, write_text
 from tiny_imagenet.common.progress import track
-from tiny_imagenet.common.zip_member import deterministic_member
 from tiny_imagenet.config.dataset import SPLITS, Expect, ImagesPerClass
 
 _LARGEST_MEMBER = 16 * 2**20

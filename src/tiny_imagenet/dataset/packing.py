@@ -11,7 +11,6 @@ import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -27,40 +26,9 @@ from tiny_imagenet.common.errors import DatasetError, first_ten
 from tiny_imagenet.common.files import replaced, reserve, write_text
 from tiny_imagenet.common.progress import track
 from tiny_imagenet.config.dataset import SPLITS
+from tiny_imagenet.input_pipeline.packed import SIDE, PackedDataset, open_packed
 
-SIDE = 64
 _CHUNK = 512
-
-
-@dataclass(frozen=True)
-class Split:
-    """Images uint8, N x 64 x 64 x 3, RGB, memory-mapped; labels int32, N."""
-
-    images: NDArray[np.uint8]
-    labels: NDArray[np.int32]
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-
-@dataclass(frozen=True)
-class PackedDataset:
-    """The cache folder, opened: two splits and the classes, whose index is their label."""
-
-    train: Split
-    val: Split
-    classes: pd.DataFrame
-    """Columns `label`, `wnid`, `name`, a row per class in the order of the labels."""
-
-    @property
-    def num_classes(self) -> int:
-        """How many classes there are."""
-        return len(self.classes)
-
-    @property
-    def class_names(self) -> list[str]:
-        """The first of each class's names: "goldfish" of "goldfish, Carassius auratus"."""
-        return [str(name).split(",")[0].strip() for name in self.classes["name"]]
 
 
 def decode(jpeg: bytes) -> NDArray[np.uint8]:
@@ -161,26 +129,6 @@ def _new_images(path: Path, num_images: int) -> NDArray[np.uint8]:
     )
     reserve(path)
     return pixels
-
-
-def open_packed(folder: Path) -> PackedDataset:
-    """Open a cache folder without reading its pixels.
-
-    Raises:
-        DatasetError: it is not there, or not whole.
-    """
-    splits = {}
-    try:
-        for split in SPLITS:
-            images = np.load(folder / f"{split}_images.npy", mmap_mode="r")
-            labels = np.load(folder / f"{split}_labels.npy")
-            if len(images) != len(labels):
-                raise ValueError(f"{split}: {len(images)} images, {len(labels)} labels")
-            splits[split] = Split(images, labels)
-        classes = pd.read_csv(folder / "classes.csv", dtype={"wnid": str}, keep_default_na=False)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise DatasetError(f"{folder} is no packed dataset: {error}; `dvc repro cache` makes it") from None
-    return PackedDataset(splits["train"], splits["val"], classes)
 
 
 def image_paths(images: Path) -> dict[str, list[str]]:

@@ -4,7 +4,6 @@ Clean accuracy is the one to believe. The paper's authors augmented their valida
 compares with theirs is measured on augmented ones, drawn with a fixed seed.
 """
 
-import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,7 +20,6 @@ from tiny_imagenet.common.errors import UserError
 from tiny_imagenet.common.files import replaced, write_text
 from tiny_imagenet.common.progress import track
 from tiny_imagenet.config.recipe import PAPER_AUGMENTATION, Augmentation, ModelParams
-from tiny_imagenet.dataset.packing import PackedDataset, Split
 from tiny_imagenet.evaluation.metrics import (
     calibration_table,
     likeliest,
@@ -30,6 +28,8 @@ from tiny_imagenet.evaluation.metrics import (
     with_interval,
 )
 from tiny_imagenet.input_pipeline.batches import OrderedBatches, hold_out
+from tiny_imagenet.input_pipeline.packed import PackedDataset, Split
+from tiny_imagenet.repository.records import Architecture, Metrics
 
 _BATCH_SIZE = 100  # a divisor of Tiny ImageNet's splits, so that the model is compiled for one shape alone
 
@@ -38,8 +38,7 @@ _BATCH_SIZE = 100  # a divisor of Tiny ImageNet's splits, so that the model is c
 class Evaluation:
     """Everything that `evaluate` writes for a model."""
 
-    metrics: dict[str, float | int]
-    """The keys of metrics.json, accuracies as fractions."""
+    metrics: Metrics
     per_class: pd.DataFrame
     predictions: pd.DataFrame
     confusion: NDArray[np.int64]
@@ -52,15 +51,18 @@ class Evaluation:
     """The layers, `parameters`, and `parameters_200_classes`."""
 
 
-def evaluate(model: keras.Model, packed: PackedDataset, history: pd.DataFrame, recipe: ModelParams) -> Evaluation:
+def evaluate(
+    model: keras.Model, packed: PackedDataset, history: pd.DataFrame, recipe: ModelParams, *, best_epoch: int
+) -> Evaluation:
     """Measure a model on all of the cache.
 
     Args:
         model: from uint8 RGB images to class probabilities.
         packed: the images; both splits are used.
         history: a row per epoch, as training wrote it.
-        recipe: says which epoch's weights the model holds, and whether mirror images are asked, too (`flip_at_test`):
-            then every figure is of the mean of two probabilities, and `val_accuracy_one_view` of the image alone.
+        recipe: with `flip_at_test`, every metric is of the mean of the probabilities of an image and its mirror image,
+            and `val_accuracy_one_view` of the image alone.
+        best_epoch: the epoch, from 1, whose weights the model has.
     """
     labels, flip = packed.val.labels, recipe.flip_at_test
     clean = predict(model, packed.val, "validation, clean", flip=flip)
@@ -71,17 +73,18 @@ def evaluate(model: keras.Model, packed: PackedDataset, history: pd.DataFrame, r
 
     predicted = clean.argmax(1)
     confusion = confusion_matrix(labels, predicted, labels=np.arange(packed.num_classes))
-    best = kept_epoch(history, recipe)
-    metrics: dict[str, float | int] = {
-        **_logged_accuracy(float(history["accuracy"].iloc[best - 1]), len(learnt), recipe),
-        **with_interval("train_accuracy_clean", int(learnt.sum()), len(learnt)),
-        **validation_metrics(labels, clean, augmented == labels),
-        **(_one_view(model, packed.val) if flip else {}),
-        "num_images": len(labels),
-        "num_train_images": len(learnt),
-        "epochs": len(history),
-        "best_epoch": best,
-    }
+    metrics = Metrics.model_validate(
+        {
+            **_logged_accuracy(float(history["accuracy"].iloc[best_epoch - 1]), len(learnt), recipe),
+            **with_interval("train_accuracy_clean", int(learnt.sum()), len(learnt)),
+            **validation_metrics(labels, clean, augmented == labels),
+            **(_one_view(model, packed.val) if flip else {}),
+            "num_images": len(labels),
+            "num_train_images": len(learnt),
+            "epochs": len(history),
+            "best_epoch": best_epoch,
+        }
+    )
     return Evaluation(
         metrics,
         _per_class(labels, predicted, packed),
@@ -150,19 +153,6 @@ def _predicted_batches(
             yield probabilities
 
 
-def kept_epoch(history: pd.DataFrame, recipe: ModelParams) -> int:
-    """Return the epoch, from 1, whose weights the recipe keeps: of two phases one of the second."""
-    watched = history[history["phase"] == history["phase"].max()] if "phase" in history else history
-    before = len(history) - len(watched)
-    if recipe.reported_epoch == "best":
-        return before + int(watched[recipe.monitored("val_accuracy")].argmax()) + 1
-    if recipe.reported_epoch == "recipe" and recipe.early_stopping and recipe.early_stopping.restore_best_weights:
-        monitored = watched[recipe.monitored(recipe.early_stopping.monitor)]
-        better = monitored.argmax() if recipe.early_stopping.monitor.endswith("accuracy") else monitored.argmin()
-        return before + int(better) + 1
-    return len(history)
-
-
 def describe_architecture(model: keras.Model) -> dict[str, Any]:
     """Return the layers as the paper's figures 5 to 8 list them, and the parameters of the whole.
 
@@ -197,9 +187,8 @@ def write_evaluation(evaluation: Evaluation, folder: Path, *, model_md5: str) ->
     architecture.json has the MD5 of the model's file, too, by which `compare` sees that no other was trained since.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / "metrics.json", json.dumps(evaluation.metrics, indent=2) + "\n")
-    architecture = evaluation.architecture | {"model_md5": model_md5}
-    write_text(folder / "architecture.json", json.dumps(architecture, indent=2) + "\n")
+    evaluation.metrics.write(folder / "metrics.json")
+    Architecture(**evaluation.architecture, model_md5=model_md5).write(folder / "architecture.json")
     write_text(folder / "per_class.csv", evaluation.per_class.to_csv(index=False))
     write_text(folder / "calibration.csv", evaluation.calibration.to_csv(index=False))
     write_text(folder / "confusion.csv", evaluation.confusion_pairs.to_csv(index=False))

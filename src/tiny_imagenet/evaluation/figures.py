@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 
+from tiny_imagenet.evaluation.evaluate import Evaluation
 from tiny_imagenet.evaluation.metrics import wilson_interval
+from tiny_imagenet.input_pipeline.packed import PackedDataset
 from tiny_imagenet.plotting import COLOURS, beside, from_zero, image_grid, looks, new_figure
 
 _LONGEST_NAME, _LONGEST_CAPTION = 24, 15
@@ -97,6 +99,15 @@ def alike_first(confusion: NDArray[np.int64]) -> NDArray[np.int64]:
     np.fill_diagonal(distance, 0)
     order: NDArray[np.int64] = leaves_list(linkage(squareform(distance), "average", optimal_ordering=True))
     return order
+
+
+def draw(measured: Evaluation, packed: PackedDataset, title: str, folder: Path) -> None:
+    """Draw all figures of an evaluation into a folder."""
+    names = packed.class_names
+    confusion_matrix(measured.confusion, names, title, folder / "confusion")
+    best_and_worst_classes(measured.per_class, title, folder / "classes")
+    calibration(measured.calibration, title, folder / "calibration")
+    gallery(packed.val.images, measured.predictions, names, title, folder / "gallery")
 
 
 def confusion_matrix(confusion: NDArray[np.int64], names: list[str], title: str, path: Path) -> None:

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from tiny_imagenet.backend.devices import ALONE, Share
 from tiny_imagenet.common.errors import UserError
 from tiny_imagenet.config.recipe import Augmentation
-from tiny_imagenet.dataset.packing import Split
 from tiny_imagenet.input_pipeline.augmentation import Augmenter, epoch_order
 from tiny_imagenet.input_pipeline.mixing import Mixes, class_shares, draw_mixes, mix_images, mix_labels
+from tiny_imagenet.input_pipeline.packed import Split
 
 PAPER_PROTOCOL_SEED = 0
 """The paper-protocol validation draws the same pictures whatever seed a model was trained with."""

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tiny_imagenet.common.errors import UserError
-from tiny_imagenet.common.files import replaced
-from tiny_imagenet.common.zip_member import deterministic_member
+from tiny_imagenet.common.files import deterministic_member, replaced
 
 if TYPE_CHECKING:
     import keras

@@ -72,8 +72,9 @@ def train(
         UserError: a training has failed, after all others are done; or they cannot be started.
     """
     root = Path.cwd()
-    for recipe in map(params.recipe, names):
-        weights.weights_file(recipe.weights, recipe.architecture)
+    jobs = [params.job(name) for name in names]
+    for job in jobs:
+        weights.weights_file(job.recipe.weights, job.recipe.architecture)
     dvc.repro("cache", *(f"architecture@{model}" for model in models))
     failed = {}
     with cluster.connected(address, root) as machines:
@@ -88,11 +89,8 @@ def train(
         say(f"{len(names)} trainings, {share}")
         environment = share.environment()
         environment |= {name: value for name, value in os.environ.items() if name.startswith(_FORWARDED)}
-        jobs = {
-            name: (root, name, [params.stage("train", name), params.stage("evaluate", name)], environment)
-            for name in names
-        }
-        for done, (name, outcome) in enumerate(machines.run(run_stages, jobs, share), start=1):
+        tasks = {job.name: (root, job.name, [job.train_stage, job.evaluate_stage], environment) for job in jobs}
+        for done, (name, outcome) in enumerate(machines.run(run_stages, tasks, share), start=1):
             if outcome != 0:
                 failed[name] = f"exit code {outcome}" if isinstance(outcome, int) else _reason(outcome)
             say(f"{done} of {len(names)}: {name}: {failed.get(name, 'done')}")

@@ -79,7 +79,7 @@ def figures_audit(
     for name in names:
         why_not = not_the_papers(name, params, table) if metrics.get(name) else why_untested(name, table)
         changed = changes_of_recipe(params, name, table) if name in params.active else []
-        seeds = [of for replicate, of in (replicates or {}).items() if params.replicated[replicate][0] == name]
+        seeds = [of for replicate, of in (replicates or {}).items() if params.job(replicate).model == name]
         found += [_accuracy(name, quantity, changed, why_not, metrics.get(name), seeds) for quantity in _QUANTITIES]
     return pd.DataFrame(found, columns=COLUMNS)
 

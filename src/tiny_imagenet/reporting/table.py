@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from importlib import resources
 from io import StringIO
 from pathlib import Path
-from textwrap import shorten
-from types import MappingProxyType
 from typing import Annotated, Any
 
 import pandas as pd
@@ -21,6 +19,8 @@ from tiny_imagenet.common.files import fingerprint, read_csv, read_json
 from tiny_imagenet.config.params import Params
 from tiny_imagenet.models.weights import IMAGENET
 from tiny_imagenet.reporting.wording import FROM_SCRATCH, PAPER, PRETRAINED
+from tiny_imagenet.repository.paths import CACHE
+from tiny_imagenet.repository.workspace import why_not_trained
 
 COLUMNS = [
     "model", "architecture", "parameters", "parameters_200_classes", "parameters_paper",
@@ -37,7 +37,6 @@ _HISTORY = ("epoch", "accuracy", "val_accuracy", "loss", "val_loss")
 NOT_OF_NOW = "trained with other params or on other images than those of now"
 """Why a model that was trained has no results."""
 _COUNTS = ["parameters", "parameters_200_classes", "parameters_paper", "epochs", "best_epoch", "seed", "num_seeds"]
-_CHECKPOINTS = Path("checkpoints")
 
 
 _Share = Annotated[float, Field(ge=0, le=1)]
@@ -155,15 +154,13 @@ def images_report(params: Params, cache: Path) -> dict[str, Any]:
     return report
 
 
-def results_table(
-    params: Params, models: Path, results: Path, images: Mapping[str, str] = MappingProxyType({})
-) -> pd.DataFrame:
+def results_table(params: Params, models: Path, results: Path, images: str | None = None) -> pd.DataFrame:
     """Return the table, columns COLUMNS, a row per active model; with replicates, columns SPREAD, too.
 
     Accuracies are fractions. `*_authors_log` are of the last epoch that the authors logged. A model without results
     has a row with its name and the paper's figures alone, and `table.attrs["status"]` maps it to the reason; results
-    of other params than those of now are none, nor are those of other images than `images`: path -> MD5, as far as it
-    is known. `table.attrs["group"]` maps each model to the table of the report that it belongs to. The spread is over
+    of other params than those of now are none, nor are those of other images than `images`, the hash of the cache in
+    dvc.lock, if it is known. `table.attrs["group"]` maps each model to the table of the report that it belongs to. The spread is over
     the seeds that have results, the model's own among them; the standard deviation is the sample's.
     `table.attrs["missing_replicates"]` maps each of the others to the reason, and
     `table.attrs["without_batch_normalization"]` lists the models that have none, as `evaluate` found, and those
@@ -176,7 +173,9 @@ def results_table(
     rows: list[dict[str, Any]] = []
     status: dict[str, str] = {}
     plain: list[str] = []
-    replicates = {name: _why_no_results(params, name, models, results, images) for name in params.replicated}
+    replicates = {
+        job.name: _why_no_results(params, job.name, models, results, images) for job in params.jobs if job.is_replicate
+    }
     for model in params.active:
         row: dict[str, Any] = {"model": model, "architecture": params.models[model].architecture}
         base = model.removesuffix(PUBLISHED)
@@ -201,7 +200,7 @@ def results_table(
             row["seconds"] = round(sum(run["epoch_seconds"]), 1)
             row |= _spread(params, model, replicates, results)
         rows.append(row)
-    columns = COLUMNS + (SPREAD if params.replicated else [])
+    columns = COLUMNS + (SPREAD if replicates else [])
     table = pd.DataFrame(rows, columns=columns).astype({name: "Int64" for name in _COUNTS if name in columns})
     table.attrs["status"] = {model: reason for model, reason in status.items() if reason}
     table.attrs["without_batch_normalization"] = [*plain, *table.attrs["status"]]
@@ -221,11 +220,11 @@ def _weights(run: Mapping[str, Any], architecture: str) -> str:
     return "imagenet" if by_path else run["weights"] or "random"
 
 
-def _why_no_results(params: Params, name: str, models: Path, results: Path, images: Mapping[str, str]) -> str:
+def _why_no_results(params: Params, name: str, models: Path, results: Path, images: str | None) -> str:
     """Return why a model or a replicate has no results, in a line; nothing where it has."""
     path = models / name / "run.json"
     if not path.is_file():
-        return _why_not_trained(name)
+        return why_not_trained(name)
     run = _record(path, _Run)
     if _is_of_other_params(params, name, run) or _is_of_other_images(run, images):
         return NOT_OF_NOW
@@ -240,12 +239,12 @@ def _why_no_results(params: Params, name: str, models: Path, results: Path, imag
 def _is_of_other_params(params: Params, name: str, run: Mapping[str, Any]) -> bool:
     """Return whether a run is of other params than those of now, and was not trained anew."""
     found = run["hashes"].get("params")
-    return bool(found) and (run["profile"], found) != (params.profile, params.fingerprint(name))
+    return bool(found) and (run["profile"], found) != (params.profile, params.job(name).fingerprint)
 
 
-def _is_of_other_images(run: Mapping[str, Any], images: Mapping[str, str]) -> bool:
+def _is_of_other_images(run: Mapping[str, Any], images: str | None) -> bool:
     """Return whether a run is of other images than those of now."""
-    return any(images.get(path, digest) != digest for path, digest in run["dependencies"].items())
+    return images is not None and run["dependencies"].get(CACHE.as_posix(), images) != images
 
 
 def _evaluated(name: str, results: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -282,18 +281,9 @@ def group_of(model: str, *, pretrained: bool) -> str:
 
 def _spread(params: Params, model: str, missing: Mapping[str, str], results: Path) -> dict[str, Any]:
     """Return SPREAD of a model, from its own result and those of its replicates; `missing`: why one has none, or ""."""
-    replicates = [name for name, (of, _) in params.replicated.items() if of == model and not missing[name]]
+    replicates = [job.name for job in params.replicates_of(model) if not missing[job.name]]
     accuracies = pd.Series([_evaluated(name, results)[0]["val_accuracy"] for name in (model, *replicates)])
     return dict(zip(SPREAD, (accuracies.mean(), accuracies.std(), len(accuracies)), strict=True))
-
-
-def _why_not_trained(model: str) -> str:
-    """Return why a model has not been trained, in a line: the message of a training that failed, if one did."""
-    failure = _CHECKPOINTS / f"{model}.failed"
-    if failure.is_file():
-        message = shorten(failure.read_text(encoding="utf-8", errors="replace"), 300, placeholder=" ...")
-        return f"failed: {message}" if message else "failed"
-    return "training not finished" if (_CHECKPOINTS / model).is_dir() else "not trained yet"
 
 
 def read_histories(table: pd.DataFrame, models: Path) -> dict[str, pd.DataFrame]:
@@ -312,7 +302,7 @@ def determinism(params: Params, models: Path, path: Path) -> dict[str, str]:
         if not outcome or not run:
             continue
         found = tuple(outcome.get(key) for key in ("params", "dependencies", "versions"))
-        if found == (params.fingerprint(model), fingerprint(run["dependencies"]), run["versions"]):
+        if found == (params.job(model).fingerprint, fingerprint(run["dependencies"]), run["versions"]):
             answer = "yes" if outcome["same"] else "NO"
             how = f"{outcome['epochs']} epochs of {outcome['batches']} batches on {outcome['device']}"
             shown[model] = f"{answer}, {how}"

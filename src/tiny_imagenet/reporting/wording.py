@@ -266,6 +266,20 @@ def experiment_description(table: pd.DataFrame, params: Params) -> str:
     return "\n".join(lines)
 
 
+def run_descriptions(table: pd.DataFrame, params: Params) -> dict[str, str]:
+    """Return name -> description of the MLflow run, of each training that has results, replicates too."""
+    described = {
+        str(row["model"]): run_description(row, params) for row in table.dropna(subset="run_id").to_dict("records")
+    }
+    missing = table.attrs.get("missing_replicates", {})
+    replicates = {
+        job.name: f"`{job.model}` with the seed {job.seed}: its spread is in the table.\n\n{comparability(params)}"
+        for job in params.jobs
+        if job.is_replicate and job.name not in missing
+    }
+    return described | replicates
+
+
 def run_description(row: Mapping[Any, Any], params: Params) -> str:
     """Return a model's row of the table in a sentence."""
     mirrored = [row["model"]] if params.recipe(row["model"]).flip_at_test else []

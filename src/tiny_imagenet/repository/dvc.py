@@ -1,29 +1,29 @@
-"""Where a result comes from: git's commit, the hashes of a stage's dependencies. The only file that knows DVC."""
+"""DVC: the repository's root, what dvc.lock has, hashes of dependencies, and `dvc repro` as a command."""
 
 import hashlib
 import json
 import os
-import platform
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from contextlib import suppress
-from importlib.metadata import distributions
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import yaml
 
 from tiny_imagenet.common.errors import UserError
-from tiny_imagenet.common.files import fingerprint, md5
+from tiny_imagenet.common.files import md5
 from tiny_imagenet.common.progress import say
+from tiny_imagenet.config.jobs import Job
+from tiny_imagenet.repository.paths import CACHE, CHECKPOINTS
 
-_MOST_DIFF = 100_000
 _SECONDS_BETWEEN_LOOKS = 0.1
 _SECONDS_TO_WRITE = 1
 _EXPERIMENTS = (".dvc", "tmp", "exps")
+_IGNORED = ("*.partial", "*.partial.keras", "__pycache__", ".*.tmp")
+"""The patterns of .dvcignore."""
 
 
 def repository_root(start: Path | None = None) -> Path:
@@ -140,64 +140,24 @@ def repro(*stages: str, alone: bool = False) -> None:
     """
     if remove_broken_lock(Path.cwd()):
         say("dvc.lock was cut short (DVC was killed as it wrote it): removed; DVC makes it anew from its cache")
-    code = run_repro(*stages, lock=Path("checkpoints") / "dvc.worker.lock", alone=alone)
+    code = run_repro(*stages, lock=CHECKPOINTS / "dvc.worker.lock", alone=alone)
     if code:
         raise UserError(f"`dvc repro {' '.join(stages)}` failed with exit code {code}, see above")
 
 
-def git_state(root: Path) -> dict[str, Any]:
-    """Return `commit` and `dirty`, None where git knows nothing.
+def dependency_hashes(job: Job, root: Path | None = None) -> dict[str, str]:
+    """Return path -> MD5 of each dependency that dvc.yaml gives the training of a job, as dvc.lock has them.
 
-    dvc.lock, which every run rewrites, does not make a tree dirty.
+    A folder has DVC's hash of the folder, so that data and code are part of what decides a training. A dependency
+    that does not exist is left out.
     """
-    try:
-        commit = _git(root, "rev-parse", "HEAD")
-        changes = _git(root, "status", "--porcelain", "--", ".", ":(exclude)dvc.lock")
-    except (OSError, subprocess.CalledProcessError):
-        return {"commit": None, "dirty": None}
-    return {"commit": commit.strip(), "dirty": bool(changes.strip())}
-
-
-def git_diff(root: Path) -> str:
-    """Return what a dirty tree has changed since its commit, the names of new files too; at most 100 kB of it."""
-    try:
-        difference = _git(root, "diff", "HEAD", "--", ".", ":(exclude)dvc.lock")
-        new = _git(root, "ls-files", "--others", "--exclude-standard", "--", ".", ":(exclude)dvc.lock")
-    except (OSError, subprocess.CalledProcessError):
-        return ""
-    if len(difference) > _MOST_DIFF:
-        difference = f"# {len(difference):,} characters of difference: left out\n"
-    return difference + "".join(f"# new file: {name}\n" for name in new.splitlines()[:1000])
-
-
-def commit_exists(root: Path, commit: str) -> bool:
-    """Return whether git has this commit."""
-    try:
-        _git(root, "cat-file", "-e", f"{commit}^{{commit}}")
-    except (OSError, subprocess.CalledProcessError):
-        return False
-    return True
-
-
-def _git(root: Path, *arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], cwd=root, check=True, capture_output=True)
-    return done.stdout.decode(errors="replace")  # a file may have any bytes
-
-
-def dependency_hashes(stage: str, folder: Path | None = None) -> dict[str, str]:
-    """Return path -> MD5 of each dependency that dvc.yaml gives a stage such as "train@model_2".
-
-    Training depends on files alone. One that is missing is left out.
-    """
-    folder = folder or Path.cwd()
-    name, _, item = stage.partition("@")
-    definition: dict[str, Any] = _yaml((folder / "dvc.yaml").read_text(encoding="utf-8"))["stages"][name]
-    model, _, seed = item.partition("-")
-    values = {"${item}": item, "${item.model}": model, "${item.seed}": seed}
-    dependencies = definition.get("do", definition).get("deps", [])
-    for placeholder, value in values.items():
-        dependencies = [path.replace(placeholder, value) for path in dependencies]
-    return {path: md5(folder / path) for path in sorted(dependencies) if (folder / path).is_file()}
+    root = root or Path.cwd()
+    stage, _, _ = job.train_stage.partition("@")
+    paths: list[str] = _yaml((root / "dvc.yaml").read_text(encoding="utf-8"))["stages"][stage]["deps"]
+    for placeholder, value in {"${key}": job.name, "${item.model}": job.model}.items():
+        paths = [path.replace(placeholder, value) for path in paths]
+    hashes = {path: path_md5(root / path) for path in sorted(paths)}
+    return {path: digest for path, digest in hashes.items() if digest is not None}
 
 
 def locked_files(root: Path, stage: str) -> dict[str, str]:
@@ -214,22 +174,31 @@ def locked_files(root: Path, stage: str) -> dict[str, str]:
         raise UserError(f"{path} has no record of {stage} ({error!r}); run `dvc repro`") from None
 
 
-def noted_images(root: Path) -> dict[str, str]:
-    """Return path -> MD5 of what the stage `cache` made, as dvc.lock has it; empty where it has nothing."""
+def locked_images(root: Path) -> str | None:
+    """Return the hash that dvc.lock has of the packed images, or None if it has none."""
     try:
-        return {path: digest for path, digest in locked_files(root, "cache").items() if path.startswith("data/cache/")}
+        return locked_files(root, "cache").get(CACHE.as_posix())
     except UserError:
-        return {}
+        return None
+
+
+def path_md5(path: Path) -> str | None:
+    """Return the MD5 that dvc.lock would have of a file or of a folder, from its bytes; None if it does not exist."""
+    if path.is_dir():
+        return folder_md5(path)
+    return md5(path) if path.is_file() else None
 
 
 def folder_md5(folder: Path) -> str:
-    """Return the hash that dvc.lock would have of a folder."""
-    entries = [
-        {"md5": md5(path), "relpath": path.relative_to(folder).as_posix()}
-        for path in sorted(folder.rglob("*"), key=lambda path: path.relative_to(folder).as_posix())
-        if path.is_file()
-    ]
+    """Return the hash that dvc.lock would have of a folder, without what .dvcignore names."""
+    paths = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    entries = [{"md5": md5(path), "relpath": name} for name, path in sorted(paths.items()) if not _is_ignored(name)]
     return hashlib.md5(json.dumps(entries, sort_keys=True).encode(), usedforsecurity=False).hexdigest() + ".dir"
+
+
+def _is_ignored(name: str) -> bool:
+    """Return whether .dvcignore leaves out this path; tests/repository/test_dvc.py compares the two."""
+    return any(fnmatch(part, pattern) for part in name.split("/") for pattern in _IGNORED)
 
 
 def cached_folder(digest: str) -> dict[str, str]:
@@ -262,60 +231,3 @@ def changed_since_lock(root: Path) -> list[str]:
             for kind, paths in change.items():
                 lines += [f"{stage}: {kind}: {path}: {how}" for path, how in paths.items()]
     return lines
-
-
-def environment_hash() -> str:
-    """Return what differs where Python or any installed package has another version."""
-    installed = {found.metadata["Name"]: found.version for found in distributions()}
-    return fingerprint({"python": platform.python_version(), "packages": installed})
-
-
-def provenance(stage: str) -> dict[str, Any]:
-    """Return where the result of a stage, begun now in the working directory, comes from.
-
-    Keys: `stage`; `git`: `commit`, `dirty`, `diff`; `dependencies`: path -> MD5; `hashes`: `data`, `environment`;
-    `platform`.
-    """
-    dependencies = dependency_hashes(stage)
-    return {
-        "stage": stage,
-        "git": git_state(Path.cwd()) | {"diff": git_diff(Path.cwd())},
-        "dependencies": dependencies,
-        "hashes": {
-            "data": fingerprint({path: digest for path, digest in dependencies.items() if path.startswith("data/")}),
-            "environment": environment_hash(),
-        },
-        "platform": f"{platform.platform()} on {platform.node()}",
-    }
-
-
-def workspace() -> str:
-    """Return the name of this working directory, by which the runs that were made here are told apart.
-
-    It is drawn once, and stays when the folder is moved or the machine gets another name.
-    """
-    path = Path("checkpoints/workspace")
-    if not path.is_file():
-        path.parent.mkdir(exist_ok=True)
-        name = uuid4().hex
-        drawn = path.with_name(f"{name}.partial")
-        drawn.write_text(name, encoding="utf-8")
-        with suppress(FileExistsError):  # another process was first
-            path.hardlink_to(drawn)
-        drawn.unlink()
-    return path.read_text(encoding="utf-8")
-
-
-def run_tags(record: Mapping[str, Any]) -> dict[str, str]:
-    """Return the tags of an MLflow run, from what run.json has of it."""
-    git = record["git"]
-    return {
-        "dvc.stage": record["stage"],
-        "git.commit": git["commit"] or "none",
-        "git.dirty": "unknown" if git["dirty"] is None else str(git["dirty"]).lower(),
-        **{f"{name}_hash": digest for name, digest in record["hashes"].items()},
-        "hardware": record["device"],
-        "platform": record["platform"],
-        **{f"dependency.{path}": digest for path, digest in record["dependencies"].items()},
-        **{f"version.{name}": version for name, version in record["versions"].items()},
-    }

@@ -17,7 +17,7 @@ from tiny_imagenet.tracking.results import (
     result_hashes,
     supersede,
 )
-from tiny_imagenet.tracking.run import Run, flatten, mark_killed, start_run
+from tiny_imagenet.tracking.run import Run, mark_killed, start_run
 from tiny_imagenet.tracking.store import connect, public, tracking_uri
 from tiny_imagenet.tracking.sweeps import open_run
 
@@ -35,7 +35,6 @@ __all__ = [
     "connect",
     "describe_experiment",
     "find_run",
-    "flatten",
     "mark_killed",
     "metric_history",
     "model_md5",

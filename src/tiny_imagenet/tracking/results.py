@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from tiny_imagenet.common.errors import UserError
-from tiny_imagenet.common.files import fingerprint, md5
+from tiny_imagenet.common.files import fingerprint, hashes_below, md5
 from tiny_imagenet.tracking.additions import (
     MODEL_FILE,
     DatasetInput,
@@ -155,7 +155,7 @@ def _add_results(run: Any, metrics: Mapping[str, float], folder: Path) -> None:
     changed = {name: value for name, value in final.items() if there.get(name) != value}
     if changed:
         client().log_batch(run_id, metrics=points(0, changed, now()))
-    state = fingerprint({path.name: md5(path) for path in sorted(folder.iterdir())})
+    state = fingerprint(hashes_below(folder))
     is_there = _RESULTS in {found.path for found in client().list_artifacts(run_id)}
     if run.data.tags.get("results_hash") != state or not is_there:
         client().log_artifacts(run_id, str(folder), _RESULTS)

@@ -230,14 +230,3 @@ def mark_killed(root: Path, *, name: str, tags: Mapping[str, str], but: str | No
                 client().set_terminated(run.info.run_id, "KILLED")
                 marked.append(run.info.run_id)
     return marked
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested mappings as one: {"optimizer": {"name": "adam"}} -> {"optimizer.name": "adam"}."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat

@@ -7,6 +7,7 @@ import math
 import statistics
 import sys
 import time
+from collections.abc import Sequence
 from typing import NoReturn
 
 import keras
@@ -49,6 +50,14 @@ def schedules_and_stops(recipe: Recipe) -> list[keras.callbacks.Callback]:
             )
         )
     return callbacks
+
+
+def kept_epoch(schedules_and_stops: Sequence[keras.callbacks.Callback], epochs_done: int) -> int:
+    """Return the epoch, from 1, whose weights a finished training has: what a callback restored, or the last."""
+    for callback in schedules_and_stops:
+        if isinstance(callback, keras.callbacks.EarlyStopping) and callback.restore_best_weights:
+            return int(callback.best_epoch) + 1
+    return epochs_done
 
 
 def _direction(monitor: str) -> str:

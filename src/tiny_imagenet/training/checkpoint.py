@@ -22,7 +22,7 @@ from tiny_imagenet.training.callbacks import AveragedWeights, Clock
 _STATE = "state.json"
 _BEST_WEIGHTS = "best_weights"
 _REMEMBERED: dict[type, tuple[str, ...]] = {
-    keras.callbacks.EarlyStopping: ("wait", "best", _BEST_WEIGHTS),
+    keras.callbacks.EarlyStopping: ("wait", "best", "best_epoch", _BEST_WEIGHTS),
     keras.callbacks.ReduceLROnPlateau: ("wait", "best"),
     AveragedWeights: ("_ema_weights_in_model",),
     Clock: ("epoch_seconds", "training_seconds"),

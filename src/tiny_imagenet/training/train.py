@@ -15,8 +15,8 @@ from tiny_imagenet.backend import runtime
 from tiny_imagenet.backend.devices import ALONE, Share
 from tiny_imagenet.common.files import require_free, write_text
 from tiny_imagenet.config.recipe import PAPER_AUGMENTATION, Recipe
-from tiny_imagenet.dataset.packing import SIDE, PackedDataset
 from tiny_imagenet.input_pipeline.batches import OrderedBatches, TrainingBatches, Untuned, hold_out
+from tiny_imagenet.input_pipeline.packed import SIDE, PackedDataset
 from tiny_imagenet.models.registry import build_classifier
 from tiny_imagenet.training.callbacks import (
     AveragedWeights,
@@ -26,6 +26,7 @@ from tiny_imagenet.training.callbacks import (
     LearningRate,
     SeedEpoch,
     StopAtNaN,
+    kept_epoch,
     schedules_and_stops,
 )
 from tiny_imagenet.training.checkpoint import Checkpoint, KeepHistory
@@ -52,7 +53,9 @@ class Trained:
     images_per_second: float
     """Median over the epochs of the last phase, validation not counted, and not its first where there are more."""
     resumed_from: list[int]
-    """After how many epochs it was taken up again, each time that it had been stopped."""
+    """After how many epochs it was resumed, each time that it had been stopped."""
+    best_epoch: int
+    """The epoch, from 1, whose weights the model has."""
 
 
 def build_model(
@@ -229,6 +232,7 @@ def train(
         clock.epoch_seconds,
         clock.images_per_second(batches.images_per_epoch, last.first_epoch),
         keeper.resumed_from,
+        kept_epoch(of_last_phase, keeper.epochs_done),
     )
 
 

@@ -20,7 +20,7 @@ from tiny_imagenet.backend import runtime
 from tiny_imagenet.common.errors import UserError
 from tiny_imagenet.config.params import Params
 from tiny_imagenet.reporting import table as comparison
-from tiny_imagenet.repository import dvc
+from tiny_imagenet.repository import dvc, git, provenance
 from tiny_imagenet.verification.evidence import (
     FINAL,
     MODELS,
@@ -67,12 +67,12 @@ def walk(params: Params, models: Sequence[str] = (), *, evaluate: bool = True) -
         UserError: there is no table, or a model is not an active one.
     """
     for model in models:
-        params.block(model)
-        if model not in params.active and model not in params.replicated:
+        params.job(model)
+        if model not in {job.name for job in params.jobs}:
             raise UserError(f"'{model}' has a block in params.yaml, but `active` does not name it")
     if not TABLE.is_file():
         raise UserError(f"there is no {TABLE}: run `dvc repro`")
-    chosen = list(dict.fromkeys(models or [*params.active, *params.replicated]))
+    chosen = list(dict.fromkeys(models or [job.name for job in params.jobs]))
     made = [model for model in chosen if has_results(model)]
     changed, store, away = None, None, []
     try:
@@ -85,7 +85,8 @@ def walk(params: Params, models: Sequence[str] = (), *, evaluate: bool = True) -
         away.append(_failed("MLflow", error))
     for model in chosen:
         if model in made:
-            stages = {kind: params.stage(kind, model) for kind in ("train", "evaluate")}
+            job = params.job(model)
+            stages = {"train": job.train_stage, "evaluate": job.evaluate_stage}
             yield model, _checks(Evidence(model, stages, changed, store), params, evaluate=evaluate)
         else:
             yield model, iter([Check("results", False if models else None, "there are none: `dvc repro` makes them")])
@@ -156,7 +157,7 @@ def _stages(evidence: Evidence) -> str:
 
 def _recipe(evidence: Evidence, params: Params) -> str:
     """See that the recipe in params.yaml is the one that was trained."""
-    found, wanted = params.fingerprint(evidence.model), evidence.record["hashes"].get("params")
+    found, wanted = params.job(evidence.model).fingerprint, evidence.record["hashes"].get("params")
     if found != wanted:
         raise UserError(f"params.yaml gives {found}, run.json has {wanted}: `git checkout params.yaml`, or `dvc repro`")
     weights, digest = evidence.record["weights"], evidence.record["hashes"].get("weights")
@@ -195,7 +196,7 @@ def _commit(evidence: Evidence) -> str:
     commit = record["git"]["commit"]
     if commit is None:
         return "none: it was trained without git"
-    if not dvc.commit_exists(Path.cwd(), commit):
+    if not git.commit_exists(Path.cwd(), commit):
         anew = f"`dvc repro --force {evidence.stages['train']}` and `dvc repro`"
         raise UserError(f"git does not have {commit}: `git fetch`, or train anew: {anew}")
     if not record["git"]["dirty"]:
@@ -214,7 +215,7 @@ def _run(evidence: Evidence) -> str:
     if run.status != "FINISHED" or not run.is_current:
         state = "superseded by another" if run.status == "FINISHED" else f"{run.status}, not FINISHED"
         raise UserError(f"the run {run.run_id} is {state}: `tiny-imagenet sync`")
-    tags = dvc.run_tags(record)
+    tags = provenance.run_tags(record)
     needed = {f"tag {key}": value for key, value in tags.items()}
     needed |= {f"param {key}": _plain(value) for key, value in record["params"].items()}
     there = {f"tag {key}": value for key, value in run.tags.items() if key in tags}
@@ -249,7 +250,7 @@ def _files_of_run(evidence: Evidence) -> str:
     """See that the files which the run has of the results are those that are here."""
     run = evidence.tracked.run
     folder = RESULTS / evidence.model
-    here = {f"results/{path.name}": path for path in sorted(folder.iterdir())}
+    here = {f"results/{name}": folder / name for name in hashes_below(folder)}
     here["history.csv"] = MODELS / evidence.model / "history.csv"
     found = tracking.result_hashes(dvc.repository_root(), run.run_id)
     wrong = [
@@ -265,7 +266,7 @@ def _row(evidence: Evidence, params: Params) -> str:
     """See that the row of the table is what the files give."""
     model, _ = evidence.model, (evidence.record, evidence.metrics, evidence.architecture)  # named where one is broken
     alone = params.model_copy(update={"active": (model,)})
-    table = comparison.results_table(alone, MODELS, RESULTS, dvc.noted_images(Path.cwd()))
+    table = comparison.results_table(alone, MODELS, RESULTS, dvc.locked_images(Path.cwd()))
     rows = table_rows(model)
     if len(rows) != 1:
         raise UserError(f"{TABLE} has {len(rows)} rows of {model}: {restore(TABLE)}")
@@ -289,15 +290,15 @@ def _evaluation(evidence: Evidence, params: Params, *, evaluate: bool) -> str:
     wanted = evidence.metrics | {key: architecture[key] for key in SIZES}
     if "keras" not in sys.modules:
         runtime.prepare(seed=0)  # as the stage does
-    from tiny_imagenet.dataset.packing import open_packed
     from tiny_imagenet.evaluation import evaluate as evaluation
+    from tiny_imagenet.input_pipeline.packed import open_packed
     from tiny_imagenet.models import saved_model
 
     trained = saved_model.load_model(MODELS / evidence.model / "model.keras")
     history = pd.read_csv(MODELS / evidence.model / "history.csv")  # as the stage does
     logging.disable(logging.WARNING)  # the backend does not expect several models in one process
     try:
-        measured = evaluation.evaluate(trained, open_packed(_CACHE), history, params.recipe(evidence.model))
+        measured = evaluation.evaluate(trained, open_packed(_CACHE), history, params.job(evidence.model).recipe)
     finally:
         logging.disable(logging.NOTSET)
     found = measured.metrics | {key: measured.architecture[key] for key in SIZES}

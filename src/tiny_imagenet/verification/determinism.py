@@ -40,9 +40,9 @@ def verify(model: str, params: Params, *, epochs: int = 2, batches: int = 8) -> 
         **hashes,
         "epochs": epochs,
         "batches": batches,
-        "params": params.fingerprint(model),
+        "params": params.job(model).fingerprint,
         "determinism": params.determinism,
-        "dependencies": fingerprint(dvc.dependency_hashes(params.stage("train", model))),
+        "dependencies": fingerprint(dvc.dependency_hashes(params.job(model))),
         **first,
     }
 
@@ -71,11 +71,12 @@ def _in_fresh_process(model: str, epochs: int, batches: int, number: int) -> dic
 
 def _train_briefly(model: str, epochs: int, batches: int) -> None:
     params = entry.checked_params()
-    recipe = params.recipe(model)
-    runtime.prepare(params.seed_of(model), exact=params.determinism == "exact")
+    job = params.job(model)
+    recipe = job.recipe
+    runtime.prepare(job.seed, exact=params.determinism == "exact")
     import keras
 
-    from tiny_imagenet.dataset.packing import PackedDataset, Split, open_packed
+    from tiny_imagenet.input_pipeline.packed import PackedDataset, Split, open_packed
     from tiny_imagenet.models import weights as pretrained
     from tiny_imagenet.training import train
 
@@ -94,7 +95,7 @@ def _train_briefly(model: str, epochs: int, batches: int) -> None:
     packed = open_packed(Path("data/cache"))
     few = slice(batches * recipe.batch_size)
     packed = PackedDataset(packed.train, Split(packed.val.images[few], packed.val.labels[few]), packed.classes)
-    seed, weights_file = params.seed_of(model), pretrained.weights_file(recipe.weights, recipe.architecture)
+    seed, weights_file = job.seed, pretrained.weights_file(recipe.weights, recipe.architecture)
     with devices.shared_by(devices.count(params.devices)) as share:
         trained = train.train(recipe, packed, seed=seed, weights_file=weights_file, share=share)
     weights = hashlib.sha256()

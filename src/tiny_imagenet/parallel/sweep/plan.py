@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from tiny_imagenet.common.errors import UserError
-from tiny_imagenet.common.schema import nearest
+from tiny_imagenet.common.schema import nearest, validated
 from tiny_imagenet.config.params import Params
 from tiny_imagenet.config.recipe import ProfileKey, Recipe
 from tiny_imagenet.models.registry import check_models
@@ -23,15 +23,21 @@ class Trial:
     block: dict[str, Any]
     """The model's block with these values, as params.yaml would have it."""
     recipe: Recipe
-    """What is trained: the block for the sweep's epochs, with held-out images, after the profile has had its say."""
+    """What is trained: the block for the sweep's epochs, with held-out images, after profile overrides."""
 
 
 def sweep_named(params: Params, name: str) -> Sweep:
-    """Return a sweep of params.yaml; raises UserError where there is none of this name."""
+    """Return a sweep of params.yaml; raises UserError if there is none of this name, or it is refused."""
     if name not in params.sweeps:
         known = ", ".join(params.sweeps) or "none: see docs/growing/cluster.md"
         raise UserError(f"no sweep '{name}' in params.yaml{nearest(name, params.sweeps)}; known: {known}")
-    return params.sweeps[name]
+    sweep = validated(Sweep, params.sweeps[name], source=f"params.yaml: sweeps.{name}")
+    if sweep.model not in params.models:
+        raise UserError(
+            f"params.yaml: sweeps.{name}.model: '{sweep.model}' has no block in `models`"
+            f"{nearest(sweep.model, params.models)}"
+        )
+    return sweep
 
 
 def plan(params: Params, name: str) -> list[Trial]:

@@ -8,9 +8,10 @@ from tiny_imagenet import tracking
 from tiny_imagenet.common.errors import UserError
 from tiny_imagenet.common.files import write_text
 from tiny_imagenet.common.progress import say
+from tiny_imagenet.common.schema import flatten
 from tiny_imagenet.config.params import Params
 from tiny_imagenet.parallel.sweep import results
-from tiny_imagenet.parallel.sweep.plan import Trial
+from tiny_imagenet.parallel.sweep.plan import Trial, sweep_named
 from tiny_imagenet.parallel.sweep.results import FAILED, FINISHED, STOPPED, Record
 from tiny_imagenet.repository import dvc
 
@@ -25,13 +26,13 @@ def open_parent(params: Params, name: str, noted: Path) -> tracking.Run:
 
     It does not say how many trials there are: a sweep may be given more, and a run's parameters cannot change.
     """
-    sweep = params.sweeps[name]
+    sweep = sweep_named(params, name)
     values = sweep.model_dump(mode="json", exclude_unset=True, exclude={"trials"})
     run = tracking.open_run(
         dvc.repository_root(),
         experiment=experiment(params),
         name=name,
-        params=tracking.flatten(values) | {"profile": params.profile},
+        params=flatten(values) | {"profile": params.profile},
         tags={"sweep": name, "model": sweep.model},
         resume=noted.read_text(encoding="utf-8").strip() if noted.is_file() else None,
     )
@@ -61,7 +62,7 @@ class Progress:
         records: dict[int, Record],
     ):
         self._name, self._params, self._parent = name, params, parent
-        self._sweep = params.sweeps[name]
+        self._sweep = sweep_named(params, name)
         self._trials, self._folders, self._records = trials, folders, records
         self._running: dict[int, Record] = {}
         self._runs: dict[int, tracking.Run] = {}
@@ -86,7 +87,7 @@ class Progress:
             dvc.repository_root(),
             experiment=experiment(self._params),
             name=f"{self._name}-{number}",
-            params=tracking.flatten(trial.recipe.model_dump(mode="json")) | {"trial": number},
+            params=flatten(trial.recipe.model_dump(mode="json")) | {"trial": number},
             tags={"sweep": self._name, "model": self._sweep.model},
             parent=self._parent,
             resume=noted.read_text(encoding="utf-8").strip() if noted.is_file() else None,

@@ -17,6 +17,7 @@ from tiny_imagenet.backend import runtime
 from tiny_imagenet.common.errors import DivergedError, UserError
 from tiny_imagenet.common.files import fingerprint, md5, only_one
 from tiny_imagenet.common.progress import say
+from tiny_imagenet.config.jobs import Job
 from tiny_imagenet.config.params import Params
 from tiny_imagenet.config.recipe import Recipe
 from tiny_imagenet.models import weights as pretrained
@@ -47,7 +48,7 @@ class Order:
     seed: int
     exact: bool
     environment: Mapping[str, str]
-    stage: str
+    job: Job
     """Whose dependencies the trial has."""
     dependencies: Mapping[str, str]
     """What the trial's result is to be of, as `_dependencies` returns it."""
@@ -71,7 +72,7 @@ def run(
     Raises:
         UserError: the sweep or a trial of it is refused, or none got anywhere.
     """
-    trials, sweep = plan.plan(params, name), params.sweeps[name]
+    trials, sweep = plan.plan(params, name), plan.sweep_named(params, name)
     if params.devices != 1:
         raise UserError(f"devices: a trial has one device, params.yaml says {params.devices}; set it to 1 for a sweep")
     cluster.require(address, cores)
@@ -79,7 +80,7 @@ def run(
     with only_one(folder / "lock", f"the sweep {name} is being run by another process: wait for it or stop it"):
         dvc.repro("cache")
         recipes = {trial.number: trial.recipe for trial in trials}
-        made_of = _dependencies(params.stage("train", sweep.model), recipes)
+        made_of = _dependencies(params.job(sweep.model), recipes)
         folders = {number: folder / "trials" / key for number, key in _keys(params, sweep, trials, made_of).items()}
         found = {number: results.read_record(path) for number, path in folders.items()}
         records = {number: record for number, record in found.items() if record}
@@ -127,12 +128,12 @@ def _keys(
     }
 
 
-def _dependencies(stage: str, recipes: Mapping[int, Recipe]) -> dict[int, dict[str, str]]:
+def _dependencies(job: Job, recipes: Mapping[int, Recipe]) -> dict[int, dict[str, str]]:
     """Return what each trial's training depends on, path -> digest: images, code, its architecture, its weights.
 
     The architecture is the package's own, and not the copy in models/, which is of the block.
     """
-    hashes = {path: each for path, each in dvc.dependency_hashes(stage).items() if not path.startswith("models/")}
+    hashes = {path: each for path, each in dvc.dependency_hashes(job).items() if not path.startswith("models/")}
     chosen = {(recipe.weights, recipe.architecture) for recipe in recipes.values()}
     own = {pair: _own_dependencies(*pair) for pair in chosen}
     return {number: hashes | own[recipe.weights, recipe.architecture] for number, recipe in recipes.items()}
@@ -147,7 +148,7 @@ def _own_dependencies(weights: str | None, architecture: str) -> dict[str, str]:
 
 def _require_unchanged(order: Order) -> None:
     """See that the trial would be made of what the sweep began with; raises ChangedError where it would not."""
-    now, then = _dependencies(order.stage, {0: order.recipe})[0], order.dependencies
+    now, then = _dependencies(order.job, {0: order.recipe})[0], order.dependencies
     if changed := sorted(path for path in now.keys() | then if now.get(path) != then.get(path)):
         raise ChangedError(f"{', '.join(changed)} changed while the sweep ran; start it again")
 
@@ -163,7 +164,7 @@ def _run_trials(
     share: cluster.Share,
 ) -> dict[int, str]:
     """Run the trials that have no record, and return those that were lost, with the reason."""
-    root, sweep = Path.cwd(), params.sweeps[name]
+    root, sweep = Path.cwd(), plan.sweep_named(params, name)
     folder = root / SWEEPS / name
     machines.require_shared(folder)
     firsts = {key: number for number, key in reversed([*folders.items()])}  # trials may have drawn the same
@@ -175,11 +176,9 @@ def _run_trials(
     say(f"{name}: {len(trials)} trials of {sweep.model}, {len(records)} of them done; {share}")
     exact, environment = params.determinism == "exact", share.environment()
     environment |= {name: os.environ[name] for name in ("KERAS_BACKEND", "KERAS_HOME") if name in os.environ}
-    stage = params.stage("train", sweep.model)
+    job = params.job(sweep.model)
     orders = {
-        number: Order(
-            root, root / folders[number], trial.recipe, params.seed, exact, environment, stage, made_of[number]
-        )
+        number: Order(root, root / folders[number], trial.recipe, params.seed, exact, environment, job, made_of[number])
         for number, trial in to_run.items()
     }
 
@@ -235,7 +234,7 @@ def _train_trial(order: Order, report: cluster.Report) -> None:
     runtime.prepare(order.seed, exact=order.exact)  # before anything that imports Keras
     import keras
 
-    from tiny_imagenet.dataset.packing import open_packed
+    from tiny_imagenet.input_pipeline.packed import open_packed
     from tiny_imagenet.training import train
     from tiny_imagenet.training.checkpoint import Checkpoint
 

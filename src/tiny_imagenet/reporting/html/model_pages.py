@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from tiny_imagenet.common.files import read_csv, read_json
+from tiny_imagenet.common.schema import flatten
 from tiny_imagenet.config.params import Params
 from tiny_imagenet.reporting.html import provenance
 from tiny_imagenet.reporting.html.curves import Chart, charts
@@ -96,10 +97,10 @@ def model_page(
     found = {name: picture(folder, name, f"{caption}, {model}") for name, caption in _PICTURES.items()}
     return ModelPage(
         name=model,
-        architecture=params.block(model).architecture,
+        architecture=params.models[model].architecture,
         status=status,
         figures=_figures(metrics),
-        recipe={key: shown(value) for key, value in _flat(params.recipe(model).model_dump()).items()},
+        recipe={key: shown(value) for key, value in flatten(params.recipe(model).model_dump()).items()},
         changed=changed,
         layers=[{"shape": _shape(layer.get("output_shape")), **layer} for layer in architecture.get("layers", [])],
         parameters=architecture.get("parameters"),
@@ -153,14 +154,6 @@ def _confused(confusion: pd.DataFrame, classes: pd.DataFrame) -> list[dict[Any, 
         row | {"share": row["count"] / support[row["actual"]] if support.get(row["actual"]) else None}
         for row in largest.to_dict("records")
     ]
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested values under keys with points, as `mlflow ui` has them."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return flat
 
 
 def _shape(shape: Any) -> str:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from tiny_imagenet.common.errors import DatasetError
-from tiny_imagenet.dataset import leakage
+from tiny_imagenet.dataset import duplicates
 from tiny_imagenet.dataset.duplicates import find_duplicates
 
 
@@ -27,7 +27,7 @@ def paths():
 
 
 def test_the_report_names_every_pair_by_its_paths(pairs, paths):
-    described = leakage.describe_duplicates(pairs, paths)
+    described = duplicates.describe_duplicates(pairs, paths)
     assert described["pairs"] == [
         {"kind": "exact", "a": "train/a/4.JPEG", "b": "train/a/9.JPEG", "distance": 0},
         {"kind": "exact", "a": "train/a/2.JPEG", "b": "val/b/1.JPEG", "distance": 0},
@@ -37,29 +37,29 @@ def test_the_report_names_every_pair_by_its_paths(pairs, paths):
 
 
 def test_only_pairs_of_training_and_validation_are_across(pairs):
-    across = leakage.pairs_across(pairs)
+    across = duplicates.pairs_across(pairs)
     assert across[["index_a", "index_b"]].to_numpy().tolist() == [[2, 1]]
 
 
 def test_what_is_left_out_is_the_training_side_and_the_later_copy(pairs):
-    assert leakage.train_copies(pairs).tolist() == [2, 9]
+    assert duplicates.train_copies(pairs).tolist() == [2, 9]
 
 
 def test_nothing_is_left_that_has_a_copy_once_the_copies_are_dropped(splits, pairs):
     train, val = splits
-    left = find_duplicates(np.delete(train, leakage.train_copies(pairs), axis=0), val)
+    left = find_duplicates(np.delete(train, duplicates.train_copies(pairs), axis=0), val)
     assert len(left.exact) == len(left.near) == 0
 
 
 def test_refusing_leakage_names_the_pairs_and_the_way_out(pairs, paths):
     with pytest.raises(DatasetError, match=r"(?s)^1 pairs .*train/a/2.JPEG and val/b/1.JPEG.*drop_from_train"):
-        leakage.refuse_leakage(leakage.describe_duplicates(pairs, paths))
+        duplicates.refuse_leakage(duplicates.describe_duplicates(pairs, paths))
 
 
 def test_copies_within_a_split_alone_are_not_refused(splits, paths):
     train, val = splits
     pairs = find_duplicates(train, val[2:])
-    leakage.refuse_leakage(leakage.describe_duplicates(pairs, paths))
+    duplicates.refuse_leakage(duplicates.describe_duplicates(pairs, paths))
 
 
 def test_of_many_pairs_ten_are_shown_and_all_are_counted(make_pictures):
@@ -67,6 +67,6 @@ def test_of_many_pairs_ten_are_shown_and_all_are_counted(make_pictures):
     pairs = find_duplicates(pictures, pictures)
     paths = {split: [f"{index}.JPEG" for index in range(15)] for split in ("train", "val")}
     with pytest.raises(DatasetError) as refused:
-        leakage.refuse_leakage(leakage.describe_duplicates(pairs, paths))
+        duplicates.refuse_leakage(duplicates.describe_duplicates(pairs, paths))
     assert str(refused.value).startswith("15 pairs")
     assert str(refused.value).count("(exact)") == 10
