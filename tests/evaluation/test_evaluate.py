@@ -71,10 +71,10 @@ def packed():
 @pytest.fixture(scope="module")
 def model(keras, packed):
     """Return a model that is somewhat right: trained for some steps."""
-    from tiny_imagenet.training import train
+    from tiny_imagenet.training.build import build_model
 
     keras.utils.set_random_seed(3)
-    model = train.build_model(small_recipe(), num_classes=10, weights_file=None)
+    model = build_model(small_recipe(), num_classes=10, weights_file=None)
     for _ in range(8):
         model.train_on_batch(packed.train.images, packed.train.labels)
     return model

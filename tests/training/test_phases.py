@@ -141,12 +141,12 @@ def test_averaged_weights_begin_anew_in_the_second_phase(train, keras, packed):
 
 
 def test_weight_decay_leaves_the_scales_of_convnexts_layers_alone(keras, packed):
-    from tiny_imagenet.training import train as training
+    from tiny_imagenet.training.build import build_model
 
     recipe = small_recipe(
         architecture="convnext_tiny", build={"input_size": 64}, optimizer={"name": "adamw", "learning_rate": 0.1}
     )
-    model = training.build_model(recipe, num_classes=3, weights_file=None)
+    model = build_model(recipe, num_classes=3, weights_file=None)
     model.optimizer.build(model.trainable_variables)
     decayed = {
         weight.path.split("/")[-1] for weight in model.trainable_weights if model.optimizer._use_weight_decay(weight)

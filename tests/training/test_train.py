@@ -180,21 +180,21 @@ def test_a_line_per_epoch_is_printed_and_once_what_the_whole_will_take(observed)
 
 @pytest.mark.parametrize("name", get_args(Optimizer.model_fields["name"].annotation))
 def test_every_optimizer_that_params_may_name_is_keras_own(name, keras):
-    from tiny_imagenet.training import train as training
+    from tiny_imagenet.training.build import build_model
 
     recipe = small_recipe(optimizer={"name": name, "learning_rate": 0.25})
-    model = training.build_model(recipe, num_classes=10, weights_file=None)
+    model = build_model(recipe, num_classes=10, weights_file=None)
     assert type(model.optimizer) is type(keras.optimizers.get(name))
     assert float(model.optimizer.learning_rate) == 0.25
 
 
 def test_the_batch_normalization_momentum_of_the_recipe_is_the_models(keras):
-    from tiny_imagenet.training import train as training
+    from tiny_imagenet.training.build import build_model
 
     recipe = small_recipe(
         architecture="deep_conv_dropout", build={"filters": [2], "dense_units": 2}, batch_normalization_momentum=0.25
     )
-    model = training.build_model(recipe, num_classes=10, weights_file=None)
+    model = build_model(recipe, num_classes=10, weights_file=None)
     assert {layer.momentum for layer in model.layers if hasattr(layer, "momentum")} == {0.25}
 
 
@@ -262,9 +262,9 @@ def test_the_weights_are_those_of_the_best_epoch_that_training_records(changes, 
 
 
 def build(**changes: Any) -> Any:
-    from tiny_imagenet.training import train as training
+    from tiny_imagenet.training.build import build_model
 
-    return training.build_model(small_recipe(**changes), num_classes=10, weights_file=None, steps_per_epoch=100)
+    return build_model(small_recipe(**changes), num_classes=10, weights_file=None, steps_per_epoch=100)
 
 
 def test_what_the_optimizer_section_says_is_in_keras_optimizer():
@@ -544,13 +544,13 @@ def test_weights_that_are_no_numbers_are_named_whatever_the_loss_says(keras):
 
 def test_a_cpu_is_never_left_to_xla(keras, monkeypatch):
     """Keras would choose it where `determinism` is `fast`."""
-    from tiny_imagenet.training import train as training
+    from tiny_imagenet.training.build import build_model
 
     told = []
     compiled = keras.Model.compile
     monkeypatch.setattr(
         keras.Model, "compile", lambda *args, **options: (told.append(options), compiled(*args, **options))
     )
-    training.build_model(small_recipe(), num_classes=10, weights_file=None)
+    build_model(small_recipe(), num_classes=10, weights_file=None)
     if runtime.device().kind == "cpu":
         assert [options["jit_compile"] for options in told] == [False]
