@@ -358,7 +358,7 @@ def test_what_cannot_be_compared_is_refused(train: Image, val: Image, options: d
 
 @pytest.fixture
 def splits(make_pictures):
-    """Return splits in which training image 2 is also validation image 1, and training image 4 also training image 9."""
+    """Return splits: training image 2 is also validation image 1, and training image 4 is also training image 9."""
     pictures = make_pictures(18)
     train, val = pictures[:12].copy(), pictures[12:].copy()
     val[1] = train[2]

@@ -216,48 +216,9 @@ class TestPack:
             f"train/{wnid}/{wnid}_{index}.JPEG" for wnid in archive.wnids for index in range(6)
         )[:10]
 
-
-class TestOpenPacked:
-    @pytest.mark.parametrize("name", ["train_images.npy", "val_labels.npy", "classes.csv"])
-    @pytest.mark.parametrize("damage", ["missing", "empty", "garbage"])
-    def test_cache_with_a_bad_file_is_refused_and_says_what_to_do(self, packed_at, name, damage):
-        (packed_at / name).unlink()
-        if damage == "empty":
-            (packed_at / name).touch()
-        elif damage == "garbage":
-            (packed_at / name).write_bytes(b"\xff\x00garbage" * 99)
-        with pytest.raises(DatasetError, match=f"{packed_at} is not a packed dataset: .*run `dvc repro cache`"):
-            open_packed(packed_at)
-
-    def test_file_that_begins_like_a_zip_is_refused(self, packed_at):
-        (packed_at / "train_images.npy").write_bytes(b"PK\3\4garbage")  # NumPy takes it for an .npz
-        with pytest.raises(DatasetError, match="is not a packed dataset"):
-            open_packed(packed_at)
-
-    def test_truncated_images_are_refused(self, packed_at):
-        path = packed_at / "train_images.npy"
-        path.write_bytes(path.read_bytes()[:-1])
-        with pytest.raises(DatasetError, match="is not a packed dataset"):
-            open_packed(packed_at)
-
-    def test_labels_of_another_number_of_images_are_refused(self, packed_at):
-        np.save(packed_at / "val_labels.npy", np.zeros(5, np.int32))
-        with pytest.raises(DatasetError, match="val: 6 images, 5 labels"):
-            open_packed(packed_at)
-
-    def test_missing_folder_is_refused(self, tmp_path):
-        with pytest.raises(DatasetError, match="run `dvc repro cache`"):
-            open_packed(tmp_path / "none")
-
     def test_class_called_null_keeps_its_name(self, archive, reorganized, tmp_path):
         archive.set_lines("words.txt", [f"{wnid}\tNA" for wnid in archive.wnids])
         assert pack(reorganized(archive), tmp_path / "cache").class_names == ["NA"] * 3
-
-    def test_class_names_are_the_first_of_their_synonyms(self, packed_at, archive):
-        packed = open_packed(packed_at)
-        assert packed.class_names == [f"name of {wnid}" for wnid in archive.wnids]
-        assert packed.num_classes == 3
-        assert (len(packed.train), len(packed.val)) == (12, 6)
 
 
 def in_memory(images: np.ndarray, labels: list[int], names: list[str]) -> PackedDataset:
