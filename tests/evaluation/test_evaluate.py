@@ -202,8 +202,8 @@ def test_the_interval_of_the_log_is_wilsons_for_the_images_of_an_epoch(batches, 
     recipe = LAST.model_copy(update={"batches_per_epoch": batches, "batch_size": 50})
     found = evaluation.evaluate(model, packed, HISTORY, recipe, best_epoch=4).metrics
     interval = binomtest(round(0.3 * images), images).proportion_ci(method="wilson")
-    assert found["train_accuracy_low"] == pytest.approx(interval.low)
-    assert found["train_accuracy_high"] == pytest.approx(interval.high)
+    assert found.train_accuracy_low == pytest.approx(interval.low)
+    assert found.train_accuracy_high == pytest.approx(interval.high)
 
 
 def test_confusion_has_true_classes_in_rows(measured, packed, probabilities):
