@@ -18,6 +18,7 @@ import pandas as pd
 from tiny_imagenet import tracking
 from tiny_imagenet.backend import runtime
 from tiny_imagenet.common.errors import UserError
+from tiny_imagenet.common.files import hashes_below
 from tiny_imagenet.config.params import Params
 from tiny_imagenet.reporting import table as comparison
 from tiny_imagenet.repository import dvc, git, provenance
