@@ -6,6 +6,7 @@ from made_results import VALUES
 from tiny_imagenet.config.params import parse_params
 from tiny_imagenet.repository import provenance
 from tiny_imagenet.repository.provenance import training_key
+from tiny_imagenet.repository.records import GitState, TrainingSetup
 
 PARAMS = parse_params(VALUES)
 JOB = PARAMS.job("model_2")

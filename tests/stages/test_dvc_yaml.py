@@ -46,10 +46,8 @@ def rooms_reached(graph: grimp.ImportGraph, start: str) -> set[str]:
 
 
 def rooms_listed(stage: str) -> set[str]:
-    code = [path for path in STAGES[stage]["deps"] if path.startswith("src/")]
-    return {
-        path.removeprefix("src/tiny_imagenet/").removesuffix("plotting.py").rstrip("/") or "plotting" for path in code
-    }
+    code = [path for path in STAGES[stage]["deps"] if path.startswith("src/tiny_imagenet/")]
+    return {path.removeprefix("src/tiny_imagenet/") for path in code}
 
 
 @pytest.mark.parametrize("stage", STAGES)
