@@ -4,7 +4,6 @@ import atexit
 import gc
 import json
 import os
-import signal
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -17,6 +16,7 @@ import typer
 from tiny_imagenet import entry, tracking
 from tiny_imagenet.cli import predict as prediction
 from tiny_imagenet.cli import scale_commands
+from tiny_imagenet.common import signals
 from tiny_imagenet.common.errors import UserError
 from tiny_imagenet.common.files import write_text
 from tiny_imagenet.config.params import Params
@@ -287,5 +287,5 @@ def main() -> None:
 
 
 def _run() -> None:
-    signal.signal(signal.SIGINT, lambda *_: sys.exit(130))  # typer would say "Aborted" and exit with 1
+    signals.exit_on_interrupt()
     app()

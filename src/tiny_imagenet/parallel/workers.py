@@ -84,13 +84,13 @@ def train(
                 f"{len(machines.hosts)} machines cannot share mlflow.db: start `mlflow server`, set "
                 "MLFLOW_TRACKING_URI to its address, and start again"
             )
-        share = machines.share(len(names), workers, cores)
+        allotment = machines.allot(len(names), workers, cores)
         before()
-        say(f"{len(names)} trainings, {share}")
-        environment = share.environment()
+        say(f"{len(names)} trainings, {allotment}")
+        environment = allotment.environment()
         environment |= {name: value for name, value in os.environ.items() if name.startswith(_FORWARDED)}
         tasks = {job.name: (root, job.name, [job.train_stage, job.evaluate_stage], environment) for job in jobs}
-        for done, (name, outcome) in enumerate(machines.run(run_stages, tasks, share), start=1):
+        for done, (name, outcome) in enumerate(machines.run(run_stages, tasks, allotment), start=1):
             if outcome != 0:
                 failed[name] = f"exit code {outcome}" if isinstance(outcome, int) else _reason(outcome)
             say(f"{done} of {len(names)}: {name}: {failed.get(name, 'done')}")

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from tiny_imagenet.common.signals import HeldInterrupt, interrupts_held
 from tiny_imagenet.tracking.additions import DatasetInput, add_dataset, add_model, add_params, add_points, now, points
-from tiny_imagenet.tracking.interrupts import HeldInterrupt, interrupts_held
 from tiny_imagenet.tracking.store import (
     client,
     connect,

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from tiny_imagenet.backend import runtime
+from tiny_imagenet.common import signals
 from tiny_imagenet.common.errors import UserError
 
 _OBJECT_STORE_BYTES = 80 * 1024**2  # what Ray takes at least; nothing large goes through it
 TIMES_LOST = 3  # a task or trial whose node or process was lost is begun again so often
 _SECONDS_TO_STOP = 30
-_STOPPED = 130  # the exit code that a shell gives a command that Ctrl-C has ended
 _SECONDS_TO_ANSWER = 5
 _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -43,7 +43,7 @@ _THIS_MACHINE_ALONE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
 
 @dataclass(frozen=True)
-class Share:
+class Allotment:
     """How the machines are divided."""
 
     workers: int
@@ -83,7 +83,7 @@ class Cluster:
         """The names of the machines."""
         return {node.host for node in self.nodes}
 
-    def share(self, num_jobs: int, workers: int | None, cores: int | None) -> Share:
+    def allot(self, num_jobs: int, workers: int | None, cores: int | None) -> Allotment:
         """Return how `num_jobs` trainings are spread: over all cores, unless it is said how many workers or cores.
 
         Where there are GPUs, each training has one, and machines without any have none to do. Without `cores`, a
@@ -107,24 +107,28 @@ class Cluster:
         if cores is None:
             smallest = min(node.cores for node in nodes)
             cores = next((each for each in range(smallest, 1, -1) if at_once(each) >= workers), 1)
-        return Share(max(1, min(workers, num_jobs, at_once(cores))), cores, gpus=1 if with_gpus else 0)
+        return Allotment(max(1, min(workers, num_jobs, at_once(cores))), cores, gpus=1 if with_gpus else 0)
 
     def run(
-        self, function: Callable[..., Any], jobs: Mapping[str, tuple[Any, ...]], share: Share
+        self, function: Callable[..., Any], jobs: Mapping[str, tuple[Any, ...]], allotment: Allotment
     ) -> Iterator[tuple[str, Any]]:
-        """Call `function` with each of the jobs' arguments, as many at once as `share` says; yield name, outcome.
+        """Call `function` with each of the jobs' arguments, as many at once as `allotment` says; yield name, outcome.
 
         The outcome is what was returned, or an Exception. When the caller stops iterating, what runs is interrupted.
         """
         ray = self.ray
         task = ray.remote(
-            num_cpus=share.cores, num_gpus=share.gpus, max_calls=1, max_retries=TIMES_LOST, retry_exceptions=False
+            num_cpus=allotment.cores,
+            num_gpus=allotment.gpus,
+            max_calls=1,
+            max_retries=TIMES_LOST,
+            retry_exceptions=False,
         )(function)
         waiting = list(jobs.items())
         running: dict[Any, str] = {}
         try:
             while waiting or running:
-                while waiting and len(running) < share.workers:
+                while waiting and len(running) < allotment.workers:
                     name, arguments = waiting.pop(0)
                     running[task.options(name=name).remote(*arguments)] = name
                 done, _ = ray.wait(list(running))
@@ -243,7 +247,7 @@ def connected(address: str | None, root: Path) -> Iterator[Cluster]:
     try:
         yield Cluster(ray, _nodes(ray))
     except (KeyboardInterrupt, SystemExit):  # Ctrl-C: Ray makes another of what its handler has raised, and of its code
-        raise SystemExit(_STOPPED) from None
+        raise SystemExit(signals.STOPPED) from None
     finally:
         ray.shutdown()
 

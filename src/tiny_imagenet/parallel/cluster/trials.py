@@ -6,7 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Protocol
 
-from tiny_imagenet.parallel.cluster.machines import TIMES_LOST, Cluster, Share
+from tiny_imagenet.parallel.cluster.machines import TIMES_LOST, Allotment, Cluster
 from tiny_imagenet.parallel.sweep.schema import Sweep
 
 Report = Callable[[Mapping[str, Any]], None]
@@ -31,7 +31,7 @@ def run_trials(
     sweep: Sweep,
     numbers: list[int],
     *,
-    share: Share,
+    allotment: Allotment,
     scratch: Path,
     known: Mapping[int, Sequence[Mapping[str, float]]],
     observer: Observer,
@@ -43,7 +43,7 @@ def run_trials(
         function: what a trial does, with its number and a way to report figures; `epoch` is among them.
         sweep: the metric, and how bad trials are stopped.
         numbers: the trials that are to be run.
-        share: how many at once, on what.
+        allotment: how many at once, on what.
         scratch: a folder for Tune's own files, which all machines see; it is removed.
         known: the epochs of trials that were run before, by which ASHA judges the others.
         observer: is told of everything.
@@ -73,10 +73,10 @@ def run_trials(
 
     shutil.rmtree(scratch, ignore_errors=True)
     tuner = tune.Tuner(
-        tune.with_resources(trainable, {"cpu": share.cores, "gpu": share.gpus}),
+        tune.with_resources(trainable, {"cpu": allotment.cores, "gpu": allotment.gpus}),
         param_space={"number": tune.grid_search(numbers)},
         tune_config=tune.TuneConfig(
-            scheduler=scheduler(tune, sweep, known), max_concurrent_trials=share.workers, reuse_actors=False
+            scheduler=scheduler(tune, sweep, known), max_concurrent_trials=allotment.workers, reuse_actors=False
         ),
         run_config=tune.RunConfig(
             name="tune",

@@ -87,8 +87,8 @@ def run(
         lost: dict[int, str] = {}
         if len(records) < len(trials) or not all(record.in_mlflow for record in records.values()):
             with cluster.connected(address, Path.cwd()) as machines:
-                share = machines.share(len(trials), workers, cores)  # a sweep that goes on divides cores as it did
-                lost = _run_trials(params, name, trials, made_of, folders, records, machines, share)
+                allotment = machines.allot(len(trials), workers, cores)  # a sweep that goes on divides cores as it did
+                lost = _run_trials(params, name, trials, made_of, folders, records, machines, allotment)
         try:
             best = results.best_trial(sweep, trials, records)
         except UserError:
@@ -161,7 +161,7 @@ def _run_trials(
     folders: Mapping[int, Path],
     records: dict[int, Record],
     machines: cluster.Cluster,
-    share: cluster.Share,
+    allotment: cluster.Allotment,
 ) -> dict[int, str]:
     """Run the trials that have no record, and return those that were lost, with the reason."""
     root, sweep = Path.cwd(), plan.sweep_named(params, name)
@@ -173,8 +173,8 @@ def _run_trials(
         for trial in trials
         if trial.number not in records and firsts[folders[trial.number]] == trial.number
     }
-    say(f"{name}: {len(trials)} trials of {sweep.model}, {len(records)} of them done; {share}")
-    exact, environment = params.determinism == "exact", share.environment()
+    say(f"{name}: {len(trials)} trials of {sweep.model}, {len(records)} of them done; {allotment}")
+    exact, environment = params.determinism == "exact", allotment.environment()
     environment |= {name: os.environ[name] for name in ("KERAS_BACKEND", "KERAS_HOME") if name in os.environ}
     job = params.job(sweep.model)
     orders = {
@@ -193,7 +193,14 @@ def _run_trials(
     try:
         if to_run:
             cluster.run_trials(
-                machines, work, sweep, list(to_run), share=share, scratch=folder / "ray", known=known, observer=progress
+                machines,
+                work,
+                sweep,
+                list(to_run),
+                allotment=allotment,
+                scratch=folder / "ray",
+                known=known,
+                observer=progress,
             )
         records |= {number: records[firsts[key]] for number, key in folders.items() if firsts[key] in records}
         progress.deliver(trials)
