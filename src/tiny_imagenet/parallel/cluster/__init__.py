@@ -1,4 +1,4 @@
-"""Ray, for work that is done many times at once, here or on a cluster. The only package that imports it."""
+"""Ray, here or on a cluster. The only package that imports it."""
 
 from tiny_imagenet.parallel.cluster.machines import Allotment, Cluster, Node, connected, require
 from tiny_imagenet.parallel.cluster.trials import Observer, Report, run_trials, scheduler
