@@ -42,7 +42,9 @@ def test_what_is_there_and_covers_all_stays():
 @pytest.mark.parametrize("models", [["model_1"], ["model_2"]])
 def test_trainings_that_nobody_asked_for_are_not_added_on_the_quiet(models):
     there = params(models=["model_2", "model_4"], seeds=[2, 3])
-    with pytest.raises(UserError, match=r"edit `replicates`, to models: \[model_.\] and seeds: \[2, 3, 4\]"):
+    with pytest.raises(
+        UserError, match=r"edit `replicates`, for example to models: \[model_.\] and seeds: \[2, 3, 4\]"
+    ):
         wanted_replicates(there, models, 4)
 
 
