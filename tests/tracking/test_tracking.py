@@ -90,7 +90,7 @@ def test_three_processes_that_start_at_once_make_one_whole_database(root, tmp_pa
     import mlflow
 
     # What a process that was killed may have left.
-    for leftover in ("mlflow.db.partial", "mlflow.db.partial-journal"):
+    for leftover in ("mlflow.db.0a.partial", "mlflow.db.0a.partial-journal"):
         (tmp_path / leftover).write_bytes(b"half a database")
     command = [sys.executable, "-c", WRITER, str(tmp_path)]
     processes = [subprocess.Popen([*command, f"model_{n}"], stderr=subprocess.PIPE, text=True) for n in (1, 2, 3)]
@@ -569,11 +569,6 @@ def test_an_experiments_description_is_what_was_said_last(root, client):
 
 def test_results_of_a_run_that_this_store_does_not_have_are_reported_and_no_error(root, tmp_path):
     assert tracking.add_results(root, "0123456789abcdef0123456789abcdef", {"val_accuracy": 0.5}, tmp_path) is False
-
-
-def test_flatten_joins_keys_with_dots():
-    values = {"a": 1, "b": {"c": None, "d": {"e": [1, 2]}}, "f": {}}
-    assert tracking.flatten(values) == {"a": 1, "b.c": None, "b.d.e": [1, 2]}
 
 
 # --- a store that has moved ---

@@ -64,7 +64,7 @@ def test_two_fresh_processes_give_the_same_bits_and_the_outcome_is_kept(reposito
     assert kept["same"]
     assert kept["weights"][0] == kept["weights"][1] != kept["history"][0]
     assert (kept["epochs"], kept["batches"]) == (2, 3)
-    assert kept["params"] == repository.fingerprint("model_2")
+    assert kept["params"] == repository.job("model_2").fingerprint
     assert kept["versions"]["tensorflow"]
 
 
@@ -123,7 +123,7 @@ def shown(tmp_path: Path, now: Params, **outcome: object) -> dict[str, str]:
 
 def test_the_report_says_what_was_found_for_the_run_that_it_shows(tmp_path):
     params = parse_params(VALUES)
-    own = {"params": params.fingerprint("model_1")}
+    own = {"params": params.job("model_1").fingerprint}
     assert shown(tmp_path, params, **own) == {"model_1": "yes, 2 epochs of 8 batches on CPU, 2 cores"}
     assert shown(tmp_path, params, **own, same=False)["model_1"].startswith("NO, ")
     assert shown(tmp_path, parse_params(VALUES | {"seed": 77}), **own) == {}

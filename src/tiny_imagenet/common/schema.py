@@ -1,4 +1,4 @@
-"""Sections of a YAML file as typed, frozen objects, and what is wrong with one in words that help."""
+"""Typed, frozen sections of a YAML file, with error messages that name the key and suggest a spelling."""
 
 import difflib
 import re
@@ -18,7 +18,7 @@ Interval = Annotated[tuple[float, float], Field(strict=False)]
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """Return " (did you mean '...'?)" for the known word nearest to `word`, or "" where none is near."""
+    """Return " (did you mean '...'?)" for the known word nearest to `word`, or "" if none is near."""
     matches = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f" (did you mean '{matches[0]}'?)" if matches else ""
 
@@ -50,28 +50,26 @@ AnySection = TypeVar("AnySection", bound=Section)
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, which also refuses a key that stands twice in one mapping."""
+    """PyYAML's safe loader, which also refuses duplicate keys."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
                 if key.value in seen:
-                    raise yaml.constructor.ConstructorError(
-                        None, None, f"the key '{key.value}' stands twice", key.start_mark
-                    )
+                    raise yaml.constructor.ConstructorError(None, None, f"duplicate key '{key.value}'", key.start_mark)
                 seen.add(key.value)
         return super().construct_mapping(node, deep)
 
 
-# PyYAML wants a point and a sign in 1.0e-5; DVC, which reads the same file, does not, and writes 1e-05 itself.
+# PyYAML needs a point and a sign in 1.0e-5. DVC, which reads the same file, does not, and writes 1e-05 itself.
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
 )
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Return the mapping that a YAML file holds; raises UserError where there is none."""
+    """Return the mapping that a YAML file holds; raises UserError if it holds none."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -90,13 +88,23 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return values
 
 
-def validated(section: type[AnySection], values: Mapping[str, Any], *, source: str) -> AnySection:
-    """Return the values as a section; raises UserError with a line for every offence."""
+def validated(section: type[AnySection], values: Mapping[str, Any], *, source: str, key: str = "") -> AnySection:
+    """Return the values as a section.
+
+    Args:
+        section: the type.
+        values: of its keys.
+        source: the file, for the messages.
+        key: of the section in the file, with dots; "" for the whole file.
+
+    Raises:
+        UserError: a value is refused; the message has a line for each.
+    """
     try:
         return section.model_validate(values)
     except ValidationError as error:
         try:
-            lines = sorted({_describe(dict(offence)) for offence in error.errors()})
+            lines = sorted({_describe(dict(offence), key) for offence in error.errors()})
         except UnicodeEncodeError:
             lines = ["a key or value holds half of a character (a lone surrogate)"]
     except UnicodeEncodeError:
@@ -104,10 +112,10 @@ def validated(section: type[AnySection], values: Mapping[str, Any], *, source: s
     raise UserError("\n".join(f"{source}: {line}" for line in lines))
 
 
-def _describe(offence: Mapping[str, Any]) -> str:
+def _describe(offence: Mapping[str, Any], key: str) -> str:
     """Return one line for one of pydantic's errors: path of the key, what is wrong, what was given."""
     # Pydantic puts the tag of a union's member, and "[key]", into the location; neither is a key of the file.
-    path = ".".join(str(part) for part in offence["loc"] if str(part)[:1] not in "<[")
+    path = ".".join([key] * bool(key) + [str(part) for part in offence["loc"] if str(part)[:1] not in "<["])
     message = str(offence["msg"]).removeprefix("Value error, ")
     given = offence.get("input")
     if offence["type"] == "unknown_key":

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -49,8 +49,13 @@ def cached_file(digest: str | None) -> Path | None:
     """Return the file in DVC's cache that has this MD5, if there is one and it is sound."""
     if digest is None:
         return None
-    path = repository_root() / ".dvc" / "cache" / "files" / "md5" / digest[:2] / digest[2:]
+    path = cache_path(digest)
     return path if path.is_file() and md5(path) == digest.removesuffix(".dir") else None
+
+
+def cache_path(digest: str) -> Path:
+    """Return where DVC's cache has, or would have, the file with this MD5."""
+    return repository_root() / ".dvc" / "cache" / "files" / "md5" / digest[:2] / digest[2:]
 
 
 def remove_broken_lock(root: Path) -> bool:
@@ -160,8 +165,8 @@ def dependency_hashes(job: Job, root: Path | None = None) -> dict[str, str]:
     return {path: digest for path, digest in hashes.items() if digest is not None}
 
 
-def locked_files(root: Path, stage: str) -> dict[str, str]:
-    """Return path -> MD5 of each file that dvc.lock has as a dependency or an output of a stage.
+def locked_files(root: Path, stage: str, kinds: Sequence[str] = ("deps", "outs")) -> dict[str, str]:
+    """Return path -> MD5 of each dependency and output that dvc.lock has of a stage, or of one kind alone.
 
     Raises:
         UserError: dvc.lock is missing or broken, or does not have the stage.
@@ -169,7 +174,7 @@ def locked_files(root: Path, stage: str) -> dict[str, str]:
     path = root / "dvc.lock"
     try:
         locked = _yaml(path.read_text(encoding="utf-8"))["stages"][stage]
-        return {entry["path"]: entry["md5"] for kind in ("deps", "outs") for entry in locked.get(kind, [])}
+        return {entry["path"]: entry["md5"] for kind in kinds for entry in locked.get(kind, [])}
     except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} has no record of {stage} ({error!r}); run `dvc repro`") from None
 
@@ -191,9 +196,14 @@ def path_md5(path: Path) -> str | None:
 
 def folder_md5(folder: Path) -> str:
     """Return the hash that dvc.lock would have of a folder, without what .dvcignore names."""
-    paths = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
-    entries = [{"md5": md5(path), "relpath": name} for name, path in sorted(paths.items()) if not _is_ignored(name)]
+    entries = [{"md5": digest, "relpath": name} for name, digest in folder_files(folder).items()]
     return hashlib.md5(json.dumps(entries, sort_keys=True).encode(), usedforsecurity=False).hexdigest() + ".dir"
+
+
+def folder_files(folder: Path) -> dict[str, str]:
+    """Return path -> MD5 of each file in a folder and below, sorted, without what .dvcignore names."""
+    paths = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    return {name: md5(path) for name, path in sorted(paths.items()) if not _is_ignored(name)}
 
 
 def _is_ignored(name: str) -> bool:

@@ -1,4 +1,4 @@
-"""MLflow: one run per trained model, in one experiment per profile. The only package that imports it."""
+"""MLflow: one run for each training, in one experiment for each profile. The only package that imports it."""
 
 from tiny_imagenet.tracking.additions import DatasetInput, add_model
 from tiny_imagenet.tracking.results import (

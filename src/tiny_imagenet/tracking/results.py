@@ -1,6 +1,6 @@
-"""What the pipeline's files say, brought into MLflow: whatever a run lacks, which run is the current one, the champion.
+"""Bring the pipeline's results into MLflow: complete each run, mark the current one, register the champion.
 
-All of it may be done again at any time: what is there is left as it is.
+Each function may be repeated at any time: it adds only what is missing.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -47,13 +47,13 @@ class TrackedRun:
 
     @property
     def is_current(self) -> bool:
-        """Whether no later run stands for its model."""
+        """Whether no later run of its model supersedes it."""
         return SUPERSEDED_BY not in self.tags
 
 
 @dataclass(frozen=True)
 class Result:
-    """One model's run as the pipeline's files have it."""
+    """The run of one training, by the pipeline's files."""
 
     model: str
     experiment: str
@@ -66,31 +66,31 @@ class Result:
     tags: Mapping[str, str]
     dataset: DatasetInput
     history: Sequence[Mapping[str, float]]
-    """Figures of each epoch, without its number."""
+    """The metrics of each epoch, without its number."""
     metrics: Mapping[str, float]
     folder: Path
     """results/<model>."""
     files: Sequence[Path] = field(default=())
-    """Others that belong beside the run."""
+    """Other files to log."""
     texts: Mapping[str, str] = field(default_factory=dict)
-    """The same, by name."""
+    """Name -> content of further files to log."""
     description: str = ""
 
 
 def find_run(root: Path, run_id: str) -> TrackedRun | None:
-    """Return a run, or the one that was restored from it, or None where the store has neither.
+    """Return a run, or the one that was restored from it, or None if the store has neither.
 
     Raises:
         UserError: the store cannot be reached.
     """
     with usable(root):
         connect(root)
-        found = _find(run_id)
-    return None if found is None else _tracked(found)
+        run = _find(run_id)
+    return None if run is None else _tracked(run)
 
 
 def metric_history(root: Path, run_id: str, name: str) -> list[tuple[int, float]]:
-    """Return step and value of each point of a run's metric; raises UserError where the store cannot be reached."""
+    """Return step and value of each point of a run's metric; raises UserError if the store cannot be reached."""
     with usable(root):
         connect(root)
         return [(point.step, point.value) for point in client().get_metric_history(run_id, name)]
@@ -104,8 +104,7 @@ def result_hashes(root: Path, run_id: str) -> dict[str, str]:
     """
     with TemporaryDirectory(prefix="results") as name, usable(root), redirect_stderr(StringIO()):  # a progress bar
         connect(root)
-        there = {found.path for found in client().list_artifacts(run_id)}
-        for path in {"history.csv", _RESULTS} & there:
+        for path in {"history.csv", _RESULTS} & _logged_files(run_id):
             client().download_artifacts(run_id, path, name)
         folder = Path(name)
         return {path.relative_to(folder).as_posix(): md5(path) for path in folder.rglob("*") if path.is_file()}
@@ -150,26 +149,25 @@ def add_results(root: Path, run_id: str, metrics: Mapping[str, float], folder: P
 
 
 def _add_results(run: Any, metrics: Mapping[str, float], folder: Path) -> None:
-    run_id, there = run.info.run_id, run.data.metrics
+    run_id, logged = run.info.run_id, run.data.metrics
     final = {f"final_{name}": float(value) for name, value in metrics.items()}
-    changed = {name: value for name, value in final.items() if there.get(name) != value}
+    changed = {name: value for name, value in final.items() if logged.get(name) != value}
     if changed:
         client().log_batch(run_id, metrics=points(0, changed, now()))
     state = fingerprint(hashes_below(folder))
-    is_there = _RESULTS in {found.path for found in client().list_artifacts(run_id)}
-    if run.data.tags.get("results_hash") != state or not is_there:
+    if run.data.tags.get("results_hash") != state or _RESULTS not in _logged_files(run_id):
         client().log_artifacts(run_id, str(folder), _RESULTS)
         client().set_tag(run_id, "results_hash", state)
 
 
 def complete(root: Path, result: Result, log_model: Callable[[str], object]) -> tuple[TrackedRun, bool]:
-    """See that the store has all of a result's run, and that it is the current one of its model.
+    """Add to the run of a result what it lacks; if the store does not have the run, restore it from the files.
 
-    Where the store does not have the run, it is made from the files and tagged as restored, by which it is found later.
+    A restored run has a tag with the id of the first, by which it is found later.
 
     Args:
         root: the repository.
-        result: what the files say.
+        result: by the files.
         log_model: called with the run's id, if it has no model.
 
     Returns:
@@ -192,14 +190,14 @@ def complete(root: Path, result: Result, log_model: Callable[[str], object]) -> 
         run_id = run.info.run_id
         add_params(run_id, result.params)
         add_dataset(run_id, result.dataset)
-        add_points(run_id, _history_points(result), anew=restored)
+        add_points(run_id, _history_points(result), is_new=restored)
         _add_results(run, result.metrics, result.folder)
-        there = {found.path for found in client().list_artifacts(run_id)}
+        logged = _logged_files(run_id)
         for path in result.files:
-            if path.name not in there:
+            if path.name not in logged:
                 client().log_artifact(run_id, str(path))
         for name, text in result.texts.items():
-            if name not in there:
+            if name not in logged:
                 client().log_text(run_id, text, name)
         if logged_model(run_id) is None:
             log_model(run_id)
@@ -209,8 +207,13 @@ def complete(root: Path, result: Result, log_model: Callable[[str], object]) -> 
         return _tracked(client().get_run(run_id)), restored
 
 
+def _logged_files(run_id: str) -> set[str]:
+    """Return the names of the files and folders that a run has."""
+    return {file.path for file in client().list_artifacts(run_id)}
+
+
 def _milliseconds(result: Result, epochs: int = 0) -> int:
-    """Return when so many epochs were done."""
+    """Return the time at which so many epochs were done."""
     seconds = datetime.fromisoformat(result.started_at).timestamp() + sum(result.epoch_seconds[:epochs])
     return int(seconds * 1000)
 
@@ -218,8 +221,8 @@ def _milliseconds(result: Result, epochs: int = 0) -> int:
 def _history_points(result: Result) -> list[Any]:
     return [
         point
-        for epoch, figures in enumerate(result.history, start=1)
-        for point in points(epoch, figures, _milliseconds(result, epoch))
+        for epoch, metrics in enumerate(result.history, start=1)
+        for point in points(epoch, metrics, _milliseconds(result, epoch))
     ]
 
 
@@ -229,7 +232,7 @@ def _describe(run: Any, text: str) -> None:
 
 
 def supersede(root: Path, current: TrackedRun, tags: Mapping[str, str]) -> None:
-    """Mark the other finished runs of the current one's name, experiment and `tags`, and give the current one the tags.
+    """Mark the other finished runs of the same name, experiment and `tags` as superseded; tag the current one.
 
     Raises:
         UserError: the store cannot be reached.
@@ -237,9 +240,10 @@ def supersede(root: Path, current: TrackedRun, tags: Mapping[str, str]) -> None:
     with usable(root):
         connect(root)
         experiment = client().get_run(current.run_id).info.experiment_id
-        asked = [f'tags.`{key}` = "{value}"' for key, value in (dict(tags) | {"mlflow.runName": current.name}).items()]
-        found = client().search_runs([experiment], " and ".join(["attributes.status = 'FINISHED'", *asked]))
-        for run in found:
+        filters = [
+            f'tags.`{key}` = "{value}"' for key, value in (dict(tags) | {"mlflow.runName": current.name}).items()
+        ]
+        for run in client().search_runs([experiment], " and ".join(["attributes.status = 'FINISHED'", *filters])):
             if run.info.run_id != current.run_id and SUPERSEDED_BY not in run.data.tags:
                 client().set_tag(run.info.run_id, SUPERSEDED_BY, current.run_id)
         if not current.is_current:
@@ -250,18 +254,18 @@ def supersede(root: Path, current: TrackedRun, tags: Mapping[str, str]) -> None:
 
 
 def describe_experiment(root: Path, experiment: str, text: str) -> None:
-    """Give the experiment its description, in Markdown; raises UserError where the store cannot be reached."""
+    """Give the experiment its description, in Markdown; raises UserError if the store cannot be reached."""
     with usable(root):
         connect(root)
-        found = experiment_id(experiment, root)
-        if client().get_experiment(found).tags.get(_NOTE) != text:
-            client().set_experiment_tag(found, _NOTE, text)
+        number = experiment_id(experiment, root)
+        if client().get_experiment(number).tags.get(_NOTE) != text:
+            client().set_experiment_tag(number, _NOTE, text)
 
 
 def register_champion(root: Path, run: TrackedRun, description: str) -> str:
     """Give a run's model the alias `champion` of the registered model, and return its version.
 
-    The model is registered where it is not; the former champion keeps its version.
+    The model is registered if it is not yet. The former champion keeps its version.
 
     Raises:
         UserError: the store cannot be reached.
@@ -272,10 +276,8 @@ def register_champion(root: Path, run: TrackedRun, description: str) -> str:
         versions, logged = _versions(), logged_model(run.run_id)
         if logged is None:
             raise UserError(f"the run {run.run_id} has no model in MLflow: run `tiny-imagenet sync`")
-        mine = [version for version in versions if version.source == logged.model_uri]
-        if mine:
-            version = mine[0]
-        else:
+        version = next((version for version in versions if version.source == logged.model_uri), None)
+        if version is None:
             if not versions:
                 _create_registered_model()
             version = client().create_model_version(
@@ -311,7 +313,7 @@ def _create_registered_model() -> None:
 
 @contextmanager
 def champion_file(root: Path) -> Iterator[tuple[Path, str]]:
-    """Yield the file of the registered champion and its model's name; where the store is elsewhere, it is fetched.
+    """Yield the file of the registered champion, fetched if the store is elsewhere, and its model's name.
 
     Raises:
         UserError: there is none, or the store cannot be reached.
@@ -333,7 +335,7 @@ def champion_file(root: Path) -> Iterator[tuple[Path, str]]:
 
 
 def model_md5(root: Path, run_id: str) -> str | None:
-    """Return the MD5 of the model's file that MLflow has for a run; None where it has none.
+    """Return the MD5 of the model's file that MLflow has for a run, or None if it has none.
 
     Raises:
         UserError: the store cannot be reached.
@@ -341,17 +343,17 @@ def model_md5(root: Path, run_id: str) -> str | None:
     with TemporaryDirectory(prefix="model") as folder, usable(root):
         connect(root)
         experiment = client().get_run(run_id).info.experiment_id
-        found = client().search_logged_models([experiment], f"source_run_id = '{run_id}'")
-        return md5(_fetched(found[0].model_id, Path(folder))) if found else None
+        models = client().search_logged_models([experiment], f"source_run_id = '{run_id}'")
+        return md5(_fetched(models[0].model_id, Path(folder))) if models else None
 
 
 def _fetched(model_id: str, folder: Path) -> Path:
-    """Return the path of a logged model's file: MLflow's own where that is on this disk, else fetched into a folder."""
+    """Return the path of a logged model's file: MLflow's own if it is on this disk, else a download in the folder."""
     location = client().get_logged_model(model_id).artifact_location
     path = Path(location.removeprefix("file://")) / MODEL_FILE
     if path.is_absolute():
         if path.is_file():
             return path
-        raise UserError(f"MLflow's file of the model, {path}, is gone: `tiny-imagenet sync` brings it back")
+        raise UserError(f"MLflow's file of the model, {path}, is gone: `tiny-imagenet sync` restores it")
     with redirect_stderr(StringIO()):  # a progress bar
         return Path(mlflow().artifacts.download_artifacts(f"{location}/{MODEL_FILE.as_posix()}", dst_path=str(folder)))

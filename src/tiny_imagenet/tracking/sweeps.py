@@ -1,6 +1,6 @@
-"""The runs of a sweep: a parent, and a child for each trial. All are written by the process that started the sweep.
+"""The runs of a sweep: a parent, and a child for each trial. The process that started the sweep writes all of them.
 
-So the workers need neither MLflow nor its address, and a file as the store is right for a cluster, too.
+So the workers need neither MLflow nor its address, and a file can be the store of a cluster, too.
 """
 
 from collections.abc import Mapping
@@ -22,16 +22,16 @@ def open_run(
     parent: Run | None = None,
     resume: str | None = None,
 ) -> Run:
-    """Return a run that goes on until its `end`; several may be open at once.
+    """Return a run that is open until its `end`; several may be open at once.
 
     Args:
         root: the repository.
-        experiment: made where it is missing.
+        experiment: created if it is missing.
         name: of the run.
-        params: what is logged as the run's parameters.
-        tags: and as its tags.
+        params: logged as the run's parameters.
+        tags: of the run.
         parent: the run that it becomes a child of.
-        resume: a run to go on with; where the store does not have it (any more), a new one is made.
+        resume: id of a run to resume; if the store does not have it, a new one is made.
 
     Raises:
         UserError: the store cannot be reached.

@@ -1,4 +1,4 @@
-"""One live, complete run in MLflow for each result, whatever happened to the store or to the trainings."""
+"""Bring the results of the working directory into MLflow: one complete run each, whatever the store has lost."""
 
 import sys
 from collections.abc import Mapping
@@ -20,16 +20,15 @@ from tiny_imagenet.repository.records import Metrics, RunRecord, TrainingSetup
 
 
 def dataset_input(setup: TrainingSetup) -> tracking.DatasetInput:
-    """Return what MLflow is told of the images of a run."""
+    """Return the images of a training as the input of its run."""
     return tracking.DatasetInput(setup.dataset, setup.hashes["data"], setup.source, setup.images)
 
 
 def sync(params: Params, run_descriptions: Mapping[str, str], experiment_description: str) -> list[str]:
-    """Bring the results in the working directory into MLflow, and return what was done, in words.
+    """Bring the results of the working directory into MLflow, and return a line for each change.
 
-    Runs that died are marked as killed. A run that the store does not have is restored, one that lacks something is
-    completed, and earlier runs of the same working directory are marked as superseded. The best model becomes the
-    champion.
+    Runs that died are marked as killed. A run that the store does not have is restored. A run that lacks something is
+    completed. Earlier runs of the same working directory are marked as superseded. The best model becomes the champion.
 
     Args:
         params: params.yaml.
@@ -77,16 +76,15 @@ def _sync(params: Params, run_descriptions: Mapping[str, str], experiment_descri
 def _register_champion(
     root: Path, params: Params, run_descriptions: Mapping[str, str], runs: Mapping[str, tracking.TrackedRun]
 ) -> list[str]:
-    """Register the champion, if the profile has one; accuracy is that of one view of each image, as it is served."""
+    """Register the champion, if the profile has one. Its accuracy is that of the model as it is served."""
     if params.profile not in params.champion.profiles or not runs:
         return []
-    metric = f"final_{params.champion.metric}"
 
-    def served(name: str) -> float:
-        metrics = runs[name].metrics
-        return metrics.get(f"{metric}_one_view", metrics[metric])
+    def score(name: str) -> float:
+        metrics, key = Metrics.read(RESULTS / name / "metrics.json"), params.champion.metric
+        return metrics.val_accuracy_as_served if key == "val_accuracy" else float(getattr(metrics, key))
 
-    model = max(runs, key=served)  # of equals the first
+    model = max(runs, key=score)  # of equals the first
     version = tracking.register_champion(root, runs[model], run_descriptions[model])
     name = f"{tracking.REGISTERED_MODEL}@{tracking.CHAMPION}"
     return [f"{name}: {model}, version {version}, by {params.champion.metric}"]
