@@ -11,7 +11,6 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated
 
-import pandas as pd
 import typer
 
 from tiny_imagenet import entry, tracking
@@ -24,9 +23,11 @@ from tiny_imagenet.dataset.unpack import unpack as unpack_images
 from tiny_imagenet.models import weights
 from tiny_imagenet.parallel.sweep import plan
 from tiny_imagenet.reporting import kept_results, wording
-from tiny_imagenet.reporting import table as comparison
+from tiny_imagenet.reporting.formats import percent
+from tiny_imagenet.reporting.table import data_report, results_table
 from tiny_imagenet.repository import dvc
-from tiny_imagenet.repository.paths import MODELS, OVERVIEW, RESULTS
+from tiny_imagenet.repository.paths import IMAGES, OVERVIEW, SUMMARY
+from tiny_imagenet.repository.records import DataReport
 from tiny_imagenet.tracking import sync as synchronization
 from tiny_imagenet.verification import checks as verification
 from tiny_imagenet.verification import determinism
@@ -53,7 +54,7 @@ def _commands() -> None:
 @app.command()
 def results() -> None:
     """Print the table of results that `dvc repro` made last."""
-    path = dvc.repository_root() / "reports" / "summary.txt"
+    path = dvc.repository_root() / SUMMARY
     if not path.is_file():
         raise UserError("there are no results yet: run `dvc repro`")
     print(path.read_text(encoding="utf-8"), end="")
@@ -67,8 +68,8 @@ def keep(
     """Keep the present results in docs/results/NAME, as data with their provenance, for git and for README."""
     os.chdir(dvc.repository_root())
     params = entry.checked_params()
-    comparison.images_report(params, OVERVIEW)
-    folder = kept_results.keep(name, about, params, _table(params))
+    data_report(params)
+    folder = kept_results.keep(name, about, params, results_table(params))
     print(
         f"{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}; `make readme` shows them in README.md"
     )
@@ -78,7 +79,7 @@ def keep(
 def readme(
     check: Annotated[bool, typer.Option("--check", help="Change nothing; fail where README.md is stale.")] = False,
 ) -> None:
-    """Make README's section of results anew from docs/results."""
+    """Update README's section of results from docs/results."""
     os.chdir(dvc.repository_root())
     path = Path("README.md")
     text = path.read_text(encoding="utf-8")
@@ -96,13 +97,13 @@ def data() -> None:
     path = dvc.repository_root() / OVERVIEW / "report.json"
     if not path.is_file():
         raise UserError("the dataset has not been packed yet: run `dvc repro cache`")
-    print(wording.data_summary(json.loads(path.read_text(encoding="utf-8"))))
+    print(wording.data_summary(DataReport.read(path)))
 
 
 @app.command()
 def unpack(folder: Annotated[Path, typer.Argument(help="Where the folders `train` and `val` appear.")]) -> None:
     """Write the images as plain class folders, for other tools."""
-    for split, count in unpack_images(dvc.repository_root() / "data" / "images", folder).items():
+    for split, count in unpack_images(dvc.repository_root() / IMAGES, folder).items():
         print(f"{folder / split}: {count:,} images")
 
 
@@ -111,16 +112,12 @@ def sync() -> None:
     """See that MLflow has one complete run for each result; `dvc repro` does it, too, whenever it makes a table."""
     os.chdir(dvc.repository_root())
     params = entry.checked_params()
-    table = _table(params)
+    table = results_table(params)
     for line in synchronization.sync(
         params, wording.run_descriptions(table, params), wording.experiment_description(table, params)
     ):
         print(line)
-    print(f"MLflow has the runs of {table['run_id'].notna().sum()} of {len(table)} active models")
-
-
-def _table(params: Params) -> pd.DataFrame:
-    return comparison.results_table(params, MODELS, RESULTS, dvc.locked_images(Path.cwd()))
+    print(f"MLflow has the runs of {len(table.with_results)} of {len(params.active)} active models")
 
 
 @app.command()
@@ -275,7 +272,7 @@ def _chosen_model(wanted: str | None) -> Iterator[tuple[Path, str]]:
             root = dvc.repository_root()
             path, accuracy = prediction.best_model(root, entry.checked_params(root / "params.yaml").active)
             name = str(path)
-            why = f"of the active models the best, with a validation accuracy of {wording.percent(accuracy)} %"
+            why = f"of the active models the best, with a validation accuracy of {percent(accuracy)} %"
         print(f"model: {prediction.printable(name)} ({why})", file=sys.stderr)
         yield path, name
 

@@ -19,7 +19,7 @@ from tiny_imagenet import tracking
 from tiny_imagenet.backend import runtime
 from tiny_imagenet.common.errors import UserError
 from tiny_imagenet.config.params import Params
-from tiny_imagenet.reporting import table as comparison
+from tiny_imagenet.reporting.table import results_table
 from tiny_imagenet.repository import dvc, git, provenance
 from tiny_imagenet.verification.evidence import (
     FINAL,
@@ -266,7 +266,7 @@ def _row(evidence: Evidence, params: Params) -> str:
     """See that the row of the table is what the files give."""
     model, _ = evidence.model, (evidence.record, evidence.metrics, evidence.architecture)  # named where one is broken
     alone = params.model_copy(update={"active": (model,)})
-    table = comparison.results_table(alone, MODELS, RESULTS, dvc.locked_images(Path.cwd()))
+    table = results_table(alone).frame
     rows = table_rows(model)
     if len(rows) != 1:
         raise UserError(f"{TABLE} has {len(rows)} rows of {model}: {restore(TABLE)}")
