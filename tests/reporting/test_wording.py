@@ -250,7 +250,7 @@ def test_mlflow_has_a_table_for_each_kind_too_and_says_whose_figures_take_mirror
         )
     ]
     assert places == sorted(places)
-    assert text.count("| model | val, % |") == 3
+    assert text.count("| model | val (95 % interval) |") == 3
     described = {row["model"]: wording.run_description(row, groups[0]) for row in groups[1].rows}
     assert "mirror image; the model itself takes one view." in described["resnet18"]
     assert "mirror" not in described["model_1"]

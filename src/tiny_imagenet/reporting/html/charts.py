@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup, escape
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator
 
 from tiny_imagenet.plotting import from_zero, open_figure
 from tiny_imagenet.reporting.formats import percent
@@ -83,7 +83,7 @@ def _svg(name: str, history: pd.DataFrame, title: str, kept_epoch: int | None) -
         axis.tick_params(length=0)
         if is_accuracy:
             from_zero(axis)
-            axis.yaxis.set_major_formatter(PercentFormatter(1))
+            axis.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.4g}%")
         figure.legend(loc="outside upper right", ncols=3)
         figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
         return _inlined(stream.getvalue(), _summary(title, curves))
