@@ -38,7 +38,7 @@ _SHOWN = (
 )  # fmt: skip
 _FOLDERS = re.compile(
     r"""(?<=['"`])~?/[^'"`\n]*/(?=[^'"`])|"""  # in quotes, a name may have spaces
-    r"""(?<![\w/.:<>-])(?:file://|~(?=/))?/(?:[^\s/'"`|,;:()<>]+/)*(?=[^\s/'"`|,;:()<>])"""
+    r"""(?<![\w/.:<>-])(?:file://|~(?=/))?/(?:[^\s/'"`|,;:()<>]+/)*(?=[^\s/'"`|,;:()>])"""
 )
 """The folders of an absolute path in a text."""
 

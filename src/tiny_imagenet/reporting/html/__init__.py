@@ -1,7 +1,7 @@
 """results.html: all results on one page that needs no other file, for a screen of any width and for paper.
 
 Every value from data, params or files is escaped (Jinja's autoescape). The page's own policy (CSP) allows only its own
-style and script, and forbids to fetch anything. About 1 s for five models of 200 classes.
+style and script, and forbids to fetch anything. About 2 s for five models of 200 classes, most of it for their charts.
 """
 
 import base64
