@@ -19,7 +19,12 @@ _OF_A_HOOK = (
     "GIT_LITERAL_PATHSPECS", "GIT_GLOB_PATHSPECS", "GIT_NOGLOB_PATHSPECS", "GIT_ICASE_PATHSPECS",
     "GIT_TRACE", "GIT_TRACE2",
 )  # fmt: skip
-_SETTINGS = ("core.quotePath=false", "diff.orderFile=/dev/null", "diff.suppressBlankEmpty=false", "core.fsmonitor=false")
+_SETTINGS = (
+    "core.quotePath=false",
+    "diff.orderFile=/dev/null",
+    "diff.suppressBlankEmpty=false",
+    "core.fsmonitor=false",
+)
 _DIFF = (
     "diff", "--no-ext-diff", "--no-textconv", "--no-color", "--no-renames", "--no-relative", "--full-index", "--binary",
     "--patch", "--unified=3", "--inter-hunk-context=0", "--diff-algorithm=myers", "--submodule=short",
