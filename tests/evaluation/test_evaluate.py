@@ -276,7 +276,7 @@ def test_a_model_that_answers_with_nan_is_refused_in_words(keras, evaluation, pa
     broken = build_classifier("two_conv", input_shape=(64, 64, 3), num_classes=10, filters=[2], dense_units=2, l2=0.0)
     broken.set_weights([np.full_like(weights, np.nan) for weights in broken.get_weights()])
     number = len(packed.val.labels)
-    with pytest.raises(UserError, match=f"{number} of {number} images with NaN"):
+    with pytest.raises(UserError, match=f"NaN for {number} of {number} images"):
         evaluation.evaluate(broken, packed, HISTORY, LAST, best_epoch=4)
 
 

@@ -1,7 +1,8 @@
-"""Trainings that are stopped and taken up again, bit for bit as if they had not been."""
+"""Trainings that are stopped and resumed, with the bits of one that was not stopped."""
 
 import errno
 import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -49,14 +50,14 @@ def packed():
     return packed_digits()
 
 
-@pytest.fixture
-def train(keras, packed, tmp_path):
-    """Train with a checkpoint, stopped in the middle of an epoch, or not."""
+@pytest.fixture(scope="module")
+def train_into(keras, packed):
+    """Train with a checkpoint in a folder, stopped in the middle of an epoch, or not."""
     from tiny_imagenet.training import train as training
     from tiny_imagenet.training.checkpoint import Checkpoint
 
     def train_and_stop(
-        changes: Any, *, stop_in: int | None, seed: int = 1, folder: str = "kept", key: str = KEY, more: Any = ()
+        folder: Path, changes: Any, *, stop_in: int | None, seed: int = 1, key: str = KEY, more: Any = ()
     ) -> Any:
         epoch = [0]
 
@@ -70,11 +71,45 @@ def train(keras, packed, tmp_path):
         keras.utils.set_random_seed(seed)
         recipe = small_recipe(**{"epochs": EPOCHS, "augmentation": PAPER_AUGMENTATION} | changes)
         callback = keras.callbacks.LambdaCallback(on_epoch_begin=begin, on_train_batch_end=stop)
-        return training.train(
-            recipe, packed, seed=1, checkpoint=Checkpoint(tmp_path / folder, key), callbacks=[callback, *more]
-        )
+        return training.train(recipe, packed, seed=1, checkpoint=Checkpoint(folder, key), callbacks=[callback, *more])
 
     return train_and_stop
+
+
+@pytest.fixture
+def train(train_into, tmp_path):
+    return lambda changes, *, folder="kept", **options: train_into(tmp_path / folder, changes, **options)
+
+
+@pytest.fixture(scope="module")
+def whole_training(train_into, tmp_path_factory):
+    """Return the training of a recipe that is not stopped, which several tests compare with."""
+    trained: dict[str, Any] = {}
+
+    def of_recipe(changes: dict[str, Any]) -> Any:
+        if str(changes) not in trained:
+            trained[str(changes)] = train_into(tmp_path_factory.mktemp("whole"), changes, stop_in=None)
+        return trained[str(changes)]
+
+    return of_recipe
+
+
+@pytest.fixture(scope="module")
+def checkpoint_of_two_epochs(train_into, tmp_path_factory):
+    """Return the content of the checkpoint of a training that was stopped in epoch 3."""
+    folder = tmp_path_factory.mktemp("stopped")
+    with pytest.raises(Stopped):
+        train_into(folder, {}, stop_in=3)
+    return (folder / f"{KEY}.checkpoint").read_bytes()
+
+
+@pytest.fixture
+def stopped(checkpoint_of_two_epochs, tmp_path):
+    """Return the checkpoint file of such a training in the folder of `train`."""
+    file = tmp_path / "kept" / f"{KEY}.checkpoint"
+    file.parent.mkdir()
+    file.write_bytes(checkpoint_of_two_epochs)
+    return file
 
 
 def everything(trained: Any) -> list[np.ndarray]:
@@ -106,14 +141,14 @@ def assert_same_bits(resumed: Any, whole: Any) -> None:
         ),
     ],
 )
-def test_a_stopped_training_ends_with_the_bits_of_one_that_was_not(train, changes):
-    whole = train(changes, stop_in=None, folder="whole")
+def test_a_stopped_training_ends_with_the_bits_of_one_that_was_not(train, whole_training, changes):
+    whole = whole_training(changes)
     epochs = len(whole.history)
     stops = [2, epochs] if changes is RICH else [min(3, epochs)]
     for number, epoch in enumerate(stops):
         with pytest.raises(Stopped):
             train(changes, stop_in=epoch, seed=1 if number == 0 else 2)
-    resumed = train(changes, stop_in=None, seed=3)  # another seed: nothing may be drawn anew
+    resumed = train(changes, stop_in=None, seed=3)  # another seed: nothing may be drawn again
     assert_same_bits(resumed, whole)
     assert resumed.resumed_from == [epoch - 1 for epoch in stops]
     assert len(resumed.epoch_seconds) == epochs
@@ -151,8 +186,8 @@ def test_a_training_stopped_in_either_phase_or_between_them_ends_with_the_same_b
         assert len(resumed.epoch_seconds) == epochs
 
 
-def test_stopped_before_the_first_epoch_is_whole_it_begins_again(train):
-    whole = train(STANDINS["model_2"], stop_in=None, folder="whole")
+def test_stopped_in_the_first_epoch_it_starts_from_scratch(train, whole_training):
+    whole = whole_training(STANDINS["model_2"])
     with pytest.raises(Stopped):
         train(STANDINS["model_2"], stop_in=1)
     again = train(STANDINS["model_2"], stop_in=None)
@@ -170,9 +205,7 @@ def test_stopped_after_the_last_epoch_it_trains_no_more(train, name):
     assert resumed.epoch_seconds == whole.epoch_seconds
 
 
-def test_with_another_key_nothing_is_taken_up(train):
-    with pytest.raises(Stopped):
-        train({}, stop_in=3)
+def test_with_another_key_nothing_is_resumed(train, stopped):
     assert train({}, stop_in=None, key="f" * 16).resumed_from == []
 
 
@@ -227,22 +260,17 @@ def test_weights_that_are_no_numbers_are_not_kept(train, keras, tmp_path, monkey
 
 
 @pytest.mark.parametrize("keep", [0.001, 0.5, 0.9])
-def test_a_checkpoint_cut_short_is_refused_and_the_way_out_named(train, tmp_path, keep):
-    with pytest.raises(Stopped):
-        train({}, stop_in=3)
-    file = tmp_path / "kept" / f"{KEY}.checkpoint"
-    file.write_bytes(file.read_bytes()[: int(keep * file.stat().st_size)])
+def test_a_truncated_checkpoint_is_refused_and_the_remedy_named(train, stopped, keep):
+    content = stopped.read_bytes()
+    stopped.write_bytes(content[: int(keep * len(content))])
     with pytest.raises(UserError, match=rf"checkpoint .*{KEY}.* is broken .*; `rm .*{KEY}\.run`"):
         train({}, stop_in=None)
 
 
-def test_a_checkpoint_with_a_changed_byte_is_refused(train, tmp_path):
-    with pytest.raises(Stopped):
-        train({}, stop_in=3)
-    file = tmp_path / "kept" / f"{KEY}.checkpoint"
-    content = bytearray(file.read_bytes())
+def test_a_checkpoint_with_a_changed_byte_is_refused(train, stopped):
+    content = bytearray(stopped.read_bytes())
     content[len(content) // 2] ^= 1
-    file.write_bytes(content)
+    stopped.write_bytes(content)
     with pytest.raises(UserError, match="is broken"):
         train({}, stop_in=None)
 

@@ -15,12 +15,17 @@ def packed():
     return packed_digits()
 
 
-@pytest.fixture
-def train(keras, packed, monkeypatch):
-    """Train the stand-in in two phases; return what training gave, and the weights by name after each epoch."""
-    from tiny_imagenet.training import train as training
+@pytest.fixture(scope="module", autouse=True)
+def backbone(keras):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(keras.applications, "VGG16", small_backbone)
+        yield
 
-    monkeypatch.setattr(keras.applications, "VGG16", small_backbone)
+
+@pytest.fixture(scope="module")
+def train(keras, packed):
+    """Train the stand-in in two phases; return the trained model, and the weights by name after each epoch."""
+    from tiny_imagenet.training import train as training
 
     def train_small(**changes: Any) -> Any:
         keras.utils.set_random_seed(1)
@@ -34,6 +39,11 @@ def train(keras, packed, monkeypatch):
         return training.train(recipe, packed, seed=1, callbacks=[callback]), weights
 
     return train_small
+
+
+@pytest.fixture(scope="module")
+def usual(train):
+    return train()
 
 
 def moved(weights: list[dict[str, np.ndarray]], epoch: int) -> set[str]:
@@ -53,13 +63,13 @@ def test_without_fine_tuning_there_is_one_phase(keras):
     assert (only.first_epoch, only.end_epoch, only.is_last) == (0, 4, True)
 
 
-def test_the_head_alone_moves_at_first_and_not_the_averages_of_the_backbone_either(train):
-    _, weights = train()
+def test_the_first_phase_changes_the_head_only_and_no_averages_of_the_backbone(usual):
+    _, weights = usual
     assert moved(weights, 2) == {"probabilities/kernel", "probabilities/bias"}
 
 
-def test_then_the_backbone_moves_and_its_normalization_stays_as_it_is(train):
-    _, weights = train()
+def test_the_second_phase_changes_the_backbone_but_not_its_normalization(usual):
+    _, weights = usual
     for epoch in (3, 4, 5):
         changed = moved(weights, epoch)
         assert {path for path in changed if path.startswith("conv2d")} == {
@@ -83,11 +93,10 @@ def test_a_share_of_the_backbone_is_its_last_layers(train):
     assert [path in moved(weights, 3) for path in convolutions] == [False, True]
 
 
-def test_a_head_phase_of_no_epoch_is_skipped(keras, packed, monkeypatch):
-    """As `verify --determinism` trains a single epoch; params.yaml cannot ask for it."""
+def test_a_head_phase_of_no_epoch_is_skipped(packed):
+    """`verify --determinism` trains a single epoch so; params.yaml cannot say it."""
     from tiny_imagenet.training import train as training
 
-    monkeypatch.setattr(keras.applications, "VGG16", small_backbone)
     recipe = small_recipe(**TWO_PHASES)
     assert recipe.fine_tuning
     none = recipe.fine_tuning.model_copy(update={"head_epochs": 0})
@@ -96,8 +105,8 @@ def test_a_head_phase_of_no_epoch_is_skipped(keras, packed, monkeypatch):
     assert trained.history["learning_rate"].tolist() == [np.float32(0.002)]
 
 
-def test_each_phase_has_its_learning_rate_and_the_history_names_the_phase(train):
-    history = train()[0].history
+def test_each_phase_has_its_learning_rate_and_the_history_names_the_phase(usual):
+    history = usual[0].history
     assert history["phase"].tolist() == PHASE_OF_EPOCH
     assert history["epoch"].tolist() == [1, 2, 3, 4, 5]
     np.testing.assert_allclose(history["learning_rate"], [0.02, 0.02, 0.002, 0.002, 0.002], rtol=1e-6)
@@ -108,7 +117,7 @@ def test_a_schedule_runs_over_the_second_phase(train):
     np.testing.assert_allclose(history["learning_rate"], [0.02, 0.02, 0.002, 0.001, 0.0], rtol=1e-4, atol=1e-9)
 
 
-def test_nothing_stops_the_first_phase_and_the_second_counts_anew(train):
+def test_nothing_stops_the_first_phase_and_the_second_counts_from_its_start(train):
     still = {"optimizer": {"name": "sgd", "learning_rate": 1e-12}, **tuning(learning_rate=1e-12)}
     stop = {"monitor": "val_accuracy", "patience": 1, "restore_best_weights": False}
     assert train(early_stopping=stop, **still)[0].history["phase"].tolist() == [1, 1, 2, 2]  # epoch 3 sets the mark
@@ -130,7 +139,7 @@ def test_the_weights_that_are_kept_are_of_the_best_epoch_of_the_second_phase(tra
     assert all((weight.numpy() == weights[kept - 1][weight.path]).all() for weight in trained.model.weights)
 
 
-def test_averaged_weights_begin_anew_in_the_second_phase(train, keras, packed):
+def test_the_averages_of_weights_restart_in_the_second_phase(train, keras, packed):
     averaged = {"name": "sgd", "learning_rate": 0.05, "ema_momentum": 0.9}
     trained, _ = train(optimizer=averaged)
     losses = keras.losses.sparse_categorical_crossentropy(

@@ -21,9 +21,9 @@ def build(
     dense_units: OptionalCount = None,
     dropout: Rate = 0.2,
 ) -> keras.Model:
-    """Return the uncompiled model, as `_transfer.classify_by` describes it.
+    """Return the uncompiled model, as `transfer.classify_by` describes it.
 
-    The pool is the backbone's own: its last layer normalization was trained after the pool.
+    The pool is the backbone's: its last layer normalization was trained after the pool.
     """
     return classify_by(
         partial(keras.applications.ConvNeXtTiny, pooling="avg"),

@@ -1,6 +1,6 @@
 """Model 3 of the paper (figure 7): six convolutions and three dense layers, no dropout. 140,382,728 parameters.
 
-Almost all of them (134,221,824) stand between the last pool's 32,768 values and the first 4,096 dense units.
+Almost all of them (134,221,824) are between the last pool's 32,768 values and the first 4,096 dense units.
 """
 
 import keras

@@ -24,7 +24,7 @@ def build(
     dense_units: OptionalCount = None,
     dropout: Rate = 0.2,
 ) -> keras.Model:
-    """Return the uncompiled model, as `_transfer.classify_by` describes it.
+    """Return the uncompiled model, as `transfer.classify_by` describes it.
 
     With weights, pixels are divided by the roots of ImageNet's deviations after the backbone's own normalization. Keras
     does so, too, but only if it fetches the file itself (https://github.com/tensorflow/tensorflow/issues/49930).

@@ -19,7 +19,7 @@ def build(
     dense_units: OptionalCount = None,
     dropout: Rate = 0.2,
 ) -> keras.Model:
-    """Return the uncompiled model, as `_transfer.classify_by` describes it."""
+    """Return the uncompiled model, as `transfer.classify_by` describes it."""
     return classify_by(
         keras.applications.EfficientNetV2S,
         "efficientnet_v2_s",

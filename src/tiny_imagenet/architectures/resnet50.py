@@ -20,7 +20,7 @@ def build(
     dense_units: OptionalCount = 1024,
     dropout: Rate = 0.5,
 ) -> keras.Model:
-    """Return the uncompiled model, as `_transfer.classify_by` describes it.
+    """Return the uncompiled model, as `transfer.classify_by` describes it.
 
     `preprocessing` is by default the paper's; the weights expect "caffe".
     """

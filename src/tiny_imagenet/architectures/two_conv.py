@@ -16,7 +16,7 @@ def build(
     dense_units: Count = 1024,
     l2: Penalty = 0.01,
 ) -> keras.Model:
-    """Return the uncompiled model. The paper names L2 but no place; the authors had it on the last convolution."""
+    """Return the uncompiled model. L2 is on the last convolution, as the authors had it; the paper names no layer."""
     inputs, x = image_input(input_shape, preprocessing)
     for index, num_filters in enumerate(filters):
         last = index == len(filters) - 1

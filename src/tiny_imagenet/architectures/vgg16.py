@@ -20,7 +20,7 @@ def build(
     dense_units: OptionalCount = None,
     dropout: Rate = 0.5,
 ) -> keras.Model:
-    """Return the uncompiled model, as `_transfer.classify_by` describes it."""
+    """Return the uncompiled model, as `transfer.classify_by` describes it."""
     return classify_by(
         keras.applications.VGG16,
         "vgg16",

@@ -1,7 +1,7 @@
 """Predictions and metrics of one trained model, on clean images and under the paper's protocol.
 
-Clean accuracy is the one to believe. The paper's authors augmented their validation images too, so the figure that
-compares with theirs is measured on augmented ones, drawn with a fixed seed.
+The clean accuracy is the right measure. The paper's authors augmented their validation images too, so the accuracy to
+compare with theirs is of augmented images, drawn with a fixed seed.
 """
 
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ from tiny_imagenet.common.progress import track
 from tiny_imagenet.config.recipe import PAPER_AUGMENTATION, Augmentation, ModelParams
 from tiny_imagenet.evaluation.metrics import (
     calibration_table,
-    likeliest,
+    most_likely,
     validation_metrics,
     wilson_interval,
     with_interval,
@@ -32,7 +32,7 @@ from tiny_imagenet.input_pipeline.batches import OrderedBatches, hold_out
 from tiny_imagenet.input_pipeline.packed import PackedDataset, Split
 from tiny_imagenet.repository.records import Architecture, Metrics
 
-_BATCH_SIZE = 100  # a divisor of Tiny ImageNet's splits, so that the model is compiled for one shape alone
+_BATCH_SIZE = 100  # a divisor of Tiny ImageNet's splits, so that the model is compiled for one shape only
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Evaluation:
     calibration: pd.DataFrame
     """`metrics.calibration_table` of the clean validation images."""
     architecture: dict[str, Any]
-    """The layers, `parameters`, and `parameters_200_classes`."""
+    """`architecture.json` without the MD5 of the model's file."""
 
 
 def evaluate(
@@ -59,10 +59,10 @@ def evaluate(
 
     Args:
         model: from uint8 RGB images to class probabilities.
-        packed: the images; both splits are used.
-        history: a row per epoch, as training wrote it.
+        packed: the images of both splits.
+        history: a row per epoch.
         recipe: with `flip_at_test`, every metric is of the mean of the probabilities of an image and its mirror image,
-            and `val_accuracy_one_view` of the image alone.
+            and `val_accuracy_one_view` of the image only.
         best_epoch: the epoch, from 1, whose weights the model has.
     """
     labels, flip = packed.val.labels, recipe.flip_at_test
@@ -98,7 +98,7 @@ def evaluate(
 
 
 def _logged_accuracy(share: float, num_images: int, recipe: ModelParams) -> dict[str, float]:
-    """Return the training accuracy that the log has of an epoch, and its interval for the images of an epoch."""
+    """Return the training accuracy in the log, and its interval for the number of images of an epoch."""
     if recipe.batches_per_epoch != "all":
         num_images = min(num_images, recipe.batches_per_epoch * recipe.batch_size)
     low, high = wilson_interval(round(share * num_images), num_images)
@@ -106,7 +106,7 @@ def _logged_accuracy(share: float, num_images: int, recipe: ModelParams) -> dict
 
 
 def _one_view(model: keras.Model, val: Split) -> dict[str, float]:
-    """Return the accuracy without mirror images, which a served model has, and how many views the others take."""
+    """Return the accuracy without mirror images, as a served model has it, and the number of views of the others."""
     right = answers(model, val, "validation, one view") == val.labels
     return {**with_interval("val_accuracy_one_view", int(right.sum()), len(right)), "num_views": 2}
 
@@ -114,17 +114,17 @@ def _one_view(model: keras.Model, val: Split) -> dict[str, float]:
 def predict(
     model: keras.Model, split: Split, description: str, augmentation: Augmentation | None = None, *, flip: bool = False
 ) -> NDArray[np.float32]:
-    """Return the probabilities, N x classes, of a split in its own order; `flip`: the mean with its mirror image's.
+    """Return the probabilities, N x classes, of a split in its own order; with `flip` the mean of both views.
 
     Raises:
-        UserError: they are not all finite numbers.
+        UserError: a probability is not finite.
     """
     probabilities = np.concatenate(list(_predicted_batches(model, split, description, augmentation, flip=flip)))
     if not np.isfinite(probabilities).all():
         broken = len(probabilities) - np.isfinite(probabilities).all(1).sum()
         raise UserError(
-            f"the model answers {broken:,} of {len(probabilities):,} images with NaN: its training went astray; give "
-            "it a lower learning rate, or float32"
+            f"the model returns NaN for {broken:,} of {len(probabilities):,} images: its training has diverged; train "
+            "it with a lower learning rate, or in float32"
         )
     return probabilities
 
@@ -132,7 +132,7 @@ def predict(
 def answers(
     model: keras.Model, split: Split, description: str, augmentation: Augmentation | None = None, *, flip: bool = False
 ) -> NDArray[np.int64]:
-    """Return the likeliest class of each image, (N,): for many images, whose probabilities nobody needs to hold."""
+    """Return the most likely class of each image, (N,), without holding the probabilities of all images in memory."""
     batches = _predicted_batches(model, split, description, augmentation, flip=flip)
     return np.concatenate([probabilities.argmax(1) for probabilities in batches])
 
@@ -140,7 +140,7 @@ def answers(
 def _predicted_batches(
     model: keras.Model, split: Split, description: str, augmentation: Augmentation | None, *, flip: bool
 ) -> Iterator[NDArray[np.float32]]:
-    """Yield the probabilities batch by batch; while the model has one, a thread makes the next."""
+    """Yield the probabilities batch by batch. While the model computes one, a thread makes the next."""
     batches = OrderedBatches(split, batch_size=_BATCH_SIZE, augmentation=augmentation)
     with ThreadPoolExecutor(1) as background:
         ahead = background.submit(batches.__getitem__, 0)
@@ -155,10 +155,10 @@ def _predicted_batches(
 
 
 def describe_architecture(model: keras.Model) -> dict[str, Any]:
-    """Return the layers as the paper's figures 5 to 8 list them, and the parameters of the whole.
+    """Return the layers as the paper's figures 5 to 8 list them, and the number of parameters.
 
-    `parameters_200_classes` is what the model would have with Tiny ImageNet's 200 classes: its last layer has a weight
-    for each feature, and one more, for each class.
+    `parameters_200_classes` is the number with Tiny ImageNet's 200 classes: the last layer has one more weight than
+    features for each class.
     """
     layers = [
         {
@@ -180,9 +180,9 @@ def describe_architecture(model: keras.Model) -> dict[str, Any]:
 
 
 def write_evaluation(evaluation: Evaluation, folder: Path, *, model_md5: str) -> None:
-    """Write the evaluation as files: figures of merit as JSON, tables as CSV, predictions as Parquet.
+    """Write the evaluation as files: metrics as JSON, tables as CSV, predictions as Parquet.
 
-    architecture.json has the MD5 of the model's file, too, by which `compare` sees that no other was trained since.
+    architecture.json also has the MD5 of the model's file. With it `compare` knows whether the model was trained again.
     """
     folder.mkdir(parents=True, exist_ok=True)
     evaluation.metrics.write(folder / "metrics.json")
@@ -202,20 +202,20 @@ def _per_class(labels: NDArray[np.int32], predicted: NDArray[np.int64], packed: 
 
 
 def _confusion_pairs(confusion: NDArray[np.int64], packed: PackedDataset) -> pd.DataFrame:
-    """Return `actual`, `predicted`, `count`: each class with itself, then the confusions that occur, the largest first.
+    """Return `actual`, `predicted`, `count`: each class with itself, then the confusions, the most frequent first.
 
-    As both columns begin with all classes in their order, so do the axes of a plot. A name that several classes bear
-    is followed by the wnid.
+    Both columns begin with all classes in their order, and so do the axes of a plot. If several classes have the same
+    name, the wnid follows it.
     """
     names = pd.Series(packed.class_names)
     names = names.mask(names.duplicated(keep=False), names + " (" + packed.classes["wnid"].astype(str) + ")")
     wrong = confusion.copy()
     np.fill_diagonal(wrong, 0)
     actual, predicted = np.nonzero(wrong)
-    largest_first = np.argsort(-wrong[actual, predicted], kind="stable")
-    every = np.arange(len(names))
-    rows = np.concatenate([every, actual[largest_first]])
-    columns = np.concatenate([every, predicted[largest_first]])
+    order = np.argsort(-wrong[actual, predicted], kind="stable")
+    diagonal = np.arange(len(names))
+    rows = np.concatenate([diagonal, actual[order]])
+    columns = np.concatenate([diagonal, predicted[order]])
     return pd.DataFrame(
         {
             "actual": names.to_numpy()[rows],
@@ -226,11 +226,11 @@ def _confusion_pairs(confusion: NDArray[np.int64], packed: PackedDataset) -> pd.
 
 
 def _predictions(labels: NDArray[np.int32], probabilities: NDArray[np.float32]) -> pd.DataFrame:
-    """Return a row per validation image: its label, and the five likeliest classes with their probabilities."""
-    top = likeliest(probabilities)
-    chances = np.take_along_axis(probabilities, top, axis=1)
+    """Return a row per validation image: its label, and the five most likely classes with their probabilities."""
+    top = most_likely(probabilities)
+    top_probabilities = np.take_along_axis(probabilities, top, axis=1)
     frame = pd.DataFrame({"image": np.arange(len(labels), dtype=np.int32), "label": labels})
-    for place in range(top.shape[1]):
-        frame[f"label_{place + 1}"] = top[:, place].astype(np.int32)
-        frame[f"probability_{place + 1}"] = chances[:, place]
+    for rank in range(top.shape[1]):
+        frame[f"label_{rank + 1}"] = top[:, rank].astype(np.int32)
+        frame[f"probability_{rank + 1}"] = top_probabilities[:, rank]
     return frame

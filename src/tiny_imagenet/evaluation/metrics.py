@@ -1,4 +1,4 @@
-"""Figures of merit of predictions, and how sure one may be of them. Needs no Keras."""
+"""Metrics of predictions with their 95 % intervals. Needs no Keras."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from sklearn.metrics import f1_score, log_loss
 CALIBRATION_BINS = 15
 TOP = 5
 Z = 1.959963984540054
-"""Of the normal distribution, for 95 %."""
+"""Quantile of the normal distribution for 95 %."""
 _RESAMPLES = 2000
 
 
@@ -19,25 +19,24 @@ def validation_metrics(
 ) -> dict[str, float]:
     """Return the keys `val_*` of metrics.json: fractions, each accuracy with its 95 % interval.
 
-    The intervals are Wilson's; that of the balanced accuracy is of
-    `balanced_accuracy`. Balanced accuracy and
-    macro F1 are means over the classes that occur.
+    The intervals are Wilson's, but for the balanced accuracy. Balanced accuracy and macro F1 are means over the classes
+    that occur.
 
     Args:
         labels: (N,).
-        clean: probabilities, (N, classes), on the images as they are.
-        augmented_is_right: (N,), whether the answers on augmented images are right.
+        clean: probabilities, (N, classes), of the original images.
+        augmented_is_right: (N,), whether the prediction for the augmented image is right.
     """
-    every = np.arange(clean.shape[1])
+    classes = np.arange(clean.shape[1])
     predicted = clean.argmax(1)
     is_right = predicted == labels
-    among_top = (likeliest(clean) == labels[:, None]).any(1)
+    among_top = (most_likely(clean) == labels[:, None]).any(1)
     return {
         **with_interval("val_accuracy", int(is_right.sum()), len(labels)),
         **with_interval("val_accuracy_paper_protocol", int(augmented_is_right.sum()), len(labels)),
         **with_interval("val_top5_accuracy", int(among_top.sum()), len(labels)),
         **balanced_accuracy(labels, predicted),
-        "val_loss": float(log_loss(labels, _normalised(clean), labels=every)),
+        "val_loss": float(log_loss(labels, _normalised(clean), labels=classes)),
         "val_macro_f1": float(f1_score(labels, predicted, labels=np.unique(labels), average="macro", zero_division=0)),
         "val_calibration_error": calibration_error(clean.max(1), is_right),
     }
@@ -50,9 +49,9 @@ def with_interval(name: str, successes: int, trials: int) -> dict[str, float]:
 
 
 def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
-    """Return the 95 % interval of a proportion (Wilson 1927): right also near 0 and 1, never outside them.
+    """Return the 95 % interval of a proportion (Wilson 1927), which is right also near 0 and 1, and never outside them.
 
-    It holds the proportion: of 60 in 60 the formula's upper end is 1, and 0.9999999999999999 in floating point.
+    It always contains the proportion. Of 60 in 60 the upper end is 1, but in floating point 0.9999999999999999.
     """
     share = successes / trials
     centre = (share + Z**2 / (2 * trials)) / (1 + Z**2 / trials)
@@ -63,10 +62,9 @@ def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
 def balanced_accuracy(labels: NDArray[np.int32], predicted: NDArray[np.int64]) -> dict[str, float]:
     """Return the mean of the classes' recalls, over the classes that occur, with its 95 % bootstrap interval.
 
-    To draw the images of a class anew with replacement is to draw how many are right from a binomial distribution.
-    Where every class is all right or all wrong, every drawing is the same, and the interval is put together from
-    Wilson's of each class (Zou and Donner 2008, https://doi.org/10.1002/sim.3095). Where all are right, or all wrong,
-    it is Wilson's of all images.
+    Resampling the images of a class is drawing the number of right ones from a binomial distribution. If each class is
+    all right or all wrong, all resamples are the same, and the interval is combined from Wilson's of each class (Zou
+    and Donner 2008, https://doi.org/10.1002/sim.3095). If all images are right, or all wrong, it is Wilson's of all.
     """
     _, counts = np.unique(labels, return_counts=True)
     right = np.array([(predicted[labels == label] == label).sum() for label in np.unique(labels)])
@@ -74,7 +72,7 @@ def balanced_accuracy(labels: NDArray[np.int32], predicted: NDArray[np.int64]) -
     if right.sum() in {0, counts.sum()}:
         low, high = wilson_interval(right.sum(), counts.sum())
     elif np.isin(recalls, (0, 1)).all():
-        lows, highs = np.transpose([wilson_interval(*of_class) for of_class in zip(right, counts, strict=True)])
+        lows, highs = np.transpose([wilson_interval(*pair) for pair in zip(right, counts, strict=True)])
         low = recalls.mean() - np.linalg.norm(recalls - lows) / len(recalls)
         high = recalls.mean() + np.linalg.norm(highs - recalls) / len(recalls)
     else:
@@ -89,18 +87,18 @@ def balanced_accuracy(labels: NDArray[np.int32], predicted: NDArray[np.int64]) -
 
 
 def calibration_table(confidence: NDArray[np.floating[Any]], correct: NDArray[np.bool_]) -> pd.DataFrame:
-    """Return 15 equal bins of confidence: `low, high, count, confidence, accuracy`, the last two NaN where empty."""
+    """Return 15 equal bins of confidence: `low, high, count, confidence, accuracy`, the last two NaN in empty bins."""
     bins = np.clip((confidence * CALIBRATION_BINS).astype(int), 0, CALIBRATION_BINS - 1)
     counts = np.bincount(bins, minlength=CALIBRATION_BINS)
     edges = np.linspace(0, 1, CALIBRATION_BINS + 1)
-    nobody = np.where(counts == 0, np.nan, counts)
+    divisors = np.where(counts == 0, np.nan, counts)
     return pd.DataFrame(
         {
             "low": edges[:-1],
             "high": edges[1:],
             "count": counts,
-            "confidence": np.bincount(bins, confidence.astype(np.float64), CALIBRATION_BINS) / nobody,
-            "accuracy": np.bincount(bins, correct, CALIBRATION_BINS) / nobody,
+            "confidence": np.bincount(bins, confidence.astype(np.float64), CALIBRATION_BINS) / divisors,
+            "accuracy": np.bincount(bins, correct, CALIBRATION_BINS) / divisors,
         }
     )
 
@@ -108,7 +106,7 @@ def calibration_table(confidence: NDArray[np.floating[Any]], correct: NDArray[np
 def calibration_error(confidence: NDArray[np.floating[Any]], correct: NDArray[np.bool_]) -> float:
     """Return the expected calibration error over 15 equal bins (Guo et al. 2017, https://arxiv.org/abs/1706.04599).
 
-    The mean distance between how sure a model is (the probability of its answer) and how often it is right.
+    It is the mean difference between confidence (the probability of the prediction) and accuracy.
     """
     bins = calibration_table(confidence, correct)
     gaps = (bins["accuracy"] - bins["confidence"]).abs() * bins["count"]
@@ -121,9 +119,9 @@ def _normalised(probabilities: NDArray[np.float32]) -> NDArray[np.float64]:
     return normalised
 
 
-def likeliest(probabilities: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Return the five likeliest classes of each image, (N, 5), the likeliest first; of equal ones the lower label.
+def most_likely(probabilities: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Return the five most likely classes of each image, (N, 5), the most likely first; of equal ones the lower label.
 
-    The first is what `argmax` says. scikit-learn's `top_k_accuracy_score` breaks ties the other way.
+    The first equals `argmax`. scikit-learn's `top_k_accuracy_score` breaks ties the other way.
     """
     return np.argsort(-probabilities, axis=1, kind="stable")[:, :TOP]

@@ -1,9 +1,9 @@
-"""What happens to an image by itself: one affine warp, colours, noise; on uint8, by OpenCV, on threads.
+"""Augmentation of single images: one affine warp, colours, noise; on uint8, by OpenCV, on threads.
 
 The paper's part follows Keras's `ImageDataGenerator`, which the authors used: rotation, shift, shear and zoom about the
 centre, in that order, bilinear with the edge repeated; then a mirror; then brightness. A crop comes before these,
-TrivialAugment and erasing after. What is drawn for an image depends on (seed, epoch, index) alone: not on threads, on
-the order of work, or on a restart.
+TrivialAugment and erasing after. The draws for an image depend only on (seed, epoch, index): not on threads, the order
+of work, or a restart.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -25,14 +25,14 @@ from tiny_imagenet.input_pipeline.trivial_augment import (
 )
 
 ERASED_AREA = (0.02, 0.33)
-"""Of the picture's."""
+"""As a fraction of the image's."""
 ERASED_ASPECT = (0.3, 3.3)
 _COLUMNS = 8
-"""Uniform numbers that each image takes: rotation, two shifts, shear, two zooms, mirror, brightness."""
+"""Uniform numbers per image: rotation, two shifts, shear, two zooms, mirror, brightness."""
 
 
 class Stream(IntEnum):
-    """Where a part's random numbers come from, each of its own: switching one part on changes no other's draws."""
+    """The random stream of each part of the augmentation: switching one on does not change the draws of others."""
 
     WARP = 1
     ORDER = 2
@@ -46,16 +46,16 @@ class Stream(IntEnum):
 
 
 def random_stream(stream: Stream, *, seed: int, epoch: int, index: int | None = None) -> np.random.Generator:
-    """Return the generator of an epoch's random numbers for one purpose, for one image where an index is given."""
+    """Return the random generator of a stream for an epoch, or for one image of it if an index is given."""
     return np.random.default_rng([seed, epoch, stream] if index is None else [seed, epoch, stream, index])
 
 
 @dataclass(frozen=True)
 class Draws:
-    """What was drawn for N images; every field has shape (N,).
+    """The draws for N images; every field has shape (N,).
 
-    `*_rows` moves along the rows (up and down), `*_columns` along the columns. The generator's own names are swapped:
-    its `width_shift_range` moves rows; the authors gave 10 % for both.
+    `*_rows` moves up and down, `*_columns` sideways. In `ImageDataGenerator` the names are swapped: its
+    `width_shift_range` moves rows. The authors gave 10 % for both.
     """
 
     rotation: NDArray[np.float64]
@@ -66,7 +66,7 @@ class Draws:
     shear: NDArray[np.float64]
     """Radians."""
     zoom_rows: NDArray[np.float64]
-    """Size of the sampled window: above 1 the picture shrinks."""
+    """Size of the sampled window: above 1 the image shrinks."""
     zoom_columns: NDArray[np.float64]
     mirrored: NDArray[np.bool_]
     brightness: NDArray[np.float64]
@@ -76,7 +76,7 @@ class Draws:
 
 
 def draw(augmentation: Augmentation, *, seed: int, epoch: int, num_images: int) -> Draws:
-    """Draw for images 0 to num_images - 1 of an epoch; image i gets the same whatever `num_images` is."""
+    """Draw for images 0 to num_images - 1 of an epoch. The draws for image i do not depend on `num_images`."""
     uniform = random_stream(Stream.WARP, seed=seed, epoch=epoch).random((num_images, _COLUMNS))
     columns = uniform.T
 
@@ -98,7 +98,7 @@ def draw(augmentation: Augmentation, *, seed: int, epoch: int, num_images: int) 
 
 
 def draw_crops(padding: int, *, seed: int, epoch: int, num_images: int) -> NDArray[np.int64]:
-    """Return (N, 2): where each crop of the old size begins, in whole pixels (x, y) of -padding to padding."""
+    """Return (N, 2): the offset (x, y) of each crop, in whole pixels from -padding to padding."""
     return random_stream(Stream.CROP, seed=seed, epoch=epoch).integers(
         -padding, padding, (num_images, 2), endpoint=True
     )
@@ -107,18 +107,18 @@ def draw_crops(padding: int, *, seed: int, epoch: int, num_images: int) -> NDArr
 def draw_erased(
     probability: float, *, seed: int, epoch: int, num_images: int, height: int, width: int
 ) -> NDArray[np.int64]:
-    """Return (N, 4): top, bottom, left and right of the rectangle of each image that noise fills; empty for most.
+    """Return (N, 4): top, bottom, left and right of the rectangle to fill with noise, which is empty for most images.
 
-    Area and aspect (height to width, uniform in its logarithm) are as published; a side longer than the image is cut.
+    Area and aspect (height to width, uniform in its logarithm) are as published. A side longer than the image is cut.
     """
     uniform = random_stream(Stream.ERASING, seed=seed, epoch=epoch).random((num_images, 5)).T
     low, high = ERASED_AREA
     area = (low + (high - low) * uniform[1]) * height * width
     low, high = np.log(ERASED_ASPECT)
     aspect = np.exp(low + (high - low) * uniform[2])
-    chosen = uniform[0] < probability
-    tall = np.where(chosen, np.minimum(np.rint(np.sqrt(area * aspect)), height), 0).astype(np.int64)
-    wide = np.where(chosen, np.minimum(np.rint(np.sqrt(area / aspect)), width), 0).astype(np.int64)
+    is_erased = uniform[0] < probability
+    tall = np.where(is_erased, np.minimum(np.rint(np.sqrt(area * aspect)), height), 0).astype(np.int64)
+    wide = np.where(is_erased, np.minimum(np.rint(np.sqrt(area / aspect)), width), 0).astype(np.int64)
     top = (uniform[3] * (height - tall + 1)).astype(np.int64)
     left = (uniform[4] * (width - wide + 1)).astype(np.int64)
     return np.stack([top, top + tall, left, left + wide], -1)
@@ -179,7 +179,7 @@ def _warp(
 
 @dataclass(frozen=True)
 class _Epoch:
-    """What was drawn for all images of an epoch; None for a part that is off."""
+    """The draws for all images of an epoch; None for a part that is off."""
 
     number: int
     matrices: NDArray[np.float64]
@@ -189,7 +189,7 @@ class _Epoch:
 
 
 class Augmenter:
-    """Applies an augmentation to batches, on threads of its own. Mixing with other images is `mixing.py`'s."""
+    """Apply an augmentation to batches, on its own threads. `mixing.py` mixes images with others."""
 
     def __init__(self, augmentation: Augmentation, *, seed: int, num_images: int, threads: int | None = None):
         self.augmentation = augmentation
@@ -199,26 +199,26 @@ class Augmenter:
         self._num_threads = threads or cores()
         self._threads = ThreadPoolExecutor(self._num_threads)
         self._drawn: _Epoch | None = None
-        cv2.setNumThreads(1)  # an image of 64 x 64 is too small to share; the batch is what is shared
+        cv2.setNumThreads(1)  # the threads share a batch; an image of 64 x 64 is too small
 
     def __call__(self, images: NDArray[np.uint8], indices: NDArray[np.int64], epoch: int) -> NDArray[np.uint8]:
         """Return augmented copies of `images` (N x H x W x 3), which are images `indices` of the split."""
         if not self._changes:
             return images
         drawn = self._for_epoch(epoch, images.shape[1], images.shape[2])
-        # For a batch at a time: 256 bytes for each image of an epoch would be many.
+        # For one batch: 256 bytes for each image of an epoch would be too much.
         tables = None if drawn.brightness is None else brightness_tables(drawn.brightness[indices])
         out = np.empty_like(images)
 
-        def work(places: range) -> None:
-            for place in places:
-                index = indices[place]
-                _warp(images[place], drawn.matrices[index], None if tables is None else tables[place], out[place])
+        def work(positions: range) -> None:
+            for position in positions:
+                index, augmented = indices[position], out[position]
+                _warp(images[position], drawn.matrices[index], None if tables is None else tables[position], augmented)
                 if drawn.trivial is not None:
                     operation = OPERATIONS[drawn.trivial.operation[index]]
-                    recolour(out[place], operation, float(drawn.trivial.magnitude[index]))
+                    recolour(augmented, operation, float(drawn.trivial.magnitude[index]))
                 if drawn.erased is not None:
-                    self._erase(out[place], drawn.erased[index], index, epoch)
+                    self._erase(augmented, drawn.erased[index], index, epoch)
 
         shares = [range(start, len(images), self._num_threads) for start in range(self._num_threads)]
         list(self._threads.map(work, shares))
@@ -231,24 +231,27 @@ class Augmenter:
             image[top:bottom, left:right] = random.integers(0, 256, (bottom - top, right - left, 3), np.uint8)
 
     def _for_epoch(self, epoch: int, height: int, width: int) -> _Epoch:
-        drawn = self._drawn  # once: another thread may be about to replace it
+        drawn = self._drawn  # read once: another thread may replace it
         if drawn is None or drawn.number != epoch:
             drawn = self._drawn = self._draw(epoch, height, width)
         return drawn
 
     def _draw(self, epoch: int, height: int, width: int) -> _Epoch:
-        chosen, of = self.augmentation, {"seed": self.seed, "epoch": epoch, "num_images": self.num_images}
-        draws = draw(chosen, **of)
+        augmentation = self.augmentation
+        key = {"seed": self.seed, "epoch": epoch, "num_images": self.num_images}
+        draws = draw(augmentation, **key)
         matrices = affine_matrices(draws, height, width)
-        matrices[:, :, 2] += draw_crops(chosen.crop_padding, **of)
+        matrices[:, :, 2] += draw_crops(augmentation.crop_padding, **key)
         trivial = None
-        if chosen.trivial_augment:
+        if augmentation.trivial_augment:
             trivial = draw_trivial(random_stream(Stream.TRIVIAL_AUGMENT, seed=self.seed, epoch=epoch), self.num_images)
             matrices = matrices @ geometry_matrices(trivial, height, width)
         return _Epoch(
             number=epoch,
             matrices=matrices,
-            brightness=draws.brightness if chosen.brightness != NO_AUGMENTATION.brightness else None,
+            brightness=draws.brightness if augmentation.brightness != NO_AUGMENTATION.brightness else None,
             trivial=trivial,
-            erased=draw_erased(chosen.erasing, **of, height=height, width=width) if chosen.erasing else None,
+            erased=draw_erased(augmentation.erasing, **key, height=height, width=width)
+            if augmentation.erasing
+            else None,
         )

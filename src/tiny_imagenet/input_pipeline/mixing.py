@@ -1,8 +1,8 @@
-"""Mixup and CutMix: each picture mixed with another of the training set, and its label with the other's label.
+"""Mixup and CutMix: mix each image with another of the training set, and its label with the other's label.
 
-Mixup (https://arxiv.org/abs/1710.09412) takes the weighted mean of both, CutMix (https://arxiv.org/abs/1905.04899) a
-rectangle of the other. Partner and share are drawn for each image, not for a batch, so they depend on (seed, epoch,
-index) alone. A second picture must be augmented for each: the loader is half as fast.
+Mixup (https://arxiv.org/abs/1710.09412) is the weighted mean of both, CutMix (https://arxiv.org/abs/1905.04899) pastes
+a rectangle of the other. Partner and share are drawn for each image and not for a batch, so they depend only on (seed,
+epoch, index). A second image must be augmented for each: the loader is half as fast.
 """
 
 from dataclasses import dataclass
@@ -20,11 +20,11 @@ class Mixes:
     """How N images are mixed, each with another."""
 
     partner: NDArray[np.int64]
-    """(N,) Index of the other in the split; now and then it is the image itself."""
+    """(N,) Index of the other in the split; it may be the image itself."""
     share: NDArray[np.float64]
-    """(N,) Of the image itself, in picture and label, 0 to 1; the rest is its partner's."""
+    """(N,) Of the image itself, in pixels and label, 0 to 1; the rest is its partner's."""
     box: NDArray[np.int64]
-    """(N, 4) CutMix: top, bottom, left, right of what the partner covers."""
+    """(N, 4) CutMix: top, bottom, left, right of the partner's rectangle."""
     cut: NDArray[np.bool_]
     """(N,) Whether CutMix, not mixup."""
 
@@ -44,15 +44,15 @@ def draw_mixes(
 ) -> Mixes:
     """Draw for images 0 to num_images - 1 of a split, which are `height` x `width`.
 
-    With both kinds on, each image gets one or the other with equal chance. The rectangle has the drawn share's area
-    before the picture's border cuts it, its centre anywhere; the share that counts is of the area that is left.
+    If both are on, each image is mixed by one or the other with equal probability. The centre of the rectangle is
+    anywhere, so the border may cut it; `share` is of the area that remains.
 
     Args:
         augmentation: `mixup` and `cutmix`, at least one above 0.
         seed: of the training.
         epoch: counted from 0.
         num_images: in the split.
-        partners: indices in the split of those who may be mixed in, each as likely as the next.
+        partners: indices in the split of possible partners, all with the same probability.
         height: of the images, in pixels.
         width: of the images, in pixels.
     """
@@ -80,13 +80,13 @@ def draw_mixes(
 def mix_images(images: NDArray[np.uint8], others: NDArray[np.uint8], mixes: Mixes) -> NDArray[np.uint8]:
     """Return N x H x W x 3, uint8: `images` mixed with `others`, their partners; mixup rounds to the nearest."""
     mixed = images.copy()
-    for place, other in enumerate(others):
-        if mixes.cut[place]:
-            top, bottom, left, right = mixes.box[place]
-            mixed[place, top:bottom, left:right] = other[top:bottom, left:right]
+    for index, other in enumerate(others):
+        if mixes.cut[index]:
+            top, bottom, left, right = mixes.box[index]
+            mixed[index, top:bottom, left:right] = other[top:bottom, left:right]
         else:
-            share = mixes.share[place]
-            cv2.addWeighted(images[place], share, other, 1 - share, 0, dst=mixed[place])
+            share = mixes.share[index]
+            cv2.addWeighted(images[index], share, other, 1 - share, 0, dst=mixed[index])
     return mixed
 
 
@@ -100,6 +100,6 @@ def class_shares(labels: NDArray[np.int32], num_classes: int) -> NDArray[np.floa
 def mix_labels(
     labels: NDArray[np.int32], others: NDArray[np.int32], mixes: Mixes, num_classes: int
 ) -> NDArray[np.float32]:
-    """Return float32, N x num_classes: the share of each class in a mixed picture; they sum to 1."""
+    """Return float32, N x num_classes: the share of each class in a mixed image; they sum to 1."""
     share = mixes.share.astype(np.float32)[:, np.newaxis]
     return share * class_shares(labels, num_classes) + (1 - share) * class_shares(others, num_classes)

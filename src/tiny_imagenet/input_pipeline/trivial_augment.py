@@ -1,8 +1,8 @@
 """TrivialAugment, "wide": one of 14 operations on each image, at one of 31 strengths (https://arxiv.org/abs/2103.10158).
 
-Operations, ranges and signs are those of torchvision's `TrivialAugmentWide`. Geometry is a matrix, for the one warp
-that `augmentation.py` does anyway. Colours are tables and filters of OpenCV: 20 microseconds an image on average, where
-Pillow takes 65 and keeps Python's lock all the while; tests compare the two.
+Operations, ranges and signs are those of torchvision's `TrivialAugmentWide`. Geometry is a matrix, for the one warp of
+`augmentation.py`. Colours are tables and filters of OpenCV, which take 20 microseconds an image on average. Pillow
+takes 65 and keeps Python's lock; tests compare the two.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ MAGNITUDES = {
     "identity": _UNUSED,
     "shear_x": _FACTORS,  # pixels to the side for each pixel down
     "shear_y": _FACTORS,
-    "translate_x": np.trunc(np.linspace(0, 32, NUM_STRENGTHS)),  # pixels, whatever the size of the picture
+    "translate_x": np.trunc(np.linspace(0, 32, NUM_STRENGTHS)),  # pixels, for images of any size
     "translate_y": np.trunc(np.linspace(0, 32, NUM_STRENGTHS)),
     "rotate": np.linspace(0, 135, NUM_STRENGTHS),  # degrees, anticlockwise
     "brightness": _FACTORS,  # added to a factor of 1
@@ -40,21 +40,21 @@ _VALUES = np.arange(256)
 _LUMA = np.array([19595, 38470, 7471]) / 65536
 """Shares of red, green and blue in gray (ITU-R 601), as Pillow rounds them."""
 _SMOOTH = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]]) / 13
-"""Pillow's `ImageFilter.SMOOTH`, what sharpness 0 is."""
+"""Pillow's `ImageFilter.SMOOTH`: sharpness 0."""
 
 
 @dataclass(frozen=True)
 class TrivialDraws:
-    """What was drawn for N images; every field has shape (N,)."""
+    """The draws for N images; every field has shape (N,)."""
 
     operation: NDArray[np.int64]
-    """Place in `OPERATIONS`."""
+    """Index in `OPERATIONS`."""
     magnitude: NDArray[np.float64]
-    """From `MAGNITUDES`, with a sign where the operation has one."""
+    """From `MAGNITUDES`, with a sign if the operation has one."""
 
 
 def draw_trivial(random: np.random.Generator, num_images: int) -> TrivialDraws:
-    """Draw for images 0 to num_images - 1; image i gets the same whatever `num_images` is."""
+    """Draw for images 0 to num_images - 1. The draws for image i do not depend on `num_images`."""
     uniform = random.random((num_images, 3)).T
     operation = (uniform[0] * len(OPERATIONS)).astype(np.int64)
     strength = (uniform[1] * NUM_STRENGTHS).astype(np.int64)
@@ -66,7 +66,7 @@ def draw_trivial(random: np.random.Generator, num_images: int) -> TrivialDraws:
 def geometry_matrices(draws: TrivialDraws, height: int, width: int) -> NDArray[np.float64]:
     """Return (N, 3, 3): for each image the map from output (x, y, 1) to input (x, y, 1), in pixels.
 
-    Shears hold the left or upper edge of the picture, rotations its centre. Of a colour operation: no change.
+    Shears fix the left or upper edge of the image, rotations its centre. For a colour operation it is the identity.
     """
 
     def magnitude_of(name: str) -> NDArray[np.float64]:
@@ -81,14 +81,14 @@ def geometry_matrices(draws: TrivialDraws, height: int, width: int) -> NDArray[n
     matrices[:, 0, 0] = matrices[:, 1, 1] = cos
     matrices[:, 0, 1] = shear_x - sin
     matrices[:, 1, 0] = shear_y + sin
-    # Coordinates are of the middles of pixels: the picture's edge lies at -0.5.
+    # Coordinates are of the centres of pixels: the edge of the image is at -0.5.
     matrices[:, 0, 2] = 0.5 * shear_x - magnitude_of("translate_x") + x - cos * x + sin * y
     matrices[:, 1, 2] = 0.5 * shear_y - magnitude_of("translate_y") + y - cos * y - sin * x
     return matrices
 
 
 def recolour(image: NDArray[np.uint8], operation: str, magnitude: float) -> None:
-    """Apply a colour operation to an image (uint8, H x W x 3, RGB) in place; the geometric ones do nothing here."""
+    """Apply a colour operation to an image (uint8, H x W x 3, RGB) in place; geometric operations do nothing here."""
     match operation:
         case "brightness":
             cv2.LUT(image, _blend_table(0, 1 + magnitude), dst=image)
@@ -115,7 +115,7 @@ def _gray(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _sharpened(image: NDArray[np.uint8], factor: float) -> NDArray[np.uint8]:
-    """Return the image, away from its smoothed self; the outermost pixels are not to be used."""
+    """Return the sharpened image, whose outermost pixels are not valid."""
     kernel = (1 - factor) * _SMOOTH
     kernel[1, 1] += factor
     return np.asarray(cv2.filter2D(image, -1, kernel), np.uint8)
@@ -129,7 +129,7 @@ def _blend_table(base: int, factor: float) -> NDArray[np.uint8]:
 
 
 def _stretching_table(channel: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return (256,): what stretches the channel's values over 0 to 255, as `ImageOps.autocontrast` does."""
+    """Return (256,): the table that stretches a channel's values to 0 to 255, as `ImageOps.autocontrast` does."""
     low, high = int(channel.min()), int(channel.max())
     if low == high:
         return _VALUES.astype(np.uint8)
@@ -139,7 +139,7 @@ def _stretching_table(channel: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _equalizing_table(channel: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return (256,): what makes the channel's values about equally frequent, as `ImageOps.equalize` does."""
+    """Return (256,): the table that makes a channel's values about equally frequent, as `ImageOps.equalize` does."""
     counts = cv2.calcHist([channel], [0], None, [256], [0, 256]).ravel().astype(np.int64)
     step = (channel.size - counts[channel.max()]) // 255
     if step == 0:
@@ -152,5 +152,5 @@ def _equalizing_table(channel: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def _per_channel(
     table_of: Callable[[NDArray[np.uint8]], NDArray[np.uint8]], image: NDArray[np.uint8]
 ) -> NDArray[np.uint8]:
-    """Return (1, 256, 3): a table for each channel, in the shape that OpenCV wants."""
+    """Return (1, 256, 3): a table for each channel, in the shape that OpenCV expects."""
     return np.stack([table_of(np.asarray(channel, np.uint8)) for channel in cv2.split(image)], -1)[np.newaxis]

@@ -1,4 +1,4 @@
-"""Types of the keyword arguments that a params block may give an architecture under `build`."""
+"""Types of the keyword arguments of an architecture's `build` function."""
 
 from typing import Annotated, Literal
 
@@ -13,4 +13,4 @@ InputSize = Annotated[int, Field(ge=64, le=1024)]
 InceptionInputSize = Annotated[int, Field(ge=75, le=1024)]
 Preprocessing = Literal["rescale", "caffe", "tf", "none"]
 BuiltIn = Literal["none"]
-"""Of a backbone that scales pixels itself: anything in front of it would scale them twice."""
+"""For a backbone that scales pixels itself: any other preprocessing would scale them twice."""

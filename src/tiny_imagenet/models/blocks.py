@@ -1,21 +1,21 @@
-"""Parts that the architectures share: the input with its preprocessing, and convolution blocks."""
+"""Parts that architectures share: the input with its preprocessing, blocks of layers, and the last layer."""
 
 import keras
 from keras import layers
 
 from tiny_imagenet.models.argument_types import Preprocessing
 
-# What caffe's ImageNet models subtract from blue, green and red pixels of 0 to 255.
+# Caffe's ImageNet models subtract these from blue, green and red pixels of 0 to 255.
 _CAFFE_MEANS = (103.939, 116.779, 123.68)
 
 
 def image_input(
     input_shape: tuple[int, int, int], preprocessing: Preprocessing
 ) -> tuple[keras.KerasTensor, keras.KerasTensor]:
-    """Return the model's input (plain uint8 RGB, 0 to 255) and the tensor after its preprocessing.
+    """Return the model's input (uint8 RGB, 0 to 255) and the tensor after preprocessing.
 
-    "rescale" divides by 255; "caffe" gives BGR less ImageNet's means, what Keras's ResNet50 and VGG16 weights expect;
-    "tf" gives -1 to 1, what its InceptionV3 weights expect; "none" leaves 0 to 255 to a backbone that scales itself.
+    "rescale" divides by 255. "caffe" returns BGR minus ImageNet's means, as Keras's ResNet50 and VGG16 weights expect.
+    "tf" scales to -1 to 1, as its InceptionV3 weights expect. "none" keeps 0 to 255, for a backbone that scales itself.
     """
     inputs = keras.Input(input_shape, dtype="uint8", name="image")
     if preprocessing == "rescale":
@@ -39,7 +39,7 @@ def conv_bn_relu(
 
 
 def conv_bn(x: keras.KerasTensor, filters: int, *, kernel_size: int = 3, strides: int = 1) -> keras.KerasTensor:
-    """Apply a convolution without bias (He normal), which is of the same size where `strides` is 1, and normalize."""
+    """Apply a convolution without bias (He normal, same padding) and batch normalization."""
     x = layers.Conv2D(
         filters, kernel_size, strides=strides, padding="same", use_bias=False, kernel_initializer="he_normal"
     )(x)
@@ -55,6 +55,6 @@ def dense_bn_relu(
 
 
 def classify(inputs: keras.KerasTensor, features: keras.KerasTensor, num_classes: int, name: str) -> keras.Model:
-    """Return the model that ends in class probabilities: float32, whatever the precision before it."""
+    """Return the model that ends in class probabilities, which are float32 also in mixed precision."""
     outputs = layers.Dense(num_classes, activation="softmax", dtype="float32", name="probabilities")(features)
     return keras.Model(inputs, outputs, name=name)

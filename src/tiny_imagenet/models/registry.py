@@ -1,7 +1,7 @@
-"""The architectures: one module each, found by its file name; its `build` function's signature is its schema.
+"""Find an architecture by the name of its file, check its arguments, and build it.
 
-Importing this package imports no Keras: names and keyword arguments are read from the source of the modules, so that
-params.yaml is checked in full before any stage starts.
+The signature of its `build` function is its schema. It is read from the source of the module, so that params.yaml is
+checked completely without importing Keras.
 """
 
 import ast
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import keras
 
 _FOLDER = Path(__file__).parents[1] / "architectures"
-# Keyword arguments that the data and the recipe give, not the `build` mapping of a params block.
+# Keyword arguments that come from the data and the recipe, and not from `build` in params.yaml.
 _GIVEN = frozenset({"input_shape", "num_classes", "preprocessing", "weights"})
 
 
@@ -47,7 +47,7 @@ def _build_arguments(architecture: str) -> dict[str, tuple[ast.expr | None, ast.
 
 
 def preprocessing_of(architecture: str, chosen: argument_types.Preprocessing | None) -> argument_types.Preprocessing:
-    """Return the preprocessing that was chosen, or else the architecture's own: what its weights expect."""
+    """Return the chosen preprocessing, or the architecture's default: what its weights expect."""
     default = _build_arguments(architecture)["preprocessing"][1]
     own: argument_types.Preprocessing = ast.literal_eval(ast.unparse(default)) if default else "rescale"
     return chosen or own
@@ -91,7 +91,9 @@ def _check_block(where: str, block: ModelParams) -> None:
     if block.weights is not None and "weights" not in arguments:
         raise UserError(f"{where}.weights: {block.architecture} has no pretrained weights; remove the line")
     if block.trainable == "head" and "weights" not in arguments:
-        raise UserError(f"{where}.trainable: {block.architecture} has no backbone to leave as it is; remove the line")
+        raise UserError(
+            f"{where}.trainable: {block.architecture} has no pretrained backbone to freeze; remove the line"
+        )
     allowed = [name for name in arguments if name not in _GIVEN]
     for key in block.build:
         if key not in allowed:
@@ -123,19 +125,19 @@ def build_classifier(
     batch_normalization_momentum: float | None = None,
     **build: Any,
 ) -> "keras.Model":
-    """Return an uncompiled Keras model from uint8 RGB images (0 to 255) to float32 class probabilities.
+    """Return an uncompiled Keras model: uint8 RGB images (0 to 255) to float32 class probabilities.
 
     Args:
-        architecture: the name of a module of this package.
+        architecture: the name of a module of `architectures`.
         input_shape: (height, width, 3).
-        num_classes: how many probabilities come out.
-        preprocessing: the first layers of the model, see `_blocks.image_input`; None: the architecture's own.
-        weights: path of a weights file, for the architectures that take one; None draws them at random.
-        batch_normalization_momentum: set on every batch normalization layer where given (Keras's default: 0.99).
+        num_classes: how many probabilities the model returns.
+        preprocessing: the first layers of the model, see `blocks.image_input`. None: the architecture's default.
+        weights: path of a weights file, for architectures that have weights. None: random weights.
+        batch_normalization_momentum: of every batch normalization layer. None: Keras's default, 0.99.
         build: the architecture's own keyword arguments.
 
     Raises:
-        UserError: the arguments leave no image to convolve, or the weights are of another model.
+        UserError: the arguments shrink the image to nothing, or the weights are of another model.
     """
     module = importlib.import_module(f"tiny_imagenet.architectures.{architecture}")
     if weights is not None:

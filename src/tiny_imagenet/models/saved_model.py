@@ -1,7 +1,7 @@
-"""The saved model: a `.keras` file whose bytes depend on the model alone, with the names of its classes inside.
+"""The saved model: a `.keras` file whose bytes depend only on the model, with the names of its classes.
 
-Keras writes the time of saving and addresses in memory into the file, which would give every retrain another hash;
-here both are replaced, and the optimizer's state is left out.
+Keras saves the time and addresses in memory, which would give every retrain another hash. Here both are replaced, and
+the optimizer's state is not saved.
 """
 
 import json
@@ -20,7 +20,7 @@ _METADATA = "metadata.json"
 
 
 def without_optimizer(model: "keras.Model") -> "keras.Model":
-    """Return a model with the same layers and weights, and without the optimizer, which is twice their size."""
+    """Return a model with the same layers and weights, without the optimizer, which is twice their size."""
     import keras
 
     return keras.Model(model.inputs, model.outputs, name=model.name)
@@ -29,7 +29,7 @@ def without_optimizer(model: "keras.Model") -> "keras.Model":
 def save_model(model: "keras.Model", path: Path, *, wnids: list[str], class_names: list[str]) -> None:
     """Save the model's graph and weights to `path`, with class ids and names in label order in its metadata."""
     bare = without_optimizer(model)
-    raw = path.with_name(f"{path.stem}.partial.keras")  # Keras insists on the suffix
+    raw = path.with_name(f"{path.stem}.partial.keras")  # Keras requires the suffix
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         bare.save(raw)
@@ -59,27 +59,27 @@ def save_model(model: "keras.Model", path: Path, *, wnids: list[str], class_name
 
 
 def _renumbered(config: str) -> str:
-    """Return Keras's description of a model with its objects numbered from 1, not by their addresses in memory."""
+    """Return the config of a model with its shared objects numbered from 1 instead of by their addresses in memory."""
     numbers: dict[str, int] = {}
     return re.sub(
         r'(?<="shared_object_id": )\d+',
-        lambda found: str(numbers.setdefault(found[0], len(numbers) + 1)),
+        lambda match: str(numbers.setdefault(match[0], len(numbers) + 1)),
         config,
     )
 
 
 def load_model(path: Path) -> "keras.Model":
-    """Load a saved model, uncompiled; raises UserError where the file is missing or broken."""
+    """Return a saved model, uncompiled. Raise UserError if the file is missing or broken."""
     import keras
 
     try:
         return keras.saving.load_model(path, compile=False)
-    except Exception as error:  # of a broken file Keras may raise anything
+    except Exception as error:  # Keras may raise anything for a broken file
         raise UserError(f"{path} cannot be loaded as a model: {error}") from None
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
-    """Return the metadata of a saved model: `keras_version`, `wnids`, `class_names`; needs no Keras."""
+    """Return the metadata of a saved model: `keras_version`, `wnids`, `class_names`. Needs no Keras."""
     try:
         with zipfile.ZipFile(path) as archive:
             metadata: dict[str, Any] = dict(json.loads(archive.read(_METADATA)))

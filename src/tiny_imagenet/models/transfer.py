@@ -1,6 +1,6 @@
-"""What the pretrained architectures share: upscaling, a backbone of `keras.applications`, and a small head.
+"""What pretrained architectures share: upscaling, a backbone of `keras.applications`, and a small head.
 
-All of it is inside the saved model, which takes plain uint8 pixels of the dataset's own size.
+All of it is in the saved model, which takes uint8 pixels of the dataset's own size.
 """
 
 from collections.abc import Callable
@@ -30,13 +30,12 @@ def classify_by(
         make_backbone: a function of `keras.applications`; the backbone is one layer of the model.
         name: of the model.
         input_shape: (height, width, 3) of the images.
-        num_classes: how many probabilities come out.
+        num_classes: how many probabilities the model returns.
         preprocessing: what the weights expect.
-        weights: path of an HDF5 file for the backbone, in the layout of Keras's `..._notop.h5`; None draws them at
-            random.
-        input_size: height and width that the backbone sees, by bilinear interpolation. Preprocessing is linear in the
-            pixels, so that it may come before.
-        dense_units: of a ReLU layer before the dropout; None for no such layer.
+        weights: path of an HDF5 file for the backbone, in the layout of Keras's `..._notop.h5`. None: random weights.
+        input_size: height and width of the backbone's input, by bilinear interpolation. Preprocessing is linear in the
+            pixels and may come before it.
+        dense_units: of a ReLU layer before the dropout. None: no such layer.
         dropout: of the features before the softmax.
     """
     inputs, x = image_input(input_shape, preprocessing)

@@ -1,4 +1,4 @@
-"""Pretrained weights: from Keras's own folder, from its publisher, or from a local path; never silently absent."""
+"""Find the file of pretrained weights: in Keras's folder, on the web, or at a local path. Raise if there is none."""
 
 import os
 from pathlib import Path
@@ -11,10 +11,8 @@ from tiny_imagenet.common.errors import UserError
 from tiny_imagenet.common.files import digest
 
 _KERAS = "https://storage.googleapis.com/tensorflow/keras-applications/"
-
-
 _HDF5 = b"\x89HDF\r\n\x1a\n"
-"""How such a file begins."""
+"""The first bytes of an HDF5 file."""
 
 
 class Published(NamedTuple):
@@ -22,7 +20,7 @@ class Published(NamedTuple):
 
     url: str
     digest: str
-    """In hexadecimal: MD5, or SHA-256 where Keras has that."""
+    """In hexadecimal: MD5, or SHA-256 if Keras publishes that."""
 
     @property
     def file(self) -> str:
@@ -51,17 +49,18 @@ IMAGENET = {
         f"{_KERAS}convnext/convnext_tiny_notop.h5", "d547c096cabd03329d7be5562c5e14798aa39ed24b474157cef5e85ab9e49ef1"
     ),
 }
-"""Architecture -> its file, for every architecture that takes `weights`."""
+"""Architecture -> its file, for every architecture that has pretrained weights."""
 
 
 def weights_file(weights: str | None, architecture: str) -> Path | None:
     """Return the file for the `weights` of a recipe: None, "imagenet", or a path.
 
-    "imagenet" is looked for where Keras keeps it (`~/.keras/models`, or `$KERAS_HOME/models`), and fetched where it is
-    missing; of several processes one does, and the others wait. Its digest is checked before use.
+    The file for "imagenet" is in Keras's folder (`~/.keras/models`, or `$KERAS_HOME/models`). If it is missing, one
+    process downloads it, and others wait. Its digest is always checked.
 
     Raises:
-        UserError: no such file, or none is known, or another digest, or no network; the message says what to put where.
+        UserError: the file is missing and cannot be downloaded, is unknown, or has another digest. The message says
+            which file to put where.
     """
     if weights is None:
         return None
@@ -89,11 +88,11 @@ def weights_file(weights: str | None, architecture: str) -> Path | None:
             "scratch."
         )
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / f"{published.file}.lock"):  # whoever has waited finds the file, and fetches nothing
+        with FileLock(folder / f"{published.file}.lock"):  # a process that has waited finds the file
             obtain(path, urls=[published.url], archive=None, size=None, md5=published.digest, hint=hint)
-    kind, found = digest(path, like=published.digest)
-    if found != published.digest:
+    kind, actual = digest(path, like=published.digest)
+    if actual != published.digest:
         raise UserError(
-            f"weights: {path} has {kind} {found}, expected {published.digest}; remove it, so that it is fetched anew"
+            f"weights: {path} has {kind} {actual}, expected {published.digest}; remove it to download it again"
         )
     return path

@@ -1,6 +1,6 @@
 """Callbacks of a training: Keras's schedules and stops as a recipe names them, and our own metrics, checks and output.
 
-The order in which Keras calls them is in `train.Callbacks`.
+The order in which Keras calls them is in train.py (`_Callbacks.in_order`).
 """
 
 import math
