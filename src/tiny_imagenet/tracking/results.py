@@ -3,9 +3,9 @@
 Each function may be repeated at any time: it adds only what is missing.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from io import StringIO
 from pathlib import Path
@@ -13,10 +13,12 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from tiny_imagenet.common.errors import UserError
-from tiny_imagenet.common.files import fingerprint, hashes_below, md5
+from tiny_imagenet.common.files import fingerprint, hashes_below, md5, read_csv
+from tiny_imagenet.repository.paths import MODELS, RESULTS
+from tiny_imagenet.repository.provenance import run_tags
+from tiny_imagenet.repository.records import Metrics, RunRecord
 from tiny_imagenet.tracking.additions import (
     MODEL_FILE,
-    DatasetInput,
     add_dataset,
     add_params,
     add_points,
@@ -49,32 +51,6 @@ class TrackedRun:
     def is_current(self) -> bool:
         """Whether no later run of its model supersedes it."""
         return SUPERSEDED_BY not in self.tags
-
-
-@dataclass(frozen=True)
-class Result:
-    """The run of one training, by the pipeline's files."""
-
-    model: str
-    experiment: str
-    run_id: str
-    """As `train` wrote it."""
-    started_at: str
-    """ISO 8601."""
-    epoch_seconds: Sequence[float]
-    params: Mapping[str, Any]
-    tags: Mapping[str, str]
-    dataset: DatasetInput
-    history: Sequence[Mapping[str, float]]
-    """The metrics of each epoch, without its number."""
-    metrics: Mapping[str, float]
-    folder: Path
-    """results/<model>."""
-    files: Sequence[Path] = field(default=())
-    """Other files to log."""
-    texts: Mapping[str, str] = field(default_factory=dict)
-    """Name -> content of further files to log."""
-    description: str = ""
 
 
 def find_run(root: Path, run_id: str) -> TrackedRun | None:
@@ -160,70 +136,73 @@ def _add_results(run: Any, metrics: Mapping[str, float], folder: Path) -> None:
         client().set_tag(run_id, "results_hash", state)
 
 
-def complete(root: Path, result: Result, log_model: Callable[[str], object]) -> tuple[TrackedRun, bool]:
-    """Add to the run of a result what it lacks; if the store does not have the run, restore it from the files.
+def complete(
+    root: Path,
+    name: str,
+    record: RunRecord,
+    *,
+    tags: Mapping[str, str],
+    description: str,
+    log_model: Callable[[str], object],
+) -> tuple[TrackedRun, bool]:
+    """Add to the run of a training what it lacks; if the store does not have the run, restore it from the files.
 
     A restored run has a tag with the id of the first, by which it is found later.
 
     Args:
         root: the repository.
-        result: by the files.
+        name: of the training; history.csv and its results are read in the working directory.
+        record: its run.json.
+        tags: more tags of a restored run.
+        description: of the run, in Markdown.
         log_model: called with the run's id, if it has no model.
 
     Returns:
         The run, and whether it had to be restored.
 
     Raises:
-        UserError: the store cannot be reached.
+        UserError: the store cannot be reached, or a file cannot be read.
     """
+    file, folder = MODELS / name / "history.csv", RESULTS / name
+    history = read_csv(file, ("epoch",)).set_index("epoch")
+    metrics = Metrics.read(folder / "metrics.json").as_dict()
+    start = datetime.fromisoformat(record.started_at).timestamp()
+    ends = [int(1000 * (start + sum(record.epoch_seconds[:epoch]))) for epoch in range(len(history) + 1)]
     with usable(root):
         connect(root)
-        run = _find(result.run_id)
+        run = _find(record.run_id)
         restored = run is None
         if run is None:
             run = client().create_run(
-                experiment_id(result.experiment, root),
-                start_time=_milliseconds(result),
-                tags=dict(result.tags) | {RESTORED_FROM: result.run_id},
-                run_name=result.model,
+                experiment_id(record.experiment, root),
+                start_time=ends[0],
+                tags=run_tags(record) | dict(tags) | {RESTORED_FROM: record.run_id},
+                run_name=name,
             )
         run_id = run.info.run_id
-        add_params(run_id, result.params)
-        add_dataset(run_id, result.dataset)
-        add_points(run_id, _history_points(result), is_new=restored)
-        _add_results(run, result.metrics, result.folder)
+        add_params(run_id, record.params)
+        add_dataset(run_id, record)
+        epochs = enumerate(history.to_dict("records"), start=1)
+        add_points(
+            run_id, [point for epoch, row in epochs for point in points(epoch, row, ends[epoch])], is_new=restored
+        )
+        _add_results(run, metrics, folder)
         logged = _logged_files(run_id)
-        for path in result.files:
-            if path.name not in logged:
-                client().log_artifact(run_id, str(path))
-        for name, text in result.texts.items():
-            if name not in logged:
-                client().log_text(run_id, text, name)
+        if file.name not in logged:
+            client().log_artifact(run_id, str(file))
+        if record.git.diff and "git.diff" not in logged:
+            client().log_text(run_id, record.git.diff, "git.diff")
         if logged_model(run_id) is None:
             log_model(run_id)
-        _describe(run, result.description)
+        _describe(run, description)
         if client().get_run(run_id).info.status != "FINISHED" or restored:
-            client().set_terminated(run_id, "FINISHED", _milliseconds(result, len(result.epoch_seconds)))
+            client().set_terminated(run_id, "FINISHED", ends[-1])
         return _tracked(client().get_run(run_id)), restored
 
 
 def _logged_files(run_id: str) -> set[str]:
     """Return the names of the files and folders that a run has."""
     return {file.path for file in client().list_artifacts(run_id)}
-
-
-def _milliseconds(result: Result, epochs: int = 0) -> int:
-    """Return the time at which so many epochs were done."""
-    seconds = datetime.fromisoformat(result.started_at).timestamp() + sum(result.epoch_seconds[:epochs])
-    return int(seconds * 1000)
-
-
-def _history_points(result: Result) -> list[Any]:
-    return [
-        point
-        for epoch, metrics in enumerate(result.history, start=1)
-        for point in points(epoch, metrics, _milliseconds(result, epoch))
-    ]
 
 
 def _describe(run: Any, text: str) -> None:

@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiny_imagenet.common.signals import HeldInterrupt, interrupts_held
-from tiny_imagenet.tracking.additions import DatasetInput, add_dataset, add_model, add_params, add_points, now, points
+from tiny_imagenet.repository.records import TrainingSetup
+from tiny_imagenet.tracking.additions import add_dataset, add_model, add_params, add_points, now, points
 from tiny_imagenet.tracking.store import (
     client,
     connect,
@@ -93,9 +94,9 @@ class Run:
             on_test_batch_end=check,
         )
 
-    def log_dataset(self, dataset: DatasetInput) -> None:
-        """Log the dataset as the run's input."""
-        self._try(add_dataset, self.run_id, dataset)
+    def log_dataset(self, setup: TrainingSetup) -> None:
+        """Log the images of the training as the run's input."""
+        self._try(add_dataset, self.run_id, setup)
 
     def log_model(
         self,
