@@ -3,6 +3,7 @@
 Each function may be repeated at any time: it adds only what is missing.
 """
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
@@ -182,10 +183,9 @@ def complete(
         run_id = run.info.run_id
         add_params(run_id, record.params)
         add_dataset(run_id, record)
-        epochs = enumerate(history.to_dict("records"), start=1)
-        add_points(
-            run_id, [point for epoch, row in epochs for point in points(epoch, row, ends[epoch])], is_new=restored
-        )
+        rows: list[dict[str, float]] = history.to_dict("records")  # type: ignore[assignment] # the columns are words
+        epochs = (points(epoch, row, ends[epoch]) for epoch, row in enumerate(rows, start=1))
+        add_points(run_id, list(itertools.chain.from_iterable(epochs)), is_new=restored)
         _add_results(run, metrics, folder)
         logged = _logged_files(run_id)
         if file.name not in logged:
