@@ -16,6 +16,7 @@ import typer
 
 from tiny_imagenet import entry
 from tiny_imagenet.backend import runtime
+from tiny_imagenet.backend.layers import all_layers
 
 IMAGES = 100_000 * 15
 GPU_TERAFLOPS = 10.0
@@ -28,7 +29,7 @@ def main(models: Annotated[list[str] | None, typer.Argument()] = None, steps: in
     runtime.prepare(0)
     import numpy as np
 
-    from tiny_imagenet.training import train
+    from tiny_imagenet.training.build import build_model
 
     print(f"{runtime.device()}, {runtime.backend()}, batch 64, median of {steps} steps")
     print("| model | GFLOP per image, forward | images/s here | hours here | hours at 10 TFLOP/s |")
@@ -39,7 +40,7 @@ def main(models: Annotated[list[str] | None, typer.Argument()] = None, steps: in
     total_here = total_gpu = 0.0
     for name in models or params.active:
         recipe = params.recipe(name).model_copy(update={"weights": None})
-        model = train.build_model(recipe, num_classes=200, weights_file=None)
+        model = build_model(recipe, num_classes=200, weights_file=None)
         targets = np.eye(200, dtype=np.float32)[labels] if recipe.soft_labels else labels
         seconds = []
         for _ in range(steps + 2):
@@ -72,7 +73,7 @@ def step_flops(model: Any) -> float:
 
 def _flops_by_layer(model: Any) -> list[float]:
     flops = []
-    for layer in model._flatten_layers(include_self=False, recursive=True):
+    for layer in all_layers(model):
         if type(layer).__name__ in {"Conv2D", "DepthwiseConv2D"}:
             _, height, width, _ = layer.output.shape
             flops.append(2.0 * height * width * math.prod(layer.kernel.shape))

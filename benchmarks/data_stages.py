@@ -22,10 +22,10 @@ from benchmarks.memory import AnonymousMemory
 _CHILD = """
 import json, sys, time
 from pathlib import Path
-from tiny_imagenet.dataset.arrays import pack, summarize
+from tiny_imagenet.config.dataset import Expect, ImagesPerClass
 from tiny_imagenet.dataset.duplicates import find_duplicates
 from tiny_imagenet.dataset.layout import reorganize
-from tiny_imagenet.dataset_params import Expect, ImagesPerClass
+from tiny_imagenet.dataset.packing import pack, summarize
 source, folder, train = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
 start = time.perf_counter()
 reorganize(source, folder / "images", expect=Expect(), images_per_class=ImagesPerClass(train=train))

@@ -36,53 +36,56 @@ source, folder, per_class, repository = Path(sys.argv[1]), Path(sys.argv[2]), in
 """
 _STEPS = {
     "reorganize": """
+from tiny_imagenet.config.dataset import Expect, ImagesPerClass
 from tiny_imagenet.dataset.layout import reorganize
-from tiny_imagenet.dataset_params import Expect, ImagesPerClass
 reorganize(source, folder / "images", expect=Expect(), images_per_class=ImagesPerClass(train=per_class))
 """,
     "pack": """
-from tiny_imagenet.dataset.arrays import pack
+from tiny_imagenet.dataset.packing import pack
 pack(folder / "images", folder / "cache")
 """,
     "report": """
-from tiny_imagenet.dataset.arrays import open_packed, summarize
 from tiny_imagenet.dataset.duplicates import find_duplicates
+from tiny_imagenet.dataset.packing import summarize
+from tiny_imagenet.input_pipeline.packed import open_packed
 packed = open_packed(folder / "cache")
 find_duplicates(packed.train.images, packed.val.images)
 summarize(packed, folder / "images")
 """,
     "hash": """
-from tiny_imagenet.files import md5
+from tiny_imagenet.common.files import md5
 for path in sorted(folder.rglob("*")):
     if path.is_file():
         md5(path)
 """,
     "train": """
-from tiny_imagenet import runtime
-from tiny_imagenet.params import parse_params
-from tiny_imagenet.section import read_yaml
+from tiny_imagenet.backend import runtime
+from tiny_imagenet.common.schema import read_yaml
+from tiny_imagenet.config.params import parse_params
 values = read_yaml(repository / "params.yaml") | {"profile": "paper"}
 recipe = parse_params(values).recipe("model_2").model_copy(update={"epochs": 1})
 runtime.prepare(1)
-from tiny_imagenet import model_file, training
-from tiny_imagenet.dataset.arrays import open_packed
+from tiny_imagenet.input_pipeline.packed import open_packed
+from tiny_imagenet.models import saved_model
+from tiny_imagenet.training import train as training
 packed = open_packed(folder / "cache")
 trained = training.train(recipe, packed, seed=1)
 names = {"wnids": [str(wnid) for wnid in packed.classes["wnid"]], "class_names": packed.class_names}
-model_file.save_model(trained.model, folder / "model" / "model.keras", **names)
+saved_model.save_model(trained.model, folder / "model" / "model.keras", **names)
 training.write_history(trained.history, folder / "model" / "history.csv")
 """,
     "evaluate": """
-from tiny_imagenet import runtime
-from tiny_imagenet.params import load_params
+from tiny_imagenet.backend import runtime
+from tiny_imagenet.config.params import load_params
 block = load_params(repository / "params.yaml").models["model_2"]
 runtime.prepare(0)
 import pandas
-from tiny_imagenet import evaluation, model_file
-from tiny_imagenet.dataset.arrays import open_packed
-model, history = model_file.load_model(folder / "model" / "model.keras"), pandas.read_csv(folder / "model/history.csv")
-measured = evaluation.evaluate(model, open_packed(folder / "cache"), history, block)
-evaluation.write_evaluation(measured, folder / "results", model_md5="")
+from tiny_imagenet.evaluation import evaluate
+from tiny_imagenet.input_pipeline.packed import open_packed
+from tiny_imagenet.models import saved_model
+model, history = saved_model.load_model(folder / "model" / "model.keras"), pandas.read_csv(folder / "model/history.csv")
+measured = evaluate.evaluate(model, open_packed(folder / "cache"), history, block, best_epoch=len(history))
+evaluate.write_evaluation(measured, folder / "results", model_md5="")
 """,
 }
 

@@ -51,7 +51,7 @@ _AUTHORS_EPOCH = (
 import json, sys, time
 folder, epochs, wanted = sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3])
 import keras
-from tiny_imagenet.models import build_classifier
+from tiny_imagenet.models.registry import build_classifier
 batches = generator().flow_from_directory(folder, target_size=(64, 64), batch_size=64)
 shapes = {"input_shape": (64, 64, 3), "num_classes": batches.num_classes}
 whole = build_classifier(wanted["architecture"], **shapes, **wanted["build"])
@@ -76,13 +76,14 @@ _OUR_EPOCH = """
 import json, sys
 from pathlib import Path
 cache, chosen, epochs, name = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4]
-from tiny_imagenet import entry, runtime
+from tiny_imagenet import entry
+from tiny_imagenet.backend import runtime
 params = entry.checked_params()
 runtime.prepare(params.seed)
 import numpy as np
-from tiny_imagenet import training
-from tiny_imagenet.dataset.arrays import PackedDataset, Split, open_packed
-from tiny_imagenet.recipe import PAPER_AUGMENTATION
+from tiny_imagenet.config.recipe import PAPER_AUGMENTATION
+from tiny_imagenet.input_pipeline.packed import PackedDataset, Split, open_packed
+from tiny_imagenet.training import train as training
 packed, places = open_packed(cache), np.load(chosen)
 subset = PackedDataset(
     Split(packed.train.images[places], packed.train.labels[places]),
@@ -102,12 +103,13 @@ _STARTS = """
 import json, sys, time
 from pathlib import Path
 cache, name, images, epochs, side = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), sys.argv[5]
-from tiny_imagenet import entry, runtime
+from tiny_imagenet import entry
+from tiny_imagenet.backend import runtime
 params = entry.checked_params()
 runtime.prepare(params.seed)
 import keras, numpy as np
-from tiny_imagenet import callbacks, training
-from tiny_imagenet.dataset.arrays import PackedDataset, Split, open_packed
+from tiny_imagenet.input_pipeline.packed import PackedDataset, Split, open_packed
+from tiny_imagenet.training import callbacks, train as training
 packed = open_packed(cache)
 places = np.linspace(0, len(packed.train.images) - 1, images).astype(int)
 few = slice(None, 64)
@@ -142,11 +144,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 folder, cache, rounds = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
 import cv2
-from tiny_imagenet.cores import cores
-from tiny_imagenet.dataset.arrays import open_packed
-from tiny_imagenet.dataset.augmentation import affine_matrices, draw
-from tiny_imagenet.dataset.batches import TrainingBatches
-from tiny_imagenet.recipe import PAPER_AUGMENTATION
+from tiny_imagenet.common.cores import cores
+from tiny_imagenet.config.recipe import PAPER_AUGMENTATION
+from tiny_imagenet.input_pipeline.augmentation import affine_matrices, draw
+from tiny_imagenet.input_pipeline.batches import TrainingBatches
+from tiny_imagenet.input_pipeline.packed import open_packed
 split = open_packed(cache).train
 theirs = generator().flow_from_directory(folder, target_size=(64, 64), batch_size=64)
 ours = TrainingBatches(split, batch_size=64, augmentation=PAPER_AUGMENTATION, seed=1)
@@ -177,17 +179,18 @@ print(json.dumps([[rate(theirs, 0, few), rate(ours, 0, many), warp_rate()] for _
 
 _KERAS_STEPS = """
 import json, sys, time
-from tiny_imagenet import entry, runtime
+from tiny_imagenet import entry
+from tiny_imagenet.backend import runtime
 params = entry.checked_params()
 runtime.prepare(0, exact=sys.argv[3] != "xla")  # XLA is not for exact training
 import keras, numpy as np
 from benchmarks.cost import step_flops
-from tiny_imagenet import training
+from tiny_imagenet.training.build import build_model
 name, side = sys.argv[1], int(sys.argv[2])
 if sys.argv[3] == "plain":
     runtime.use_fast_kernels = lambda model: None
 recipe = params.recipe(name).model_copy(update={"weights": None})
-model = training.build_model(recipe, num_classes=200, weights_file=None)
+model = build_model(recipe, num_classes=200, weights_file=None)
 if sys.argv[3] == "xla":
     model.compile(model.optimizer, model.loss, metrics=["accuracy"], jit_compile=True)
 random = np.random.default_rng(0)

@@ -26,8 +26,9 @@ import typer
 from tiny_imagenet import entry, plotting
 from tiny_imagenet.backend import runtime
 from tiny_imagenet.common.errors import UserError
-from tiny_imagenet.common.files import read_csv, read_json, write_text
-from tiny_imagenet.reporting import table
+from tiny_imagenet.common.files import read_csv, write_text
+from tiny_imagenet.reporting import paper
+from tiny_imagenet.repository.records import RunRecord
 
 DESTINATION = Path("docs/results/validation_gap")
 SUSPECT, OTHER = "model_1", "model_2"
@@ -123,14 +124,14 @@ def cross_entropy(probabilities: Any, labels: Any) -> float:
 
 def trained(model: str) -> dict[str, Any]:
     """Return how a model came to be, by its run.json."""
-    as_there = ("run_id", "started_at", "seed", "images", "device", "backend", "versions")
-    run = read_json(Path("models") / model / "run.json", (*as_there, "git", "epoch_seconds", "hashes"))
-    return {key: run[key] for key in as_there} | {
-        "commit": run["git"]["commit"],
-        "changes_since_the_commit": run["git"]["dirty"],
-        "epochs": len(run["epoch_seconds"]),
-        "seconds": round(sum(run["epoch_seconds"]), 1),
-        "packed_images_fingerprint": run["hashes"]["data"],
+    run = RunRecord.read(Path("models") / model / "run.json")
+    shown = ("run_id", "started_at", "seed", "images", "device", "backend", "versions")
+    return {key: getattr(run, key) for key in shown} | {
+        "commit": run.git.commit,
+        "changes_since_the_commit": run.git.dirty,
+        "epochs": len(run.epoch_seconds),
+        "seconds": round(sum(run.epoch_seconds), 1),
+        "packed_images_fingerprint": run.hashes["data"],
     }
 
 
@@ -142,7 +143,7 @@ def by_epoch(model: str) -> pd.DataFrame:
             f"models/{model}/history.csv has no {PROTOCOL} of every epoch: set `paper_protocol_every_epoch: true` in "
             f"models.{model} of params.yaml, and run `dvc repro train@{model}`"
         )
-    logs = table.authors_logs()
+    logs = paper.authors_logs()
     theirs = logs[logs["model"] == model].set_index("epoch")[["accuracy", "val_accuracy", "loss", "val_loss"]]
     epochs = history.join(theirs.add_suffix("_authors"), on="epoch")
     epochs["ratio"] = epochs[PROTOCOL] / epochs["accuracy"]
@@ -204,7 +205,7 @@ def draw(
 
     `runs` has what `trained` says of both of our models, which share their images.
     """
-    logs = table.authors_logs()
+    logs = paper.authors_logs()
     images = runs[SUSPECT]["images"]
     about = plotting.trained_on(dataset, images, [runs[name]["epochs"] for name in (SUSPECT, OTHER)])
     title = f"Validation as a share of training accuracy\nours: {about}"

@@ -13,10 +13,10 @@ import pytest
 from shared_training import MARK, as_processes
 
 from tiny_imagenet.backend import devices
-from tiny_imagenet.backend.devices import Share, Whole
+from tiny_imagenet.backend.devices import BatchShare, WholeBatch
 from tiny_imagenet.common.errors import UserError
 
-HERE = Path(__file__).parent
+ROOT = Path(__file__).parents[2]
 ROUNDING = 1e-5
 """Relative; sums over two parts are taken in another order than those over a whole batch."""
 # Plain gradient descent: Adam divides by the size of a gradient, and makes a whole step of one that is rounding alone.
@@ -33,8 +33,8 @@ needs_jax = pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="
 
 
 def start(backend: str, environment: dict[str, str] | None = None, **asked: Any) -> subprocess.Popen[str]:
-    command = [sys.executable, str(HERE / "shared_training.py"), json.dumps(asked)]
-    paths = [str(HERE), str(HERE.parent / "src")]
+    command = [sys.executable, str(ROOT / "tests" / "shared_training.py"), json.dumps(asked)]
+    paths = [str(ROOT / "tests"), str(ROOT / "src")]
     variables = os.environ | {"KERAS_BACKEND": backend, "PYTHONPATH": os.pathsep.join(paths)} | (environment or {})
     return subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -71,11 +71,11 @@ def no_processes(monkeypatch):
         monkeypatch.delenv(f"KERAS_DISTRIBUTION_{name}", raising=False)
 
 
-class TestShare:
+class TestBatchShare:
     @pytest.mark.parametrize("num_images", [16, 8, 7, 5, 2, 1])
     def test_every_image_is_loaded_once_or_by_every_process(self, num_images):
         images = np.arange(num_images)
-        parts = [Share(devices=4, processes=2, process=process).of(images) for process in range(2)]
+        parts = [BatchShare(devices=4, processes=2, process=process).part(images) for process in range(2)]
         if num_images % 4 == 0:
             assert np.concatenate(parts).tolist() == images.tolist()
             assert len(parts[0]) == len(parts[1])
@@ -83,18 +83,18 @@ class TestShare:
             assert [part.tolist() for part in parts] == [images.tolist()] * 2
 
     def test_only_a_batch_without_equal_parts_is_marked(self):
-        share = Share(devices=2)
+        share = BatchShare(devices=2)
         batch = (np.zeros((3, 2)), np.zeros(3))
-        assert all(isinstance(array, Whole) for array in share.marked(batch, 3))
+        assert all(isinstance(array, WholeBatch) for array in share.marked(batch, 3))
         assert share.marked(batch, 4) is batch
-        assert Share().marked(batch, 3) is batch
+        assert BatchShare().marked(batch, 3) is batch
 
     def test_a_batch_that_the_devices_cannot_share_is_refused(self, keras):
         with pytest.raises(UserError, match="multiple of 3"):
-            Share(devices=3).check(64, {"training": 640})
+            BatchShare(devices=3).check(64, {"training": 640})
 
     def test_on_tensorflow_a_last_batch_that_they_cannot_share_is_refused(self, keras):
-        share = Share(devices=2)
+        share = BatchShare(devices=2)
         share.check(4, {"training": 14, "held-out": 0})
         with pytest.raises(UserError, match=r"9 validation images leave a last batch of 1.*KERAS_BACKEND=jax"):
             share.check(4, {"training": 14, "validation": 9})

@@ -14,7 +14,7 @@ SCRIPT = """
 import json, os, sys
 with open(os.path.join(os.environ["KERAS_HOME"], "keras.json"), "w") as stream:
     json.dump({"image_data_format": "channels_first", "floatx": "float16", "epsilon": 0.1, "backend": "jax"}, stream)
-from tiny_imagenet import runtime
+from tiny_imagenet.backend import runtime
 assert "keras" not in sys.modules
 runtime.prepare(11)
 import keras, numpy, random
@@ -72,7 +72,7 @@ def test_what_keras_json_says_and_a_limit_of_epochs_change_no_training(fresh):
 def test_a_backend_that_is_not_there_is_named(name, message, monkeypatch):
     monkeypatch.setattr(runtime, "find_spec", lambda _: None)
     with pytest.raises(UserError, match=message):
-        runtime._see_backend(name)
+        runtime._require_backend(name)
 
 
 @pytest.mark.slow
@@ -156,7 +156,7 @@ def test_threads_name_the_cores_and_what_limits_them(monkeypatch):
 @pytest.mark.parametrize("number", [1, 3])
 def test_a_process_that_is_given_threads_computes_with_so_many(number):
     script = (
-        "from tiny_imagenet import runtime; runtime.prepare(0); import os; import tensorflow as tf;"
+        "from tiny_imagenet.backend import runtime; runtime.prepare(0); import os; import tensorflow as tf;"
         "tf.linalg.matmul(tf.ones((2000, 2000)), tf.ones((2000, 2000))).numpy();"
         "names = [open(f'/proc/self/task/{task}/comm').read().strip() for task in os.listdir('/proc/self/task')];"
         "print(names.count('tf_Compute'), runtime.threads())"

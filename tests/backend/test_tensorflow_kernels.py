@@ -21,14 +21,14 @@ def kernels(keras):
 @pytest.fixture
 def build(keras, kernels, monkeypatch):
     """Build a compiled model, as training does (fused) or as Keras does it alone."""
-    from tiny_imagenet.training import train
+    from tiny_imagenet.training.build import build_model
 
     def build(*, fused: bool, **changes: Any) -> Any:
         keras.utils.set_random_seed(5)
         with monkeypatch.context() as patch:
             if not fused:
                 patch.setattr("tiny_imagenet.backend.runtime.use_fast_kernels", lambda _: None)
-            return train.build_model(small_recipe(**changes), num_classes=10, weights_file=None)
+            return build_model(small_recipe(**changes), num_classes=10, weights_file=None)
 
     return build
 

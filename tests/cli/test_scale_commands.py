@@ -71,8 +71,8 @@ def typo(repository) -> str:
     text = path.read_text()
     assert "loguniform:" in text
     path.write_text(text.replace("loguniform:", "loguniforn:", 1))
-    key = "sweeps.rates.search.optimizer.learning_rate"
-    return f"params.yaml: {key}: unknown key 'loguniforn' (did you mean 'loguniform'?)"
+    key = "params.yaml: sweeps.rates.search.optimizer.learning_rate"
+    return f"{key}: unknown key 'loguniforn' (did you mean 'loguniform'?)"
 
 
 def test_a_typo_in_a_sweep_stops_no_stage(typo, repository):

@@ -1,3 +1,5 @@
+"""Duplicates that are planted are found and nothing else, and what the dataset's policy does about them."""
+
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
+from tiny_imagenet.common.errors import DatasetError
 from tiny_imagenet.dataset import duplicates
 from tiny_imagenet.dataset.duplicates import (
     COLUMNS,
@@ -348,3 +351,72 @@ def test_other_sizes_of_image() -> None:
 def test_what_cannot_be_compared_is_refused(train: Image, val: Image, options: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         find_duplicates(train, val, **options)  # type: ignore[arg-type]
+
+
+# --- what the policy does about them ---
+
+
+@pytest.fixture
+def splits(make_pictures):
+    """Return splits: training image 2 is also validation image 1, and training image 4 is also training image 9."""
+    pictures = make_pictures(18)
+    train, val = pictures[:12].copy(), pictures[12:].copy()
+    val[1] = train[2]
+    train[9] = train[4]
+    return train, val
+
+
+@pytest.fixture
+def pairs(splits):
+    return find_duplicates(*splits)
+
+
+@pytest.fixture
+def paths():
+    return {"train": [f"a/{index}.JPEG" for index in range(12)], "val": [f"b/{index}.JPEG" for index in range(6)]}
+
+
+def test_the_report_names_every_pair_by_its_paths(pairs, paths):
+    described = duplicates.describe_duplicates(pairs, paths)
+    assert described["pairs"] == [
+        {"kind": "exact", "a": "train/a/4.JPEG", "b": "train/a/9.JPEG", "distance": 0},
+        {"kind": "exact", "a": "train/a/2.JPEG", "b": "val/b/1.JPEG", "distance": 0},
+    ]
+    assert described["counts"]["exact"]["train-val"]["pairs"] == 1
+    assert described["counts"]["exact"]["train-train"]["pairs"] == 1
+
+
+def test_only_pairs_of_training_and_validation_are_across(pairs):
+    across = duplicates.pairs_across(pairs)
+    assert across[["index_a", "index_b"]].to_numpy().tolist() == [[2, 1]]
+
+
+def test_what_is_left_out_is_the_training_side_and_the_later_copy(pairs):
+    assert duplicates.train_copies(pairs).tolist() == [2, 9]
+
+
+def test_nothing_is_left_that_has_a_copy_once_the_copies_are_dropped(splits, pairs):
+    train, val = splits
+    left = find_duplicates(np.delete(train, duplicates.train_copies(pairs), axis=0), val)
+    assert len(left.exact) == len(left.near) == 0
+
+
+def test_refusing_leakage_names_the_pairs_and_the_way_out(pairs, paths):
+    with pytest.raises(DatasetError, match=r"(?s)^1 pairs .*train/a/2.JPEG and val/b/1.JPEG.*drop_from_train"):
+        duplicates.refuse_leakage(duplicates.describe_duplicates(pairs, paths))
+
+
+def test_copies_within_a_split_alone_are_not_refused(splits, paths):
+    train, val = splits
+    pairs = find_duplicates(train, val[2:])
+    duplicates.refuse_leakage(duplicates.describe_duplicates(pairs, paths))
+
+
+def test_of_many_pairs_ten_are_shown_and_all_are_counted(make_pictures):
+    pictures = make_pictures(15)
+    pairs = find_duplicates(pictures, pictures)
+    paths = {split: [f"{index}.JPEG" for index in range(15)] for split in ("train", "val")}
+    with pytest.raises(DatasetError) as refused:
+        duplicates.refuse_leakage(duplicates.describe_duplicates(pairs, paths))
+    assert str(refused.value).startswith("15 pairs")
+    assert str(refused.value).count("(exact)") == 10

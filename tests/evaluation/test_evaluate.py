@@ -1,4 +1,4 @@
-"""Metrics against scikit-learn's, SciPy's, published and hand-made figures."""
+"""Evaluation of a model against metrics of scikit-learn and SciPy, and metrics computed by hand."""
 
 import json
 import math
@@ -71,10 +71,10 @@ def packed():
 @pytest.fixture(scope="module")
 def model(keras, packed):
     """Return a model that is somewhat right: trained for some steps."""
-    from tiny_imagenet.training import train
+    from tiny_imagenet.training.build import build_model
 
     keras.utils.set_random_seed(3)
-    model = train.build_model(small_recipe(), num_classes=10, weights_file=None)
+    model = build_model(small_recipe(), num_classes=10, weights_file=None)
     for _ in range(8):
         model.train_on_batch(packed.train.images, packed.train.labels)
     return model
@@ -82,7 +82,12 @@ def model(keras, packed):
 
 @pytest.fixture(scope="module")
 def measured(evaluation, model, packed):
-    return evaluation.evaluate(model, packed, HISTORY, LAST)
+    return evaluation.evaluate(model, packed, HISTORY, LAST, best_epoch=4)
+
+
+@pytest.fixture(scope="module")
+def flipped(evaluation, model, packed):
+    return evaluation.evaluate(model, packed, HISTORY, LAST.model_copy(update={"flip_at_test": True}), best_epoch=4)
 
 
 @pytest.fixture(scope="module")
@@ -94,17 +99,17 @@ def probabilities(model, packed):
 
 
 def test_metrics_have_exactly_their_keys_in_order_and_are_plain_numbers(measured):
-    assert list(measured.metrics) == KEYS
-    assert {type(value) for value in measured.metrics.values()} == {float, int}
+    assert list(measured.metrics.as_dict()) == KEYS
+    assert {type(value) for value in measured.metrics.as_dict().values()} == {float, int}
 
 
 def test_accuracies_are_shares_of_images_that_are_right(measured, packed, model, probabilities):
     right = probabilities.argmax(1) == packed.val.labels
     assert 0.2 < right.mean() < 0.99  # a model that is always or never right would show little
-    assert measured.metrics["val_accuracy"] == pytest.approx(right.sum() / 130)
-    assert measured.metrics["num_images"] == 130
+    assert measured.metrics.val_accuracy == pytest.approx(right.sum() / 130)
+    assert measured.metrics.num_images == 130
     clean = model.predict_on_batch(packed.train.images).argmax(1) == packed.train.labels
-    assert measured.metrics["train_accuracy_clean"] == pytest.approx(clean.mean())
+    assert measured.metrics.train_accuracy_clean == pytest.approx(clean.mean())
 
 
 def test_the_clean_training_accuracy_leaves_out_what_was_held_out(evaluation, packed, model):
@@ -112,45 +117,44 @@ def test_the_clean_training_accuracy_leaves_out_what_was_held_out(evaluation, pa
     labels = packed.train.labels
     held_out = np.concatenate([np.flatnonzero(labels == label)[-3:] for label in range(packed.num_classes)])
     right = np.delete(model.predict_on_batch(packed.train.images).argmax(1) == labels, held_out)
-    measured = evaluation.evaluate(model, packed, HISTORY, LAST.model_copy(update={"holdout_per_class": 3}))
-    assert measured.metrics["train_accuracy_clean"] == pytest.approx(right.mean())
+    recipe = LAST.model_copy(update={"holdout_per_class": 3})
+    measured = evaluation.evaluate(model, packed, HISTORY, recipe, best_epoch=4)
+    assert measured.metrics.train_accuracy_clean == pytest.approx(right.mean())
 
 
 def test_the_interval_is_wilsons_for_the_number_of_validation_images(measured):
-    interval = binomtest(round(measured.metrics["val_accuracy"] * 130), 130).proportion_ci(method="wilson")
-    assert measured.metrics["val_accuracy_low"] == pytest.approx(interval.low)
-    assert measured.metrics["val_accuracy_high"] == pytest.approx(interval.high)
+    interval = binomtest(round(measured.metrics.val_accuracy * 130), 130).proportion_ci(method="wilson")
+    assert measured.metrics.val_accuracy_low == pytest.approx(interval.low)
+    assert measured.metrics.val_accuracy_high == pytest.approx(interval.high)
 
 
 def test_top_5_counts_labels_among_the_five_likeliest(measured, packed, probabilities):
     five = np.argsort(-probabilities)[:, :5]
     expected = np.mean([label in likeliest for label, likeliest in zip(packed.val.labels, five, strict=True)])
-    assert measured.metrics["val_top5_accuracy"] == pytest.approx(expected)
+    assert measured.metrics.val_top5_accuracy == pytest.approx(expected)
 
 
 def test_the_loss_is_pure_cross_entropy(measured, packed, probabilities):
     expected = -np.log(probabilities[np.arange(130), packed.val.labels]).mean()
-    assert measured.metrics["val_loss"] == pytest.approx(expected, rel=1e-5)
+    assert measured.metrics.val_loss == pytest.approx(expected, rel=1e-5)
 
 
 def test_macro_f1_is_the_mean_over_classes(measured):
     confusion = measured.confusion
     right = np.diag(confusion)
     f1 = 2 * right / np.maximum(confusion.sum(0) + confusion.sum(1), 1)
-    assert measured.metrics["val_macro_f1"] == pytest.approx(f1.mean())
+    assert measured.metrics.val_macro_f1 == pytest.approx(f1.mean())
 
 
 def test_paper_protocol_is_accuracy_on_images_augmented_with_a_fixed_seed(measured, model, packed):
     augment = Augmenter(PAPER_AUGMENTATION, seed=0, num_images=130)
     augmented = augment(packed.val.images, np.arange(130), 0)
     expected = (model.predict_on_batch(augmented).argmax(1) == packed.val.labels).mean()
-    assert measured.metrics["val_accuracy_paper_protocol"] == pytest.approx(expected)
-    assert expected != measured.metrics["val_accuracy"]
+    assert measured.metrics.val_accuracy_paper_protocol == pytest.approx(expected)
+    assert expected != measured.metrics.val_accuracy
 
 
-def test_flip_at_test_takes_the_mean_of_both_views_in_every_figure(evaluation, model, packed):
-    flipped = evaluation.evaluate(model, packed, HISTORY, LAST.model_copy(update={"flip_at_test": True}))
-
+def test_flip_at_test_takes_the_mean_of_both_views_in_every_metric(flipped, model, packed):
     def mean(images: Any) -> Any:
         return (model.predict_on_batch(images) + model.predict_on_batch(np.flip(images, 2))) / 2
 
@@ -164,38 +168,39 @@ def test_flip_at_test_takes_the_mean_of_both_views_in_every_figure(evaluation, m
         ).mean(),
         "train_accuracy_clean": (mean(packed.train.images).argmax(1) == packed.train.labels).mean(),
     }
-    assert {key: flipped.metrics[key] for key in expected} == pytest.approx(expected, rel=1e-5)
+    assert {key: getattr(flipped.metrics, key) for key in expected} == pytest.approx(expected, rel=1e-5)
     np.testing.assert_allclose(flipped.predictions["probability_1"], clean.max(1), rtol=1e-5)
 
 
-def test_flip_at_test_also_gives_what_the_saved_model_has_by_itself(evaluation, measured, model, packed):
-    flipped = evaluation.evaluate(model, packed, HISTORY, LAST.model_copy(update={"flip_at_test": True}))
+def test_flip_at_test_also_gives_what_the_saved_model_has_by_itself(flipped, measured):
+    ours, theirs = flipped.metrics.as_dict(), measured.metrics.as_dict()
     own = ["val_accuracy_one_view", "val_accuracy_one_view_low", "val_accuracy_one_view_high", "num_views"]
-    assert sorted(flipped.metrics.keys() - measured.metrics.keys()) == sorted(own)
+    index = KEYS.index("num_images")
+    assert list(ours) == [*KEYS[:index], *own, *KEYS[index:]]
     for end in ("", "_low", "_high"):
-        assert flipped.metrics[f"val_accuracy_one_view{end}"] == measured.metrics[f"val_accuracy{end}"]
-    assert flipped.metrics["num_views"] == 2
-    assert flipped.metrics["val_loss"] != measured.metrics["val_loss"]
+        assert ours[f"val_accuracy_one_view{end}"] == theirs[f"val_accuracy{end}"]
+    assert flipped.metrics.num_views == 2
+    assert flipped.metrics.val_loss != measured.metrics.val_loss
 
 
-def test_evaluating_twice_gives_the_same_figures(evaluation, measured, model, packed):
-    again = evaluation.evaluate(model, packed, HISTORY, LAST)
+def test_evaluating_twice_gives_the_same_metrics(evaluation, measured, model, packed):
+    again = evaluation.evaluate(model, packed, HISTORY, LAST, best_epoch=4)
     assert again.metrics == measured.metrics
     pd.testing.assert_frame_equal(again.predictions, measured.predictions)
 
 
-def test_figures_of_the_log_are_those_of_the_epoch_that_is_kept(measured, evaluation, model, packed):
-    assert measured.metrics["train_accuracy"] == 0.3
-    assert (measured.metrics["epochs"], measured.metrics["best_epoch"]) == (4, 4)
-    best = evaluation.evaluate(model, packed, HISTORY, LAST.model_copy(update={"reported_epoch": "best"}))
-    assert best.metrics["train_accuracy"] == 0.2
-    assert (best.metrics["epochs"], best.metrics["best_epoch"]) == (4, 2)
+def test_metrics_of_the_log_are_those_of_the_best_epoch(measured, evaluation, model, packed):
+    assert measured.metrics.train_accuracy == 0.3
+    assert (measured.metrics.epochs, measured.metrics.best_epoch) == (4, 4)
+    best = evaluation.evaluate(model, packed, HISTORY, LAST, best_epoch=2)
+    assert best.metrics.train_accuracy == 0.2
+    assert (best.metrics.epochs, best.metrics.best_epoch) == (4, 2)
 
 
 @pytest.mark.parametrize(("batches", "images"), [("all", 150), (2, 100), (9, 150)])
 def test_the_interval_of_the_log_is_wilsons_for_the_images_of_an_epoch(batches, images, evaluation, model, packed):
     recipe = LAST.model_copy(update={"batches_per_epoch": batches, "batch_size": 50})
-    found = evaluation.evaluate(model, packed, HISTORY, recipe).metrics
+    found = evaluation.evaluate(model, packed, HISTORY, recipe, best_epoch=4).metrics
     interval = binomtest(round(0.3 * images), images).proportion_ci(method="wilson")
     assert found["train_accuracy_low"] == pytest.approx(interval.low)
     assert found["train_accuracy_high"] == pytest.approx(interval.high)
@@ -223,7 +228,7 @@ def test_classes_of_one_name_are_told_apart_by_their_wnids(evaluation, packed, m
     """ImageNet has two cranes, a bird and a machine."""
     names = ["crane, a bird", "crane", *packed.classes["name"][2:]]
     cranes = PackedDataset(packed.train, packed.val, packed.classes.assign(name=names))
-    found = evaluation.evaluate(model, cranes, HISTORY, LAST).confusion_pairs["actual"][:3].tolist()
+    found = evaluation.evaluate(model, cranes, HISTORY, LAST, best_epoch=4).confusion_pairs["actual"][:3].tolist()
     first, second, _ = packed.classes["wnid"][:3]
     assert found == [f"crane ({first})", f"crane ({second})", packed.class_names[2]]
 
@@ -259,8 +264,8 @@ def test_datasets_of_few_classes_can_be_evaluated(num_classes, keras, evaluation
     model = build_classifier(
         "two_conv", input_shape=(64, 64, 3), num_classes=num_classes, filters=[2], dense_units=2, l2=0.0
     )
-    measured = evaluation.evaluate(model, packed, HISTORY, LAST)
-    assert measured.metrics["val_top5_accuracy"] == 1.0
+    measured = evaluation.evaluate(model, packed, HISTORY, LAST, best_epoch=4)
+    assert measured.metrics.val_top5_accuracy == 1.0
     assert measured.predictions.shape == (8, 2 + 2 * num_classes)
     assert [str(warning.message) for warning in recwarn if "sklearn" in str(warning.filename)] == []
 
@@ -272,7 +277,7 @@ def test_a_model_that_answers_with_nan_is_refused_in_words(keras, evaluation, pa
     broken.set_weights([np.full_like(weights, np.nan) for weights in broken.get_weights()])
     number = len(packed.val.labels)
     with pytest.raises(UserError, match=f"{number} of {number} images with NaN"):
-        evaluation.evaluate(broken, packed, HISTORY, LAST)
+        evaluation.evaluate(broken, packed, HISTORY, LAST, best_epoch=4)
 
 
 def test_a_class_without_validation_images_counts_as_zero(evaluation, model, packed):
@@ -280,37 +285,13 @@ def test_a_class_without_validation_images_counts_as_zero(evaluation, model, pac
     reduced = PackedDataset(
         packed.train, type(packed.val)(packed.val.images[some], packed.val.labels[some]), packed.classes
     )
-    measured = evaluation.evaluate(model, reduced, HISTORY, LAST)
+    measured = evaluation.evaluate(model, reduced, HISTORY, LAST, best_epoch=4)
     assert measured.per_class["support"][3] == 0
     assert measured.confusion.shape == (10, 10)
-    assert all(math.isfinite(value) for value in measured.metrics.values())
+    assert all(math.isfinite(value) for value in measured.metrics.as_dict().values())
 
 
 # --- its parts ---
-
-
-def stopping(**changes: Any) -> dict[str, Any]:
-    return {"early_stopping": {"patience": 3, "restore_best_weights": True} | changes}
-
-
-@pytest.mark.parametrize(
-    ("changes", "kept"),
-    [
-        ({}, 4),
-        ({"reported_epoch": "last"}, 4),
-        ({"reported_epoch": "best"}, 2),  # of two equal epochs the first, as Keras keeps it
-        (stopping(), 2),
-        (stopping(monitor="loss"), 3),
-        (stopping(monitor="accuracy"), 3),
-        (stopping(monitor="val_accuracy"), 2),
-        (stopping(restore_best_weights=False), 4),
-        (stopping(restore_best_weights=False) | {"reported_epoch": "last"}, 4),
-        (stopping(monitor="loss") | {"reported_epoch": "best"}, 2),
-    ],
-)
-def test_the_kept_epoch_follows_the_recipe(evaluation, changes, kept):
-    recipe = ModelParams(architecture="two_conv", optimizer={"name": "adam", "learning_rate": 0.1}, **changes)
-    assert evaluation.kept_epoch(HISTORY, recipe) == kept
 
 
 BUILDS: dict[str, dict[str, Any]] = {
@@ -350,7 +331,7 @@ def test_what_is_written_is_what_was_measured(evaluation, measured, tmp_path):
         "per_class.csv",
         "predictions.parquet",
     }
-    assert json.loads((folder / "metrics.json").read_text()) == measured.metrics
+    assert json.loads((folder / "metrics.json").read_text()) == measured.metrics.as_dict()
     assert json.loads((folder / "architecture.json").read_text()) == measured.architecture | {"model_md5": "0a" * 16}
     pd.testing.assert_frame_equal(pd.read_parquet(folder / "predictions.parquet"), measured.predictions)
     pd.testing.assert_frame_equal(pd.read_csv(folder / "per_class.csv"), measured.per_class)

@@ -225,7 +225,7 @@ def test_without_a_file_the_backbone_is_random(keras, official):
 
 @pytest.mark.parametrize("kind", ["text", "another suffix", "another model"])
 def test_a_file_that_holds_other_things_is_a_users_mistake(kind, keras, official, tmp_path):
-    from tiny_imagenet.training import train
+    from tiny_imagenet.training.build import build_model
 
     path = tmp_path / ("weights" if kind == "another suffix" else "weights.h5")
     if kind == "another model":
@@ -236,7 +236,7 @@ def test_a_file_that_holds_other_things_is_a_users_mistake(kind, keras, official
         path.write_bytes(b"no weights" if kind == "text" else official[0].read_bytes())
     recipe = small_recipe(architecture="resnet50", build={"dense_units": 2}, weights=str(path))
     with pytest.raises(UserError, match=re.escape(str(path))):
-        train.build_model(recipe, num_classes=3, weights_file=path)
+        build_model(recipe, num_classes=3, weights_file=path)
 
 
 def test_the_page_on_transfer_names_every_file_and_its_digest():

@@ -87,6 +87,7 @@ def everything(trained: Any) -> list[np.ndarray]:
 
 def assert_same_bits(resumed: Any, whole: Any) -> None:
     assert resumed.history.to_csv() == whole.history.to_csv()
+    assert resumed.best_epoch == whole.best_epoch
     ours, theirs = everything(resumed), everything(whole)
     assert len(ours) == len(theirs)
     assert all((one == two).all() for one, two in zip(ours, theirs, strict=True))
@@ -253,10 +254,7 @@ def test_a_checkpoint_with_a_changed_byte_is_refused(train, tmp_path):
 def checkpoint(keras, tmp_path):
     from tiny_imagenet.training.checkpoint import Checkpoint
 
-    def of(key: str) -> Checkpoint:
-        return Checkpoint(tmp_path / "model", key)
-
-    return of
+    return lambda key: Checkpoint(tmp_path / "model", key)
 
 
 def test_a_run_is_found_again_by_its_key_alone(checkpoint):

@@ -43,7 +43,7 @@ def moved(weights: list[dict[str, np.ndarray]], epoch: int) -> set[str]:
 
 
 def tuning(**changes: Any) -> dict[str, Any]:
-    return {"fine_tuning": TWO_PHASES["fine_tuning"] | changes}  # type: ignore[operator]
+    return {"fine_tuning": TWO_PHASES["fine_tuning"] | changes}
 
 
 def test_without_fine_tuning_there_is_one_phase(keras):
@@ -122,12 +122,10 @@ RESTORE = {"monitor": "val_loss", "patience": 9, "restore_best_weights": True}
     [({"early_stopping": RESTORE}, "val_loss", 1), ({"reported_epoch": "best"}, "val_accuracy", -1)],
 )
 def test_the_weights_that_are_kept_are_of_the_best_epoch_of_the_second_phase(train, changes, column, sign):
-    from tiny_imagenet.evaluation.evaluate import kept_epoch
-
     # So fast a second phase does harm: the lowest loss of all epochs is one of the first phase.
     trained, weights = train(**tuning(learning_rate=5.0), optimizer={"name": "adamw", "learning_rate": 0.05}, **changes)
     assert trained.history["val_loss"].argmin() < HEAD_EPOCHS
-    kept = kept_epoch(trained.history, small_recipe(**TWO_PHASES | changes))
+    kept = trained.best_epoch
     assert kept == HEAD_EPOCHS + 1 + int((sign * trained.history[column])[HEAD_EPOCHS:].argmin())
     assert all((weight.numpy() == weights[kept - 1][weight.path]).all() for weight in trained.model.weights)
 
@@ -143,12 +141,12 @@ def test_averaged_weights_begin_anew_in_the_second_phase(train, keras, packed):
 
 
 def test_weight_decay_leaves_the_scales_of_convnexts_layers_alone(keras, packed):
-    from tiny_imagenet.training import train as training
+    from tiny_imagenet.training.build import build_model
 
     recipe = small_recipe(
         architecture="convnext_tiny", build={"input_size": 64}, optimizer={"name": "adamw", "learning_rate": 0.1}
     )
-    model = training.build_model(recipe, num_classes=3, weights_file=None)
+    model = build_model(recipe, num_classes=3, weights_file=None)
     model.optimizer.build(model.trainable_variables)
     decayed = {
         weight.path.split("/")[-1] for weight in model.trainable_weights if model.optimizer._use_weight_decay(weight)

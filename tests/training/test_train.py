@@ -46,7 +46,7 @@ def train(keras, packed):
 def witness(keras):
     """Return a callback that writes down the figures of each epoch, the learning rate before it, and the batches."""
 
-    class Witness(keras.callbacks.Callback):  # type: ignore[misc, name-defined]
+    class Witness(keras.callbacks.Callback):
         def __init__(self) -> None:
             super().__init__()
             self.epochs: list[int] = []
@@ -180,21 +180,21 @@ def test_a_line_per_epoch_is_printed_and_once_what_the_whole_will_take(observed)
 
 @pytest.mark.parametrize("name", get_args(Optimizer.model_fields["name"].annotation))
 def test_every_optimizer_that_params_may_name_is_keras_own(name, keras):
-    from tiny_imagenet.training import train as training
+    from tiny_imagenet.training.build import build_model
 
     recipe = small_recipe(optimizer={"name": name, "learning_rate": 0.25})
-    model = training.build_model(recipe, num_classes=10, weights_file=None)
+    model = build_model(recipe, num_classes=10, weights_file=None)
     assert type(model.optimizer) is type(keras.optimizers.get(name))
     assert float(model.optimizer.learning_rate) == 0.25
 
 
 def test_the_batch_normalization_momentum_of_the_recipe_is_the_models(keras):
-    from tiny_imagenet.training import train as training
+    from tiny_imagenet.training.build import build_model
 
     recipe = small_recipe(
         architecture="deep_conv_dropout", build={"filters": [2], "dense_units": 2}, batch_normalization_momentum=0.25
     )
-    model = training.build_model(recipe, num_classes=10, weights_file=None)
+    model = build_model(recipe, num_classes=10, weights_file=None)
     assert {layer.momentum for layer in model.layers if hasattr(layer, "momentum")} == {0.25}
 
 
@@ -249,12 +249,9 @@ KEEP = RESTORE | {"restore_best_weights": False}
         ),
     ],
 )
-def test_the_weights_are_those_of_the_epoch_that_evaluation_names(changes, last, train, keras, packed):
-    from tiny_imagenet.evaluation.evaluate import kept_epoch
-
+def test_the_weights_are_those_of_the_best_epoch_that_training_records(changes, last, train, keras, packed):
     result = train(callbacks=[spoil(keras, epoch=3)], epochs=4, **changes)
-    history = result.history
-    kept = kept_epoch(history, small_recipe(epochs=4, **changes))
+    history, kept = result.history, result.best_epoch
     assert (kept == len(history)) == last
     accuracy = history["val_accuracy"]
     assert accuracy[kept - 1] != accuracy[1 if last else len(history) - 1]  # or else nothing could be told
@@ -265,9 +262,9 @@ def test_the_weights_are_those_of_the_epoch_that_evaluation_names(changes, last,
 
 
 def build(**changes: Any) -> Any:
-    from tiny_imagenet.training import train as training
+    from tiny_imagenet.training.build import build_model
 
-    return training.build_model(small_recipe(**changes), num_classes=10, weights_file=None, steps_per_epoch=100)
+    return build_model(small_recipe(**changes), num_classes=10, weights_file=None, steps_per_epoch=100)
 
 
 def test_what_the_optimizer_section_says_is_in_keras_optimizer():
@@ -427,12 +424,9 @@ def test_held_out_images_train_nothing_and_are_what_the_stop_watches(train, witn
 
 
 def test_with_images_held_out_the_best_epoch_is_theirs(train, packed):
-    from tiny_imagenet.evaluation.evaluate import kept_epoch
-
     result = train(holdout_per_class=5, reported_epoch="best", epochs=5)
-    recipe = small_recipe(holdout_per_class=5, reported_epoch="best", epochs=5)
     best = int(result.history["holdout_accuracy"].argmax())
-    assert kept_epoch(result.history, recipe) == best + 1
+    assert result.best_epoch == best + 1
     assert val_accuracy(result.model, packed) == pytest.approx(result.history["val_accuracy"][best])
 
 
@@ -503,8 +497,8 @@ def train_into(folder: Path) -> None:
 def test_two_trainings_with_one_seed_in_fresh_processes_give_the_same_bytes(tmp_path):
     folders = [tmp_path / "one", tmp_path / "two"]
     script = (
-        "import pathlib, sys; sys.path.append(sys.argv[2]); import test_training\n"
-        "test_training.train_into(pathlib.Path(sys.argv[1]))"
+        "import pathlib, sys; sys.path += [sys.argv[2], sys.argv[2] + '/training']; import test_train\n"
+        "test_train.train_into(pathlib.Path(sys.argv[1]))"
     )
     processes = []
     for number, folder in enumerate(folders):
@@ -550,13 +544,13 @@ def test_weights_that_are_no_numbers_are_named_whatever_the_loss_says(keras):
 
 def test_a_cpu_is_never_left_to_xla(keras, monkeypatch):
     """Keras would choose it where `determinism` is `fast`."""
-    from tiny_imagenet.training import train as training
+    from tiny_imagenet.training.build import build_model
 
     told = []
     compiled = keras.Model.compile
     monkeypatch.setattr(
         keras.Model, "compile", lambda *args, **options: (told.append(options), compiled(*args, **options))
     )
-    training.build_model(small_recipe(), num_classes=10, weights_file=None)
+    build_model(small_recipe(), num_classes=10, weights_file=None)
     if runtime.device().kind == "cpu":
         assert [options["jit_compile"] for options in told] == [False]

@@ -1,7 +1,6 @@
-"""Devices, threads, seeds and the allocator: what must be set before the Keras backend starts.
+"""Settings that must be made before the Keras backend starts: threads, seeds, allocator, exact kernels.
 
-With `tensorflow_kernels`, the only file that names a backend. The settings make the same seed give the same bits on one
-machine.
+With them the same seed gives the same bits on one machine. Also what the machine and the installation are.
 """
 
 import ctypes
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     import keras
 
 _MMAP_THRESHOLD, _TRIM_THRESHOLD, _ARENA_MAX = -3, -1, -8  # glibc, malloc.h
-_LARGEST_ALLOCATION_KEPT, _OF_OLDER_GLIBC = 1 << 30, 32 << 20
+_LARGEST_KEPT, _LARGEST_KEPT_BY_OLD_GLIBC = 1 << 30, 32 << 20
 _RECORDED_PACKAGES = (
     "dvc",
     "jax",
@@ -38,8 +37,6 @@ _RECORDED_PACKAGES = (
     "tensorflow",
     "torch",
 )
-
-
 _DECIDING_VARIABLES = (
     "NVIDIA_TF32_OVERRIDE",
     "OMP_NUM_THREADS",
@@ -76,8 +73,8 @@ def prepare(seed: int, *, exact: bool = True) -> None:
     """Set up the process for training or evaluation; call it before Keras is imported.
 
     Args:
-        seed: of weights, dropout and whatever else Keras draws.
-        exact: have the backend use only kernels whose result is the same each time. On a CPU all are.
+        seed: of weights, dropout and everything else that Keras draws.
+        exact: use only kernels whose result is the same each time. On a CPU all are.
 
     Raises:
         RuntimeError: Keras was imported before, so that the settings would come too late.
@@ -85,7 +82,7 @@ def prepare(seed: int, *, exact: bool = True) -> None:
     """
     if "keras" in sys.modules:
         raise RuntimeError("runtime.prepare() must be called before keras is imported")
-    _see_backend(os.environ.setdefault("KERAS_BACKEND", "tensorflow"))
+    _require_backend(os.environ.setdefault("KERAS_BACKEND", "tensorflow"))
     for name in ("KERAS_MAX_EPOCHS", "KERAS_MAX_STEPS_PER_EPOCH"):  # would cut a training short
         os.environ.pop(name, None)
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # 1.5 to 2.7 x on a CPU
@@ -102,7 +99,7 @@ def prepare(seed: int, *, exact: bool = True) -> None:
     with _quiet_stderr():
         import keras
 
-        # Whatever the user's keras.json says: it would make other models of the same params.
+        # The user's keras.json must not decide what the same params build.
         keras.config.set_image_data_format("channels_last")
         keras.config.set_floatx("float32")
         keras.config.set_epsilon(1e-7)
@@ -120,19 +117,19 @@ def prepare(seed: int, *, exact: bool = True) -> None:
     keras.utils.set_random_seed(seed)
 
 
-def _see_backend(name: str) -> None:
-    if name not in _GPU_OF:
-        raise UserError(f"KERAS_BACKEND is {name!r}: it can be {', '.join(_GPU_OF)}")
+def _require_backend(name: str) -> None:
+    if name not in _FIND_GPU:
+        raise UserError(f"KERAS_BACKEND is {name!r}: it can be {', '.join(_FIND_GPU)}")
     if find_spec(name) is None:
         how = {"jax": "`make extras`", "torch": "`pip install torch` in .venv"}.get(name, "`make setup`")
-        raise UserError(f"KERAS_BACKEND is {name}, which is not installed: {how} brings it")
+        raise UserError(f"KERAS_BACKEND is {name}, which is not installed: {how} installs it")
 
 
 @contextmanager
 def _quiet_stderr() -> Iterator[None]:
-    """Hold back what native code prints while it starts (TensorFlow: ten lines that no setting turns off).
+    """Suppress what native code prints to stderr while it starts: no setting turns off ten lines of TensorFlow's.
 
-    All of it is shown where the block raises, and where there is an NVIDIA driver: it may say why no GPU is used.
+    It is shown if the block raises, and if there is an NVIDIA driver: it may say why no GPU is used.
     """
     if Path("/dev/nvidiactl").exists():
         yield
@@ -153,15 +150,15 @@ def _quiet_stderr() -> Iterator[None]:
 
 
 def _keep_freed_pages() -> None:
-    """Let glibc keep large buffers for reuse instead of giving each back to the kernel after every step.
+    """Have glibc keep large buffers for reuse instead of returning them to the kernel after every step.
 
-    Page faults take about a third of a training step's time otherwise. Other C libraries are left alone.
+    Otherwise page faults take about a third of a training step's time. Other C libraries are not changed.
     """
     if platform.libc_ver()[0] != "glibc":
         return
     libc = ctypes.CDLL(None)
-    if not libc.mallopt(_MMAP_THRESHOLD, _LARGEST_ALLOCATION_KEPT):  # older ones refuse more than half a heap
-        libc.mallopt(_MMAP_THRESHOLD, _OF_OLDER_GLIBC)
+    if not libc.mallopt(_MMAP_THRESHOLD, _LARGEST_KEPT):  # older ones refuse more than half a heap
+        libc.mallopt(_MMAP_THRESHOLD, _LARGEST_KEPT_BY_OLD_GLIBC)
     libc.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
     libc.mallopt(_ARENA_MAX, 1)
 
@@ -178,7 +175,7 @@ def device() -> Device:
     """Return the device that the Keras backend computes on."""
     import keras
 
-    find_gpu = _GPU_OF.get(keras.backend.backend())
+    find_gpu = _FIND_GPU.get(keras.backend.backend())
     if find_gpu and (gpu := find_gpu()):
         return gpu
     import psutil
@@ -187,24 +184,24 @@ def device() -> Device:
 
 
 def threads() -> str:
-    """Return how many cores compute, and the variables that have a backend use fewer, or other kernels."""
+    """Return the number of cores, and the environment variables that limit threads or choose kernels."""
     named = {name: os.environ[name] for name in _DECIDING_VARIABLES if name in os.environ}
     return ", ".join([f"{cores()} cores", *(f"{name}={value}" for name, value in named.items())])
 
 
 def thread_settings(num_threads: int) -> dict[str, str]:
-    """Return the variables by which TensorFlow and torch compute with so many threads; set before they start.
+    """Return the environment variables that limit TensorFlow and torch to so many threads; set them before they start.
 
-    The number of threads decides the last bits of a result, and is among the `numerics`.
+    The number of threads decides the last bits of a result, and is part of the `numerics`.
     """
     names = ("OMP_NUM_THREADS", "TF_NUM_INTEROP_THREADS", "TF_NUM_INTRAOP_THREADS")
     return dict.fromkeys(names, str(num_threads))
 
 
 def jit_compile() -> bool | str:
-    """Return what Keras's `compile` is to be told of XLA: its own choice, but never TensorFlow's on a CPU.
+    """Return `jit_compile` for Keras's `compile`: Keras's own choice, but never XLA for TensorFlow on a CPU.
 
-    There XLA is several times slower (`python -m benchmarks.training step --xla`), and knows no fused kernels.
+    XLA is several times slower there (`python -m benchmarks.training step --xla`), and has no fused kernels.
     """
     import keras
 
@@ -212,9 +209,9 @@ def jit_compile() -> bool | str:
 
 
 def use_fast_kernels(model: "keras.Model") -> None:
-    """Let a compiled model take the backend's faster kernels where Keras does not by itself: TensorFlow's on one CPU.
+    """Make a compiled model use faster kernels than Keras's own, if the backend has them: TensorFlow's on one CPU.
 
-    Where several devices of TensorFlow share the batches, batch normalization is made to normalize over all of them.
+    If several devices of TensorFlow share the batches, batch normalization normalizes over all of them.
     """
     import keras
 
@@ -243,7 +240,7 @@ def _tensorflow_gpu() -> Device | None:
 def _jax_gpu() -> Device | None:
     import jax
 
-    gpus = [found for found in jax.local_devices() if found.platform == "gpu"]
+    gpus = [device for device in jax.local_devices() if device.platform == "gpu"]
     return Device("gpu", str(gpus[0].device_kind), len(gpus), _gpu_memory_gib()) if gpus else None
 
 
@@ -255,17 +252,17 @@ def _torch_gpu() -> Device | None:
     return Device("gpu", torch.cuda.get_device_name(0), torch.cuda.device_count(), _gpu_memory_gib())
 
 
-_GPU_OF = {"tensorflow": _tensorflow_gpu, "jax": _jax_gpu, "torch": _torch_gpu}
+_FIND_GPU = {"tensorflow": _tensorflow_gpu, "jax": _jax_gpu, "torch": _torch_gpu}
 
 
 def _gpu_memory_gib() -> float:
-    """Return the memory of the first GPU as its driver has it; NaN where the driver's own tool is missing."""
+    """Return the memory of the first GPU by its driver, or NaN if the driver's tool is missing."""
     try:
-        asked = subprocess.run(
+        answer = subprocess.run(
             ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"],
             check=True, capture_output=True, text=True,
         )  # fmt: skip
-        return float(asked.stdout.splitlines()[0]) / 1024
+        return float(answer.stdout.splitlines()[0]) / 1024
     except (OSError, subprocess.CalledProcessError, ValueError, IndexError):
         return math.nan
 
@@ -281,7 +278,7 @@ def _cpu_name() -> str:
 
 
 def requirements() -> list[str]:
-    """Return what a saved model needs to be loaded elsewhere, as pip's requirements."""
+    """Return pip's requirements for loading a saved model."""
     import keras
 
     return [f"{name}=={version(name)}" for name in ("keras", keras.backend.backend(), "numpy")]
@@ -289,9 +286,9 @@ def requirements() -> list[str]:
 
 def numerics() -> dict[str, object]:
     """Return what decides the last bits of a result on this machine: processor, threads, versions of what computes."""
-    found = device()
+    processor = device()
     computing = {name: number for name, number in versions().items() if name not in ("dvc", "mlflow")}
-    machine = {"device": [found.kind, found.name, found.count], "threads": threads(), "backend": backend()}
+    machine = {"device": [processor.kind, processor.name, processor.count], "threads": threads(), "backend": backend()}
     return {**machine, **computing}
 
 

@@ -1,7 +1,8 @@
-"""The same training step through faster kernels of TensorFlow, on a CPU; what is saved stays plain Keras.
+"""Faster kernels of TensorFlow for the training step on a CPU. Saved models stay plain Keras.
 
-Keras writes its layers in small operations that every backend has. TensorFlow has single kernels for some of them, and
-slow ones for others: `python -m benchmarks.training step`, with and without `--plain`, measures what this is worth.
+Keras composes its layers from small operations that every backend has. TensorFlow has a single kernel for some of these
+compositions, and slow kernels for others. `python -m benchmarks.training step`, with and without `--plain`, measures
+the difference. docs/decisions/0029-private-parts-of-keras-dvc-and-mlflow.md lists what this needs of Keras's insides.
 """
 
 from types import MethodType
@@ -10,19 +11,21 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tiny_imagenet.backend.layers import all_layers
+
 
 def use_fused_kernels(model: keras.Model) -> None:
-    """Replace methods of a compiled model's layers and optimizer: of these very objects, not of their classes.
+    """Replace methods of a compiled model's layers and optimizer, on these objects and not on their classes.
 
-    Results differ from plain Keras's in rounding alone. What computes in half precision, and what is a subclass, is
-    left as it is.
+    Results differ from plain Keras by rounding only. Layers that compute in half precision, and subclasses, are not
+    changed.
     """
     calls = {
         keras.layers.BatchNormalization: _normalize,
         keras.layers.Conv2D: _convolve,
         keras.layers.Dense: _multiply,
     }
-    for layer in model._flatten_layers(include_self=False, recursive=True):
+    for layer in all_layers(model):
         if type(layer) in calls and layer.compute_dtype == "float32":
             layer.call = MethodType(calls[type(layer)], layer)
     optimizer = model.optimizer
@@ -31,38 +34,39 @@ def use_fused_kernels(model: keras.Model) -> None:
 
 
 def normalize_across_devices(model: keras.Model) -> None:
-    """Have batch normalization take mean and variance of the whole batch, where devices share it, as one device does.
+    """Have batch normalization take mean and variance of the whole batch that devices share, as one device does.
 
-    By itself each device takes those of its own part. Keras's `synchronized` would write itself into the saved model,
-    and takes the mean square less the squared mean, whose digits cancel: losses then differed by 2e-4 after one step,
-    here by 1e-6. The devices have to have parts of one size.
+    Without this each device takes those of its own part. Keras's `synchronized` is less exact: it subtracts the squared
+    mean from the mean square, where digits cancel. Losses then differed by 2e-4 after one step, here by 1e-6. It would
+    also be saved with the model. All devices need parts of the same size.
     """
-    for layer in model._flatten_layers(include_self=False, recursive=True):
+    for layer in all_layers(model):
         if type(layer) is keras.layers.BatchNormalization:
             layer._moments = MethodType(_moments_of_all, layer)
 
 
 def _moments_of_all(layer: keras.layers.BatchNormalization, inputs: Any, mask: Any) -> Any:
     replica = tf.distribute.get_replica_context()
-    if mask is not None or replica is None:  # none while the model is put together
+    if mask is not None or replica is None:  # none while the model is built
         return type(layer)._moments(layer, inputs, mask)
+    rank = len(inputs.shape)
+    reduced = [axis for axis in range(rank) if axis != layer.axis % rank]
 
     def mean_of_all(values: Any) -> Any:
-        own = tf.reduce_mean(values, layer._reduction_axes)
-        return replica.all_reduce(tf.distribute.ReduceOp.MEAN, own)
+        return replica.all_reduce(tf.distribute.ReduceOp.MEAN, tf.reduce_mean(values, reduced))
 
     mean = mean_of_all(inputs)
-    shape = [1 if axis in layer._reduction_axes else -1 for axis in range(len(inputs.shape))]
+    shape = [1 if axis in reduced else -1 for axis in range(rank)]
     return mean, mean_of_all(tf.math.squared_difference(inputs, tf.reshape(mean, shape)))
 
 
 def _normalize(
     layer: keras.layers.BatchNormalization, inputs: Any, training: bool | None = None, mask: Any = None
 ) -> Any:
-    """Normalize in one kernel, and its gradient in another; Keras takes many passes over the images."""
+    """Normalize in one kernel, and compute the gradient in another. Keras takes many passes over the images."""
     rank = len(inputs.shape)
-    usual = rank in (2, 4) and layer.axis in (-1, rank - 1) and layer.center and layer.scale and not layer.renorm
-    if not (training and layer.trainable) or mask is not None or not usual:
+    is_usual = rank in (2, 4) and layer.axis in (-1, rank - 1) and layer.center and layer.scale and not layer.renorm
+    if not (training and layer.trainable) or mask is not None or not is_usual:
         return type(layer).call(layer, inputs, training=training, mask=mask)
     images = inputs if rank == 4 else inputs[:, None, None, :]
     empty = tf.zeros(0)
@@ -83,7 +87,7 @@ def _normalize(
     return normalized if rank == 4 else normalized[:, 0, 0, :]
 
 
-@tf.custom_gradient  # type: ignore[untyped-decorator] # TensorFlow publishes no types
+@tf.custom_gradient
 def _add_bias(images: Any, bias: Any) -> Any:
     def gradient(upstream: Any) -> Any:
         rows = tf.reshape(upstream, (-1, upstream.shape[-1]))
@@ -93,11 +97,11 @@ def _add_bias(images: Any, bias: Any) -> Any:
 
 
 def _convolve(layer: keras.layers.Conv2D, inputs: Any) -> Any:
-    """Convolve, with the gradient of the bias on its own: TensorFlow fuses it into a slow one of the kernel."""
+    """Convolve, with a separate gradient of the bias: TensorFlow fuses it into a slow gradient of the kernel."""
     if layer.data_format != "channels_last":
         return type(layer).call(layer, inputs)
     if layer.kernel_size == (1, 1) and layer.groups == 1 and None not in inputs.shape[1:]:
-        outputs = _convolve_points(layer, inputs)
+        outputs = _convolve_pixels(layer, inputs)
     else:
         outputs = layer.convolution_op(inputs, layer.kernel)
     if layer.use_bias:
@@ -105,8 +109,8 @@ def _convolve(layer: keras.layers.Conv2D, inputs: Any) -> Any:
     return outputs if layer.activation is None else layer.activation(outputs)
 
 
-def _convolve_points(layer: keras.layers.Conv2D, inputs: Any) -> Any:
-    """Convolve with a kernel of one pixel as a product of matrices, which it is, and which is faster than oneDNN's."""
+def _convolve_pixels(layer: keras.layers.Conv2D, inputs: Any) -> Any:
+    """Convolve with a kernel of one pixel as a matrix product, which is faster than oneDNN's convolution."""
     down, right = layer.strides
     points = inputs[:, ::down, ::right] if layer.strides != (1, 1) else inputs
     channels = inputs.shape[-1]
@@ -115,17 +119,17 @@ def _convolve_points(layer: keras.layers.Conv2D, inputs: Any) -> Any:
     return tf.reshape(outputs, (-1, *points.shape[1:-1], layer.filters))
 
 
-@tf.custom_gradient  # type: ignore[untyped-decorator] # TensorFlow publishes no types
+@tf.custom_gradient
 def _product(rows: Any, kernel: Any) -> Any:
     def gradient(upstream: Any) -> Any:
-        of_rows = tf.raw_ops.BatchMatMulV2(x=upstream[None], y=kernel[None], adj_y=True)[0]
-        return of_rows, tf.matmul(rows, upstream, transpose_a=True)
+        row_gradient = tf.raw_ops.BatchMatMulV2(x=upstream[None], y=kernel[None], adj_y=True)[0]
+        return row_gradient, tf.matmul(rows, upstream, transpose_a=True)
 
     return tf.matmul(rows, kernel), gradient
 
 
 def _multiply(layer: keras.layers.Dense, inputs: Any, training: bool | None = None) -> Any:
-    """Multiply, with the gradient of the inputs by the batched product, which is faster for 64 rows."""
+    """Multiply, with the gradient of the inputs from the batched product, which is faster for 64 rows."""
     if len(inputs.shape) != 2 or not layer.use_bias:
         return type(layer).call(layer, inputs, training=training)
     outputs = tf.nn.bias_add(_product(inputs, tf.convert_to_tensor(layer.kernel)), tf.convert_to_tensor(layer.bias))
@@ -133,13 +137,13 @@ def _multiply(layer: keras.layers.Dense, inputs: Any, training: bool | None = No
 
 
 def _adam(optimizer: keras.optimizers.Adam, gradient: Any, variable: Any, learning_rate: Any) -> None:
-    """Update in one pass over the weights and both moments; Keras takes many."""
-    place = optimizer._get_variable_index(variable)
+    """Update the weights and both moments in one pass. Keras takes many."""
+    index = optimizer._get_variable_index(variable)
     step = tf.cast(optimizer.iterations + 1, variable.dtype)
     tf.raw_ops.ResourceApplyAdam(
         var=variable.handle,
-        m=optimizer._momentums[place].value.handle,
-        v=optimizer._velocities[place].value.handle,
+        m=optimizer._momentums[index].value.handle,
+        v=optimizer._velocities[index].value.handle,
         beta1_power=tf.pow(tf.cast(optimizer.beta_1, variable.dtype), step),
         beta2_power=tf.pow(tf.cast(optimizer.beta_2, variable.dtype), step),
         lr=tf.cast(learning_rate, variable.dtype),

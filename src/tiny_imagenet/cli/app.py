@@ -10,7 +10,6 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated
 
-import pandas as pd
 import typer
 
 from tiny_imagenet import entry, tracking
@@ -24,9 +23,11 @@ from tiny_imagenet.dataset.unpack import unpack as unpack_images
 from tiny_imagenet.models import weights
 from tiny_imagenet.parallel.sweep import plan
 from tiny_imagenet.reporting import kept_results, wording
-from tiny_imagenet.reporting import table as comparison
+from tiny_imagenet.reporting.formats import percent
+from tiny_imagenet.reporting.table import data_report, results_table
 from tiny_imagenet.repository import dvc
-from tiny_imagenet.repository.paths import DETERMINISM, IMAGES, MODELS, OVERVIEW, PARAMS, RESULTS, SUMMARY
+from tiny_imagenet.repository.paths import DETERMINISM, IMAGES, OVERVIEW, PARAMS, SUMMARY
+from tiny_imagenet.repository.records import DataReport
 from tiny_imagenet.tracking import sync as synchronization
 from tiny_imagenet.verification import checks as verification
 from tiny_imagenet.verification import determinism
@@ -67,8 +68,8 @@ def keep(
     """Keep the present results in docs/results/NAME, as data with their provenance, for git and for README."""
     os.chdir(dvc.repository_root())
     params = entry.checked_params()
-    comparison.images_report(params, OVERVIEW)
-    folder = kept_results.keep(name, about, params, _table(params))
+    data_report(params)
+    folder = kept_results.keep(name, about, params, results_table(params))
     print(
         f"{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}; `make readme` shows them in README.md"
     )
@@ -96,7 +97,7 @@ def data() -> None:
     path = dvc.repository_root() / OVERVIEW / "report.json"
     if not path.is_file():
         raise UserError("the dataset has not been packed yet: run `dvc repro cache`")
-    print(wording.data_summary(json.loads(path.read_text(encoding="utf-8"))))
+    print(wording.data_summary(DataReport.read(path)))
 
 
 @app.command()
@@ -111,16 +112,12 @@ def sync() -> None:
     """Bring all results into MLflow, one complete run each; `dvc repro` does so, too, when it makes a table."""
     os.chdir(dvc.repository_root())
     params = entry.checked_params()
-    table = _table(params)
+    table = results_table(params)
     for line in synchronization.sync(
         params, wording.run_descriptions(table, params), wording.experiment_description(table, params)
     ):
         print(line)
-    print(f"MLflow has the runs of {table['run_id'].notna().sum()} of {len(table)} active models")
-
-
-def _table(params: Params) -> pd.DataFrame:
-    return comparison.results_table(params, MODELS, RESULTS, dvc.locked_images(Path.cwd()))
+    print(f"MLflow has the runs of {len(table.with_results)} of {len(params.active)} active models")
 
 
 @app.command()
@@ -271,7 +268,7 @@ def _model_file(model: str | None) -> Iterator[tuple[Path, str]]:
             root = dvc.repository_root()
             path, accuracy = prediction.best_model(root, entry.checked_params(root / PARAMS).active)
             name = str(path)
-            why = f"of the active models the best, with a validation accuracy of {wording.percent(accuracy)} %"
+            why = f"of the active models the best, with a validation accuracy of {percent(accuracy)} %"
         print(f"model: {prediction.printable(name)} ({why})", file=sys.stderr)
         yield path, name
 

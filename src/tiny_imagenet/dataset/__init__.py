@@ -1,1 +1,1 @@
-"""From the official archive to batches of augmented images."""
+"""From the official archive to packed arrays."""

@@ -1,7 +1,7 @@
 """The embedded dataset: scikit-learn's handwritten digits as a miniature archive in Tiny ImageNet's own layout.
 
 1,500 real images of 8 x 8 (UCI ML hand-written digits), enlarged to 64 x 64 RGB JPEGs: 10 classes, 100 for training
-and 50 for validation of each. Needs no network; always the same bytes for the same OpenCV.
+and 50 for validation of each. Needs no network. The same OpenCV gives the same bytes.
 """
 
 import zipfile
@@ -18,7 +18,7 @@ TRAIN_PER_CLASS, VAL_PER_CLASS = 100, 50
 _ROOT = "digits"
 _SIDE = 64
 _INK = 64
-"""Pixels brighter than this, of 255, belong to the digit and lie inside its bounding box."""
+"""Pixels brighter than this (0 to 255) belong to the digit and are inside its bounding box."""
 
 
 def write_digits_archive(destination: Path) -> None:

@@ -1,11 +1,15 @@
-"""Exact and near duplicates within and between the splits: whether a validation image is also trained on.
+"""Exact and near duplicates within and between the splits, and what the dataset's policy does about them.
 
-Exact is the same pixels; near is 64-bit DCT hashes within 11 bits, confirmed by a similarity of detail of 0.75 or more.
-Of 54,000 real images (all of val, 220 of 500 per class of train) exact are 4 pairs train-train, 3 train-val, 0 val-val,
-all 7 of two labels; near 1, 0, 0: a copy, as is 1 of 266 pairs looked at that the hash alone brought. Of 1,313 of those
-(half with mirrored images) 5 were confirmed: 3 copies, one thing taken twice, 1 false alarm (0.08 %, at most 0.4).
-Of 2,000 planted copies each, found: JPEG quality 20 and brightness +30 % 99.9 % and more, 1 pixel shifted each way
-98 %, 2 pixels 56 %; 1, 2, 3 cropped off each side 100, 85, 18 %. 110,000 images: 3 to 6 s of one EPYC core, 30 MB.
+Exact duplicates have the same pixels. Near duplicates have 64-bit DCT hashes within 11 bits and a similarity of detail
+of 0.75 or more. Measured:
+
+- 54,000 real images (all of val, 220 of 500 per class of train): exact are 4 pairs train-train, 3 train-val and 0
+  val-val, each with two labels; near are 1, 0 and 0, a copy.
+- Of 1,313 pairs that the hash alone proposes (half with mirrored images), the similarity confirms 5: 3 copies, one
+  object photographed twice, 1 false alarm (0.08 %, at most 0.4). Of 266 that were looked at, 1 is a copy.
+- Of 2,000 planted copies each, it finds: JPEG quality 20 and brightness +30 % at least 99.9 %; shifted by 1 pixel each
+  way 98 %, by 2 pixels 56 %; with 1, 2 and 3 pixels cropped off each side 100, 85 and 18 %.
+- 110,000 images take 3 to 6 s of one EPYC core, and 30 MB.
 """
 
 import hashlib
@@ -33,38 +37,38 @@ _BANDS = 4
 _BAND_VALUES = 2 ** (_HASH_BITS // _BANDS)
 _FREQUENCIES = 10
 _MIN_COEFFICIENT = 0.5
-"""Gray levels. Rounding alone must not choose the bits that a symmetric drawing leaves at zero."""
+"""Gray levels. Rounding must not decide the bits whose coefficient is zero, as in a symmetric drawing."""
 _MIN_STRUCTURE = 2.0
-"""Gray levels, standard deviation. The flattest of 54,000 real images has 3.9; a blank one has no hash to speak of."""
+"""Gray levels, standard deviation. The flattest of 54,000 real images has 3.9; a blank one has no useful hash."""
 _MIN_DETAIL = 1.0
 """Gray levels, standard deviation. Real images have 1.7 and more (n = 11,000)."""
 _PAIRS_AT_ONCE = 2**19
 _CANDIDATE_LIMIT = 50_000
-"""Some 6 s of comparing pixels; the real 110,000 images have about 3,000 candidates."""
+"""About 6 s of comparing pixels. The 110,000 real images have about 3,000 candidates."""
 
 
 @dataclass(frozen=True)
 class DuplicatePairs:
-    """Pairs of alike images: columns `split_a`, `index_a`, `split_b`, `index_b`, `distance`.
+    """Pairs of similar images: columns `split_a`, `index_a`, `split_b`, `index_b`, `distance`.
 
     Rows are train-train (a before b), train-val, then val-val. Of k identical images in a split, each but the first is
-    paired with the first; each such validation image is also paired with the first in train. Near pairs of
-    identical images are thinned in the same way, so that every image that has a twin is in some row.
+    paired with the first. Each such validation image is also paired with the first in train. Near pairs of identical
+    images are reduced in the same way. Every image that has a duplicate is in some row.
     """
 
     exact: pd.DataFrame
     """The same pixels; `distance` is 0."""
     near: pd.DataFrame
-    """Alike but not the same; `distance` is the number of differing bits of the perceptual hashes."""
+    """Similar pixels; `distance` is the number of differing bits of the perceptual hashes."""
     num_flat: int
-    """Images with too little structure for a hash: looked for among the exact pairs only."""
+    """Images with too little structure for a hash: they can be in exact pairs only."""
     max_distance: int
-    """The distance searched: less than was asked for where alike images abound, and the near pairs are not all."""
+    """The distance searched: with too many candidates it is lower than requested, and near pairs are missing."""
 
     def counts(self) -> dict[str, dict[str, dict[str, int]]]:
-        """Return `{"exact" | "near": {"train-train" | "train-val" | "val-val": {...}}}`, made for JSON.
+        """Return `{"exact" | "near": {"train-train" | "train-val" | "val-val": {...}}}`.
 
-        The innermost keys are `pairs`, and the numbers of different images in them: `train_images`, `val_images`.
+        The innermost keys are `pairs`, and the number of different images in them: `train_images`, `val_images`.
         """
         return {kind: _counts(pairs) for kind, pairs in (("exact", self.exact), ("near", self.near))}
 
@@ -76,14 +80,14 @@ def find_duplicates(
     max_distance: int = MAX_DISTANCE,
     min_similarity: float = MIN_SIMILARITY,
 ) -> DuplicatePairs:
-    """Find the exact and the near duplicates of two splits, uint8 N x H x W x 3; memory maps stay on disk.
+    """Return the exact and near duplicates of two splits, uint8 N x H x W x 3. Memory maps stay on disk.
 
     A near pair has hashes within `max_distance` bits (0 to 15) and at least `min_similarity` (0 to 1). Mirrored copies
     are not found, but `find_duplicates(train, val[:, :, ::-1])` has those between the splits as its train-val rows.
-    In drawings of few shapes, like handwritten digits, near means alike, and says nothing of copies.
+    In drawings of few shapes, like handwritten digits, near duplicates are similar images and not copies.
 
     Raises:
-        ValueError: another type or shape, two sizes of image, or a threshold out of its range.
+        ValueError: wrong type or shape, images of two sizes, or a threshold out of range.
     """
     _check(train, val, max_distance, min_similarity)
     num_train = len(train)
@@ -122,6 +126,57 @@ def find_duplicates(
     )
 
 
+def describe_duplicates(pairs: DuplicatePairs, paths: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """Return the `duplicates` of report.json: counts, and every pair with the paths of its images.
+
+    `paths` maps a split to the paths of its images, in the order of the arrays.
+    """
+    return {
+        "counts": pairs.counts(),
+        "flat_images": pairs.num_flat,
+        "asked_distance": MAX_DISTANCE,
+        "largest_distance": pairs.max_distance,
+        "pairs": [
+            {
+                "kind": kind,
+                "a": f"{row['split_a']}/{paths[row['split_a']][row['index_a']]}",
+                "b": f"{row['split_b']}/{paths[row['split_b']][row['index_b']]}",
+                "distance": row["distance"],
+            }
+            for kind, frame in (("exact", pairs.exact), ("near", pairs.near))
+            for row in frame.to_dict("records")
+        ],
+    }
+
+
+def pairs_across(pairs: DuplicatePairs) -> pd.DataFrame:
+    """Return the pairs of a training and a validation image, exact ones first."""
+    everything = pd.concat([pairs.exact, pairs.near], ignore_index=True)
+    return everything[(everything["split_a"] == "train") & (everything["split_b"] == "val")]
+
+
+def refuse_leakage(description: Mapping[str, Any]) -> None:
+    """Raise DatasetError if an image is in both splits, with the first ten pairs and their number."""
+    across = [
+        f"{pair['a']} and {pair['b']} ({pair['kind']})"
+        for pair in description["pairs"]
+        if pair["a"].startswith("train/") and pair["b"].startswith("val/")
+    ]
+    if across:
+        raise DatasetError(
+            f"{len(across):,} pairs of a training and a validation image are copies:\n{first_ten(across)}\n"
+            "In params.yaml, `duplicates: drop_from_train` removes the training images, and `report` keeps all."
+        )
+
+
+def train_copies(pairs: DuplicatePairs) -> NDArray[np.int64]:
+    """Return the training images to remove: those with a copy in validation, and later copies within training."""
+    everything = pd.concat([pairs.exact, pairs.near], ignore_index=True)
+    within = everything[(everything["split_a"] == "train") & (everything["split_b"] == "train")]["index_b"]
+    across = pairs_across(pairs)["index_a"]
+    return np.unique(np.concatenate([within, across]).astype(np.int64))
+
+
 def perceptual_hashes(images: NDArray[np.uint8]) -> NDArray[np.uint64]:
     """Return a 64-bit hash of each image, uint8 N x H x W x 3: the signs of its 64 lowest gray DCT coefficients.
 
@@ -138,29 +193,29 @@ def candidate_pairs(
     """Return all pairs of hashes within `max_distance` bits as rows (first, second, distance), first < second.
 
     Of four bands of 16 bits, one differs in no more than a quarter of the bits that the hashes differ in: looking up
-    each band with every such change finds every pair (the pigeonhole principle). Where more than about `limit` pairs
-    qualify, the distance is lowered until fewer do, or to 0 and the search cut short. The distance that was searched
-    comes second.
+    each band with every such change finds every pair (the pigeonhole principle). If more than about `limit` pairs
+    qualify, the distance is lowered until fewer do. At distance 0 the search stops early. The second value is the
+    distance that was searched.
     """
     blocks = [np.empty((0, 3), np.int64)]
-    found = 0
+    num_pairs = 0
     for block in _band_matches(hashes, max_distance):
         blocks.append(block[block[:, 2] <= max_distance])
-        found += len(blocks[-1])
-        while found > limit and max_distance > 0:
+        num_pairs += len(blocks[-1])
+        while num_pairs > limit and max_distance > 0:
             max_distance -= 1
             blocks = [kept[kept[:, 2] <= max_distance] for kept in blocks]
-            found = sum(map(len, blocks))
-        if found > limit:
+            num_pairs = sum(map(len, blocks))
+        if num_pairs > limit:
             break
     return np.unique(np.concatenate(blocks), axis=0)[:limit], max_distance
 
 
 def similarity(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> float:
-    """Return how alike the details of two images are, uint8 H x W x 3: -1 to 1, whatever their brightness.
+    """Return the similarity of the details of two images, uint8 H x W x 3: -1 to 1, independent of brightness.
 
-    The correlation of the middle of the first (an eighth of each side left out) with the second, where it fits
-    best, of gray detail 1 to 3 pixels wide at 64 x 64. It is 0 where there is no detail to compare.
+    It is the highest correlation of the middle of the first (without an eighth at each side) with any part of the
+    second, of gray detail 1 to 3 pixels wide at 64 x 64. It is 0 if an image has no detail.
     """
     template, scene = _detail(first), _detail(second)
     top, left = template.shape[0] // 8, template.shape[1] // 8
@@ -182,7 +237,7 @@ def _check(train: NDArray[np.uint8], val: NDArray[np.uint8], max_distance: int, 
 def _fingerprints(
     images: NDArray[np.uint8],
 ) -> tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.bool_]]:
-    """Return of each image a digest of its bytes, its perceptual hash, and whether it is flat."""
+    """Return for each image a digest of its bytes, its perceptual hash, and whether it is flat."""
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
         raise ValueError(f"got {images.dtype} of shape {images.shape}, expected uint8 of N x H x W x 3")
     if min(images.shape[1:3]) < SMALLEST_SIDE:
@@ -208,13 +263,13 @@ def _hash_chunk(chunk: NDArray[np.uint8]) -> tuple[NDArray[np.uint64], NDArray[n
     if not count:
         return np.empty(0, np.uint64), np.empty(0, np.bool_)
     gray = cv2.cvtColor(chunk.reshape(count * height, width, 3), cv2.COLOR_RGB2GRAY).astype(np.float32)
-    # One small product per image: for a large one BLAS wakes its threads, and takes twice as long.
+    # One small product per image: for a large one BLAS starts its threads, and takes twice as long.
     spectrum = _cosines(height) @ gray.reshape(count, height, width) @ _cosines(width).T
     down, across = np.divmod(np.arange(_FREQUENCIES**2), _FREQUENCIES)
     lowest = np.argsort(down**2 + across**2, kind="stable")[1 : 1 + _HASH_BITS]
     coefficients = np.ascontiguousarray(spectrum.reshape(count, -1)[:, lowest])
     bits = np.packbits(coefficients > _MIN_COEFFICIENT, axis=1)
-    # Parseval: the root mean square of what these frequencies draw, in gray levels.
+    # Parseval: the root mean square of the image of these frequencies, in gray levels.
     structure = np.sqrt((coefficients**2).sum(1) / (height * width))
     return bits.view(np.uint64)[:, 0], structure < _MIN_STRUCTURE
 
@@ -228,7 +283,7 @@ def _cosines(side: int) -> NDArray[np.float32]:
 
 
 def _band_matches(hashes: NDArray[np.uint64], max_distance: int) -> Iterator[NDArray[np.int64]]:
-    """Yield blocks of rows (first, second, distance): the pairs with an alike band. Pairs may come again."""
+    """Yield blocks of rows (first, second, distance): the pairs with a similar band. A pair may be repeated."""
     changes = np.arange(_BAND_VALUES)
     changes = changes[np.bitwise_count(changes) <= max_distance // _BANDS]
     position = np.arange(len(hashes))
@@ -237,15 +292,15 @@ def _band_matches(hashes: NDArray[np.uint64], max_distance: int) -> Iterator[NDA
         value, ordered = band[order].astype(np.int64), hashes[order]
         starts = np.concatenate([[0], np.cumsum(np.bincount(value, minlength=_BAND_VALUES))])
         for change in changes:
-            # Each pair once: the later ones of the same value, or those of a larger one.
+            # Each pair once: the later hashes of the same value, or those of a larger one.
             left = position if change == 0 else np.flatnonzero(value < value ^ change)
             partner = value[left] ^ change
             begin = left + 1 if change == 0 else starts[partner]
-            for of_left, right in _expand(begin, starts[partner + 1]):
-                distance = np.bitwise_count(ordered[left[of_left]] ^ ordered[right])
+            for row, right in _expand(begin, starts[partner + 1]):
+                distance = np.bitwise_count(ordered[left[row]] ^ ordered[right])
                 close = np.flatnonzero(distance <= max_distance)
                 if len(close):
-                    ends = np.sort([order[left[of_left[close]]], order[right[close]]], axis=0)
+                    ends = np.sort([order[left[row[close]]], order[right[close]]], axis=0)
                     yield np.column_stack([*ends, distance[close]]).astype(np.int64)
 
 
@@ -270,7 +325,7 @@ def _detail(image: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def _identical(digests: NDArray[np.uint64], image: Callable[[int], NDArray[np.uint8]]) -> list[NDArray[np.int64]]:
-    """Return the groups of two and more images of the same pixels, each in ascending order."""
+    """Return the groups of two or more images with the same pixels, each in ascending order."""
     order = np.argsort(digests, kind="stable")
     ordered = digests[order]
     starts = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1])) if len(order) else order
@@ -295,7 +350,7 @@ def _pairs_within(group: NDArray[np.int64], num_train: int) -> Iterator[tuple[in
 
 
 def _pairs_between(one: NDArray[np.int64], other: NDArray[np.int64], num_train: int) -> Iterator[tuple[int, int]]:
-    """Pair each image of a group with the first of the other group, for each two splits."""
+    """Pair each image of a group with the first of the other group, for each combination of splits."""
     (train, val), (other_train, other_val) = (
         (group[group < num_train], group[group >= num_train]) for group in (one, other)
     )
@@ -329,54 +384,3 @@ def _counts(pairs: pd.DataFrame) -> dict[str, dict[str, int]]:
             "val_images": len(indices["val"]),
         }
     return counts
-
-
-def describe_duplicates(pairs: DuplicatePairs, paths: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """Return the `duplicates` of report.json: counts, and every pair by the paths of its images.
-
-    `paths` maps a split to the paths of its images, in the order of the arrays.
-    """
-    return {
-        "counts": pairs.counts(),
-        "flat_images": pairs.num_flat,
-        "asked_distance": MAX_DISTANCE,
-        "largest_distance": pairs.max_distance,
-        "pairs": [
-            {
-                "kind": kind,
-                "a": f"{row['split_a']}/{paths[row['split_a']][row['index_a']]}",
-                "b": f"{row['split_b']}/{paths[row['split_b']][row['index_b']]}",
-                "distance": row["distance"],
-            }
-            for kind, frame in (("exact", pairs.exact), ("near", pairs.near))
-            for row in frame.to_dict("records")
-        ],
-    }
-
-
-def pairs_across(pairs: DuplicatePairs) -> pd.DataFrame:
-    """Return the pairs of a training and a validation image, exact ones first."""
-    everything = pd.concat([pairs.exact, pairs.near], ignore_index=True)
-    return everything[(everything["split_a"] == "train") & (everything["split_b"] == "val")]
-
-
-def refuse_leakage(description: Mapping[str, Any]) -> None:
-    """Raise DatasetError where an image stands in both splits; the first ten pairs and the total."""
-    across = [
-        f"{pair['a']} and {pair['b']} ({pair['kind']})"
-        for pair in description["pairs"]
-        if pair["a"].startswith("train/") and pair["b"].startswith("val/")
-    ]
-    if across:
-        raise DatasetError(
-            f"{len(across):,} pairs of a training and a validation image are copies:\n{first_ten(across)}\n"
-            "In params.yaml, `duplicates: drop_from_train` leaves out the training ones, and `report` keeps all."
-        )
-
-
-def train_copies(pairs: DuplicatePairs) -> NDArray[np.int64]:
-    """Return the training images to leave out: those with a copy in validation, and later copies within training."""
-    everything = pd.concat([pairs.exact, pairs.near], ignore_index=True)
-    within = everything[(everything["split_a"] == "train") & (everything["split_b"] == "train")]["index_b"]
-    across = pairs_across(pairs)["index_a"]
-    return np.unique(np.concatenate([within, across]).astype(np.int64))

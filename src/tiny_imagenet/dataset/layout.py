@@ -1,7 +1,7 @@
-"""From the official archive to class folders: the dataset's contract, checked and not assumed.
+"""Check the official archive against the dataset's contract, and write class folders.
 
-Validation images move into class folders by `val_annotations.txt`; train and val become zips of `<wnid>/<image>.JPEG`
-whose bytes depend on the input alone (stored, sorted, a fixed date).
+Validation images move into class folders by `val_annotations.txt`. Train and val become zips of `<wnid>/<image>.JPEG`
+whose bytes depend on the input only (stored, sorted, a fixed date).
 """
 
 import hashlib
@@ -25,7 +25,7 @@ from tiny_imagenet.common.progress import track
 from tiny_imagenet.config.dataset import SPLITS, Expect, ImagesPerClass
 
 _LARGEST_MEMBER = 16 * 2**20
-"""Bytes; a 64 x 64 JPEG has some 2,000, the longest text of the official archive 2.6 million."""
+"""Bytes. A 64 x 64 JPEG has some 2,000, the longest text of the official archive 2.6 million."""
 _IMAGE_SUFFIXES = {".jpeg", ".jpg"}
 _SAFE_ID = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")
 _ZIP_ERRORS = (
@@ -38,7 +38,7 @@ Box = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class LabelledImage:
-    """A JPEG of the archive with its class. `box` is (x0, y0, x1, y1) in pixels, None where not annotated."""
+    """A JPEG of the archive with its class. `box` is (x0, y0, x1, y1) in pixels, or None if it has none."""
 
     member: str
     wnid: str
@@ -48,7 +48,7 @@ class LabelledImage:
 
 @dataclass
 class Layout:
-    """What an archive holds: class ids (sorted: the label is the place in this list), names, images, strays."""
+    """The contents of an archive. The label of a class is its index in `wnids`, which are sorted."""
 
     wnids: list[str]
     names: dict[str, str]
@@ -66,16 +66,16 @@ def natural_key(name: str) -> list[tuple[int, int | str]]:
 
 
 class _Archive:
-    """Reads members of the archive, none of them outside it or larger than an image has any reason to be."""
+    """Read members of the archive. Refuse it if a path leads outside it, or a member is larger than images are."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
             self.zip = zipfile.ZipFile(path)
         except FileNotFoundError:
-            raise DatasetError(f"{path} does not exist; `dvc repro download` makes it") from None
+            raise DatasetError(f"{path} does not exist; run `dvc repro download`") from None
         except _ZIP_ERRORS as error:
-            raise DatasetError(f"{path} is no readable zip: {error}") from None
+            raise DatasetError(f"{path} is not a readable zip: {error}") from None
         self.members = [info for info in self.zip.infolist() if not info.filename.endswith("/")]
         self._refuse_hostile()
 
@@ -93,13 +93,13 @@ class _Archive:
             elif info.file_size > _LARGEST_MEMBER:
                 offenders.append(f"{info.filename!r}: {info.file_size:,} bytes, more than {_LARGEST_MEMBER:,}")
         counts = Counter(info.filename for info in self.members)
-        offenders += [f"{name!r}: stands {count} times" for name, count in counts.items() if count > 1]
+        offenders += [f"{name!r}: occurs {count} times" for name, count in counts.items() if count > 1]
         _raise_for(self.path, offenders)
 
     def read(self, member: str) -> bytes:
         try:
             with self.zip.open(member) as stream:
-                return stream.read(self.zip.getinfo(member).file_size)  # no more, whatever it would inflate to
+                return stream.read(self.zip.getinfo(member).file_size)  # not more, even if it would inflate to more
         except _ZIP_ERRORS as error:
             raise DatasetError(f"{self.path}: '{member}' cannot be read: {error}") from None
 
@@ -107,7 +107,7 @@ class _Archive:
         try:
             return self.read(member).decode("utf-8-sig")  # editors on Windows write a mark at the start
         except UnicodeDecodeError as error:
-            raise DatasetError(f"{self.path}: '{member}' is no UTF-8 text: {error}") from None
+            raise DatasetError(f"{self.path}: '{member}' is not UTF-8 text: {error}") from None
 
 
 def _raise_for(path: Path, problems: list[str]) -> None:
@@ -119,7 +119,7 @@ def _raise_for(path: Path, problems: list[str]) -> None:
 def parse_boxes(text: str, columns: int, where: str, problems: list[str]) -> dict[str, tuple[str, Box | None]]:
     """Parse `val_annotations.txt` (columns=2: file, id) or a `_boxes.txt` (columns=1: file), box optional.
 
-    Returns file name -> (id or "", box). A line that cannot be understood, or names a file again, is a problem.
+    Return file name -> (id or "", box). A line that cannot be parsed, or repeats a file, is added to `problems`.
     """
     parsed: dict[str, tuple[str, Box | None]] = {}
     for number, line in enumerate(text.splitlines(), start=1):
@@ -131,7 +131,7 @@ def parse_boxes(text: str, columns: int, where: str, problems: list[str]) -> dic
             problems.append(f"{where} line {number}: expected {columns} or {columns + 4} columns: {line[:80]!r}")
             continue
         if not all(_CORNER.fullmatch(corner) for corner in corners):
-            problems.append(f"{where} line {number}: a corner of the box is no whole number: {line[:80]!r}")
+            problems.append(f"{where} line {number}: a corner of the box is not a whole number: {line[:80]!r}")
             continue
         numbers = [int(corner) for corner in corners]
         name = fields[0]
@@ -144,16 +144,16 @@ def parse_boxes(text: str, columns: int, where: str, problems: list[str]) -> dic
 
 
 def read_layout(archive: _Archive) -> Layout:
-    """Sort the members of the archive into classes, images and strays; problems are collected, not raised."""
+    """Sort the members of the archive into classes, images and strays. Problems are collected, not raised."""
     root = _find_root(archive)
     listed = Counter(line.strip() for line in archive.read_text(f"{root}wnids.txt").splitlines() if line.strip())
     wnids = sorted(listed)
     problems = [
-        f"wnids.txt: '{wnid}' is no usable class id; allowed are letters, digits, '_', and then '.' and '-'"
+        f"wnids.txt: '{wnid}' is not a class id: use letters, digits and '_', after the first also '.' and '-'"
         for wnid in wnids
         if not _SAFE_ID.match(wnid)
     ]
-    problems += [f"wnids.txt: '{wnid}' stands {count} times" for wnid, count in listed.items() if count > 1]
+    problems += [f"wnids.txt: '{wnid}' occurs {count} times" for wnid, count in listed.items() if count > 1]
     names = _read_words(archive, root)
     strays: list[str] = []
     unlabelled = 0
@@ -184,7 +184,7 @@ def read_layout(archive: _Archive) -> Layout:
         for wnid in sorted(set(members) - known - {""})
     ]
     train: list[LabelledImage] = []
-    boxes_without_image = 0  # no problem: a part of the archive keeps the box files of the whole
+    boxes_without_image = 0  # not a problem: a part of the archive may have the box files of the whole
     for wnid in wnids:
         boxes: dict[str, tuple[str, Box | None]] = {}
         if wnid in texts:
@@ -214,19 +214,19 @@ def _is_image(file: str) -> bool:
 
 def _find_root(archive: _Archive) -> str:
     """Return the folder of `wnids.txt` inside the archive, with a slash at its end, or ""."""
-    found = [
+    candidates = [
         info.filename
         for info in archive.members
         if PurePosixPath(info.filename).name == "wnids.txt" and "__MACOSX" not in info.filename
     ]
-    if not found:
+    if not candidates:
         raise DatasetError(
-            f"{archive.path} holds no 'wnids.txt'; expected Tiny ImageNet's layout: wnids.txt, words.txt, "
+            f"{archive.path} has no 'wnids.txt'; expected Tiny ImageNet's layout: wnids.txt, words.txt, "
             "train/<id>/images/*.JPEG, val/images/*.JPEG, val/val_annotations.txt"
         )
-    root = min(found, key=lambda name: (name.count("/"), name)).removesuffix("wnids.txt")
+    root = min(candidates, key=lambda name: (name.count("/"), name)).removesuffix("wnids.txt")
     if f"{root}val/val_annotations.txt" not in {info.filename for info in archive.members}:
-        raise DatasetError(f"{archive.path} holds no '{root}val/val_annotations.txt'")
+        raise DatasetError(f"{archive.path} has no '{root}val/val_annotations.txt'")
     return root
 
 
@@ -238,7 +238,7 @@ def _read_words(archive: _Archive, root: str) -> dict[str, str]:
 
 
 def check_counts(layout: Layout, expect: Expect) -> list[str]:
-    """Return where the counts of classes and of images per class are not what `expect` says."""
+    """Return a message for each count of classes or of images per class that is not what `expect` says."""
     problems = [] if layout.wnids else ["wnids.txt: names no class"]
     if expect.classes is not None and len(layout.wnids) != expect.classes:
         problems.append(f"wnids.txt: expected {expect.classes} classes, found {len(layout.wnids)}")
@@ -264,13 +264,13 @@ def reorganize(
 
     Args:
         source: the archive in the official layout.
-        destination: a folder, made where it is missing.
-        expect: what the archive must hold, checked before anything is left out.
-        images_per_class: how many of each class to take, the first by number.
-        num_classes: how many classes to take, evenly spread over the sorted ids; None: all.
+        destination: a folder, created if it is missing.
+        expect: what the whole archive must contain.
+        images_per_class: how many of each class to use, the first by number.
+        num_classes: how many classes to use, evenly spread over the sorted ids; None: all.
 
     Raises:
-        DatasetError: the archive breaks the contract, or has fewer classes; nothing is written then.
+        DatasetError: the archive breaks the contract, or has fewer classes. Nothing is written then.
     """
     archive = _Archive(source)
     layout = read_layout(archive)
@@ -289,7 +289,7 @@ def reorganize(
     }
     _raise_for(source, collisions)
     rows: list[tuple[object, ...]] = []
-    with ExitStack() as files:  # neither zip gets its name before both are complete
+    with ExitStack() as files:  # both zips are complete before either is renamed
         for split in SPLITS:
             partial = files.enter_context(replaced(destination / f"{split}.zip"))
             output = files.enter_context(zipfile.ZipFile(partial, "w"))
@@ -319,12 +319,12 @@ def reorganize(
 
 
 def _spread(wnids: list[str], number: int | None, source: Path) -> list[str]:
-    """Return so many of the ids, at equal distances; None: all."""
+    """Return `number` of the ids, at equal distances, or all if it is None."""
     if number is None:
         return wnids
     if number > len(wnids):
         raise DatasetError(f"{source} has {len(wnids)} classes, fewer than `num_classes`, which is {number}")
-    return [wnids[place * len(wnids) // number] for place in range(number)]
+    return [wnids[index * len(wnids) // number] for index in range(number)]
 
 
 def _first_of_each_class(
@@ -338,6 +338,6 @@ def _first_of_each_class(
             taken[image.wnid] += 1
             path = f"{image.wnid}/{PurePosixPath(image.name).stem}.JPEG"
             if path in kept:
-                collisions.append(f"'{image.member}' and '{kept[path].member}' would have one name: rename one")
+                collisions.append(f"'{image.member}' and '{kept[path].member}' would have the same name: rename one")
             kept[path] = image
     return kept

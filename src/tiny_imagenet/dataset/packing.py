@@ -1,7 +1,7 @@
-"""The packed cache: every image decoded once, into memory-mapped uint8 arrays that training reads without a copy.
+"""Pack the class folders: decode every image once, into the memory-mapped arrays of `input_pipeline/packed.py`.
 
-Memory stays flat: pixels go straight into the file's pages. libjpeg-turbo decodes some 40,000 images of 64 x 64 a
-second on a core (`benchmarks/decode.py`), outside Python's lock.
+Pixels are written straight into the pages of the file, so memory does not grow with the images. libjpeg-turbo decodes
+some 40,000 images of 64 x 64 a second per core (`python -m benchmarks.decode`), without Python's lock.
 """
 
 import json
@@ -32,33 +32,33 @@ _CHUNK = 512
 
 
 def decode(jpeg: bytes) -> NDArray[np.uint8]:
-    """Return a whole JPEG of 64 x 64 as uint8 RGB; grayscale becomes RGB.
+    """Return the pixels of a JPEG of 64 x 64, uint8 RGB; grayscale becomes RGB.
 
     Raises:
-        ValueError: it does not decode, is cut short, or has another size.
+        ValueError: it cannot be decoded, is truncated, or has another size.
     """
-    # OpenCV and PIL would fill the rest of a broken file with gray; libjpeg-turbo, asked to be strict, refuses it.
+    # OpenCV and PIL fill the rest of a truncated file with gray; libjpeg-turbo in strict mode refuses it.
     try:
         height, width, _, _ = simplejpeg.decode_jpeg_header(jpeg, strict=True)
-        if (height, width) == (SIDE, SIDE):  # before a picture of 12,000 x 12,000 takes its memory
+        if (height, width) == (SIDE, SIDE):  # first: an image of 12,000 x 12,000 takes much memory
             pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(jpeg, colorspace="RGB", strict=True)
             return pixels
     except ValueError as error:
-        raise ValueError(f"is no whole RGB or gray JPEG ({error})") from None
+        raise ValueError(f"is not a complete RGB or gray JPEG ({error})") from None
     raise ValueError(f"is {width} x {height}, expected {SIDE} x {SIDE}")
 
 
 def pack(images: Path, destination: Path) -> PackedDataset:
-    """Decode `train.zip` and `val.zip` of the folder `images` into arrays in `destination`.
+    """Decode `train.zip` and `val.zip` of the folder `images` into `destination`, and return the packed dataset.
 
-    Writes `{train,val}_images.npy`, `{train,val}_labels.npy` and `classes.csv`, and returns them opened.
+    Write `{train,val}_images.npy`, `{train,val}_labels.npy` and `classes.csv`.
 
     Raises:
-        DatasetError: a file is missing, or an image is broken or of a wrong size; the first ten and the total.
+        DatasetError: a file is missing, or images are broken or of a wrong size, with the first ten and their number.
     """
     for name in ("classes.csv", *(f"{split}.zip" for split in SPLITS)):
         if not (images / name).is_file():
-            raise DatasetError(f"{images / name} does not exist; `dvc repro reorganize` makes it")
+            raise DatasetError(f"{images / name} does not exist; run `dvc repro reorganize`")
     classes = pd.read_csv(images / "classes.csv", dtype={"wnid": str}, keep_default_na=False)
     labels_of = {wnid: int(label) for label, wnid in zip(classes["label"], classes["wnid"], strict=True)}
     for split in SPLITS:
@@ -77,13 +77,13 @@ def _pack_split(source: Path, destination: Path, split: str, labels_of: dict[str
         labels = np.array([labels_of[name.split("/")[0]] for name in names], np.int32)
         pixels = _new_images(partial, len(names))
 
-        def decode_chunk(places: range) -> range:
-            for place in places:
+        def decode_chunk(indices: range) -> range:
+            for index in indices:
                 try:
-                    pixels[place] = decode(archive.read(names[place]))
+                    pixels[index] = decode(archive.read(names[index]))
                 except (ValueError, zipfile.BadZipFile, zlib.error) as error:
-                    problems.append(f"{split}/{names[place]}: {error}")
-            return places
+                    problems.append(f"{split}/{names[index]}: {error}")
+            return indices
 
         chunks = [range(start, min(start + _CHUNK, len(names))) for start in range(0, len(names), _CHUNK)]
         with _eager_threads() as threads:
@@ -99,14 +99,14 @@ def _open_zip(path: Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(path)
     except zipfile.BadZipFile as error:
-        raise DatasetError(f"{path} is no readable zip: {error}; `dvc repro -f reorganize` makes it anew") from None
+        raise DatasetError(f"{path} is not a readable zip: {error}; run `dvc repro -f reorganize`") from None
 
 
 @contextmanager
 def _eager_threads() -> Iterator[ThreadPoolExecutor]:
-    """Yield a thread per core, which ask for the interpreter's lock a hundred times more often than by default.
+    """Yield a thread per core, and have Python switch between threads a hundred times more often than by default.
 
-    A decode takes 30 microseconds outside the lock; waiting 5 ms to get it back would leave the other cores idle.
+    A decode takes 30 microseconds without the lock. Waiting 5 ms to get it back would leave the other cores idle.
     """
     interval = sys.getswitchinterval()
     sys.setswitchinterval(interval / 100)
@@ -123,7 +123,7 @@ def _write_array(path: Path, array: NDArray[Any]) -> None:
 
 
 def _new_images(path: Path, num_images: int) -> NDArray[np.uint8]:
-    """Return a new array of images, memory-mapped to the file `path`, for which there is room."""
+    """Return a new array of images, memory-mapped to the file `path`, with its space on disk reserved."""
     pixels: NDArray[np.uint8] = np.lib.format.open_memmap(
         path, mode="w+", dtype=np.uint8, shape=(num_images, SIDE, SIDE, 3)
     )
@@ -132,7 +132,7 @@ def _new_images(path: Path, num_images: int) -> NDArray[np.uint8]:
 
 
 def image_paths(images: Path) -> dict[str, list[str]]:
-    """Return split -> path in its zip of each image, in the order that `pack` gives the arrays."""
+    """Return split -> path of each image in its zip, in the order of the packed arrays."""
     paths = {}
     for split in SPLITS:
         with zipfile.ZipFile(images / f"{split}.zip") as archive:
@@ -141,10 +141,10 @@ def image_paths(images: Path) -> dict[str, list[str]]:
 
 
 def drop_from_train(destination: Path, indices: NDArray[np.int64]) -> PackedDataset:
-    """Rewrite the packed training split without the images `indices`, and return the dataset opened anew.
+    """Rewrite the packed training split without the images `indices`, and return the new dataset.
 
     Raises:
-        DatasetError: a class would have no training image left.
+        DatasetError: a class would have no training image.
     """
     dataset = open_packed(destination)
     train = dataset.train
@@ -164,18 +164,18 @@ def drop_from_train(destination: Path, indices: NDArray[np.int64]) -> PackedData
 
 
 def samples_per_class(packed: PackedDataset, num_images: int = 10) -> dict[str, NDArray[np.uint8]]:
-    """Return name -> the first training images, for the paper's figures 1 to 4, or else the first four classes."""
+    """Return class -> its first training images, for the classes of the paper's figures 1 to 4, or the first four."""
     names = packed.class_names
-    chosen = [name for name in ("lion", "umbrella", "koala", "candle") if name in names] or names[:4]
+    shown = [name for name in ("lion", "umbrella", "koala", "candle") if name in names] or names[:4]
     images = {}
-    for name in chosen:
-        places = np.flatnonzero(packed.train.labels == names.index(name))[:num_images]
-        images[name] = packed.train.images[places]
+    for name in shown:
+        indices = np.flatnonzero(packed.train.labels == names.index(name))[:num_images]
+        images[name] = packed.train.images[indices]
     return images
 
 
 def summarize(packed: PackedDataset, images: Path) -> dict[str, Any]:
-    """Return the figures of `report.json`: counts, counts per class, channel means and standard deviations."""
+    """Return what `report.json` says of the images: counts, counts per class, channel means and deviations."""
     report: dict[str, Any] = json.loads((images / "layout.json").read_text(encoding="utf-8"))
     report["used"] = {split: len(getattr(packed, split)) for split in SPLITS}
     report["per_class"] = {
@@ -195,7 +195,7 @@ def summarize(packed: PackedDataset, images: Path) -> dict[str, Any]:
 
 
 def _channel_statistics(images: NDArray[np.uint8]) -> tuple[list[float], list[float]]:
-    """Return mean and standard deviation of red, green and blue, of 0 to 255, rounded to 4 digits."""
+    """Return mean and standard deviation of red, green and blue, 0 to 255, rounded to 4 digits."""
     histogram = np.zeros((3, 256), np.int64)
     for start in range(0, len(images), _CHUNK):
         chunk = images[start : start + _CHUNK].reshape(-1, 1, 3)

@@ -1,4 +1,4 @@
-"""The class folders as plain files, for other tools: `train/<wnid>/<image>.JPEG` and `val/<wnid>/<image>.JPEG`."""
+"""Unpack the class folders for other tools: `train/<wnid>/<image>.JPEG` and `val/<wnid>/<image>.JPEG`."""
 
 import tempfile
 import zipfile
@@ -11,16 +11,16 @@ from tiny_imagenet.common.progress import track
 from tiny_imagenet.config.dataset import SPLITS
 
 _BLOCK = 4096
-"""What a file takes on disk at the least, on most file systems."""
+"""The least that a file takes on disk, on most file systems."""
 
 
 def unpack(images: Path, destination: Path) -> dict[str, int]:
     """Write the folders `train` and `val` into `destination` and return how many images each has.
 
-    They appear together, when both are whole.
+    Both are complete before either is renamed to its place.
 
     Raises:
-        UserError: a folder is there already, the disk is too small, or `reorganize` has not run.
+        UserError: a folder exists already, the disk is too small, or `reorganize` has not run.
     """
     for split in SPLITS:
         if (destination / split).exists():
@@ -31,7 +31,7 @@ def unpack(images: Path, destination: Path) -> dict[str, int]:
             try:
                 archives[split] = opened.enter_context(zipfile.ZipFile(images / f"{split}.zip"))
             except (OSError, zipfile.BadZipFile) as error:
-                raise DatasetError(f"{images / split}.zip: {error}; `dvc repro reorganize` makes it") from None
+                raise DatasetError(f"{images / split}.zip: {error}; run `dvc repro reorganize`") from None
         sizes = [info.file_size for archive in archives.values() for info in archive.infolist()]
         require_free(destination, sum(-(-size // _BLOCK) * _BLOCK for size in sizes), "unpacking")
         try:

@@ -1,4 +1,4 @@
-"""Batches for Keras, of any backend: NumPy and OpenCV on threads, one batch ahead of the training step."""
+"""Batches for Keras on any backend, made by NumPy and OpenCV on threads, one batch ahead of the training step."""
 
 import math
 import threading
@@ -11,7 +11,7 @@ import numpy as np
 from keras.src.trainers.data_adapters.py_dataset_adapter import PyDatasetAdapter
 from numpy.typing import NDArray
 
-from tiny_imagenet.backend.devices import ALONE, Share
+from tiny_imagenet.backend.devices import ALONE, BatchShare
 from tiny_imagenet.common.errors import UserError
 from tiny_imagenet.config.recipe import Augmentation
 from tiny_imagenet.input_pipeline.augmentation import Augmenter, epoch_order
@@ -19,13 +19,13 @@ from tiny_imagenet.input_pipeline.mixing import Mixes, class_shares, draw_mixes,
 from tiny_imagenet.input_pipeline.packed import Split
 
 PAPER_PROTOCOL_SEED = 0
-"""The paper-protocol validation draws the same pictures whatever seed a model was trained with."""
+"""Of the paper protocol's augmented validation images: the same for every model."""
 Batch = tuple[NDArray[np.uint8], NDArray[np.int32] | NDArray[np.float32]]
-"""Images N x H x W x 3, and labels: int32 (N,), or float32 (N, classes) where shares are asked for."""
+"""Images N x H x W x 3, and labels: int32 (N,), or float32 (N, classes), the share of each class."""
 
 
 def hold_out(labels: NDArray[np.int32], per_class: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the indices of the images that train, and of those held out: the last `per_class` of each class.
+    """Return the indices of the images to train on, and of those held out: the last `per_class` of each class.
 
     Raises:
         UserError: a class would have no image to train on.
@@ -51,25 +51,25 @@ class _Epoch:
     mixes: Mixes | None
 
 
-class TrainingBatches(keras.utils.PyDataset):  # type: ignore[misc] # Keras publishes no types
-    """The training split, shuffled and augmented anew in each epoch: uint8 images, and labels.
+class TrainingBatches(keras.utils.PyDataset):
+    """The training split, shuffled and augmented in each epoch: uint8 images, and labels.
 
-    Everything depends on (seed, epoch) alone. Give it to `fit` with `shuffle=False`. While Keras trains on a batch, a
-    thread makes the next one: Keras itself works ahead on TensorFlow alone.
+    All draws depend only on (seed, epoch). Pass it to `fit` with `shuffle=False`. While Keras trains on a batch, a
+    thread makes the next one: Keras itself prefetches on TensorFlow only.
 
     Args:
         split: images and labels.
         batch_size: images in a batch; the last one of an epoch may have fewer.
-        augmentation: what happens to the images.
+        augmentation: of the images.
         seed: of the order and of the augmentation.
-        batches_per_epoch: None for all; fewer take the first of the epoch's order.
-        first_epoch: where a resumed training goes on.
-        num_classes: labels come as float32 shares, (N, num_classes); None: as int32 class numbers, (N,).
-        indices: the images of the split that take part; None for all.
-        share: what this process loads of each batch.
+        batches_per_epoch: the first ones of the epoch's order, or None for all.
+        first_epoch: from which a training is resumed, or 0.
+        num_classes: for labels as float32 shares, (N, num_classes). None: int32 class numbers, (N,).
+        indices: of the images of the split to use; None for all.
+        share: which part of each batch this process loads.
 
     Raises:
-        ValueError: mixed images need `num_classes`.
+        ValueError: images are mixed, and `num_classes` is None.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class TrainingBatches(keras.utils.PyDataset):  # type: ignore[misc] # Keras publ
         first_epoch: int = 0,
         num_classes: int | None = None,
         indices: NDArray[np.int64] | None = None,
-        share: Share = ALONE,
+        share: BatchShare = ALONE,
     ):
         super().__init__(workers=1, use_multiprocessing=False, max_queue_size=8)
         if augmentation.mixes and num_classes is None:
@@ -143,36 +143,36 @@ class TrainingBatches(keras.utils.PyDataset):  # type: ignore[misc] # Keras publ
 
     def _make(self, epoch: _Epoch, index: int) -> Batch:
         batch = epoch.order[index * self._batch_size : (index + 1) * self._batch_size]
-        return self._share.marked(self._load(epoch, self._share.of(batch)), len(batch))
+        return self._share.marked(self._load(epoch, self._share.part(batch)), len(batch))
 
-    def _load(self, epoch: _Epoch, chosen: NDArray[np.int64]) -> Batch:
+    def _load(self, epoch: _Epoch, indices: NDArray[np.int64]) -> Batch:
         labels = self._split.labels
         if epoch.mixes is None or self._num_classes is None:
-            images = self._augment(self._split.images[chosen], chosen, epoch.number)
-            return images, _labels(labels[chosen], self._num_classes)
-        mixes = epoch.mixes[chosen]
-        both = np.concatenate([chosen, mixes.partner])
+            images = self._augment(self._split.images[indices], indices, epoch.number)
+            return images, _labels(labels[indices], self._num_classes)
+        mixes = epoch.mixes[indices]
+        both = np.concatenate([indices, mixes.partner])
         images, others = np.split(self._augment(self._split.images[both], both, epoch.number), 2)
-        shares = mix_labels(labels[chosen], labels[mixes.partner], mixes, self._num_classes)
+        shares = mix_labels(labels[indices], labels[mixes.partner], mixes, self._num_classes)
         return mix_images(images, others, mixes), shares
 
     def on_epoch_end(self) -> None:
-        """Go on to the next epoch, the first time to `first_epoch`: `fit` calls it once before it begins."""
+        """Draw the next epoch, the first time `first_epoch`: `fit` calls this once before it begins."""
         if self._epoch.number != self._next_epoch:
             self._epoch = self._draw(self._next_epoch)
         self._next_epoch += 1
 
 
-class OrderedBatches(keras.utils.PyDataset):  # type: ignore[misc] # Keras publishes no types
-    """A split in its own order: as it is, or under the paper's protocol (augmented once, with a fixed seed, not mixed).
+class OrderedBatches(keras.utils.PyDataset):
+    """A split in its own order, not augmented, or augmented with a fixed seed: the paper's validation protocol.
 
     Args:
         split: images and labels.
         batch_size: images in a batch; the last one may have fewer.
-        augmentation: None for the images as they are.
-        num_classes: labels come as float32 shares, (N, num_classes); None: as int32 class numbers, (N,).
-        indices: the images of the split that take part, in their order; None for all.
-        share: what this process loads of each batch.
+        augmentation: None for the original images.
+        num_classes: for labels as float32 shares, (N, num_classes). None: int32 class numbers, (N,).
+        indices: of the images of the split to use, in their order; None for all.
+        share: which part of each batch this process loads.
     """
 
     def __init__(
@@ -183,7 +183,7 @@ class OrderedBatches(keras.utils.PyDataset):  # type: ignore[misc] # Keras publi
         augmentation: Augmentation | None = None,
         num_classes: int | None = None,
         indices: NDArray[np.int64] | None = None,
-        share: Share = ALONE,
+        share: BatchShare = ALONE,
     ):
         super().__init__(workers=1, use_multiprocessing=False, max_queue_size=8)
         self._split = split
@@ -198,18 +198,18 @@ class OrderedBatches(keras.utils.PyDataset):  # type: ignore[misc] # Keras publi
 
     def __getitem__(self, index: int) -> Batch:
         batch = self._indices[index * self._batch_size : (index + 1) * self._batch_size]
-        chosen = self._share.of(batch)
-        images = self._split.images[chosen]
+        indices = self._share.part(batch)
+        images = self._split.images[indices]
         if self._augment:
-            images = self._augment(images, chosen, 0)
-        return self._share.marked((images, _labels(self._split.labels[chosen], self._num_classes)), len(batch))
+            images = self._augment(images, indices, 0)
+        return self._share.marked((images, _labels(self._split.labels[indices], self._num_classes)), len(batch))
 
 
-class Untuned(PyDatasetAdapter):  # type: ignore[misc] # Keras publishes no types
-    """What `fit` and `evaluate` shall be given: Keras's own adapter of batches, without the tuner of tf.data.
+class Untuned(PyDatasetAdapter):
+    """Keras's own adapter of batches, without the tuner of tf.data. Pass it to `fit` and `evaluate`.
 
-    The tuner sleeps for up to a minute at a time, and an iterator that is given up waits until it wakes, so that epochs
-    begin late: docs/decisions/0028-tf-data-does-not-tune-itself.md. Other backends do not use tf.data.
+    The tuner sleeps for up to a minute at a time, and epochs start late because they wait for it:
+    docs/decisions/0028-tf-data-does-not-tune-itself.md. Other backends do not use tf.data.
     """
 
     def get_tf_dataset(self) -> Any:

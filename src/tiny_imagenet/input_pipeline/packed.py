@@ -1,4 +1,7 @@
-"""TODO."""
+"""The packed dataset: memory-mapped uint8 arrays that training and evaluation read without a copy.
+
+The stage `cache` writes the folder (`dataset/packing.py`).
+"""
 
 import zipfile
 from dataclasses import dataclass
@@ -27,7 +30,7 @@ class Split:
 
 @dataclass(frozen=True)
 class PackedDataset:
-    """The cache folder, opened: two splits and the classes, whose index is their label."""
+    """Two splits and their classes."""
 
     train: Split
     val: Split
@@ -41,15 +44,15 @@ class PackedDataset:
 
     @property
     def class_names(self) -> list[str]:
-        """The first of each class's names: "goldfish" of "goldfish, Carassius auratus"."""
+        """The first name of each class: "goldfish" of "goldfish, Carassius auratus"."""
         return [str(name).split(",")[0].strip() for name in self.classes["name"]]
 
 
 def open_packed(folder: Path) -> PackedDataset:
-    """Open a cache folder without reading its pixels.
+    """Open a packed dataset without reading its pixels.
 
     Raises:
-        DatasetError: it is not there, or not whole.
+        DatasetError: a file is missing or damaged.
     """
     splits = {}
     try:
@@ -61,5 +64,5 @@ def open_packed(folder: Path) -> PackedDataset:
             splits[split] = Split(images, labels)
         classes = pd.read_csv(folder / "classes.csv", dtype={"wnid": str}, keep_default_na=False)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise DatasetError(f"{folder} is no packed dataset: {error}; `dvc repro cache` makes it") from None
+        raise DatasetError(f"{folder} is not a packed dataset: {error}; run `dvc repro cache`") from None
     return PackedDataset(splits["train"], splits["val"], classes)

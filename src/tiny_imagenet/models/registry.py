@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
+from tiny_imagenet.backend.layers import all_layers
 from tiny_imagenet.common.errors import UserError
 from tiny_imagenet.common.schema import nearest
 from tiny_imagenet.config.params import Params
@@ -150,12 +151,7 @@ def build_classifier(
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"{architecture} cannot be built with {build}: {reason}") from None
     if batch_normalization_momentum is not None:
-        for layer in _all_layers(model):
+        for layer in all_layers(model):
             if type(layer).__name__ == "BatchNormalization":
                 layer.momentum = batch_normalization_momentum
     return model
-
-
-def _all_layers(model: "keras.Model") -> list[Any]:
-    """Return the layers of a model and of the models inside it."""
-    return list(model._flatten_layers(include_self=False, recursive=True))

@@ -13,8 +13,8 @@ from tiny_imagenet.common.schema import flatten
 from tiny_imagenet.config.jobs import Job
 from tiny_imagenet.config.params import Params
 from tiny_imagenet.repository.dvc import dependency_hashes
-from tiny_imagenet.repository.git import git_diff, git_state
-from tiny_imagenet.repository.records import GitState, TrainingSetup
+from tiny_imagenet.repository.git import git_state
+from tiny_imagenet.repository.records import TrainingSetup
 
 
 def training_setup(
@@ -62,7 +62,7 @@ def training_setup(
         **facts,
         params=flatten(job.recipe.model_dump(mode="json")) | facts,
         stage=job.train_stage,
-        git=GitState(**git_state(Path.cwd()), diff=git_diff(Path.cwd())),
+        git=git_state(Path.cwd()),
         dependencies=dependencies,
         hashes={
             "data": fingerprint({path: digest for path, digest in dependencies.items() if path.startswith("data/")}),
@@ -95,7 +95,7 @@ def run_tags(setup: TrainingSetup) -> dict[str, str]:
     git = setup.git
     return {
         "dvc.stage": setup.stage,
-        "git.commit": git.commit or "none",
+        "git.commit": git.commit or ("refused" if git.problem else "none"),
         "git.dirty": "unknown" if git.dirty is None else str(git.dirty).lower(),
         **{f"{name}_hash": digest for name, digest in setup.hashes.items()},
         "hardware": setup.device,

@@ -1,4 +1,4 @@
-"""Add to a run what it lacks: points, params, dataset, model. Repeatable; errors of the store are not caught."""
+"""Add to a run what it lacks: points, params, dataset, model. Each may be repeated, and raises the store's errors."""
 
 import json
 import shutil

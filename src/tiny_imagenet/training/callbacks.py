@@ -1,6 +1,6 @@
-"""What happens between batches and epochs: Keras's schedules and stops as a recipe names them, and our own figures.
+"""Callbacks of a training: Keras's schedules and stops as a recipe names them, and our own metrics, checks and output.
 
-Their order matters: averaged weights first, then figures, then what acts upon them. `training.train` adds the rest.
+The order in which Keras calls them is in `train.Callbacks`.
 """
 
 import math
@@ -43,7 +43,7 @@ def schedules_and_stops(recipe: Recipe) -> list[keras.callbacks.Callback]:
             )
         )
     if recipe.reported_epoch == "best":
-        # With so much patience it never stops; at the end it brings the best weights back.
+        # It is too patient to stop a training; at the end it restores the best weights.
         callbacks.append(
             keras.callbacks.EarlyStopping(
                 monitor=recipe.monitored("val_accuracy"), mode="max", patience=recipe.epochs, restore_best_weights=True
@@ -52,9 +52,14 @@ def schedules_and_stops(recipe: Recipe) -> list[keras.callbacks.Callback]:
     return callbacks
 
 
-def kept_epoch(schedules_and_stops: Sequence[keras.callbacks.Callback], epochs_done: int) -> int:
-    """Return the epoch, from 1, whose weights a finished training has: what a callback restored, or the last."""
-    for callback in schedules_and_stops:
+def kept_epoch(callbacks: Sequence[keras.callbacks.Callback], epochs_done: int) -> int:
+    """Return the epoch, from 1, whose weights a complete training has: the one that a callback restored, or the last.
+
+    Args:
+        callbacks: as `schedules_and_stops` gave them, after the training.
+        epochs_done: how many epochs the training has in all.
+    """
+    for callback in callbacks:
         if isinstance(callback, keras.callbacks.EarlyStopping) and callback.restore_best_weights:
             return int(callback.best_epoch) + 1
     return epochs_done
@@ -64,11 +69,10 @@ def _direction(monitor: str) -> str:
     return "max" if monitor.endswith("accuracy") else "min"
 
 
-class StopAtNaN(keras.callbacks.Callback):  # type: ignore[misc] # Keras publishes no types
-    """Ends a training that has diverged, with a message instead of fifteen epochs of nothing.
+class StopAtNaN(keras.callbacks.Callback):
+    """Raise DivergedError as soon as a loss, a metric or, after an epoch, a weight is not finite.
 
-    After each epoch the weights are looked at, too: some kernels of oneDNN turn NaN into 0, and the loss looks fine.
-    It has to come after the callbacks that add figures, and before what keeps the epoch.
+    The weights are checked because some kernels of oneDNN turn NaN into 0, so that the loss looks fine.
     """
 
     def __init__(self) -> None:
@@ -87,20 +91,20 @@ class StopAtNaN(keras.callbacks.Callback):  # type: ignore[misc] # Keras publish
             if not keras.ops.all(keras.ops.isfinite(variable)):
                 self._diverged(f"not all of {variable.path} are finite numbers after epoch {self._epoch}")
 
-    def _check(self, logs: dict[str, float] | None, where: str) -> None:
+    def _check(self, logs: dict[str, float] | None, when: str) -> None:
         for name, value in (logs or {}).items():
             if not math.isfinite(value):
-                self._diverged(f"{name} is {value} in {where}")
+                self._diverged(f"{name} is {value} in {when}")
 
-    def _diverged(self, seen: str) -> NoReturn:
-        raise DivergedError(f"{seen}: the training has diverged; lower its learning rate")
+    def _diverged(self, evidence: str) -> NoReturn:
+        raise DivergedError(f"{evidence}: the training has diverged; lower its learning rate")
 
 
-class SeedEpoch(keras.callbacks.Callback):  # type: ignore[misc] # Keras publishes no types
-    """Seeds each epoch by (seed, epoch), so that one that is taken up draws what it would have drawn.
+class SeedEpoch(keras.callbacks.Callback):
+    """Seed each epoch by (seed, epoch), so that a resumed training draws the same numbers.
 
-    For what draws from a generator that Keras does not own: dropout on the torch backend. Elsewhere the state of
-    dropout's generator is a variable of the model.
+    Dropout on the torch backend needs it: its generator is not Keras's. On other backends the state of dropout's
+    generator is a variable of the model, which the checkpoint has.
     """
 
     def __init__(self, seed: int) -> None:
@@ -111,42 +115,46 @@ class SeedEpoch(keras.callbacks.Callback):  # type: ignore[misc] # Keras publish
         keras.utils.set_random_seed(int(np.random.SeedSequence([self._seed, epoch]).generate_state(1)[0]))
 
 
-class AveragedWeights(keras.callbacks.SwapEMAWeights):  # type: ignore[misc] # Keras publishes no types
-    """Keras's swap of averaged weights, also right where a training stops before its last epoch.
+class AveragedWeights(keras.callbacks.SwapEMAWeights):
+    """Keras's swap of averaged weights, also for a phase that stops early or is resumed. Each phase needs a new one.
 
-    Keras puts the averages into the model for good at the end of the last epoch that was planned; after an early stop
-    it would leave the plain weights.
+    As an epoch ends, Keras puts the averages into the model, and the plain weights into their place in the optimizer;
+    as the next one begins, it swaps them back.
     """
 
     def __init__(self) -> None:
         super().__init__(swap_on_epoch=True)
 
-    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
-        self._ema_weights_in_model = False  # or a second phase would swap with the averages of its new optimizer
+    def expect_averages(self) -> None:
+        """Have the next epoch begin with a swap: call it before the weights of an epoch's end are assigned."""
+        self.on_test_begin()  # swaps, and notes that the averages are in the model
 
-    def settle_on_stop(self) -> keras.callbacks.Callback:
-        """Return a callback that has to come after those that stop a training."""
-        return keras.callbacks.LambdaCallback(on_epoch_end=self._settle_if_stopping)
+    def keep_on_stop(self) -> keras.callbacks.Callback:
+        """Return a callback that keeps the averages after an early stop; it has to come after the callbacks that stop.
 
-    def _settle_if_stopping(self, _epoch: int, _logs: dict[str, float]) -> None:
+        Keras keeps them at the end of the last planned epoch alone, and would return the plain weights.
+        """
+        return keras.callbacks.LambdaCallback(on_epoch_end=self._keep_if_stopping)
+
+    def _keep_if_stopping(self, _epoch: int, _logs: dict[str, float]) -> None:
         if self.model.stop_training:
             self._finalize_ema_values()
 
 
-class LearningRate(keras.callbacks.Callback):  # type: ignore[misc] # Keras publishes no types
-    """Adds the learning rate as an epoch ends to its figures, before a plateau changes it."""
+class LearningRate(keras.callbacks.Callback):
+    """Add the learning rate of an epoch to its metrics."""
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         if logs is not None:
             logs["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
 
 
-class ExtraValidation(keras.callbacks.Callback):  # type: ignore[misc] # Keras publishes no types
-    """Adds loss and accuracy on further images to an epoch's figures, under names of their own.
+class ExtraValidation(keras.callbacks.Callback):
+    """Measure loss and accuracy on more images after each epoch, and add them to its metrics.
 
     Args:
         batches: the images.
-        names: Keras's "loss" and "accuracy" -> the name in the history; what is not named is left out.
+        names: Keras's "loss" and "accuracy" -> the name in the history; a metric without a name is left out.
     """
 
     def __init__(self, batches: keras.utils.PyDataset, names: dict[str, str]):
@@ -156,12 +164,12 @@ class ExtraValidation(keras.callbacks.Callback):  # type: ignore[misc] # Keras p
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         if logs is not None:
-            figures = self.model.evaluate(Untuned(self._batches), verbose=0, return_dict=True)
-            logs |= {ours: figures[keras_name] for keras_name, ours in self._names.items()}
+            metrics = self.model.evaluate(Untuned(self._batches), verbose=0, return_dict=True)
+            logs |= {ours: metrics[keras_name] for keras_name, ours in self._names.items()}
 
 
-class Clock(keras.callbacks.Callback):  # type: ignore[misc] # Keras publishes no types
-    """Times the epochs: all of each, and its training part alone."""
+class Clock(keras.callbacks.Callback):
+    """Time each epoch as a whole, and its training without validation."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -180,17 +188,17 @@ class Clock(keras.callbacks.Callback):  # type: ignore[misc] # Keras publishes n
         self.training_seconds.append(round(self._last_batch - self._start, 3))
 
     def images_per_second(self, images_per_epoch: int, first_epoch: int = 0) -> float:
-        """Return the median from an epoch on, without that epoch where there are more: it compiles."""
+        """Return the median of the epochs from `first_epoch` on, without that one if there are more: it compiles."""
         timed = self.training_seconds[first_epoch:]
         seconds = timed[1:] or timed
         return round(images_per_epoch / statistics.median(seconds), 1) if seconds else math.nan
 
 
-class ConsoleLines(keras.callbacks.Callback):  # type: ignore[misc] # Keras publishes no types
-    """A line per epoch, a bar on a terminal, and early on what the whole will take."""
+class ConsoleLines(keras.callbacks.Callback):
+    """Print a line per epoch, a progress bar on a terminal, and early in the training how long it will take."""
 
     _WARM_UP_BATCHES = 3
-    """The first batches compile the step, and say nothing of the next."""
+    """The first batches compile the step, and take longer than the rest."""
     _SECONDS_BEFORE_ESTIMATE = 2.0
 
     def __init__(self, epochs: int, num_batches: int, clock: Clock):
@@ -204,7 +212,7 @@ class ConsoleLines(keras.callbacks.Callback):  # type: ignore[misc] # Keras publ
         self._bar: Progress | None = None
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
-        self._estimated, self._first_epoch = False, None  # another phase takes another time
+        self._estimated, self._first_epoch = False, None  # an epoch of another phase takes another time
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         if self._first_epoch is None:
@@ -240,16 +248,16 @@ class ConsoleLines(keras.callbacks.Callback):  # type: ignore[misc] # Keras publ
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         self.close()
-        figures = logs or {}
+        metrics = logs or {}
         self._say(
             f"epoch {epoch + 1:>2}/{self._epochs}  "
-            f"accuracy {figures['accuracy']:6.2%}  val_accuracy {figures['val_accuracy']:6.2%}  "
-            f"loss {figures['loss']:.4f}  val_loss {figures['val_loss']:.4f}  "
-            f"learning_rate {figures['learning_rate']:.3g}  {_duration(self._clock.epoch_seconds[-1])}"
+            f"accuracy {metrics['accuracy']:6.2%}  val_accuracy {metrics['val_accuracy']:6.2%}  "
+            f"loss {metrics['loss']:.4f}  val_loss {metrics['val_loss']:.4f}  "
+            f"learning_rate {metrics['learning_rate']:.3g}  {_duration(self._clock.epoch_seconds[-1])}"
         )
 
     def close(self) -> None:
-        """Take the bar away; Keras does not say that a training has ended with an error."""
+        """Remove the progress bar. Keras does not tell callbacks that a training has failed."""
         if self._bar:
             self._bar.stop()
             self._bar = None

@@ -1,8 +1,8 @@
-"""Exact resume: all that a training needs to go on after its last whole epoch, bit for bit as if it had not stopped.
+"""Checkpoint for bit-exact resume after the last completed epoch.
 
-Keras's `BackupAndRestore` forgets dropout's seeds and the counters of schedules and stops; here they stand beside the
-weights, the optimizer and the history. One file per training, in a folder that neither DVC nor git knows, named by a
-fingerprint of everything that decides the result: after a change of params, data or code it is not found.
+Keras's `BackupAndRestore` loses the seeds of dropout and the counters of schedules and stops. This checkpoint has them,
+with weights, optimizer and history. It is one file per training, in a folder that neither DVC nor git tracks, and named
+by a fingerprint of everything that decides the result: after a change of params, data or code there is no such file.
 """
 
 import json
@@ -24,20 +24,22 @@ _BEST_WEIGHTS = "best_weights"
 _REMEMBERED: dict[type, tuple[str, ...]] = {
     keras.callbacks.EarlyStopping: ("wait", "best", "best_epoch", _BEST_WEIGHTS),
     keras.callbacks.ReduceLROnPlateau: ("wait", "best"),
-    AveragedWeights: ("_ema_weights_in_model",),
     Clock: ("epoch_seconds", "training_seconds"),
 }
-"""What callbacks know from one epoch to the next and act upon. Keras sets it back as a training begins."""
+"""The state of callbacks that is saved. Keras resets its own as a training begins.
+
+A checkpoint always has all of it: one of other code has another key.
+"""
 
 
 class Checkpoint:
-    """The one checkpoint of a training, and the MLflow run that it belongs to.
+    """The checkpoint of a training, and the MLflow run that it belongs to.
 
     Args:
-        folder: the model's own; other trainings of the same model leave their files there when they are stopped.
-            `finished.drop` removes it.
+        folder: of the model. Stopped trainings of the same model with another key have their files there, too.
+            `workspace.drop_finished_checkpoint` removes it.
         key: a fingerprint of what decides the result.
-        read_only: write nothing: another process of the same training does.
+        read_only: write nothing, since another process of the same training does.
     """
 
     def __init__(self, folder: Path, key: str, *, read_only: bool = False):
@@ -53,12 +55,12 @@ class Checkpoint:
 
     @property
     def other(self) -> Path | None:
-        """The newest file of a training with another key; None where there is none."""
+        """The newest checkpoint of a training with another key, or None."""
         others = [path for path in self._folder.glob(f"*{self._file.suffix}") if path != self._file]
         return max(others, key=lambda path: path.stat().st_mtime) if others else None
 
     def begin(self, run_id: str) -> None:
-        """Note the run, so that it is found again from the first step on; of other trainings keep `other` alone."""
+        """Record the run of the training that starts now. Of other trainings, keep the files of `other` only."""
         other = self.other
         write_text(self._run_file, f"{run_id}\n")
         kept = {f"{file.stem}{suffix}" for file in (self._file, other) if file for suffix in (".checkpoint", ".run")}
@@ -68,16 +70,16 @@ class Checkpoint:
 
     @property
     def bytes(self) -> int:
-        """How much of the disk the last one takes."""
+        """Size on disk."""
         return self._file.stat().st_size if self._file.is_file() else 0
 
     def read_state(self) -> dict[str, Any] | None:
-        """Return what was saved beside the arrays, or None where nothing was.
+        """Return everything but the arrays, or None if there is no checkpoint.
 
         Keys: `stopped` (before the last epoch), `history` (a mapping per epoch), `resumed_from`, `callbacks`.
 
         Raises:
-            UserError: the file is broken, which a stopped training cannot have done.
+            UserError: the file is broken. A stopped training leaves no such file: writes are atomic.
         """
         if not self._file.is_file():
             return None
@@ -89,12 +91,12 @@ class Checkpoint:
             raise self._broken(error) from None
 
     def history(self) -> list[dict[str, float]]:
-        """Return the figures of the epochs that are done."""
+        """Return the metrics of the completed epochs."""
         state = self.read_state()
         return state["history"] if state else []
 
     def read_array(self, name: str) -> NDArray[Any]:
-        """Return a saved array; raises UserError where the file is broken."""
+        """Return a saved array; raise UserError if the file is broken."""
         try:
             with zipfile.ZipFile(self._file) as archive, archive.open(name) as stream:
                 array: NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
@@ -107,7 +109,7 @@ class Checkpoint:
         return UserError(f"the checkpoint {self._file} is broken ({error}); `rm {files}` to train from the start")
 
     def write(self, state: dict[str, Any], arrays: Iterator[tuple[str, NDArray[Any]]]) -> None:
-        """Write a checkpoint over the last one, whole or not at all."""
+        """Replace the checkpoint atomically."""
         if self._read_only:
             return
         with replaced(self._file) as partial, zipfile.ZipFile(partial, "w") as archive:
@@ -117,14 +119,12 @@ class Checkpoint:
                     np.lib.format.write_array(stream, array, allow_pickle=False)
 
 
-class KeepHistory(keras.callbacks.Callback):  # type: ignore[misc] # Keras publishes no types
-    """Collects the history; with a checkpoint, saves after every epoch, and takes up what it finds.
-
-    It has to come after the callbacks whose state it saves.
+class EpochRecorder(keras.callbacks.Callback):
+    """Add each epoch to the history and save a checkpoint; at the start, restore the checkpoint of a stopped training.
 
     Args:
-        checkpoint: None to keep nothing on disk.
-        others: the callbacks that act in the training.
+        checkpoint: None to save nothing.
+        others: the callbacks whose state is saved; in a training they come before this one.
 
     Raises:
         UserError: the checkpoint is broken.
@@ -134,34 +134,45 @@ class KeepHistory(keras.callbacks.Callback):  # type: ignore[misc] # Keras publi
         super().__init__()
         self._checkpoint = checkpoint
         self._others = others
-        self._found = checkpoint.read_state() if checkpoint else None
-        self.is_complete = bool(self._found and self._found["stopped"])
-        """Whether the training that is taken up had stopped early, so that no epoch is to follow."""
-        self.phase_begins = 0
-        """The first epoch of the phase that is trained next, from 0. Its optimizer and callbacks begin afresh."""
-        self.history: list[dict[str, float]] = self._found["history"] if self._found else []
-        self.resumed_from: list[int] = [*self._found["resumed_from"], len(self.history)] if self._found else []
+        self._saved = checkpoint.read_state() if checkpoint else None
+        self._first_epoch = 0
+        self._averages: AveragedWeights | None = None
+        self.is_complete = bool(self._saved and self._saved["stopped"])
+        """Whether the training to resume had stopped early, so that no epoch is to follow."""
+        self.history: list[dict[str, float]] = self._saved["history"] if self._saved else []
+        self.resumed_from: list[int] = [*self._saved["resumed_from"], len(self.history)] if self._saved else []
 
     @property
     def epochs_done(self) -> int:
         """How many epochs the history has."""
         return len(self.history)
 
+    def begin_phase(self, first_epoch: int, averages: AveragedWeights | None) -> None:
+        """Announce the phase that is trained next, which has a new optimizer.
+
+        Args:
+            first_epoch: of the phase, from 0.
+            averages: the callback that swaps averaged weights in this phase, if any does.
+        """
+        self._first_epoch, self._averages = first_epoch, averages
+
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
-        found, self._found = self._found, None  # a second phase finds what the first one has left in memory
-        if self._checkpoint is None or found is None:
+        saved, self._saved = self._saved, None  # a second phase continues with the model in memory
+        if self._checkpoint is None or saved is None:
             return
+        is_between_phases = 0 < self._first_epoch == len(self.history)
         if not self.model.optimizer.built:
             self.model.optimizer.build(self.model.trainable_variables)
-        between_phases = 0 < self.phase_begins == len(self.history)
-        for name, variable in self._variables(with_optimizer=not between_phases):
+        if self._averages and not is_between_phases:
+            self._averages.expect_averages()
+        for name, variable in self._variables(with_optimizer=not is_between_phases):
             variable.assign(self._checkpoint.read_array(name))
-        for place, (callback, values) in enumerate(zip(self._remembering(), found["callbacks"], strict=True)):
-            if between_phases and not isinstance(callback, Clock):
+        for number, (callback, values) in enumerate(zip(self._others, saved["callbacks"], strict=True)):
+            if is_between_phases and not isinstance(callback, Clock):
                 continue
             for attribute, value in values.items():
                 if attribute == _BEST_WEIGHTS and value is not None:
-                    value = [self._checkpoint.read_array(_best_name(place, index)) for index in range(value)]
+                    value = [self._checkpoint.read_array(_best_name(number, index)) for index in range(value)]
                 setattr(callback, attribute, value)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
@@ -172,18 +183,9 @@ class KeepHistory(keras.callbacks.Callback):  # type: ignore[misc] # Keras publi
             "stopped": bool(self.model.stop_training),
             "history": self.history,
             "resumed_from": self.resumed_from,
-            "callbacks": [
-                {
-                    attribute: len(value) if attribute == _BEST_WEIGHTS and value is not None else value
-                    for attribute, value in ((name, getattr(callback, name, None)) for name in _remembered(callback))
-                }
-                for callback in self._remembering()
-            ],
+            "callbacks": [_state(callback) for callback in self._others],
         }
         self._checkpoint.write(state, self._arrays())
-
-    def _remembering(self) -> list[keras.callbacks.Callback]:
-        return [callback for callback in self._others if _remembered(callback)]
 
     def _variables(self, *, with_optimizer: bool = True) -> Iterator[tuple[str, keras.Variable]]:
         """Yield weights, dropout's seeds, and the optimizer's moments, counter and learning rate."""
@@ -197,14 +199,19 @@ class KeepHistory(keras.callbacks.Callback):  # type: ignore[misc] # Keras publi
     def _arrays(self) -> Iterator[tuple[str, NDArray[Any]]]:
         for name, variable in self._variables():
             yield name, keras.ops.convert_to_numpy(variable)
-        for place, callback in enumerate(self._remembering()):
+        for number, callback in enumerate(self._others):
             for index, array in enumerate(getattr(callback, _BEST_WEIGHTS, None) or []):
-                yield _best_name(place, index), array
+                yield _best_name(number, index), array
 
 
-def _remembered(callback: keras.callbacks.Callback) -> tuple[str, ...]:
-    return next((names for kind, names in _REMEMBERED.items() if isinstance(callback, kind)), ())
+def _state(callback: keras.callbacks.Callback) -> dict[str, Any]:
+    """Return what a callback remembers; of its best weights the number of arrays, which are saved by themselves."""
+    names = next(names for kind, names in _REMEMBERED.items() if isinstance(callback, kind))
+    state: dict[str, Any] = {name: getattr(callback, name, None) for name in names}
+    if state.get(_BEST_WEIGHTS) is not None:
+        state[_BEST_WEIGHTS] = len(state[_BEST_WEIGHTS])
+    return state
 
 
-def _best_name(place: int, index: int) -> str:
-    return f"{_BEST_WEIGHTS}/{place}/{index}.npy"
+def _best_name(number: int, index: int) -> str:
+    return f"{_BEST_WEIGHTS}/{number}/{index}.npy"

@@ -1,28 +1,29 @@
-"""The one or two phases of a training: which epochs, which weights move, and how fast.
+"""The one or two phases of a training: which epochs, which weights are trained, and at which learning rate.
 
-Howard & Ruder 2018 (https://arxiv.org/abs/1801.06146) train the new head first, too, so that its first, large gradients
-do not undo what the backbone has learnt.
+Training the new head first keeps its first, large gradients from destroying what the backbone has learnt (Howard and
+Ruder 2018, https://arxiv.org/abs/1801.06146).
 """
 
 from dataclasses import dataclass
 
 import keras
 
+from tiny_imagenet.backend.layers import all_layers
 from tiny_imagenet.config.recipe import FineTuning, LearningRateSchedule, Optimizer, Recipe
 
 
 @dataclass(frozen=True)
 class Phase:
-    """Consecutive epochs with the same trainable weights and one optimizer, which begins afresh."""
+    """Consecutive epochs with the same trainable weights and a new optimizer."""
 
     first_epoch: int
     """Counted from 0, as Keras does."""
     end_epoch: int
-    """The first epoch that is no longer part of it."""
+    """One past its last epoch."""
     optimizer: Optimizer
     schedule: LearningRateSchedule | None
     is_last: bool
-    """Schedules, stops and the choice of the best epoch belong to the last phase alone."""
+    """Plateaus, stops and the choice of the best epoch belong to the last phase only."""
 
 
 def phases(recipe: Recipe) -> list[Phase]:
@@ -38,10 +39,10 @@ def phases(recipe: Recipe) -> list[Phase]:
 
 
 def set_trainable(model: keras.Model, recipe: Recipe, phase: Phase) -> None:
-    """Let the weights move that the phase trains; a model has to be compiled after it.
+    """Make the weights trainable that a phase trains. Compile the model afterwards.
 
-    A layer of batch normalization that is not trainable normalizes by its averages, and leaves them as they are. The
-    backbone is the model inside the model; a model without one is left as it is.
+    Batch normalization that is not trainable normalizes by its moving averages, and does not update them. The backbone
+    is the model inside the model; a model without one is not changed.
     """
     backbone = next((layer for layer in model.layers if isinstance(layer, keras.Model)), None)
     if backbone is None:
@@ -55,6 +56,6 @@ def _freeze_parts(backbone: keras.Model, tuning: FineTuning) -> None:
     for layer in backbone.layers[: round(len(backbone.layers) * (1 - tuning.backbone_share))]:
         layer.trainable = False
     if tuning.batch_normalization == "frozen":
-        for layer in backbone._flatten_layers(include_self=False, recursive=True):
+        for layer in all_layers(backbone):
             if isinstance(layer, keras.layers.BatchNormalization):
                 layer.trainable = False

@@ -18,7 +18,7 @@ from tiny_imagenet.backend import runtime
 from tiny_imagenet.common.errors import UserError
 from tiny_imagenet.common.files import hashes_below, read_csv
 from tiny_imagenet.config.params import Params
-from tiny_imagenet.reporting import table as comparison
+from tiny_imagenet.reporting.table import results_table
 from tiny_imagenet.repository import dvc, git, provenance
 from tiny_imagenet.repository.paths import CACHE, MODELS, RESULTS, TABLE
 from tiny_imagenet.repository.records import RunRecord
@@ -248,7 +248,7 @@ def _row(evidence: Evidence, params: Params) -> str:
     """Check that the row of the table is what the files give."""
     name, _ = evidence.job.name, (evidence.record, evidence.metrics, evidence.sizes)  # each raises if it is damaged
     alone = params.model_copy(update={"active": (name,)})
-    table = comparison.results_table(alone, MODELS, RESULTS, dvc.locked_images(Path.cwd()))
+    table = results_table(alone).frame
     rows = table_rows(name)
     if len(rows) != 1:
         raise UserError(f"{TABLE} has {len(rows)} rows of {name}: {restore(TABLE)}")

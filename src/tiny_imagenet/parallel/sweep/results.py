@@ -8,12 +8,12 @@ from typing import Any
 
 import pandas as pd
 
-from tiny_imagenet import plotting
 from tiny_imagenet.common.errors import UserError
 from tiny_imagenet.common.files import read_json, write_text
 from tiny_imagenet.parallel import params_edit
 from tiny_imagenet.parallel.sweep.plan import Trial
 from tiny_imagenet.parallel.sweep.schema import Sweep
+from tiny_imagenet.reporting.figures import curves
 
 FINISHED, STOPPED, FAILED = "finished", "stopped early", "failed"
 _MOST_CURVES = 20
@@ -126,5 +126,5 @@ def write_results(
     }
     shown = dict(list(histories.items())[:_MOST_CURVES])
     title = f"{name}: {sweep.metric}, the best {len(shown)} of {len(histories)} trials"
-    plotting.curves(shown, pd.DataFrame(), sweep.metric, title, folder / "trials", with_logs=False)
+    curves(shown, pd.DataFrame(), sweep.metric, title, folder / "trials", with_logs=False)
     return [folder / "results.csv", folder / "best.yaml", folder / "trials.png"]
