@@ -81,8 +81,6 @@ def alembic_version(database: Path) -> str:
 
 WRITER = """
 import pathlib, sys
-from made_results import RUN, make_results
-
 from tiny_imagenet import tracking
 root, name = pathlib.Path(sys.argv[1]), sys.argv[2]
 with tracking.start_run(root, experiment="demo", name=name, params={}, tags={}) as run:

@@ -27,7 +27,7 @@ from tiny_imagenet.tracking.additions import (
     now,
     points,
 )
-from tiny_imagenet.tracking.store import client, connect, experiment_id, is_missing, mlflow, usable
+from tiny_imagenet.tracking.store import client, connected, experiment_id, is_missing, mlflow
 
 REGISTERED_MODEL = "tiny-imagenet"
 CHAMPION = "champion"
@@ -60,16 +60,14 @@ def find_run(root: Path, run_id: str) -> TrackedRun | None:
     Raises:
         UserError: the store cannot be reached.
     """
-    with usable(root):
-        connect(root)
+    with connected(root):
         run = _find(run_id)
     return None if run is None else _tracked(run)
 
 
 def metric_history(root: Path, run_id: str, name: str) -> list[tuple[int, float]]:
     """Return step and value of each point of a run's metric; raises UserError if the store cannot be reached."""
-    with usable(root):
-        connect(root)
+    with connected(root):
         return [(point.step, point.value) for point in client().get_metric_history(run_id, name)]
 
 
@@ -79,8 +77,7 @@ def result_hashes(root: Path, run_id: str) -> dict[str, str]:
     Raises:
         UserError: the store cannot be reached.
     """
-    with TemporaryDirectory(prefix="results") as name, usable(root), redirect_stderr(StringIO()):  # a progress bar
-        connect(root)
+    with TemporaryDirectory(prefix="results") as name, connected(root), redirect_stderr(StringIO()):  # a progress bar
         for path in {"history.csv", _RESULTS} & _logged_files(run_id):
             client().download_artifacts(run_id, path, name)
         folder = Path(name)
@@ -117,8 +114,7 @@ def add_results(root: Path, run_id: str, metrics: Mapping[str, float], folder: P
     Raises:
         UserError: the store cannot be reached.
     """
-    with usable(root):
-        connect(root)
+    with connected(root):
         run = _find(run_id)
         if run is not None:
             _add_results(run, metrics, folder)
@@ -169,8 +165,7 @@ def complete(
     metrics = Metrics.read(folder / "metrics.json").as_dict()
     start = datetime.fromisoformat(record.started_at).timestamp()
     ends = [int(1000 * (start + sum(record.epoch_seconds[:epoch]))) for epoch in range(len(history) + 1)]
-    with usable(root):
-        connect(root)
+    with connected(root):
         run = _find(record.run_id)
         restored = run is None
         if run is None:
@@ -216,8 +211,7 @@ def supersede(root: Path, current: TrackedRun, tags: Mapping[str, str]) -> None:
     Raises:
         UserError: the store cannot be reached.
     """
-    with usable(root):
-        connect(root)
+    with connected(root):
         experiment = client().get_run(current.run_id).info.experiment_id
         filters = [
             f'tags.`{key}` = "{value}"' for key, value in (dict(tags) | {"mlflow.runName": current.name}).items()
@@ -234,8 +228,7 @@ def supersede(root: Path, current: TrackedRun, tags: Mapping[str, str]) -> None:
 
 def describe_experiment(root: Path, experiment: str, text: str) -> None:
     """Give the experiment its description, in Markdown; raises UserError if the store cannot be reached."""
-    with usable(root):
-        connect(root)
+    with connected(root):
         number = experiment_id(experiment, root)
         if client().get_experiment(number).tags.get(_NOTE) != text:
             client().set_experiment_tag(number, _NOTE, text)
@@ -250,8 +243,7 @@ def register_champion(root: Path, run: TrackedRun, description: str) -> str:
         UserError: the store cannot be reached.
     """
     module = mlflow()
-    with usable(root):
-        connect(root)
+    with connected(root):
         versions, logged = _versions(), logged_model(run.run_id)
         if logged is None:
             raise UserError(f"the run {run.run_id} has no model in MLflow: run `tiny-imagenet sync`")
@@ -298,8 +290,7 @@ def champion_file(root: Path) -> Iterator[tuple[Path, str]]:
         UserError: there is none, or the store cannot be reached.
     """
     with TemporaryDirectory(prefix="champion") as folder:
-        with usable(root):
-            connect(root)
+        with connected(root):
             try:
                 version = client().get_model_version_by_alias(REGISTERED_MODEL, CHAMPION)
             except mlflow().exceptions.MlflowException as error:
@@ -319,8 +310,7 @@ def model_md5(root: Path, run_id: str) -> str | None:
     Raises:
         UserError: the store cannot be reached.
     """
-    with TemporaryDirectory(prefix="model") as folder, usable(root):
-        connect(root)
+    with TemporaryDirectory(prefix="model") as folder, connected(root):
         experiment = client().get_run(run_id).info.experiment_id
         models = client().search_logged_models([experiment], f"source_run_id = '{run_id}'")
         return md5(_fetched(models[0].model_id, Path(folder))) if models else None
