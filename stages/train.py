@@ -12,7 +12,6 @@ from tiny_imagenet.models import registry, weights
 from tiny_imagenet.repository import dvc, provenance, workspace
 from tiny_imagenet.repository.paths import CACHE, CHECKPOINTS, MODELS
 from tiny_imagenet.repository.records import RunRecord
-from tiny_imagenet.tracking.sync import dataset_input
 
 
 def main(name: str) -> None:
@@ -89,7 +88,7 @@ def _train(params: Params, job: Job) -> None:
     ) as run:
         checkpoint.begin(run.run_id)
         run.log_history(history)
-        run.log_dataset(dataset_input(setup))
+        run.log_dataset(setup)
         if setup.git.dirty:
             run.log_text(setup.git.diff, "git.diff")
         with devices.shared_by(setup.devices) as share:

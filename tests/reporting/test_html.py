@@ -325,7 +325,7 @@ def test_a_file_without_a_column_is_named_with_what_brings_it_back(tmp_path, nam
     arguments = make_report(tmp_path, ["model_1"])
     path = tmp_path / name
     pd.read_csv(path).drop(columns=column).to_csv(path, index=False)
-    with pytest.raises(UserError, match=rf"{path.name} cannot be read \(it lacks {column}\): `rm -f .* bring it back"):
+    with pytest.raises(UserError, match=rf"{path.name} cannot be read \(it lacks {column}\): `rm -f .* restore it"):
         results_html(**arguments)
 
 

@@ -119,8 +119,8 @@ def run_repro(
 ) -> int:
     """Have DVC bring stages up to date, as `repro_command`, and return its exit code.
 
-    However this process ends, DVC and its stages end, too: `lifeline` sees to it, and holds `lock` until then. Stopped
-    by Ctrl-C, it returns when they have ended; DVC may be writing dvc.lock.
+    However this process ends, the watchdog ends DVC and its stages, too, and holds `lock` until then. Stopped by
+    Ctrl-C, it returns when they have ended; DVC may be writing dvc.lock.
     """
     process = subprocess.Popen(
         [sys.executable, "-m", "tiny_imagenet.repository.watchdog", str(lock), *repro_command(*stages, alone=alone)],

@@ -1,10 +1,9 @@
 """MLflow: one run for each training, in one experiment for each profile. The only package that imports it."""
 
-from tiny_imagenet.tracking.additions import DatasetInput, add_model
+from tiny_imagenet.tracking.additions import add_model
 from tiny_imagenet.tracking.results import (
     CHAMPION,
     REGISTERED_MODEL,
-    Result,
     TrackedRun,
     add_results,
     champion_file,
@@ -24,8 +23,6 @@ from tiny_imagenet.tracking.sweeps import open_run
 __all__ = [
     "CHAMPION",
     "REGISTERED_MODEL",
-    "DatasetInput",
-    "Result",
     "Run",
     "TrackedRun",
     "add_model",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tiny_imagenet.repository.records import TrainingSetup
 from tiny_imagenet.tracking.store import client, mlflow
 
 if TYPE_CHECKING:
@@ -20,19 +21,6 @@ if TYPE_CHECKING:
 
 MODEL_FILE = Path("data/model.keras")
 """In the folder of a logged model."""
-
-
-@dataclass(frozen=True)
-class DatasetInput:
-    """How a run names its images, which are not read."""
-
-    name: str
-    digest: str
-    """At most 36 characters; differs if the images differ."""
-    source: str
-    """An address, a path or a word."""
-    counts: Mapping[str, int]
-    """`classes`, `train`, `val`."""
 
 
 def now() -> int:
@@ -67,19 +55,19 @@ def add_params(run_id: str, params: Mapping[str, Any]) -> None:
         client().log_batch(run_id, params=missing[start : start + 100])
 
 
-def add_dataset(run_id: str, dataset: DatasetInput) -> None:
-    """Log the dataset as the input of a run, without reading it. MLflow keeps one of each digest."""
-    from mlflow.entities import Dataset, InputTag
-    from mlflow.entities import DatasetInput as Input
+def add_dataset(run_id: str, setup: TrainingSetup) -> None:
+    """Log the images of a training as the input of a run, without reading them. MLflow keeps one of each digest."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
 
-    entity = Dataset(
-        name=dataset.name,
-        digest=dataset.digest,
-        source_type="http" if dataset.source.startswith("http") else "code",
-        source=json.dumps({"url" if dataset.source.startswith("http") else "source": dataset.source}),
-        profile=json.dumps(dict(dataset.counts)),
+    is_url = setup.source.startswith("http")
+    dataset = Dataset(
+        name=setup.dataset,
+        digest=setup.hashes["data"],
+        source_type="http" if is_url else "code",
+        source=json.dumps({"url" if is_url else "source": setup.source}),
+        profile=json.dumps(setup.images),
     )
-    client().log_inputs(run_id, [Input(entity, [InputTag("mlflow.data.context", "training")])])
+    client().log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
 
 
 def logged_model(run_id: str) -> Any | None:

@@ -3,9 +3,10 @@
 Each function may be repeated at any time: it adds only what is missing.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from io import StringIO
 from pathlib import Path
@@ -13,10 +14,12 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from tiny_imagenet.common.errors import UserError
-from tiny_imagenet.common.files import fingerprint, hashes_below, md5
+from tiny_imagenet.common.files import fingerprint, hashes_below, md5, read_csv
+from tiny_imagenet.repository.paths import MODELS, RESULTS
+from tiny_imagenet.repository.provenance import run_tags
+from tiny_imagenet.repository.records import Metrics, RunRecord
 from tiny_imagenet.tracking.additions import (
     MODEL_FILE,
-    DatasetInput,
     add_dataset,
     add_params,
     add_points,
@@ -24,7 +27,7 @@ from tiny_imagenet.tracking.additions import (
     now,
     points,
 )
-from tiny_imagenet.tracking.store import client, connect, experiment_id, is_missing, mlflow, usable
+from tiny_imagenet.tracking.store import client, connected, experiment_id, is_missing, mlflow
 
 REGISTERED_MODEL = "tiny-imagenet"
 CHAMPION = "champion"
@@ -51,48 +54,20 @@ class TrackedRun:
         return SUPERSEDED_BY not in self.tags
 
 
-@dataclass(frozen=True)
-class Result:
-    """The run of one training, by the pipeline's files."""
-
-    model: str
-    experiment: str
-    run_id: str
-    """As `train` wrote it."""
-    started_at: str
-    """ISO 8601."""
-    epoch_seconds: Sequence[float]
-    params: Mapping[str, Any]
-    tags: Mapping[str, str]
-    dataset: DatasetInput
-    history: Sequence[Mapping[str, float]]
-    """The metrics of each epoch, without its number."""
-    metrics: Mapping[str, float]
-    folder: Path
-    """results/<model>."""
-    files: Sequence[Path] = field(default=())
-    """Other files to log."""
-    texts: Mapping[str, str] = field(default_factory=dict)
-    """Name -> content of further files to log."""
-    description: str = ""
-
-
 def find_run(root: Path, run_id: str) -> TrackedRun | None:
     """Return a run, or the one that was restored from it, or None if the store has neither.
 
     Raises:
         UserError: the store cannot be reached.
     """
-    with usable(root):
-        connect(root)
+    with connected(root):
         run = _find(run_id)
     return None if run is None else _tracked(run)
 
 
 def metric_history(root: Path, run_id: str, name: str) -> list[tuple[int, float]]:
     """Return step and value of each point of a run's metric; raises UserError if the store cannot be reached."""
-    with usable(root):
-        connect(root)
+    with connected(root):
         return [(point.step, point.value) for point in client().get_metric_history(run_id, name)]
 
 
@@ -102,8 +77,7 @@ def result_hashes(root: Path, run_id: str) -> dict[str, str]:
     Raises:
         UserError: the store cannot be reached.
     """
-    with TemporaryDirectory(prefix="results") as name, usable(root), redirect_stderr(StringIO()):  # a progress bar
-        connect(root)
+    with TemporaryDirectory(prefix="results") as name, connected(root), redirect_stderr(StringIO()):  # a progress bar
         for path in {"history.csv", _RESULTS} & _logged_files(run_id):
             client().download_artifacts(run_id, path, name)
         folder = Path(name)
@@ -140,8 +114,7 @@ def add_results(root: Path, run_id: str, metrics: Mapping[str, float], folder: P
     Raises:
         UserError: the store cannot be reached.
     """
-    with usable(root):
-        connect(root)
+    with connected(root):
         run = _find(run_id)
         if run is not None:
             _add_results(run, metrics, folder)
@@ -160,70 +133,71 @@ def _add_results(run: Any, metrics: Mapping[str, float], folder: Path) -> None:
         client().set_tag(run_id, "results_hash", state)
 
 
-def complete(root: Path, result: Result, log_model: Callable[[str], object]) -> tuple[TrackedRun, bool]:
-    """Add to the run of a result what it lacks; if the store does not have the run, restore it from the files.
+def complete(
+    root: Path,
+    name: str,
+    record: RunRecord,
+    *,
+    tags: Mapping[str, str],
+    description: str,
+    log_model: Callable[[str], object],
+) -> tuple[TrackedRun, bool]:
+    """Add to the run of a training what it lacks; if the store does not have the run, restore it from the files.
 
     A restored run has a tag with the id of the first, by which it is found later.
 
     Args:
         root: the repository.
-        result: by the files.
+        name: of the training; history.csv and its results are read in the working directory.
+        record: its run.json.
+        tags: more tags of a restored run.
+        description: of the run, in Markdown.
         log_model: called with the run's id, if it has no model.
 
     Returns:
         The run, and whether it had to be restored.
 
     Raises:
-        UserError: the store cannot be reached.
+        UserError: the store cannot be reached, or a file cannot be read.
     """
-    with usable(root):
-        connect(root)
-        run = _find(result.run_id)
+    file, folder = MODELS / name / "history.csv", RESULTS / name
+    history = read_csv(file, ("epoch",)).set_index("epoch")
+    metrics = Metrics.read(folder / "metrics.json").as_dict()
+    start = datetime.fromisoformat(record.started_at).timestamp()
+    ends = [int(1000 * (start + sum(record.epoch_seconds[:epoch]))) for epoch in range(len(history) + 1)]
+    with connected(root):
+        run = _find(record.run_id)
         restored = run is None
         if run is None:
             run = client().create_run(
-                experiment_id(result.experiment, root),
-                start_time=_milliseconds(result),
-                tags=dict(result.tags) | {RESTORED_FROM: result.run_id},
-                run_name=result.model,
+                experiment_id(record.experiment, root),
+                start_time=ends[0],
+                tags=run_tags(record) | dict(tags) | {RESTORED_FROM: record.run_id},
+                run_name=name,
             )
         run_id = run.info.run_id
-        add_params(run_id, result.params)
-        add_dataset(run_id, result.dataset)
-        add_points(run_id, _history_points(result), is_new=restored)
-        _add_results(run, result.metrics, result.folder)
+        add_params(run_id, record.params)
+        add_dataset(run_id, record)
+        rows: list[dict[str, float]] = history.to_dict("records")  # type: ignore[assignment] # the columns are words
+        epochs = (points(epoch, row, ends[epoch]) for epoch, row in enumerate(rows, start=1))
+        add_points(run_id, list(itertools.chain.from_iterable(epochs)), is_new=restored)
+        _add_results(run, metrics, folder)
         logged = _logged_files(run_id)
-        for path in result.files:
-            if path.name not in logged:
-                client().log_artifact(run_id, str(path))
-        for name, text in result.texts.items():
-            if name not in logged:
-                client().log_text(run_id, text, name)
+        if file.name not in logged:
+            client().log_artifact(run_id, str(file))
+        if record.git.diff and "git.diff" not in logged:
+            client().log_text(run_id, record.git.diff, "git.diff")
         if logged_model(run_id) is None:
             log_model(run_id)
-        _describe(run, result.description)
+        _describe(run, description)
         if client().get_run(run_id).info.status != "FINISHED" or restored:
-            client().set_terminated(run_id, "FINISHED", _milliseconds(result, len(result.epoch_seconds)))
+            client().set_terminated(run_id, "FINISHED", ends[-1])
         return _tracked(client().get_run(run_id)), restored
 
 
 def _logged_files(run_id: str) -> set[str]:
     """Return the names of the files and folders that a run has."""
     return {file.path for file in client().list_artifacts(run_id)}
-
-
-def _milliseconds(result: Result, epochs: int = 0) -> int:
-    """Return the time at which so many epochs were done."""
-    seconds = datetime.fromisoformat(result.started_at).timestamp() + sum(result.epoch_seconds[:epochs])
-    return int(seconds * 1000)
-
-
-def _history_points(result: Result) -> list[Any]:
-    return [
-        point
-        for epoch, metrics in enumerate(result.history, start=1)
-        for point in points(epoch, metrics, _milliseconds(result, epoch))
-    ]
 
 
 def _describe(run: Any, text: str) -> None:
@@ -237,8 +211,7 @@ def supersede(root: Path, current: TrackedRun, tags: Mapping[str, str]) -> None:
     Raises:
         UserError: the store cannot be reached.
     """
-    with usable(root):
-        connect(root)
+    with connected(root):
         experiment = client().get_run(current.run_id).info.experiment_id
         filters = [
             f'tags.`{key}` = "{value}"' for key, value in (dict(tags) | {"mlflow.runName": current.name}).items()
@@ -255,8 +228,7 @@ def supersede(root: Path, current: TrackedRun, tags: Mapping[str, str]) -> None:
 
 def describe_experiment(root: Path, experiment: str, text: str) -> None:
     """Give the experiment its description, in Markdown; raises UserError if the store cannot be reached."""
-    with usable(root):
-        connect(root)
+    with connected(root):
         number = experiment_id(experiment, root)
         if client().get_experiment(number).tags.get(_NOTE) != text:
             client().set_experiment_tag(number, _NOTE, text)
@@ -271,8 +243,7 @@ def register_champion(root: Path, run: TrackedRun, description: str) -> str:
         UserError: the store cannot be reached.
     """
     module = mlflow()
-    with usable(root):
-        connect(root)
+    with connected(root):
         versions, logged = _versions(), logged_model(run.run_id)
         if logged is None:
             raise UserError(f"the run {run.run_id} has no model in MLflow: run `tiny-imagenet sync`")
@@ -319,8 +290,7 @@ def champion_file(root: Path) -> Iterator[tuple[Path, str]]:
         UserError: there is none, or the store cannot be reached.
     """
     with TemporaryDirectory(prefix="champion") as folder:
-        with usable(root):
-            connect(root)
+        with connected(root):
             try:
                 version = client().get_model_version_by_alias(REGISTERED_MODEL, CHAMPION)
             except mlflow().exceptions.MlflowException as error:
@@ -340,8 +310,7 @@ def model_md5(root: Path, run_id: str) -> str | None:
     Raises:
         UserError: the store cannot be reached.
     """
-    with TemporaryDirectory(prefix="model") as folder, usable(root):
-        connect(root)
+    with TemporaryDirectory(prefix="model") as folder, connected(root):
         experiment = client().get_run(run_id).info.experiment_id
         models = client().search_logged_models([experiment], f"source_run_id = '{run_id}'")
         return md5(_fetched(models[0].model_id, Path(folder))) if models else None

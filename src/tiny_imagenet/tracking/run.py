@@ -17,17 +17,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiny_imagenet.common.signals import HeldInterrupt, interrupts_held
-from tiny_imagenet.tracking.additions import DatasetInput, add_dataset, add_model, add_params, add_points, now, points
+from tiny_imagenet.repository.records import TrainingSetup
+from tiny_imagenet.tracking.additions import add_dataset, add_model, add_params, add_points, now, points
 from tiny_imagenet.tracking.store import (
     client,
-    connect,
+    connected,
     experiment_id,
     is_missing,
     mlflow,
     public,
     reason,
     store_errors,
-    usable,
 )
 
 if TYPE_CHECKING:
@@ -93,9 +93,9 @@ class Run:
             on_test_batch_end=check,
         )
 
-    def log_dataset(self, dataset: DatasetInput) -> None:
-        """Log the dataset as the run's input."""
-        self._try(add_dataset, self.run_id, dataset)
+    def log_dataset(self, setup: TrainingSetup) -> None:
+        """Log the images of the training as the run's input."""
+        self._try(add_dataset, self.run_id, setup)
 
     def log_model(
         self,
@@ -174,8 +174,7 @@ def start_run(
     os.environ.pop("MLFLOW_EXPERIMENT_ID", None)
     module = mlflow()
     with interrupts_held() as interrupt:
-        with usable(root):
-            uri = public(connect(root))
+        with connected(root) as uri:
             module.set_experiment(experiment_id=experiment_id(experiment, root))
             module.set_system_metrics_sampling_interval(SYSTEM_METRICS_SECONDS)
             live = resume if resume and is_live(resume) else None
@@ -185,10 +184,12 @@ def start_run(
                 tags=dict(tags) | ({"mlflow.parentRunId": parent} if parent else {}),
                 log_system_metrics=True,
             )
-        run = Run(active.info.run_id, uri, public(active.info.artifact_uri), live is not None, _interrupt=interrupt)
+        run = Run(
+            active.info.run_id, public(uri), public(active.info.artifact_uri), live is not None, _interrupt=interrupt
+        )
         status = "FAILED"
         try:
-            with usable(root):
+            with connected(root):
                 add_params(run.run_id, params)
             yield run
             interrupt.check()
@@ -221,8 +222,7 @@ def mark_killed(root: Path, *, name: str, tags: Mapping[str, str], but: str | No
         UserError: the store cannot be reached.
     """
     marked = []
-    with usable(root):
-        connect(root)
+    with connected(root):
         experiments = [experiment.experiment_id for experiment in client().search_experiments()]
         filters = [f'tags.`{key}` = "{value}"' for key, value in (dict(tags) | {"mlflow.runName": name}).items()]
         for run in client().search_runs(experiments, " and ".join(["attributes.status = 'RUNNING'", *filters])):

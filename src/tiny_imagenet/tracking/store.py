@@ -71,11 +71,11 @@ def reason(error: Exception) -> str:
 
 
 @contextmanager
-def usable(root: Path) -> Iterator[None]:
-    """Turn an error of the store, in the block, into a UserError that names the store."""
+def connected(root: Path) -> Iterator[str]:
+    """Connect to the store for the block, and yield its address; raise a UserError if the store fails in the block."""
     errors = store_errors()  # now: after Ctrl-C in the block, MLflow may be half imported
     try:
-        yield
+        yield connect(root)
     except errors as error:
         raise UserError(
             f"MLflow's store {public(tracking_uri(root))} cannot be used: {reason(error)}\n"

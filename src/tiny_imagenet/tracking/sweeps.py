@@ -9,7 +9,7 @@ from typing import Any
 
 from tiny_imagenet.tracking.additions import add_params
 from tiny_imagenet.tracking.run import Run, is_live
-from tiny_imagenet.tracking.store import client, connect, experiment_id, public, usable
+from tiny_imagenet.tracking.store import client, connected, experiment_id, public
 
 
 def open_run(
@@ -36,8 +36,7 @@ def open_run(
     Raises:
         UserError: the store cannot be reached.
     """
-    with usable(root):
-        uri = public(connect(root))
+    with connected(root) as uri:
         live = resume if resume and is_live(resume) else None
         if live:
             client().update_run(live, status="RUNNING")
@@ -47,4 +46,4 @@ def open_run(
             run = client().create_run(experiment_id(experiment, root), tags=dict(tags) | own, run_name=name)
         add_params(run.info.run_id, params)
     resumed = live is not None
-    return Run(run.info.run_id, uri, public(run.info.artifact_uri), is_resumed=resumed, repeats=resumed)
+    return Run(run.info.run_id, public(uri), public(run.info.artifact_uri), is_resumed=resumed, repeats=resumed)

@@ -9,19 +9,13 @@ import numpy as np
 
 from tiny_imagenet import tracking
 from tiny_imagenet.backend import runtime
-from tiny_imagenet.common.files import BusyError, md5, only_one, read_csv
+from tiny_imagenet.common.files import BusyError, md5, only_one
 from tiny_imagenet.config.jobs import Job
 from tiny_imagenet.config.params import Params
 from tiny_imagenet.models.saved_model import load_model, read_metadata, without_optimizer
 from tiny_imagenet.repository import dvc, workspace
 from tiny_imagenet.repository.paths import CACHE, CHECKPOINTS, MODELS, RESULTS
-from tiny_imagenet.repository.provenance import run_tags
-from tiny_imagenet.repository.records import Metrics, RunRecord, TrainingSetup
-
-
-def dataset_input(setup: TrainingSetup) -> tracking.DatasetInput:
-    """Return the images of a training as the input of its run."""
-    return tracking.DatasetInput(setup.dataset, setup.hashes["data"], setup.source, setup.images)
+from tiny_imagenet.repository.records import Metrics, RunRecord
 
 
 def sync(params: Params, run_descriptions: Mapping[str, str], experiment_description: str) -> list[str]:
@@ -60,10 +54,17 @@ def _sync(params: Params, run_descriptions: Mapping[str, str], experiment_descri
         if not _is_evaluated(job):
             done.append(f"{job.name}: not evaluated since it was trained: `dvc repro`")
             continue
-        result = _result(job.name, here, run_descriptions[job.name])
-        run, restored = tracking.complete(root, result, partial(_log_model, model=job.name))
+        record = RunRecord.read(MODELS / job.name / "run.json")
+        run, restored = tracking.complete(
+            root,
+            job.name,
+            record,
+            tags=here,
+            description=run_descriptions[job.name],
+            log_model=partial(_log_model, model=job.name),
+        )
         if restored:
-            done.append(f"{job.name}: MLflow did not have the run {result.run_id}; restored as {run.run_id}")
+            done.append(f"{job.name}: MLflow did not have the run {record.run_id}; restored as {run.run_id}")
         tracking.supersede(root, run, here)
         if not job.is_replicate:
             runs[job.name] = run
@@ -96,28 +97,6 @@ def _is_evaluated(job: Job) -> bool:
     return all(
         path.is_file() and md5(path) == locked.get(path.as_posix())
         for path in (MODELS / job.name / file for file in ("model.keras", "history.csv"))
-    )
-
-
-def _result(name: str, here: Mapping[str, str], description: str) -> tracking.Result:
-    folder = MODELS / name
-    record = RunRecord.read(folder / "run.json")
-    history = read_csv(folder / "history.csv", ("epoch",))
-    return tracking.Result(
-        model=name,
-        experiment=record.experiment,
-        run_id=record.run_id,
-        started_at=record.started_at,
-        epoch_seconds=record.epoch_seconds,
-        params=record.params,
-        tags=run_tags(record) | dict(here),
-        dataset=dataset_input(record),
-        history=history.drop(columns="epoch").to_dict("records"),  # type: ignore[arg-type] # the columns are words
-        metrics=Metrics.read(RESULTS / name / "metrics.json").as_dict(),
-        folder=RESULTS / name,
-        files=[folder / "history.csv"],
-        texts={"git.diff": record.git.diff} if record.git.diff else {},
-        description=description,
     )
 
 
