@@ -24,7 +24,7 @@ _BLUE, _ORANGE, _GREEN = COLOURS[:3]
 
 
 def alike_first(confusion: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the classes in an order in which those that are confused stand together.
+    """Return the classes in an order that puts classes that are confused beside each other.
 
     Average linkage of the shares that are confused, in either direction, with the leaves in their best order
     (Bar-Joseph et al. 2001, https://doi.org/10.1093/bioinformatics/17.suppl_1.S22).
