@@ -88,7 +88,7 @@ def beside(axis: Axes) -> None:
 def from_zero(axis: Axes) -> None:
     """Let an axis of shares begin at 0, and end clear of the topmost marker.
 
-    Matplotlib leaves a twentieth of the data's range above it: less than half a marker where all are close together.
+    Matplotlib leaves a twentieth of the data's range above it: less than half a marker if all are close together.
     """
     axis.set_ylim(0, 1.05 * axis.get_ylim()[1])
 
@@ -108,9 +108,9 @@ def image_grid(
     captions: Mapping[str, Sequence[str]] | None = None,
     cell: tuple[float, float] = (0.95, 0.95),
 ) -> None:
-    """Draw rows of images, each with its name at the left, and with "none" where it has no image.
+    """Draw rows of images, each with its name at the left, and with "none" if it has no image.
 
-    `captions` are row -> what stands below its images; `cell` is the width and height in inches of an image with them.
+    `captions` are row -> the lines below its images; `cell` is the width and height in inches of an image with them.
     """
     columns = max(6, *(len(images) for images in rows.values()))  # fewer would leave no room for the title
     width, height = 0.9 + cell[0] * columns, 0.5 + cell[1] * len(rows)
@@ -139,7 +139,7 @@ def image_pairs(
     shown = pairs.head(limit)
     title = f"Training images (top) alike to validation images (bottom): {len(shown)} of {len(pairs):,} pairs"
     if shown.empty:
-        title = "No image stands in both training and validation"
+        title = "No image is in both training and validation"
         with new_figure(path, 6.4, 1, suffixes=("png",), title=title) as (_, axes):
             axes[0, 0].set_axis_off()
         return
@@ -160,12 +160,12 @@ def trained_on(dataset: str, images: Mapping[str, int], epochs: Iterable[float])
 
 
 def cycle(count: int) -> list[str]:
-    """Return so many colours, from the beginning again where they run out."""
+    """Return so many colours; they repeat if there are more than seven."""
     return [COLOURS[index % len(COLOURS)] for index in range(count)]
 
 
 def looks(count: int) -> list[dict[str, Any]]:
-    """Return so many colours, each with a marker and a line style, which change where the colours begin again."""
+    """Return so many colours, each with a marker and a line style, which change when the colours repeat."""
     rounds = [index // len(COLOURS) for index in range(count)]
     return [
         {"color": colour, "marker": _MARKERS[turn % len(_MARKERS)], "linestyle": _LINES[turn % len(_LINES)]}

@@ -15,11 +15,12 @@ import pandas as pd
 import pytest
 from made_report import MODELS, QUOTED, SCRIPT, audited_claims, demo_params, make_report, png, svg, with_status
 from made_results import RUN, made_inputs, made_params, make_results
+from markupsafe import Markup
 from PIL import Image
 
 from tiny_imagenet.common.errors import UserError
-from tiny_imagenet.reporting.html import results_html
-from tiny_imagenet.reporting.html.charts import charts
+from tiny_imagenet.reporting.html import model_pages, results_html
+from tiny_imagenet.reporting.html.charts import Chart, charts
 from tiny_imagenet.reporting.html.formats import FILTERS, code, points, verdict
 from tiny_imagenet.reporting.html.pictures import picture
 from tiny_imagenet.reporting.html.provenance import facts, shared
@@ -80,6 +81,12 @@ def text(arguments):
 @pytest.fixture(scope="module")
 def page(text):
     return Page(text)
+
+
+@pytest.fixture(autouse=True)
+def quick_charts(monkeypatch):
+    """Draw no charts but those of `page`, which is made before: they take most of the time."""
+    monkeypatch.setattr(model_pages, "charts", lambda *_: [Chart("accuracy", Markup("<svg></svg>"))])
 
 
 def words(page):

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -12,17 +12,19 @@ from numpy.typing import NDArray
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 
-from tiny_imagenet.evaluation.evaluate import Evaluation
 from tiny_imagenet.evaluation.metrics import wilson_interval
 from tiny_imagenet.input_pipeline.packed import PackedDataset
 from tiny_imagenet.plotting import COLOURS, image_grid, new_figure
+
+if TYPE_CHECKING:  # it imports Keras, which takes ten seconds
+    from tiny_imagenet.evaluation.evaluate import Evaluation
 
 _LONGEST_NAME, _LONGEST_CAPTION = 24, 15
 _BLUE, _ORANGE, _GREEN = COLOURS[:3]
 
 
 def alike_first(confusion: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the classes in an order in which those that are confused stand together.
+    """Return the classes in an order that puts classes that are confused beside each other.
 
     Average linkage of the shares that are confused, in either direction, with the leaves in their best order
     (Bar-Joseph et al. 2001, https://doi.org/10.1093/bioinformatics/17.suppl_1.S22).
@@ -36,7 +38,7 @@ def alike_first(confusion: NDArray[np.int64]) -> NDArray[np.int64]:
     return order
 
 
-def draw(measured: Evaluation, packed: PackedDataset, title: str, folder: Path) -> None:
+def draw(measured: "Evaluation", packed: PackedDataset, title: str, folder: Path) -> None:
     """Draw all figures of an evaluation into a folder."""
     names = packed.class_names
     confusion_matrix(measured.confusion, names, title, folder / "confusion")

@@ -226,10 +226,9 @@ def _better(
 
 
 def _p(paired: pd.DataFrame, one: str, other: str) -> float:
-    """Return the p-value of a pair by itself, NaN where it has none: predictions are missing."""
+    """Return the uncorrected p-value of a pair; NaN if predictions are missing."""
     rows = paired.to_dict("records")
-    found = (row["p"] for row in rows if {row["model_a"], row["model_b"]} == {one, other})
-    return float(next(found, "nan"))
+    return float(next((row["p"] for row in rows if {row["model_a"], row["model_b"]} == {one, other}), "nan"))
 
 
 def _generalizes(inputs: ReportInputs) -> dict[str, str]:

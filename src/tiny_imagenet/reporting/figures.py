@@ -99,7 +99,7 @@ def curves(
     """Draw a column of the histories against the epoch for all models: the paper's figures 11 and 12.
 
     Accuracies are shares, and begin at 0; losses, some of which have a penalty of weights in them, are on a logarithmic
-    axis. `logs` are the authors' curves, by `model`, dashed behind ours where `with_logs`.
+    axis. `logs` are the authors' curves, by `model`, dashed behind ours if `with_logs`.
     """
     is_accuracy = column.endswith("accuracy")
     with new_figure(path, 6.4, 4, title=title) as (_, axes):

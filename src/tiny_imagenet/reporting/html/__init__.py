@@ -19,6 +19,7 @@ from markupsafe import Markup
 
 from tiny_imagenet.reporting import audit
 from tiny_imagenet.reporting.columns import columns
+from tiny_imagenet.reporting.figures import FIGURES
 from tiny_imagenet.reporting.formats import missing
 from tiny_imagenet.reporting.html import provenance
 from tiny_imagenet.reporting.html.formats import FILTERS
@@ -26,7 +27,6 @@ from tiny_imagenet.reporting.html.model_pages import model_page
 from tiny_imagenet.reporting.html.pictures import picture
 from tiny_imagenet.reporting.inputs import ReportInputs
 from tiny_imagenet.reporting.wording import NOTES, comparability, flip_lines, override_lines
-from tiny_imagenet.repository.paths import REPORTS
 
 
 def results_html(
@@ -54,7 +54,7 @@ def results_html(
     same, different = provenance.shared({page.name: page.facts for page in pages if page.facts})
     environment = _environment()
     style, script = _own("style.css"), _own("page.js")
-    figures = root / REPORTS / "figures"
+    figures = root / FIGURES
     replicated = any(row["num_seeds"] > 1 for row in table.rows)
     spread = ("val_seeds",) if replicated else ()
     return environment.get_template("page.html").render(

@@ -22,7 +22,7 @@ _KINDS = {"✓": "yes", "▲": "above", "▼": "below", "✗": "no"}
 
 
 def dashed(text: str) -> str:
-    """Return formatted numbers with the dash of intervals, which also stands for a missing value."""
+    """Return formatted numbers with the dash that print uses for intervals and missing values."""
     return text.replace("-", DASH)
 
 
