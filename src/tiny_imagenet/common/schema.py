@@ -6,9 +6,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
+from ruamel.yaml import YAML
+from ruamel.yaml.constructor import DuplicateKeyError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from tiny_imagenet.common.errors import UserError
 
@@ -49,27 +51,14 @@ class Section(BaseModel):
 AnySection = TypeVar("AnySection", bound=Section)
 
 
-class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, which also refuses duplicate keys."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
-                if key.value in seen:
-                    raise yaml.constructor.ConstructorError(None, None, f"duplicate key '{key.value}'", key.start_mark)
-                seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-# PyYAML needs a point and a sign in 1.0e-5. DVC, which reads the same file, does not, and writes 1e-05 itself.
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
-)
-
-
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Return the mapping that a YAML file holds; raises UserError if it holds none."""
+    """Return the mapping that a YAML file holds, as DVC reads it: YAML 1.2, by the same library.
+
+    Another reader would take `010` for 8 and `yes` for true, and train with other values than those that DVC records.
+
+    Raises:
+        UserError: the file is missing, is no YAML, has a duplicate key, or holds no mapping.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -77,11 +66,16 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read: {error}") from None
     try:
-        values = yaml.load(text, Loader=_Loader)  # noqa: S506 - a subclass of SafeLoader
-    except yaml.MarkedYAMLError as error:
+        values = YAML(typ="safe").load(text)
+    except DuplicateKeyError as error:
+        key = re.search(r'found duplicate key "(.*?)" with value', error.problem)
+        raise UserError(
+            f"{path}: line {error.problem_mark.line + 1}: duplicate key '{key[1] if key else ''}'"
+        ) from None
+    except MarkedYAMLError as error:
         where = f" line {error.problem_mark.line + 1}:" if error.problem_mark else ""
         raise UserError(f"{path}:{where} {error.problem or error.context}") from None
-    except (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
+    except (YAMLError, ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
         raise UserError(f"{path} is no readable YAML: {type(error).__name__}: {error}") from None
     if not isinstance(values, dict):
         raise UserError(f"{path}: expected keys and values, got {type(values).__name__}")
