@@ -14,7 +14,6 @@ import pandas as pd
 from tiny_imagenet.common.errors import UserError
 from tiny_imagenet.common.files import fingerprint, read_csv, read_json
 from tiny_imagenet.config.params import Params
-from tiny_imagenet.models.weights import IMAGENET
 from tiny_imagenet.reporting.paper import authors_logs, base_of, is_of_paper, paper_table
 from tiny_imagenet.repository import dvc
 from tiny_imagenet.repository.paths import CACHE, MODELS, OVERVIEW, RESULTS
@@ -137,7 +136,7 @@ def results_table(params: Params, root: Path = Path()) -> ResultsTable:
             run, architecture = RunRecord.read(root / MODELS / model / "run.json"), _architecture(root, model)
             known = run.as_dict() | _metrics(root, model).as_dict() | architecture.as_dict()
             row |= {key: known[key] for key in COLUMNS if key in known}
-            row["weights"] = _weights(run, params.models[model].architecture)
+            row["weights"] = run.weights or "random"
             row["seconds"] = round(sum(run.epoch_seconds), 1)
             row |= _spread(params, model, status, root)
             if architecture.batch_normalization_layers == 0:
@@ -168,16 +167,6 @@ def _metrics(root: Path, name: str) -> Metrics:
 
 def _architecture(root: Path, name: str) -> Architecture:
     return Architecture.read(root / RESULTS / name / "architecture.json")
-
-
-def _weights(run: RunRecord, architecture: str) -> str:
-    """Return what the weights of a training started from: `random`, a path, or `imagenet`.
-
-    A path counts as `imagenet` if it leads to the file that Keras publishes, by its MD5.
-    """
-    published = IMAGENET.get(architecture)
-    by_path = published and run.hashes.get("weights") == published.digest
-    return "imagenet" if by_path else run.weights or "random"
 
 
 def _why_no_results(params: Params, name: str, root: Path, images: str | None) -> str:

@@ -24,6 +24,7 @@ def training_setup(
     images: Mapping[str, int],
     preprocessing: str,
     architecture: str,
+    weights: str | None,
     weights_file: Path | None,
 ) -> TrainingSetup:
     """Return the setup of a training that starts now in the working directory.
@@ -34,6 +35,7 @@ def training_setup(
         images: `classes`, `train`, `val`: how many there are.
         preprocessing: what the model does with pixels.
         architecture: source of the architecture. The training may have no copy of it as a dependency.
+        weights: what its weights start from: None (random), "imagenet", or a path.
         weights_file: pretrained weights, if it has any.
     """
     num_devices = devices.count(params.devices)
@@ -42,7 +44,7 @@ def training_setup(
         "dataset": params.dataset.name,
         "seed": job.seed,
         "determinism": params.determinism,
-        "weights": job.recipe.weights,
+        "weights": weights,
         "device": str(runtime.device()),
         "devices": num_devices,
         "threads": runtime.threads(),
@@ -51,10 +53,10 @@ def training_setup(
         "preprocessing": preprocessing,
     }
     dependencies = dependency_hashes(job)
-    weights = {"weights": md5(weights_file)} if weights_file else {}
+    of_weights = {"weights": md5(weights_file)} if weights_file else {}
     key = training_key(
         job,
-        dependencies | weights | {"architecture": architecture},
+        dependencies | of_weights | {"architecture": architecture},
         runtime.numerics() | {"devices": num_devices},
     )
     return TrainingSetup(
@@ -69,7 +71,7 @@ def training_setup(
             "environment": environment_hash(),
             "params": job.fingerprint,
             "training": key,
-            **weights,
+            **of_weights,
         },
         platform=f"{platform.platform()} on {platform.node()}",
         versions=runtime.versions(),

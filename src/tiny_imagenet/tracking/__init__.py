@@ -16,7 +16,7 @@ from tiny_imagenet.tracking.results import (
     result_hashes,
     supersede,
 )
-from tiny_imagenet.tracking.run import Run, mark_killed, start_run
+from tiny_imagenet.tracking.run import Run, mark_killed, start_run, training_run
 from tiny_imagenet.tracking.store import connect, public, tracking_uri
 from tiny_imagenet.tracking.sweeps import open_run
 
@@ -42,4 +42,5 @@ __all__ = [
     "start_run",
     "supersede",
     "tracking_uri",
+    "training_run",
 ]

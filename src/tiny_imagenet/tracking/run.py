@@ -17,7 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiny_imagenet.common.signals import HeldInterrupt, interrupts_held
+from tiny_imagenet.repository.dvc import repository_root
+from tiny_imagenet.repository.provenance import run_tags
 from tiny_imagenet.repository.records import TrainingSetup
+from tiny_imagenet.repository.workspace import workspace_id
 from tiny_imagenet.tracking.additions import add_dataset, add_model, add_params, add_points, now, points
 from tiny_imagenet.tracking.store import (
     client,
@@ -200,6 +203,32 @@ def start_run(
         finally:
             with suppress(*store_errors()):
                 module.end_run(status)
+
+
+@contextmanager
+def training_run(
+    setup: TrainingSetup, name: str, *, resume: str | None, history: Sequence[Mapping[str, float]]
+) -> Iterator[Run]:
+    """Start the run of a training as `start_run` does, and log what is known before its next epoch.
+
+    Runs of this name and working directory that still seem to be running are dead, and are marked as killed: call this
+    only while the training's lock is held.
+
+    Args:
+        setup: of the training.
+        name: of the run.
+        resume: id of the run of a training that was stopped.
+        history: the epochs that it has completed.
+    """
+    root, here = repository_root(), {"workspace": workspace_id()}
+    mark_killed(root, name=name, tags=here, but=resume)
+    tags = run_tags(setup) | here
+    with start_run(root, experiment=setup.experiment, name=name, params=setup.params, tags=tags, resume=resume) as run:
+        run.log_history(history)
+        run.log_dataset(setup)
+        if setup.git.dirty:
+            run.log_text(setup.git.diff, "git.diff")
+        yield run
 
 
 def is_live(run_id: str) -> bool:
