@@ -215,7 +215,7 @@ def test_a_model_of_other_weights_has_other_figures_and_a_broken_one_is_said_to_
         model.layers[-1].set_weights([-weights for weights in model.layers[-1].get_weights()])
         saved_model.save_model(model, KERAS, wnids=names["wnids"], class_names=names["class_names"])
         found = failures(evaluate=True)["evaluation"]
-        assert re.search(r"val_accuracy is [.\d]+ measured anew, [.\d]+ written", found)
+        assert re.search(r"val_accuracy is [.\d]+ measured again, [.\d]+ written", found)
         assert "here, the last digits may differ" not in found
         with kept(RUN):
             rewrite(RUN, RUN.read_bytes().replace(b'"device": "', b'"device": "another '))

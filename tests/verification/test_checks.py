@@ -24,7 +24,7 @@ from tiny_imagenet.common.errors import UserError
 from tiny_imagenet.common.files import hashes_below, md5
 from tiny_imagenet.config.jobs import Job
 from tiny_imagenet.config.params import Params
-from tiny_imagenet.reporting import table as comparison
+from tiny_imagenet.reporting.table import results_table
 from tiny_imagenet.repository import dvc, git, provenance
 from tiny_imagenet.repository.records import Metrics, RunRecord
 from tiny_imagenet.verification import checks as verification
@@ -127,8 +127,7 @@ class Repository:
 
     def write_table(self) -> None:
         Path("reports").mkdir(exist_ok=True)
-        table = comparison.results_table(PARAMS, Path("models"), Path("results"))
-        table.to_csv("reports/results.csv", index=False)
+        results_table(PARAMS).frame.to_csv("reports/results.csv", index=False)
 
     def history(self, _: Path, run_id: str, name: str) -> list[tuple[int, float]]:
         points = [*self.histories[run_id].get(name, {}).items()]

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from made_results import RUN as MADE_RUN
 from made_results import VALUES
 from standin import STANDINS, packed_digits
 
@@ -110,7 +111,7 @@ def test_outcomes_of_several_models_stand_side_by_side(tmp_path):
 
 # --- in the report ---
 
-RUN = {"dependencies": {"src/a.py": "1"}, "versions": {"keras": "3"}}
+RUN = MADE_RUN | {"dependencies": {"src/a.py": "1"}, "versions": {"keras": "3"}}
 
 
 def shown(tmp_path: Path, now: Params, **outcome: object) -> dict[str, str]:
