@@ -10,6 +10,7 @@ from tiny_imagenet.common import signals
 from tiny_imagenet.common.errors import UserError
 from tiny_imagenet.config.params import Params, load_params
 from tiny_imagenet.models.registry import check_models
+from tiny_imagenet.repository.paths import refuse_own_paths
 
 # Errors of the disk that the user can fix: full, not permitted, or another kind of file at the path.
 _DISK_ERRORS = {
@@ -22,6 +23,7 @@ def checked_params(path: Path | str = "params.yaml") -> Params:
     """Return params.yaml, checked in full, with the arguments of the architectures."""
     params = load_params(path)
     check_models(params)
+    refuse_own_paths(params, Path(path).absolute().parent)
     return params
 
 

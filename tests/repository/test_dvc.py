@@ -206,3 +206,25 @@ def test_the_images_are_those_that_dvc_lock_has(tmp_path):
     locked = {kind: [{"path": path, "md5": md5} for path, md5 in found] for kind, found in entries.items()}
     (tmp_path / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": {"cache": locked}}))
     assert dvc.locked_images(tmp_path) == "3.dir"
+
+
+@pytest.mark.parametrize("level", ["--local", "--project"])
+def test_a_file_is_found_in_the_cache_that_dvc_is_configured_to_use(level, tmp_path, monkeypatch):
+    root, shared = tmp_path / "root", tmp_path / "shared cache"
+    root.mkdir()
+    (root / "dvc.yaml").write_text("stages: {}\n")
+    monkeypatch.chdir(root)
+    content = b"archive"
+    for command in (["init", "--no-scm", "--quiet"], ["cache", "dir", level, str(shared)]):
+        subprocess.run([sys.executable, "-m", "dvc", *command], check=True)
+    kept = shared / "files" / "md5" / md5(content)[:2] / md5(content)[2:]
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(content)
+    assert dvc.cached_file(md5(content)) == kept
+    assert dvc.cached_file(md5(b"another")) is None
+
+
+def test_without_a_configuration_the_cache_is_dvcs_default(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("dvc.yaml").write_text("stages: {}\n")
+    assert dvc.cache_path("ab" + "0" * 30) == tmp_path / ".dvc" / "cache" / "files" / "md5" / "ab" / ("0" * 30)

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatch
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,20 @@ def cached_file(digest: str | None) -> Path | None:
 
 def cache_path(digest: str) -> Path:
     """Return where DVC's cache has, or would have, the file with this MD5."""
-    return repository_root() / ".dvc" / "cache" / "files" / "md5" / digest[:2] / digest[2:]
+    return _cache_folder(Path.cwd()) / "files" / "md5" / digest[:2] / digest[2:]
+
+
+@cache
+def _cache_folder(folder: Path) -> Path:
+    """Return DVC's cache, which may be outside of the repository and shared; DVC is asked once for each folder."""
+    default = repository_root(folder) / ".dvc" / "cache"
+    if not default.parent.is_dir():
+        return default
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", "cache", "dir"], cwd=folder, check=False, capture_output=True, text=True
+    )
+    answer = done.stdout.strip()
+    return (folder / answer) if done.returncode == 0 and answer else default
 
 
 def remove_broken_lock(root: Path) -> bool:

@@ -192,7 +192,8 @@ def restore(path: Path, current: str | None = None, wanted: str | None = None) -
     if dvc.cached_file(current):
         return "`git checkout dvc.lock`, or `dvc repro`"
     # A file and DVC's copy of it are often one, by a hard link, and DVC trusts any copy that it has.
-    copy = dvc.cache_path(wanted).relative_to(dvc.repository_root())
+    copy, root = dvc.cache_path(wanted), dvc.repository_root()
+    copy = copy.relative_to(root) if copy.is_relative_to(root) else copy
     return f"DVC has no sound copy: `{remove} {copy}`, then `dvc pull` or `dvc repro`"
 
 
