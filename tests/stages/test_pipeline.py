@@ -133,6 +133,10 @@ STALE_AFTER_AN_EDIT = {
     "src/tiny_imagenet/input_pipeline/batches.py": TRAIN | EVALUATE | {"cache"},
     "src/tiny_imagenet/dataset/layout.py": {"reorganize", "cache"},
     "src/tiny_imagenet/dataset/digits.py": {"download", "reorganize", "cache"},
+    "src/tiny_imagenet/config/recipe.py": TRAIN
+    | EVALUATE
+    | ARCHITECTURE
+    | {"download", "reorganize", "cache", "compare"},
     "src/tiny_imagenet/plotting.py": EVALUATE | {"cache", "compare"},
 }
 # One process for all edits: DVC takes a second to start.
