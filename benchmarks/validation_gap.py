@@ -27,7 +27,7 @@ from tiny_imagenet import entry, plotting
 from tiny_imagenet.backend import runtime
 from tiny_imagenet.common.errors import UserError
 from tiny_imagenet.common.files import read_csv, write_text
-from tiny_imagenet.reporting import table
+from tiny_imagenet.reporting import paper
 from tiny_imagenet.repository.records import RunRecord
 
 DESTINATION = Path("docs/results/validation_gap")
@@ -143,7 +143,7 @@ def by_epoch(model: str) -> pd.DataFrame:
             f"models/{model}/history.csv has no {PROTOCOL} of every epoch: set `paper_protocol_every_epoch: true` in "
             f"models.{model} of params.yaml, and run `dvc repro train@{model}`"
         )
-    logs = table.authors_logs()
+    logs = paper.authors_logs()
     theirs = logs[logs["model"] == model].set_index("epoch")[["accuracy", "val_accuracy", "loss", "val_loss"]]
     epochs = history.join(theirs.add_suffix("_authors"), on="epoch")
     epochs["ratio"] = epochs[PROTOCOL] / epochs["accuracy"]
@@ -205,7 +205,7 @@ def draw(
 
     `runs` has what `trained` says of both of our models, which share their images.
     """
-    logs = table.authors_logs()
+    logs = paper.authors_logs()
     images = runs[SUSPECT]["images"]
     about = plotting.trained_on(dataset, images, [runs[name]["epochs"] for name in (SUSPECT, OTHER)])
     title = f"Validation as a share of training accuracy\nours: {about}"

@@ -1,9 +1,7 @@
-"""The doors of the pipeline: one module per DVC stage, run as `python -m stages.<name>` in the repository's root."""
+"""The pipeline's stages: one module per DVC stage, run as `python -m stages.<name>` in the repository's root."""
 
 import atexit
 import gc
-import os
-import signal
 import sys
 from pathlib import Path
 
@@ -12,15 +10,11 @@ from pathlib import Path
 gc.set_threshold(100_000)
 atexit.register(gc.freeze)
 
-# The imports take seconds, in which there is nothing to leave clean; `entry.run` then takes Ctrl-C as Python does.
-if sys.argv[0] == "-m" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-
-    def _stopped(*_: object) -> None:
-        os.write(2, b"stopped\n")
-        os._exit(130)
-
-    signal.signal(signal.SIGINT, _stopped)
-
 # A queued experiment runs in a copy of the repository. It has to run the copy's code, which is what its results are
 # recorded with, and not that of the installed package, which is the main repository's as it is by then.
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
+
+from tiny_imagenet.common import signals  # noqa: E402 - from the path above
+
+if sys.argv[0] == "-m":  # the imports that follow take seconds
+    signals.exit_during_imports("stopped\n")

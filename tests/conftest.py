@@ -118,3 +118,21 @@ def keras() -> Any:
     import keras
 
     return keras
+
+
+@pytest.fixture
+def drawn(monkeypatch) -> list[Any]:
+    """Return the list that every figure of matplotlib is added to when it is saved as a PNG."""
+    from matplotlib.figure import Figure
+
+    saved: list[Any] = []
+    save = Figure.savefig
+
+    def spy(figure: Any, *arguments: Any, **options: Any) -> None:
+        save(figure, *arguments, **options)
+        if options["format"] == "png":
+            figure.inked = figure.get_tightbbox()  # inches; another format measures its letters anew
+            saved.append(figure)
+
+    monkeypatch.setattr(Figure, "savefig", spy)
+    return saved

@@ -1,14 +1,11 @@
 """The command `tiny-imagenet`, also as `python -m tiny_imagenet`."""
 
-import os
-import signal
+from tiny_imagenet.common import signals
 
 
 def main() -> None:
     """Run the command."""
-    # Its imports take seconds, in which there is nothing to leave clean.
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+    signals.exit_during_imports()  # the next one takes seconds
     from tiny_imagenet.cli import app
 
     app.main()

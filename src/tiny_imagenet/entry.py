@@ -1,17 +1,18 @@
-"""How every stage and command begins and ends: checked params in; a user's mistake out as one message."""
+"""The start and the end of every stage and command: checked params, errors as one message, exit codes."""
 
 import argparse
 import errno
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from tiny_imagenet.common import signals
 from tiny_imagenet.common.errors import UserError
 from tiny_imagenet.config.params import Params, load_params
 from tiny_imagenet.models.registry import check_models
+from tiny_imagenet.repository.paths import refuse_own_paths
 
-# What the disk may answer: full, forbidden, or something else where a file or folder should be.
+# Errors of the disk that the user can fix: full, not permitted, or another kind of file at the path.
 _DISK_ERRORS = {
     errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO,
     errno.EEXIST, errno.ENOENT, errno.ENOTDIR, errno.EISDIR,
@@ -19,9 +20,10 @@ _DISK_ERRORS = {
 
 
 def checked_params(path: Path | str = "params.yaml") -> Params:
-    """Return params.yaml, checked in full, the architectures' arguments too."""
+    """Return params.yaml, checked in full, with the arguments of the architectures."""
     params = load_params(path)
     check_models(params)
+    refuse_own_paths(params, Path(path).absolute().parent)
     return params
 
 
@@ -36,21 +38,25 @@ def run_for_model(main: Callable[[str], None]) -> int:
 
 
 def run(main: Callable[[], None]) -> int:
-    """Call `main` and return the exit code: 0, 1 for a user's mistake, 130 for Ctrl-C; no traceback for either."""
-    if callable(signal.getsignal(signal.SIGINT)):  # ignored, it stays so
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    """Call `main` and return the exit code: 0, 1 for an error that the user can fix, 130 for Ctrl-C.
+
+    The last two print a message and no traceback.
+    """
+    signals.raise_on_interrupt()
     try:
         main()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)  # noqa: T201 - what a user is meant to read
-        return 1
+        return _fail(f"error: {error}", 1)
     except OSError as error:
         if error.errno not in _DISK_ERRORS:
             raise
-        where = error.filename2 or error.filename or "the disk"
-        print(f"error: {where}: {error.strerror}; mend that, and start again", file=sys.stderr)  # noqa: T201 - as above
-        return 1
+        path = error.filename2 or error.filename or "the disk"
+        return _fail(f"error: {path}: {error.strerror}; fix this and rerun", 1)
     except KeyboardInterrupt:
-        print("stopped", file=sys.stderr, flush=True)  # noqa: T201 - what a user is meant to read
-        return 130
+        return _fail("stopped", signals.STOPPED)
     return 0
+
+
+def _fail(message: str, code: int) -> int:
+    print(message, file=sys.stderr, flush=True)  # noqa: T201 - for the user
+    return code

@@ -1,6 +1,6 @@
-"""Figures in one style, as PNG and SVG; photographs as PNG alone.
+"""The style that all figures share. They are saved as PNG and SVG, photographs as PNG only.
 
-Colours are Okabe and Ito's, which colour-blind people tell apart.
+The colours are Okabe and Ito's, which colour-blind people can tell apart.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,7 +18,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter, StrMethodFormatter
+from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 from numpy.typing import NDArray
 
 from tiny_imagenet.common.files import replaced
@@ -41,6 +41,27 @@ _STYLE: dict[Any, Any] = {
 
 
 @contextmanager
+def open_figure(
+    width: float,
+    height: float,
+    rows: int = 1,
+    columns: int = 1,
+    *,
+    title: str = "",
+    style: Mapping[str, Any] | None = None,
+) -> Iterator[tuple[Figure, NDArray[np.object_]]]:
+    """Yield a figure, `width` x `height` inches, with its axes as an array; `style` adds to the one of all."""
+    with mpl.rc_context(_STYLE | dict(style or {})):
+        figure, axes = plt.subplots(rows, columns, figsize=(width, height), dpi=150, squeeze=False)
+        if title:
+            figure.suptitle(title, wrap=True)
+        try:
+            yield figure, axes
+        finally:
+            plt.close(figure)
+
+
+@contextmanager
 def new_figure(
     path: Path,
     width: float,
@@ -51,56 +72,12 @@ def new_figure(
     title: str = "",
 ) -> Iterator[tuple[Figure, NDArray[np.object_]]]:
     """Yield a figure with its axes as an array; save it as `path` with each of the suffixes."""
-    with mpl.rc_context(_STYLE):
-        figure, axes = plt.subplots(rows, columns, figsize=(width, height), dpi=150, squeeze=False)
-        if title:
-            figure.suptitle(title, wrap=True)
-        try:
-            yield figure, axes
-            for suffix in suffixes:
-                metadata = {"Date": None} if suffix == "svg" else {"Software": None}
-                with replaced(path.with_suffix(f".{suffix}")) as partial:
-                    figure.savefig(partial, format=suffix, metadata=metadata)
-        finally:
-            plt.close(figure)
-
-
-def curves(
-    histories: Mapping[str, pd.DataFrame],
-    logs: pd.DataFrame,
-    column: str,
-    title: str,
-    path: Path,
-    *,
-    with_logs: bool,
-) -> None:
-    """Draw a column of the histories against the epoch for all models: the paper's figures 11 and 12.
-
-    Accuracies are shares, and begin at 0; losses, some of which have a penalty of weights in them, are on a logarithmic
-    axis. `logs` are the authors' curves, by `model`, dashed behind ours where `with_logs`.
-    """
-    is_accuracy = column.endswith("accuracy")
-    with new_figure(path, 6.4, 4, title=title) as (_, axes):
-        axis: Axes = axes[0, 0]
-        logged = False
-        for look, (model, history) in zip(looks(len(histories)), histories.items(), strict=True):
-            axis.plot(history["epoch"], history[column], markersize=4, label=model, **look)
-            if with_logs and (logs["model"] == model).any():
-                log, logged = logs[logs["model"] == model], True
-                dashed = look | {"linestyle": "--"}
-                axis.plot(log["epoch"], log[column], linewidth=1, markersize=2, alpha=0.6, **dashed)
-        if logged:
-            axis.plot([], [], linestyle="--", color="gray", label="authors' logs")
-        axis.set(xlabel="epoch", ylabel="accuracy" if is_accuracy else "loss")
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-        if is_accuracy:
-            from_zero(axis)
-            axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-        elif histories:
-            axis.set_yscale("log")
-            logarithmic(axis.yaxis)
-        if histories:
-            beside(axis)
+    with open_figure(width, height, rows, columns, title=title) as (figure, axes):
+        yield figure, axes
+        for suffix in suffixes:
+            metadata = {"Date": None} if suffix == "svg" else {"Software": None}
+            with replaced(path.with_suffix(f".{suffix}")) as partial:
+                figure.savefig(partial, format=suffix, metadata=metadata)
 
 
 def beside(axis: Axes) -> None:
@@ -111,7 +88,7 @@ def beside(axis: Axes) -> None:
 def from_zero(axis: Axes) -> None:
     """Let an axis of shares begin at 0, and end clear of the topmost marker.
 
-    Matplotlib leaves a twentieth of the data's range above it: less than half a marker where all are close together.
+    Matplotlib leaves a twentieth of the data's range above it: less than half a marker if all are close together.
     """
     axis.set_ylim(0, 1.05 * axis.get_ylim()[1])
 
@@ -123,19 +100,6 @@ def logarithmic(axis: Axis) -> None:
     axis.set_major_formatter(StrMethodFormatter("{x:g}"))  # the default writes powers as formulas
 
 
-def parameter_counts(table: pd.DataFrame, path: Path) -> None:
-    """Draw the number of parameters of each model with 200 classes: the paper's figure 9, on a logarithmic axis."""
-    known = table.dropna(subset=["parameters_200_classes"])
-    counts = known["parameters_200_classes"].astype(float)
-    with new_figure(path, 6.4, 0.6 + 0.45 * max(len(known), 1), title="Parameters with 200 classes") as (_, axes):
-        axis: Axes = axes[0, 0]
-        bars = axis.barh(known["model"], counts, color=cycle(len(known)))
-        axis.bar_label(bars, labels=[f"{count:,.0f}" for count in counts], padding=3)
-        axis.set(xscale="log", xlim=(1e5, 2e9))
-        axis.xaxis.set_major_formatter(EngFormatter(sep=" "))  # the default writes powers as formulas
-        axis.invert_yaxis()
-
-
 def image_grid(
     rows: Mapping[str, NDArray[np.uint8]],
     path: Path,
@@ -144,9 +108,9 @@ def image_grid(
     captions: Mapping[str, Sequence[str]] | None = None,
     cell: tuple[float, float] = (0.95, 0.95),
 ) -> None:
-    """Draw rows of images, each with its name at the left, and with "none" where it has no image.
+    """Draw rows of images, each with its name at the left, and with "none" if it has no image.
 
-    `captions` are row -> what stands below its images; `cell` is the width and height in inches of an image with them.
+    `captions` are row -> the lines below its images; `cell` is the width and height in inches of an image with them.
     """
     columns = max(6, *(len(images) for images in rows.values()))  # fewer would leave no room for the title
     width, height = 0.9 + cell[0] * columns, 0.5 + cell[1] * len(rows)
@@ -175,7 +139,7 @@ def image_pairs(
     shown = pairs.head(limit)
     title = f"Training images (top) alike to validation images (bottom): {len(shown)} of {len(pairs):,} pairs"
     if shown.empty:
-        title = "No image stands in both training and validation"
+        title = "No image is in both training and validation"
         with new_figure(path, 6.4, 1, suffixes=("png",), title=title) as (_, axes):
             axes[0, 0].set_axis_off()
         return
@@ -196,12 +160,12 @@ def trained_on(dataset: str, images: Mapping[str, int], epochs: Iterable[float])
 
 
 def cycle(count: int) -> list[str]:
-    """Return so many colours, from the beginning again where they run out."""
+    """Return so many colours; they repeat if there are more than seven."""
     return [COLOURS[index % len(COLOURS)] for index in range(count)]
 
 
 def looks(count: int) -> list[dict[str, Any]]:
-    """Return so many colours, each with a marker and a line style, which change where the colours begin again."""
+    """Return so many colours, each with a marker and a line style, which change when the colours repeat."""
     rounds = [index // len(COLOURS) for index in range(count)]
     return [
         {"color": colour, "marker": _MARKERS[turn % len(_MARKERS)], "linestyle": _LINES[turn % len(_LINES)]}

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made_results import METRICS
 from PIL import Image
 from standin import packed_digits, small_recipe
 
@@ -191,7 +192,7 @@ def repository(tmp_path, monkeypatch):
     for name, accuracy in (("model_1", 0.3), ("model_2", 0.5), ("model_3", 0.5), ("inactive", 0.9)):
         make_model_file(root / "models" / name / "model.keras", {"wnids": CLASSES.wnids, "class_names": CLASSES.names})
         (root / "results" / name).mkdir(parents=True)
-        (root / "results" / name / "metrics.json").write_text(json.dumps({"val_accuracy": accuracy}))
+        (root / "results" / name / "metrics.json").write_text(json.dumps(METRICS | {"val_accuracy": accuracy}))
     monkeypatch.chdir(root)
     monkeypatch.setattr(prediction, "load_classifier", lambda *_: ShadeModel())
     return root
@@ -220,7 +221,7 @@ class TestChoiceOfTheModel:
         assert "50.00 %" in errors
 
     def test_is_by_the_one_view_that_the_file_gives(self, command, repository, tmp_path):
-        measured = {"val_accuracy": 0.9, "val_accuracy_one_view": 0.51}
+        measured = METRICS | {"val_accuracy": 0.9, "val_accuracy_one_view": 0.51}
         (repository / "results" / "model_1" / "metrics.json").write_text(json.dumps(measured))
         _, output, errors = command(write_shade(tmp_path / "a.png", 1), "--json")
         assert json.loads(output)["model"] == str(repository / "models" / "model_1" / "model.keras")
@@ -333,10 +334,10 @@ class TestWhatIsPrinted:
 def test_what_cannot_be_answered_is_said_without_starting_keras(repository, tmp_path):
     (tmp_path / "notes.txt").write_text("no image")
     script = (
-        "import sys; from tiny_imagenet import cli\n"
+        "import sys; from tiny_imagenet.cli import app\n"
         "for arguments in (['nowhere.png'], [sys.argv[1]], ['a.png', '--model', 'nowhere'], ['a.png', '--top', '0']):\n"
         "    sys.argv = ['tiny-imagenet', 'predict', *arguments]\n"
-        "    try: cli.main()\n"
+        "    try: app.main()\n"
         "    except SystemExit as end: assert end.code, arguments\n"
         "assert not {'keras', 'tensorflow'} & sys.modules.keys()\n"
     )

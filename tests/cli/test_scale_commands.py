@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tiny_imagenet import entry
 from tiny_imagenet.cli import app, scale_commands
 from tiny_imagenet.config.params import Params
 from tiny_imagenet.parallel import cluster
@@ -49,8 +50,8 @@ def command(monkeypatch, capsys):
         (["train", "model_22"], "'model_22' is not active in params.yaml (did you mean 'model_2'?)"),
         (["train", "model_2_as_published"], "'model_2_as_published' is not active"),
         (["sweep", "rate"], "no sweep 'rate' in params.yaml (did you mean 'rates'?); known: rates"),
-        (["sweep", "rates", "--write-block", "model_2"], "models.model_2 is there already"),
-        (["sweep", "rates", "--write-block", "Model"], "'Model' is no name of a block"),
+        (["sweep", "rates", "--write-block", "model_2"], "models.model_2 exists already"),
+        (["sweep", "rates", "--write-block", "Model"], "'Model' is not a valid block name"),
     ],
 )
 def test_a_mistake_is_one_message(arguments, expected, command, repository):
@@ -61,6 +62,34 @@ def test_a_mistake_is_one_message(arguments, expected, command, repository):
     assert expected in errors
     assert "Traceback" not in errors
     assert (repository / "params.yaml").read_text() == before
+
+
+@pytest.fixture
+def typo(repository) -> str:
+    """A sweep with a key that is misspelt; the message that refuses it."""
+    path = repository / "params.yaml"
+    text = path.read_text()
+    assert "loguniform:" in text
+    path.write_text(text.replace("loguniform:", "loguniforn:", 1))
+    key = "params.yaml: sweeps.rates.search.optimizer.learning_rate"
+    return f"{key}: unknown key 'loguniforn' (did you mean 'loguniform'?)"
+
+
+def test_a_typo_in_a_sweep_stops_no_stage(typo, repository):
+    from stages import download
+
+    assert entry.checked_params().active[0] == "model_1"
+    download.main()
+    assert (repository / "data" / "raw" / "dataset.zip").is_file()
+
+
+def test_a_typo_in_a_sweep_is_a_remark_of_check_and_refused_by_the_sweep_itself(typo, command):
+    code, output, errors = command("check")
+    assert (code, errors) == (0, "")
+    assert f"remark: `tiny-imagenet sweep rates` would be refused: {typo}" in output
+    code, output, errors = command("sweep", "rates")
+    assert (code, output) == (1, "")
+    assert errors.startswith(f"error: {typo}")
 
 
 @pytest.mark.parametrize("command_line", [["train", "--all", "--seeds", "3"], ["sweep", "rates"]])
@@ -94,7 +123,7 @@ def test_machines_that_are_not_fit_leave_params_as_they_are(hosts, arguments, co
     monkeypatch.setattr(machines, "require_shared", lambda _: None)
     monkeypatch.setattr(cluster, "require", lambda *_: None)
     monkeypatch.setattr(cluster, "connected", lambda *_: nullcontext(machines))
-    monkeypatch.setattr(scale_commands.lineage, "repro", lambda *_, **__: None)
+    monkeypatch.setattr(scale_commands.workers.dvc, "repro", lambda *_, **__: None)
     before = (repository / "params.yaml").read_text()
     code, _, errors = command("train", "--all", "--seeds", "3", *arguments)
     assert code == 1
@@ -173,4 +202,4 @@ def test_the_best_parameters_become_a_block(command, repository, monkeypatch):
         in (repository / "params.yaml").read_text()
     )
     code, _, errors = command("sweep", "rates", "--write-block", "model_2_swept")
-    assert (code, "is there already" in errors) == (1, True)
+    assert (code, "exists already" in errors) == (1, True)

@@ -425,7 +425,7 @@ class TestRefusedSource:
 
     def test_web_page_of_a_login_is_refused(self, server, destination, partial):
         server.replies = [Reply(body=b"<html>", says_length=False, content_type="text/html; charset=utf-8")]
-        with pytest.raises(UserError, match="a web page came, not a zip"):
+        with pytest.raises(UserError, match="received a web page, not a zip"):
             fetch(destination, server.url)
         assert list(partial.parent.iterdir()) == []
 

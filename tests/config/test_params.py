@@ -375,12 +375,12 @@ TEXTS = {
     "a word": ("profile\n", "expected keys and values, got str"),
     "no YAML": ("profile: [demo\nseed: 1", "line 2"),
     "a tab": ("profile:\n\tdemo: 1\n", "line 2"),
-    "a key twice": ("seed: 1\nprofile: demo\nseed: 2\n", "line 3: the key 'seed' stands twice"),
-    "a nested key twice": ("models:\n  a: {epochs: 1, epochs: 2}\n", "line 2: the key 'epochs' stands twice"),
+    "a key twice": ("seed: 1\nprofile: demo\nseed: 2\n", "line 3: duplicate key 'seed'"),
+    "a nested key twice": ("models:\n  a: {epochs: 1, epochs: 2}\n", "line 2: duplicate key 'epochs'"),
     "two documents": ("seed: 1\n---\nseed: 2\n", "another document"),
     "an undefined alias": ("seed: *other\n", "line 1: found undefined alias 'other'"),
     "a Python object": ("seed: !!python/object/apply:os.getcwd []\n", "line 1"),
-    "a list as a key": ("? [a]\n: b\n", "line 1"),
+    "a list as a key": ("? [a]\n: b\n", "unknown key"),
 }
 
 
@@ -458,7 +458,7 @@ def test_nearest_is_silent_where_nothing_is_near():
 def under(training: Mapping[str, Any], model: str = "model_5") -> tuple[Params, dict[str, Any], dict[str, Any]]:
     """Return the params under a profile's `training`, the model's own values and those that run."""
     params = parse_params(changed("profiles", "demo", "training", dict(training)))
-    return params, params.block(model).model_dump(), params.recipe(model).model_dump()
+    return params, params.models[model].model_dump(), params.recipe(model).model_dump()
 
 
 def test_without_changes_the_recipe_is_the_block_with_the_shared_augmentation():
@@ -649,19 +649,6 @@ def replicated(models: list[str], seeds: list[int]) -> dict[str, Any]:
     return changed("replicates", {"models": models, "seeds": seeds})
 
 
-def test_a_replicate_is_its_model_with_another_seed():
-    params = parse_params(replicated(["model_2", "model_4"], [2, 3]))
-    assert list(params.replicated) == ["model_2-2", "model_2-3", "model_4-2", "model_4-3"]
-    assert params.recipe("model_2-3") == params.recipe("model_2")
-    assert (params.seed_of("model_2-3"), params.seed_of("model_2")) == (3, params.seed)
-    assert params.fingerprint("model_2-3") != params.fingerprint("model_2-2")
-    assert params.fingerprint("model_2-3") == parse_params(VALUES | {"seed": 3}).fingerprint("model_2")
-    assert params.stage("train", "model_2-3") == "replicate@model_2-3"
-    assert params.stage("evaluate", "model_2-3") == "evaluate_replicate@model_2-3"
-    assert params.stage("evaluate", "model_2") == "evaluate@model_2"
-    assert "no model 'model_2-9'" in message_of(lambda: params.block("model_2-9"))
-
-
 @pytest.mark.parametrize(
     ("models", "seeds", "expected"),
     [
@@ -678,7 +665,7 @@ def test_replicates_that_make_no_sense_are_refused(models, seeds, expected):
 
 
 def test_an_unknown_model_is_refused_with_the_nearest_name():
-    message = message_of(lambda: load_params(COMMITTED).recipe("model_22"))
+    message = message_of(lambda: load_params(COMMITTED).job("model_22"))
     assert "'model_22'" in message
     assert "did you mean 'model_2'" in message
 

@@ -85,7 +85,7 @@ def test_a_server_that_goes_comes_and_goes_stops_no_training_and_misses_nothing(
     wait_for_epoch(process, 2)
     with held(process):
         mlflow_server.stop()
-    wait_for(process, "the training goes on")
+    wait_for(process, "the training continues")
     with held(process):
         mlflow_server.start()
     wait_for(process, "is back, and has the epochs that it missed")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_report import make_report, png
+from made_report import make_report, png, with_status
 
 from tiny_imagenet.reporting.html import results_html
 
@@ -31,12 +31,12 @@ def file(tmp_path_factory) -> Path:
     """Return the page of four models with results and one without."""
     root = tmp_path_factory.mktemp("report")
     arguments = make_report(root, ["model_1", "model_2", "model_4", "model_5"])
-    confusion = root / "results" / "model_1" / "confusion.svg"
+    confusion = root / "results" / "model_1" / "figures" / "confusion.svg"
     confusion.unlink()
     confusion.with_suffix(".png").write_bytes(png(3900, 3810))  # as that of 200 classes is
-    arguments["table"].attrs["status"] = {"model_3": "failed: NaN loss in epoch 3, see checkpoints/model_3.failed"}
+    failed = {"model_3": "failed: NaN loss in epoch 3, see checkpoints/model_3.failed"}
     path = root / "results.html"
-    path.write_text(results_html(**arguments), encoding="utf-8")
+    path.write_text(results_html(**with_status(arguments, failed)), encoding="utf-8")
     return path
 
 
@@ -130,7 +130,7 @@ def test_a_phone_shows_the_audit_as_cards_with_everything_in_sight(window):
         assert window.run("return arguments[0].scrollWidth <= arguments[0].clientWidth", frame)
     rows = window.all(".audit tbody tr")
     assert max(row.size["height"] for row in rows) < 300
-    for word in ("model_1", "reproduced", "13,070,472", "the interval holds the paper's figure"):
+    for word in ("model_1", "reproduced", "13,070,472", "the interval contains the paper's"):
         assert word in rows[0].text
     headings = "return [...arguments[0].cells].map((cell) => getComputedStyle(cell, '::before').content).join()"
     for word in ("ours", "paper", "log"):

@@ -114,7 +114,7 @@ def test_a_sweep_leaves_a_table_a_block_and_whole_runs(undisturbed):
     assert "models.model_2_swept is new" in written
     again = copy.run(*COMMAND, "sweep", "rates", "--write-block", "model_2_swept")
     assert (again.returncode, again.stderr.count("\n")) == (1, 1)
-    assert "models.model_2_swept is there already" in again.stderr
+    assert "models.model_2_swept exists already" in again.stderr
     swept = copy.succeed(*COMMAND, "check", "--model", "model_1")
     assert "params.yaml is fine" in swept
     (copy.root / "params.yaml").write_text(before)

@@ -246,3 +246,14 @@ def test_the_page_on_transfer_names_every_file_and_its_digest():
     for architecture, published in weights.IMAGENET.items():
         assert f"`{published.file}`" in rows[architecture]
         assert f"`{published.digest}`" in rows[architecture]
+
+
+@pytest.mark.parametrize("kind", [hashlib.md5, hashlib.sha256])
+def test_keras_own_file_is_imagenet_by_whatever_path(kind, tmp_path, monkeypatch):
+    file = tmp_path / "notop.h5"
+    file.write_bytes(b"weights")
+    assert weights.origin(str(file), "resnet50", file) == str(file)
+    publish(monkeypatch, "resnet50", digest=kind(b"weights").hexdigest())
+    assert weights.origin(str(file), "resnet50", file) == "imagenet"
+    assert weights.origin(None, "resnet50", None) is None
+    assert weights.origin(str(file), "two_conv", file) == str(file)

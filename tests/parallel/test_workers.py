@@ -11,7 +11,7 @@ from made_results import VALUES
 from tiny_imagenet.common.errors import UserError
 from tiny_imagenet.config.params import Params, parse_params
 from tiny_imagenet.parallel import workers
-from tiny_imagenet.parallel.cluster import Share
+from tiny_imagenet.parallel.cluster import Allotment
 from tiny_imagenet.parallel.workers import trainings, wanted_replicates
 
 
@@ -42,7 +42,9 @@ def test_what_is_there_and_covers_all_stays():
 @pytest.mark.parametrize("models", [["model_1"], ["model_2"]])
 def test_trainings_that_nobody_asked_for_are_not_added_on_the_quiet(models):
     there = params(models=["model_2", "model_4"], seeds=[2, 3])
-    with pytest.raises(UserError, match=r"edit `replicates`, to models: \[model_.\] and seeds: \[2, 3, 4\]"):
+    with pytest.raises(
+        UserError, match=r"edit `replicates`, for example to models: \[model_.\] and seeds: \[2, 3, 4\]"
+    ):
         wanted_replicates(there, models, 4)
 
 
@@ -59,10 +61,10 @@ class Machines:
     def require_shared(self, folder: Path) -> None:
         assert folder.name == "checkpoints"
 
-    def share(self, *_: Any) -> Share:
-        return Share(2, 1, 0)
+    def allot(self, *_: Any) -> Allotment:
+        return Allotment(2, 1, 0)
 
-    def run(self, function: Any, jobs: dict[str, tuple[Any, ...]], share: Share) -> Iterator[tuple[str, Any]]:
+    def run(self, function: Any, jobs: dict[str, tuple[Any, ...]], allotment: Allotment) -> Iterator[tuple[str, Any]]:
         assert function is workers.run_stages
         yield from ((name, self.outcomes[name]) for name in jobs)
 
@@ -82,7 +84,7 @@ def started(tmp_path, monkeypatch):
                     raise no_table
 
         monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(workers.lineage, "repro", repro)
+        monkeypatch.setattr(workers.dvc, "repro", repro)
         monkeypatch.setattr(workers.cluster, "connected", lambda *_: nullcontext(Machines(outcomes, hosts)))
         try:
             workers.train(params(), list(outcomes), list(outcomes), workers=None, cores=None, address=None)
@@ -121,7 +123,7 @@ def test_weights_are_seen_to_before_any_training_starts(started, monkeypatch):
     def missing(weights: str | None, architecture: str) -> None:
         raise UserError(f"no weights of {architecture}")
 
-    monkeypatch.setattr(workers.pretrained, "weights_file", missing)
+    monkeypatch.setattr(workers.weights, "weights_file", missing)
     outcomes: dict[str, Any] = {"model_5": 0}
     with pytest.raises(UserError, match="no weights of resnet50"):
         started(outcomes, {"here"})
@@ -134,7 +136,7 @@ def test_the_stages_find_server_and_weights_where_the_command_would(started, mon
         monkeypatch.setenv(name, value)
     environments = []
 
-    def run(_: Machines, __: Any, jobs: dict[str, tuple[Any, ...]], ___: Share) -> Iterator[tuple[str, Any]]:
+    def run(_: Machines, __: Any, jobs: dict[str, tuple[Any, ...]], ___: Allotment) -> Iterator[tuple[str, Any]]:
         environments.extend(arguments[-1] for arguments in jobs.values())
         yield from ((name, 0) for name in jobs)
 
@@ -165,6 +167,6 @@ def test_the_line_that_says_why_is_shown(said, reason):
 
 
 def test_the_exit_code_of_the_stages_is_the_workers(tmp_path, monkeypatch):
-    monkeypatch.setattr(workers.lineage, "repro_command", lambda *_, **__: ["sh", "-c", "exit $CODE"])
+    monkeypatch.setattr(workers.dvc, "repro_command", lambda *_, **__: ["sh", "-c", "exit $CODE"])
     for code in (0, 3):
         assert workers.run_stages(tmp_path, "model_1", ["train@model_1"], {"CODE": str(code)}) == code

@@ -1,30 +1,26 @@
-"""The audit: every figure of the paper has a row, a verdict that follows from the figures, and what stands between."""
+"""The audit of the paper's tables: every number has a row, a verdict that follows, and why the two may differ."""
 
 import copy
-import json
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import pytest
-from made_results import METRICS, PARAMETERS, VALUES, made_params, make_results
+from made_results import PARAMETERS, VALUES, made_inputs, made_params, make_results
 
-from tiny_imagenet.common.files import read_json
 from tiny_imagenet.evaluation.metrics import with_interval
-from tiny_imagenet.reporting import audit
-from tiny_imagenet.reporting import table as comparison
+from tiny_imagenet.reporting import audit, paper
 
-PAPER = comparison.paper_table()
+PAPER = paper.paper_table()
 
 
-def audited(root: Path, accuracies: dict[str, float], replicates_metrics: Any = None, **params: Any) -> Any:
-    """Return the audit where models have these validation accuracies under the paper's protocol."""
+def audited(root: Path, accuracies: dict[str, float], **params: Any) -> Any:
+    """Return the audit of models that have these validation accuracies under the paper's protocol."""
     chosen = made_params(**{"profile": "paper", "active": list(accuracies)} | params)
     for model, accuracy in accuracies.items():
         changed = with_interval("val_accuracy_paper_protocol", round(10_000 * accuracy), 10_000)
         make_results(root, model, metrics=changed)
-    table = comparison.results_table(chosen, root / "models", root / "results")
-    metrics = {model: read_json(root / "results" / model / "metrics.json") for model in accuracies}
-    return audit.figures_audit(chosen, table, metrics, replicates_metrics)
+    return audit.audit_of_tables(made_inputs(chosen, root))
 
 
 def row(frame: Any, model: str, quantity: str) -> Any:
@@ -100,10 +96,10 @@ def test_an_edited_recipe_is_no_longer_the_papers(changes, key, tmp_path):
 
 def test_the_papers_recipes_are_those_of_the_committed_params():
     params = made_params(profile="paper")
-    recipes = json.loads(comparison._reference("recipes.json"))
+    recipes = paper.recipes()
     assert recipes.keys() >= set(PAPER.index)
     assert recipes == {model: params.recipe(model).model_dump(mode="json") for model in recipes}
-    of_the_paper = {model for model in VALUES["models"] if model.removesuffix(comparison.PUBLISHED) in PAPER.index}
+    of_the_paper = {model for model in VALUES["models"] if paper.is_of_paper(model)}
     assert recipes.keys() == of_the_paper
 
 
@@ -112,17 +108,15 @@ def test_the_pretrained_model_is_not_judged_by_a_training_from_scratch(weights, 
     params = made_params(profile="paper", active=["model_5"])
     measured = with_interval("val_accuracy_paper_protocol", 4314, 10_000)
     make_results(tmp_path, "model_5", metrics=measured, run={"weights": weights})
-    table = comparison.results_table(params, tmp_path / "models", tmp_path / "results")
-    metrics = {"model_5": read_json(tmp_path / "results" / "model_5" / "metrics.json")}
-    found = row(audit.figures_audit(params, table, metrics), "model_5", "validation accuracy")
+    found = row(audit.audit_of_tables(made_inputs(params, tmp_path)), "model_5", "validation accuracy")
     assert found["verdict"] == verdict
 
 
 def test_a_momentum_is_no_deviation_of_a_model_without_batch_normalization(tmp_path):
     params = made_params(profile="demo", active=["model_1", "model_4"])
-    table = comparison.results_table(params, tmp_path / "models", tmp_path / "results")
-    table.attrs["without_batch_normalization"] = ["model_1"]
-    found = audit.figures_audit(params, table, {})
+    inputs = made_inputs(params, tmp_path)
+    table = dataclasses.replace(inputs.table, without_batch_normalization=["model_1"])
+    found = audit.audit_of_tables(dataclasses.replace(inputs, table=table))
     assert "momentum" not in row(found, "model_1", "training accuracy")["deviations"]
     assert "momentum" in row(found, "model_4", "training accuracy")["deviations"]
 
@@ -130,9 +124,7 @@ def test_a_momentum_is_no_deviation_of_a_model_without_batch_normalization(tmp_p
 def test_a_model_without_results_says_why(tmp_path):
     params = made_params(profile="paper", active=["model_1", "model_2"])
     make_results(tmp_path, "model_1")
-    table = comparison.results_table(params, tmp_path / "models", tmp_path / "results")
-    metrics = {"model_1": read_json(tmp_path / "results" / "model_1" / "metrics.json")}
-    found = audit.figures_audit(params, table, metrics)
+    found = audit.audit_of_tables(made_inputs(params, tmp_path))
     for quantity in ("parameters", "training accuracy", "validation accuracy"):
         assert row(found, "model_2", quantity)["verdict"] == audit.UNTESTED
         assert row(found, "model_2", quantity)["reason"] == "not trained yet"
@@ -168,11 +160,11 @@ def test_the_blocks_that_deviations_name_exist(tmp_path):
 
 
 def test_other_seeds_are_said_beside_the_verdict(tmp_path):
-    other = METRICS | {"train_accuracy": 0.4, "val_accuracy_paper_protocol": 0.1619}
+    make_results(tmp_path, "model_1-7", metrics={"train_accuracy": 0.4, "val_accuracy_paper_protocol": 0.1619})
     asked = {"models": ["model_1", "model_2"], "seeds": [7]}
-    found = audited(tmp_path, {"model_1": 0.1419, "model_2": 0.2}, {"model_1-7": other}, replicates=asked)
+    found = audited(tmp_path, {"model_1": 0.1419, "model_2": 0.2}, replicates=asked)
     assert row(found, "model_1", "validation accuracy")["reason"] == (
-        "the interval holds the paper's figure; 2 seeds: mean 15.19, standard deviation 1.41"
+        "the interval contains the paper's; 2 seeds: mean 15.19, standard deviation 1.41"
     )
     assert "2 seeds: mean 45.00" in row(found, "model_1", "training accuracy")["reason"]
     assert "seeds" not in row(found, "model_2", "training accuracy")["reason"]

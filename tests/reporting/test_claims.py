@@ -8,36 +8,27 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from made_results import PARAMETERS, VALUES, made_params, make_results
+from made_results import PARAMETERS, VALUES, made_inputs, made_params, make_results
 
-from tiny_imagenet.common.files import read_json
 from tiny_imagenet.evaluation.metrics import with_interval
-from tiny_imagenet.reporting import claims, significance
-from tiny_imagenet.reporting import table as comparison
+from tiny_imagenet.reporting import claims
 from tiny_imagenet.reporting.audit import UNTESTED
+from tiny_imagenet.reporting.inputs import ReportInputs
 
 BETTER_BY_DEPTH = {"model_1": 0.15, "model_2": 0.25, "model_3": 0.30, "model_4": 0.40, "model_5": 0.50}
 _SIMPLE = ("model_1", "model_2")
 GAPS = {"model_1": 0.20, "model_2": 0.05, "model_3": 0.40, "model_4": 0.10, "model_5": 0.45}
-DATA: dict[str, Any] = {
-    "classes": 200,
-    "in_archive": {"train": 100_000, "val": 10_000},
-    "unlabelled": 10_000,
-    "per_class": {"train": {f"n{place}": 500 for place in range(200)}, "val": {f"n{p}": 50 for p in range(200)}},
-    "duplicates": {"counts": {kind: {"train-val": {"pairs": 0}} for kind in ("exact", "near")}},
-}
 IMAGES = 1000
 
 
-def evidence(
+def made(
     root: Path,
     accuracies: dict[str, float] = BETTER_BY_DEPTH,
     gaps: dict[str, float] = GAPS,
-    data: dict[str, Any] = DATA,
     weights: str | None = "imagenet",
     **params: Any,
-) -> claims.Evidence:
-    """Return evidence of models with these accuracies on 1,000 images and these gaps to training.
+) -> ReportInputs:
+    """Return the results of models with these accuracies on 1,000 images and these gaps to training.
 
     The intervals are of 10,000 validation and 100,000 training images, as those of the paper's dataset are.
     """
@@ -52,15 +43,7 @@ def evidence(
         predictions.to_parquet(root / "results" / model / "predictions.parquet")
         curve = pd.DataFrame({"epoch": [1, 2], "val_accuracy": [accuracy - 0.05, accuracy]})
         write_curve(root, model, curve)
-    table = comparison.results_table(chosen, root / "models", root / "results")
-    return claims.Evidence(
-        params=chosen,
-        table=table,
-        metrics={model: read_json(root / "results" / model / "metrics.json") for model in accuracies},
-        histories=comparison.read_histories(table, root / "models"),
-        paired=significance.paired_tests(root / "results", list(accuracies)),
-        data=data,
-    )
+    return made_inputs(chosen, root)
 
 
 def write_curve(root: Path, model: str, curve: pd.DataFrame) -> None:
@@ -69,13 +52,13 @@ def write_curve(root: Path, model: str, curve: pd.DataFrame) -> None:
     whole.to_csv(root / "models" / model / "history.csv", index=False)
 
 
-def judged(found: claims.Evidence, start: str) -> Any:
-    frame = claims.claims_audit(found)
+def judged(inputs: ReportInputs, start: str) -> Any:
+    frame = claims.claims_audit(inputs)
     return frame[frame["claim"].str.startswith(start)].iloc[0]
 
 
 def test_every_claim_has_a_verdict_and_its_figures(tmp_path):
-    frame = claims.claims_audit(evidence(tmp_path))
+    frame = claims.claims_audit(made(tmp_path))
     assert list(frame.columns) == claims.COLUMNS
     assert set(frame["verdict"]) <= {claims.HOLDS, claims.FAILS}
     assert frame["claim"].is_unique
@@ -83,14 +66,14 @@ def test_every_claim_has_a_verdict_and_its_figures(tmp_path):
 
 
 def test_a_claim_holds_where_every_difference_is_real(tmp_path):
-    found = evidence(tmp_path)
+    found = made(tmp_path)
     for start in ("A third convolution", "Depth helps", "Dropout helps", "Transfer wins", "Transfer expedites"):
         assert judged(found, start)["verdict"] == claims.HOLDS
 
 
 def test_models_that_a_claim_is_not_about_change_no_verdict(tmp_path):
     close = BETTER_BY_DEPTH | {"model_1": 0.200, "model_2": 0.206}  # 6 of 1,000 images: p = 0.031, the only pair
-    found = evidence(tmp_path, close)
+    found = made(tmp_path, close)
     judgement = judged(found, "A third convolution")
     assert judgement["verdict"] == claims.HOLDS
     others = found.paired.assign(p_holm=1.0)
@@ -101,7 +84,7 @@ def test_models_that_a_claim_is_not_about_change_no_verdict(tmp_path):
     ("accuracy", "verdict"), [(0.20, claims.FAILS), (0.248, claims.NOT_SHOWN), (0.252, claims.NOT_SHOWN)]
 )
 def test_a_claim_is_refuted_by_a_real_difference_alone(accuracy, verdict, tmp_path):
-    found = judged(evidence(tmp_path, BETTER_BY_DEPTH | {"model_3": accuracy}), "Depth helps")
+    found = judged(made(tmp_path, BETTER_BY_DEPTH | {"model_3": accuracy}), "Depth helps")
     assert found["verdict"] == verdict
     assert "model_3 against model_2" in found["reason"]
     assert "model_4" not in found["reason"]
@@ -113,7 +96,7 @@ def test_a_claim_is_refuted_by_a_real_difference_alone(accuracy, verdict, tmp_pa
     ids=["sooner", "no sooner", "never"],
 )
 def test_transfer_expedites_where_fewer_epochs_reach_the_best_of_the_others(accuracies, verdict, tmp_path):
-    found = evidence(tmp_path)
+    found = made(tmp_path)
     curve = pd.DataFrame({"epoch": [1, 2], "val_accuracy": accuracies})
     histories = dict(found.histories) | {"model_5": curve}
     judgement = judged(dataclasses.replace(found, histories=histories), "Transfer expedites")
@@ -122,7 +105,7 @@ def test_transfer_expedites_where_fewer_epochs_reach_the_best_of_the_others(accu
 
 
 def test_the_best_of_the_others_may_need_more_epochs_than_transfer_has(tmp_path):
-    found = evidence(tmp_path)
+    found = made(tmp_path)
     longer = pd.DataFrame({"epoch": [1, 2, 3, 4], "val_accuracy": [0.2, 0.3, 0.4, 0.39]})
     histories = dict(found.histories) | {"model_4": longer}
     judgement = judged(dataclasses.replace(found, histories=histories), "Transfer expedites")
@@ -132,24 +115,24 @@ def test_the_best_of_the_others_may_need_more_epochs_than_transfer_has(tmp_path)
 
 @pytest.mark.parametrize(("gap", "verdict"), [(0.01, claims.HOLDS), (0.3, claims.NOT_SHOWN), (0.45, claims.FAILS)])
 def test_transfer_generalizes_where_its_gap_is_the_narrowest(gap, verdict, tmp_path):
-    found = judged(evidence(tmp_path, gaps=GAPS | {"model_5": gap}), "Transfer markedly")
+    found = judged(made(tmp_path, gaps=GAPS | {"model_5": gap}), "Transfer markedly")
     assert found["verdict"] == verdict
-    assert found["reason"].startswith("by our figures")
+    assert found["reason"].startswith("by our results")
 
 
 def test_validation_above_training_is_overfitting_only_if_those_models_overfit_most(tmp_path):
-    found = judged(evidence(tmp_path / "one"), "Validation above")
+    found = judged(made(tmp_path / "one"), "Validation above")
     assert found["verdict"] == claims.FAILS
     assert "model_2 22.72 above 20.17" in found["paper"]
     assert "model_4 38.61 above 37.52" in found["paper"]
     most = GAPS | {"model_2": 0.5, "model_4": 0.5}
-    assert judged(evidence(tmp_path / "two", gaps=most), "Validation above")["verdict"] == claims.HOLDS
+    assert judged(made(tmp_path / "two", gaps=most), "Validation above")["verdict"] == claims.HOLDS
 
 
 def test_dropout_is_judged_by_the_gap_between_training_and_validation(tmp_path):
-    assert judged(evidence(tmp_path / "one"), "Dropout mitigates")["verdict"] == claims.HOLDS
+    assert judged(made(tmp_path / "one"), "Dropout mitigates")["verdict"] == claims.HOLDS
     wide = GAPS | {"model_4": 0.5}
-    assert judged(evidence(tmp_path / "two", gaps=wide), "Dropout mitigates")["verdict"] == claims.FAILS
+    assert judged(made(tmp_path / "two", gaps=wide), "Dropout mitigates")["verdict"] == claims.FAILS
 
 
 # Half the interval of a gap is 0.010 here, and that of a difference of two gaps 0.014.
@@ -164,30 +147,38 @@ def test_dropout_is_judged_by_the_gap_between_training_and_validation(tmp_path):
 )
 def test_gaps_that_cannot_be_told_apart_show_nothing(start, models, base, sign, apart, tmp_path):
     near = GAPS | dict.fromkeys(models, GAPS[base] + sign * apart)
-    assert judged(evidence(tmp_path / "near", gaps=near), start)["verdict"] == claims.NOT_SHOWN
+    assert judged(made(tmp_path / "near", gaps=near), start)["verdict"] == claims.NOT_SHOWN
     far = GAPS | dict.fromkeys(models, GAPS[base] + sign * 0.02)
-    assert judged(evidence(tmp_path / "far", gaps=far), start)["verdict"] == claims.HOLDS
+    assert judged(made(tmp_path / "far", gaps=far), start)["verdict"] == claims.HOLDS
 
 
 def test_the_interval_of_a_difference_of_gaps_is_put_together_from_the_four_of_its_accuracies(tmp_path):
-    found = evidence(tmp_path, gaps=GAPS | {"model_4": GAPS["model_3"] - 0.01})
+    found = made(tmp_path, gaps=GAPS | {"model_4": GAPS["model_3"] - 0.01})
     halves = [
-        (measured[f"{key}_high"] - measured[f"{key}_low"]) / 2
+        (getattr(measured, f"{key}_high") - getattr(measured, f"{key}_low")) / 2
         for measured in (found.metrics["model_3"], found.metrics["model_4"])
         for key in ("train_accuracy_clean", "val_accuracy")
     ]
     assert f"+1.00 ± {100 * np.sqrt(np.square(halves).sum()):.2f} points" in judged(found, "Dropout miti")["reason"]
 
 
-def test_gaps_without_intervals_are_judged_by_their_order(tmp_path):
-    found = evidence(tmp_path, gaps=GAPS | {"model_4": GAPS["model_3"] - 0.0001})
-    plain = {model: {key: values[key] for key in ("val_accuracy", "train_accuracy_clean")}
-             for model, values in found.metrics.items()}  # fmt: skip
+def test_gaps_with_intervals_of_no_width_are_judged_by_their_order(tmp_path):
+    found = made(tmp_path, gaps=GAPS | {"model_4": GAPS["model_3"] - 0.0001})
+    plain = {
+        model: metrics.model_copy(
+            update={
+                f"{key}_{end}": getattr(metrics, key)
+                for key in ("val_accuracy", "train_accuracy_clean")
+                for end in ("low", "high")
+            }
+        )
+        for model, metrics in found.metrics.items()
+    }
     assert judged(dataclasses.replace(found, metrics=plain), "Dropout mitigates")["verdict"] == claims.HOLDS
 
 
 def test_transfer_is_not_judged_by_a_training_from_scratch(tmp_path):
-    found = evidence(tmp_path, weights=None)
+    found = made(tmp_path, weights=None)
     for start in ("Transfer wins", "Transfer expedites"):
         assert judged(found, start)["verdict"] == UNTESTED
         assert judged(found, start)["reason"] == "model_5 was trained from scratch here"
@@ -196,8 +187,9 @@ def test_transfer_is_not_judged_by_a_training_from_scratch(tmp_path):
 def test_nothing_is_judged_by_another_recipe(tmp_path):
     profiles = copy.deepcopy(VALUES["profiles"])
     profiles["paper"]["training"]["batch_normalization_momentum"] = 0.9
-    found = evidence(tmp_path, profiles=profiles)
-    found.table.attrs["without_batch_normalization"] = _SIMPLE
+    found = made(tmp_path, profiles=profiles)
+    table = dataclasses.replace(found.table, without_batch_normalization=_SIMPLE)
+    found = dataclasses.replace(found, table=table)
     assert judged(found, "A third convolution")["verdict"] == claims.HOLDS
     assert judged(found, "Dropout helps")["verdict"] == UNTESTED
     why = "the recipe of model_3 is not the paper's; the recipe of model_4 is not the paper's"
@@ -205,7 +197,7 @@ def test_nothing_is_judged_by_another_recipe(tmp_path):
 
 
 def test_a_model_without_results_leaves_its_claims_open(tmp_path):
-    found = evidence(tmp_path, {model: BETTER_BY_DEPTH[model] for model in ("model_1", "model_2", "model_3")})
+    found = made(tmp_path, {model: BETTER_BY_DEPTH[model] for model in ("model_1", "model_2", "model_3")})
     assert judged(found, "A third")["verdict"] == claims.HOLDS
     for start in ("Depth", "Dropout helps", "Dropout mitigates", "Transfer wins", "Validation above"):
         assert judged(found, start)["verdict"] == UNTESTED
@@ -213,13 +205,13 @@ def test_a_model_without_results_leaves_its_claims_open(tmp_path):
 
 
 def test_nothing_of_ours_is_judged_on_other_images(tmp_path):
-    frame = claims.claims_audit(evidence(tmp_path, profile="demo")).set_index("claim")
+    frame = claims.claims_audit(made(tmp_path, profile="demo")).set_index("claim")
     by_the_paper_alone = frame.index.str.contains("15 epochs|shear|generalization")
     assert set(frame.loc[~by_the_paper_alone, "verdict"]) == {UNTESTED}
 
 
 def test_what_the_papers_own_figures_and_logs_decide_needs_no_result(tmp_path):
-    nothing = evidence(tmp_path, {}, profile="demo")
+    nothing = made(tmp_path, {}, profile="demo")
     epochs = judged(nothing, "Models 1 to 4")
     assert epochs["verdict"] == claims.FAILS
     assert "model_2 20" in epochs["ours"]
@@ -228,23 +220,25 @@ def test_what_the_papers_own_figures_and_logs_decide_needs_no_result(tmp_path):
     assert judged(nothing, "Transfer markedly")["verdict"] == claims.FAILS
 
 
-def test_the_dataset_is_counted_and_searched_for_copies(tmp_path):
-    whole = evidence(tmp_path / "one")
+def test_the_dataset_is_counted_and_searched_for_duplicates(tmp_path):
+    whole = made(tmp_path)
     assert judged(whole, "200 classes")["verdict"] == claims.HOLDS
     assert judged(whole, "Training and validation data")["verdict"] == claims.HOLDS
+
+    def with_data(**changes):
+        return dataclasses.replace(whole, data=whole.data.model_copy(update=changes))
+
     for unlabelled, verdict in ((0, claims.HOLDS), (9_999, claims.FAILS)):  # an archive may have no test images
-        fewer = dataclasses.replace(whole, data=DATA | {"unlabelled": unlabelled})
-        assert judged(fewer, "200 classes")["verdict"] == verdict
+        assert judged(with_data(unlabelled=unlabelled), "200 classes")["verdict"] == verdict
     counts = {"exact": {"train-val": {"pairs": 3}}, "near": {"train-val": {"pairs": 1}}}
-    other = DATA | {"classes": 199, "duplicates": {"counts": counts}}
-    found = evidence(tmp_path / "two", data=other)
-    assert judged(found, "200 classes")["verdict"] == claims.FAILS
-    assert judged(found, "Training and validation data")["verdict"] == claims.FAILS
-    assert "3 exact and 1 near" in judged(found, "Training and validation data")["ours"]
+    other = with_data(classes=199, duplicates={"counts": counts})
+    assert judged(other, "200 classes")["verdict"] == claims.FAILS
+    assert judged(other, "Training and validation data")["verdict"] == claims.FAILS
+    assert "3 exact and 1 near" in judged(other, "Training and validation data")["ours"]
 
 
 def test_without_predictions_no_difference_is_judged(tmp_path):
-    found = evidence(tmp_path)
+    found = made(tmp_path)
     without = dataclasses.replace(found, paired=found.paired.iloc[:0])
     assert judged(without, "Depth helps")["verdict"] == claims.UNTESTED
     assert "predictions are missing: model_3 against model_1" in judged(without, "Depth helps")["reason"]

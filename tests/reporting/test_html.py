@@ -1,6 +1,7 @@
 """results.html: whole, self-contained, escaped, and there also where results are not."""
 
 import base64
+import dataclasses
 import hashlib
 import io
 import json
@@ -12,20 +13,21 @@ from html.parser import HTMLParser
 import numpy as np
 import pandas as pd
 import pytest
-from made_report import MODELS, QUOTED, SCRIPT, audit_claims, demo_params, make_report, png, svg
-from made_results import made_params, make_results
+from made_report import MODELS, QUOTED, SCRIPT, audited_claims, demo_params, make_report, png, svg, with_status
+from made_results import RUN, made_inputs, made_params, make_results
+from markupsafe import Markup
 from PIL import Image
 
 from tiny_imagenet.common.errors import UserError
-from tiny_imagenet.reporting.html import results_html
-from tiny_imagenet.reporting.html.curves import charts
-from tiny_imagenet.reporting.html.formats import code, interval, percent, points, probability, verdict
+from tiny_imagenet.reporting.html import model_pages, results_html
+from tiny_imagenet.reporting.html.charts import Chart, charts
+from tiny_imagenet.reporting.html.formats import FILTERS, code, points, verdict
 from tiny_imagenet.reporting.html.pictures import picture
 from tiny_imagenet.reporting.html.provenance import facts, shared
-from tiny_imagenet.reporting.table import results_table
+from tiny_imagenet.repository.records import RunRecord
 
 DASH, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
-_VOID = {"meta", "link", "img", "br", "line", "circle", "polyline"}
+_VOID = {"meta", "link", "img", "br", "path", "use"}
 
 
 class Page(HTMLParser):
@@ -79,6 +81,12 @@ def text(arguments):
 @pytest.fixture(scope="module")
 def page(text):
     return Page(text)
+
+
+@pytest.fixture(autouse=True)
+def quick_charts(monkeypatch):
+    """Draw no charts but those of `page`, which is made before: they take most of the time."""
+    monkeypatch.setattr(model_pages, "charts", lambda *_: [Chart("accuracy", Markup("<svg></svg>"))])
 
 
 def words(page):
@@ -140,7 +148,7 @@ def test_it_is_for_phones_dark_rooms_and_paper(page):
 
 
 def test_every_model_has_a_section_with_all_that_is_known_of_it(page, arguments):
-    for row in arguments["table"].to_dict("records"):
+    for row in arguments["inputs"].table.rows:
         section = page.all("section", id=f"model-{row['model']}")[0]["text"]
         commit = "with uncommitted changes" if row["model"] == "model_2" else "nothing uncommitted"
         for part in (
@@ -168,11 +176,8 @@ def test_the_table_has_the_paper_beside_ours(page):
 def test_it_says_whether_it_compares_and_what_the_profile_changes(arguments, page):
     assert "is the one to compare with the paper's" in words(page)
     assert not page.all("section", id="profile")
-    demo = demo_params()
-    table = results_table(demo, arguments["models"], arguments["results"])
-    table.attrs["without_batch_normalization"] = ["model_1", "model_2"]
-    changed = arguments | {"params": demo, "table": table}
-    changed_page = Page(results_html(**changed))
+    demo = made_inputs(demo_params(), arguments["root"])
+    changed_page = Page(results_html(**arguments | {"inputs": demo}))
     assert "not comparable with the paper's" in words(changed_page)
     section = changed_page.all("section", id="profile")[0]["text"]
     assert "epochs: 15 → 6 (all models)" in section
@@ -180,10 +185,8 @@ def test_it_says_whether_it_compares_and_what_the_profile_changes(arguments, pag
 
 
 def test_a_momentum_is_no_change_of_a_model_whose_layers_are_not_known_yet(tmp_path):
-    demo = demo_params()
     arguments = make_report(tmp_path, ["model_3"])
-    table = results_table(demo, arguments["models"], arguments["results"])
-    page = Page(results_html(**arguments | {"params": demo, "table": table}))
+    page = Page(results_html(**arguments | {"inputs": made_inputs(demo_params(), tmp_path)}))
     assert "0.99 → 0.9 (model_3)" in page.all("section", id="profile")[0]["text"]
     for model in MODELS:
         section = page.all("section", id=f"model-{model}")[0]["text"]
@@ -193,8 +196,8 @@ def test_a_momentum_is_no_change_of_a_model_whose_layers_are_not_known_yet(tmp_p
 
 def test_the_mean_of_seeds_is_shown_only_where_there_are_several(arguments, page):
     assert "mean ± std (n)" in words(page)
-    table = arguments["table"].drop(columns=["val_accuracy_mean", "val_accuracy_std", "num_seeds"])
-    assert "mean ± std (n)" not in words(Page(results_html(**arguments | {"table": table})))
+    without = made_inputs(arguments["inputs"].params, arguments["root"])
+    assert "mean ± std (n)" not in words(Page(results_html(**arguments | {"inputs": without})))
 
 
 def test_a_verdict_is_a_symbol_and_a_word():
@@ -213,7 +216,7 @@ def test_the_audit_and_the_paired_tests_are_whole(page, arguments):
     assert "13,070,472" in audit
     assert "14.19" in audit
     differences = page.all("section", id="differences")[0]["text"]
-    assert differences.count("✓ yes") == int(arguments["paired"]["real"].sum()) == 6
+    assert differences.count("✓ yes") == int(arguments["inputs"].paired["real"].sum()) == 6
     assert differences.count("○ not shown") == 4
     assert f"{MINUS}7.92" in differences
 
@@ -229,7 +232,7 @@ def test_the_most_confused_pairs_are_twenty_with_their_share_of_the_class(page):
 
 def test_all_classes_are_listed_the_best_first(page, arguments):
     section = page.all("section", id="model-model_3")[0]["text"]
-    classes = pd.read_csv(arguments["results"] / "model_3" / "per_class.csv")
+    classes = pd.read_csv(arguments["root"] / "results" / "model_3" / "per_class.csv")
     best, worst = (classes.loc[classes["f1"].argsort().iloc[place], "name"] for place in (-1, 0))
     listed = section[section.index("All 200 classes") :]
     assert listed.index(best + "n") < listed.index(worst + "n")
@@ -237,7 +240,7 @@ def test_all_classes_are_listed_the_best_first(page, arguments):
 
 def test_what_a_sort_goes_by_is_the_number_and_not_what_is_shown(page, arguments):
     values = [cell["attributes"]["data-value"] for cell in page.all("td", **{"class": "n key"})]
-    assert [float(value) for value in values] == arguments["table"]["val_accuracy"].tolist()
+    assert [float(value) for value in values] == arguments["inputs"].table.frame["val_accuracy"].tolist()
     assert all(heading["attributes"]["scope"] in {"col", "row"} for heading in page.all("th"))
 
 
@@ -256,12 +259,13 @@ def test_a_class_that_is_a_script_is_shown_and_not_run(text, page):
 def test_a_status_a_device_and_a_path_may_hold_anything(tmp_path):
     arguments = make_report(tmp_path, ["model_1"])
     evil = '"><img src=x onerror=alert(1)><!--'
-    arguments["table"].attrs["status"]["model_2"] = f"failed: {evil}"
     run = json.loads((tmp_path / "models" / "model_1" / "run.json").read_text())
     run |= {"device": evil, "dependencies": {f"data/{evil}": evil}, "versions": {evil: evil}, "hashes": {evil: evil}}
     (tmp_path / "models" / "model_1" / "run.json").write_text(json.dumps(run))
     arguments["captions"]["parameters"] = evil
-    arguments["determinism"] = {"model_1": evil}
+    arguments |= {"inputs": made_inputs(arguments["inputs"].params, tmp_path)}
+    arguments = with_status(arguments, {"model_2": f"failed: {evil}"})
+    arguments["inputs"] = dataclasses.replace(arguments["inputs"], determinism={"model_1": evil})
     page = Page(results_html(**arguments))
     assert not page.all("i")
     assert not any("onerror" in element["attributes"] for element in page.elements)
@@ -278,9 +282,7 @@ def test_code_between_backticks_is_escaped():
 
 def test_a_model_without_results_has_a_row_that_says_why(tmp_path):
     arguments = make_report(tmp_path, ["model_1", "model_2"])
-    arguments["table"].attrs["status"] |= {"model_3": "failed: NaN loss in epoch 3"}
-    text = results_html(**arguments)
-    page = Page(text)
+    page = Page(results_html(**with_status(arguments, {"model_3": "failed: NaN loss in epoch 3"})))
     table = page.all("table", **{"class": "sortable results"})[0]["text"]
     assert len(page.all("td", **{"class": "n key"})) == 5
     assert "failed: NaN loss in epoch 3" in table
@@ -292,14 +294,8 @@ def test_a_model_without_results_has_a_row_that_says_why(tmp_path):
 
 
 def test_nothing_but_params_is_needed(tmp_path):
-    params = made_params()
-    table = results_table(params, tmp_path / "models", tmp_path / "results")
     nothing = pd.DataFrame()
-    page = Page(
-        results_html(params=params, table=table, audit_figures=nothing, audit_claims=nothing, paired=nothing,
-                     models=tmp_path, results=tmp_path, figures=tmp_path / "figures", captions={"classes": "Some"},
-                     determinism={})
-    )  # fmt: skip
+    page = Page(results_html(made_inputs(made_params(), tmp_path), nothing, nothing, {"classes": "Some"}, tmp_path))
     assert page.all("table", **{"class": "sortable results"})[0]["text"].count("not trained yet") == 5
     assert "No model has been trained yet with these params and images." in words(page)
     assert "Fewer than two models" in words(page)
@@ -313,9 +309,9 @@ def test_nothing_but_params_is_needed(tmp_path):
         "per_class.csv",
         "architecture.json",
         "metrics.json",
-        "gallery.png",
-        "classes.svg",
-        "classes.png",
+        "figures/gallery.png",
+        "figures/classes.svg",
+        "figures/classes.png",
     ],
 )
 def test_any_file_may_be_missing(tmp_path, name):
@@ -336,17 +332,16 @@ def test_a_file_without_a_column_is_named_with_what_brings_it_back(tmp_path, nam
     arguments = make_report(tmp_path, ["model_1"])
     path = tmp_path / name
     pd.read_csv(path).drop(columns=column).to_csv(path, index=False)
-    with pytest.raises(UserError, match=rf"{path.name} cannot be read \(it lacks {column}\): `rm -f .* bring it back"):
+    with pytest.raises(UserError, match=rf"{path.name} cannot be read \(it lacks {column}\): `rm -f .* restore it"):
         results_html(**arguments)
 
 
 def test_a_model_that_is_trained_and_not_evaluated_shows_its_training(tmp_path):
     arguments = make_report(tmp_path, ["model_1"])
     shutil.rmtree(tmp_path / "results" / "model_1")
-    table = results_table(arguments["params"], arguments["models"], arguments["results"])
-    table.attrs["status"] = {"model_1": "trained, not evaluated"}
-    section = Page(results_html(**arguments | {"table": table})).all("section", id="model-model_1")[0]["text"]
-    for part in ("trained, not evaluated", "Epoch by epoch", "Accuracy by epoch", "run of model_1"):
+    inputs = made_inputs(arguments["inputs"].params, tmp_path)
+    section = Page(results_html(**arguments | {"inputs": inputs})).all("section", id="model-model_1")[0]["text"]
+    for part in ("trained, but not evaluated", "Epoch by epoch", "Accuracy by epoch", "run of model_1"):
         assert part in section
 
 
@@ -354,8 +349,7 @@ def test_a_training_with_other_params_is_not_shown_beside_the_recipe_of_now(tmp_
     arguments = make_report(tmp_path, ["model_1", "model_2"])
     path = tmp_path / "models" / "model_1" / "run.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"hashes": {"params": "0" * 16}}))
-    table = results_table(arguments["params"], arguments["models"], arguments["results"])
-    page = Page(results_html(**arguments | {"table": table}))
+    page = Page(results_html(**arguments | {"inputs": made_inputs(arguments["inputs"].params, tmp_path)}))
     one, two, provenance = (
         page.all("section", id=f)[0]["text"] for f in ("model-model_1", "model-model_2", "provenance")
     )
@@ -370,9 +364,9 @@ def test_a_training_with_other_params_is_not_shown_beside_the_recipe_of_now(tmp_
 def test_what_is_left_of_an_earlier_training_is_not_shown(tmp_path):
     arguments = make_report(tmp_path, ["model_1"])
     shutil.rmtree(tmp_path / "models" / "model_1")  # as DVC does before it trains anew
-    table = results_table(arguments["params"], arguments["models"], arguments["results"])
-    table.attrs["status"] = {"model_1": "failed: no room"}
-    section = Page(results_html(**arguments | {"table": table})).all("section", id="model-model_1")[0]["text"]
+    arguments |= {"inputs": made_inputs(arguments["inputs"].params, tmp_path)}
+    page = Page(results_html(**with_status(arguments, {"model_1": "failed: no room"})))
+    section = page.all("section", id="model-model_1")[0]["text"]
     assert "failed: no room" in section
     assert "18.22" not in section
     assert "most confused" not in section
@@ -380,18 +374,19 @@ def test_what_is_left_of_an_earlier_training_is_not_shown(tmp_path):
 
 def test_a_model_of_one_seed_has_no_spread(tmp_path):
     arguments = make_report(tmp_path, ["model_1", "model_2"])
-    arguments["table"]["num_seeds"] = [3, 1, 0, 0, 0]
-    arguments["table"].loc[1:, "val_accuracy_std"] = float("nan")
+    frame = arguments["inputs"].table.frame  # which is made for this test
+    frame["num_seeds"] = [3, 1, 0, 0, 0]
+    frame.loc[1:, "val_accuracy_std"] = float("nan")
     text = words(Page(results_html(**arguments)))
     assert "± 0.40 (3)" in text
     assert "± \N{EN DASH}" not in text
 
 
 def test_a_claim_without_a_reason_has_none(arguments):
-    claims = audit_claims().assign(reason=None)
+    claims = audited_claims().assign(reason=None)
     assert (
         "why"
-        not in Page(results_html(**arguments | {"audit_claims": claims})).all("ul", **{"class": "claims"})[0]["text"]
+        not in Page(results_html(**arguments | {"audited_claims": claims})).all("ul", **{"class": "claims"})[0]["text"]
     )
 
 
@@ -481,49 +476,93 @@ def test_what_all_models_have_in_common_is_said_once():
 
 
 def test_an_address_that_may_hold_a_password_is_not_shown(arguments, text):
-    run = json.loads((arguments["models"] / "model_1" / "run.json").read_text())
+    run = json.loads((arguments["root"] / "models" / "model_1" / "run.json").read_text())
     assert run["tracking_uri"] not in text
-    assert "uncommitted" not in facts({"git": {"commit": "a", "dirty": None}}, None)["commit"]
+    unknown = RunRecord.model_validate(RUN | {"git": {"commit": "a", "dirty": None}})
+    assert facts(unknown, None)["commit"] == "a"
 
 
-def test_curves_end_where_the_history_ends():
-    history = pd.DataFrame({"epoch": [1, 2, 3], "accuracy": [0.1, 0.2, 0.4], "val_accuracy": [0.1, 0.3, 0.3],
-                            "loss": [3.0, 2.0, 1.0], "val_loss": [3.0, math.nan, 2.0]})  # fmt: skip
-    accuracy, loss = charts(history, 2)
-    train, val = accuracy.lines
-    assert [len(line.points.split()) for line in (*accuracy.lines, *loss.lines)] == [3, 3, 3, 2]
-    assert accuracy.y_ticks[0].label == "0 %"
-    # 0.4 and 0.3 lie between 0 and the uppermost tick in their proportion.
-    bottom = accuracy.y_ticks[0].place
-    assert (bottom - train.y) / (bottom - val.y) == pytest.approx(0.4 / 0.3, abs=0.01)
-    first, kept, last = (tick.place for tick in accuracy.x_ticks)
-    assert accuracy.kept_x == kept == pytest.approx((first + last) / 2, abs=0.1)
-    assert accuracy.summary == "accuracy by epoch; in the last: train 40.0 %, val 30.0 %"
+HISTORY = pd.DataFrame({"epoch": [1, 2, 3], "accuracy": [0.1, 0.2, 0.4], "val_accuracy": [0.1, 0.3, 0.3],
+                        "loss": [3.0, 2.0, 1.0], "val_loss": [3.0, math.nan, 2.0]})  # fmt: skip
+
+
+def lines(chart, kind):
+    """Return the lines of a class, the one in the legend last: the points of each, and whether it is dashed."""
+    paths = [path["attributes"] for path in Page(str(chart.svg)).all("path") if path["attributes"].get("class") == kind]
+    return [
+        (
+            [tuple(map(float, point)) for point in re.findall(r"[ML] ([-\d.]+) ([-\d.]+)", path["d"])],
+            "stroke-dasharray" in path,
+        )
+        for path in paths
+        if "C" not in path["d"]  # a circle
+    ]
+
+
+def test_the_charts_are_the_history_training_dashed_and_validation_solid():
+    accuracy, loss = charts("model_1", HISTORY, 2)
+    (train, dashed), (val, solid) = lines(accuracy, "train")[0], lines(accuracy, "val")[0]
+    assert (dashed, solid) == (True, False)
+    assert len(train) == len(val) == 3
+    assert train[0] == val[0]
+    # The grid gives the height of 0 %; 0.4 and 0.3 are above it in their proportion.
+    bottom = max(points[0][1] for points, _ in lines(accuracy, "grid"))
+    assert (bottom - train[2][1]) / (bottom - val[2][1]) == pytest.approx(0.4 / 0.3, abs=0.001)
+    assert len(lines(loss, "train")[0][0]) == 3
+    texts = [text["text"] for text in Page(str(accuracy.svg)).all("text")]
+    assert texts[:4] == ["1", "2", "3", "0%"]
+    assert texts[-3:] == ["train", "val", "kept epoch"]
+
+
+def test_the_kept_epoch_is_marked_on_the_validation_curve():
+    accuracy, _ = charts("model_1", HISTORY, 2)
+    marks = [use["attributes"] for use in Page(str(accuracy.svg)).all("use")]
+    places = [(float(mark["x"]), float(mark["y"])) for mark in marks]
+    assert places[0] == pytest.approx(lines(accuracy, "val")[0][0][1])
+    assert len(places) == 2  # the second is in the legend
+    for epoch in (None, 4):
+        assert not Page(str(charts("model_1", HISTORY, epoch)[0].svg)).all("use")
+
+
+def test_a_chart_takes_its_colours_from_the_page_and_says_what_it_shows():
+    one, two = charts("model_1", HISTORY, 2), charts("model_2", HISTORY, 2)
+    shown = "accuracy by epoch; in the last: train 40.0 %, val 30.0 %"
+    assert one[0].svg.startswith(f'<svg viewBox="0 0 340 210" role="img" aria-label="{shown}">')
+    assert 'aria-label="loss by epoch; in the last: train 1.000, val 2.000"' in one[1].svg
+    for chart in (*one, *two):
+        assert not re.search(r"style|#0000|DejaVu|<!|<\?|url|metadata", chart.svg)
+        assert set(re.findall(r'(?:stroke|fill)="([^"]+)"', chart.svg)) == {"none", "currentColor"}
+    ids = [name for chart in (*one, *two) for name in re.findall(r'id="([^"]+)"', chart.svg)]
+    assert len(set(ids)) == len(ids) == 4
+    assert [chart.svg for chart in charts("model_1", HISTORY, 2)] == [chart.svg for chart in one]
+
+
+def test_every_class_of_a_chart_has_a_colour_in_light_and_dark(page):
+    style = page.all("style")[0]["text"]
+    classes = {path["attributes"].get("class") for tag in ("path", "text", "use") for path in page.all(tag)} - {None}
+    assert classes == {"train", "val", "words", "grid"}
+    for name in classes:
+        (variable,) = re.findall(rf"\.chart \.{name} {{ color: var\((--\w+)\); }}", style)
+        assert style.count(f"{variable}: #") == 3  # light, dark, on paper
 
 
 @pytest.mark.parametrize("value", [0.0, 0.5, 1.0, 1e-9, 1e6])
 def test_a_single_epoch_can_be_drawn(value):
     columns = {key: [value] for key in ("accuracy", "val_accuracy", "loss", "val_loss")}
-    for chart in charts(pd.DataFrame({"epoch": [1]} | columns), 1):
-        assert len(chart.y_ticks) >= 2
-        one, two = (line.label_y for line in chart.lines)
-        assert abs(one - two) >= 12
+    for chart in charts("model_1", pd.DataFrame({"epoch": [1]} | columns), 1):
+        assert "1" in [text["text"] for text in Page(str(chart.svg)).all("text")]
 
 
 def test_a_history_of_nothing_finite_is_not_drawn():
     columns = {key: [math.nan] for key in ("accuracy", "val_accuracy", "loss", "val_loss")}
-    assert charts(pd.DataFrame({"epoch": [1]} | columns), None) == []
+    assert charts("model_1", pd.DataFrame({"epoch": [1]} | columns), None) == []
 
 
-def test_figures_are_written_as_people_read_them():
-    assert percent(0.3861) == "38.61"
-    assert percent(None) == percent(pd.NA) == DASH
-    assert points(-0.0792) == f"{MINUS}7.92"
-    assert points(0.0792) == "+7.92"
-    assert interval(0.3766, 0.3957) == f"37.7{DASH}39.6"
-    assert interval(math.nan, 0.4) == ""
-    assert probability(1e-20) == "< 0.0001"
-    assert probability(0.05) == "0.0500"
+def test_values_have_the_dashes_and_signs_of_print():
+    assert FILTERS["percent"](0.3861) == "38.61"
+    assert FILTERS["percent"](None) == FILTERS["percent"](pd.NA) == points(None) == DASH
+    assert (points(-0.0792), points(0.0792)) == (f"{MINUS}7.92", "+7.92")
+    assert FILTERS["limits"](0.3766, 0.3957) == f"37.7{DASH}39.6"
 
 
 def test_models_that_are_not_the_papers_have_tables_of_their_own(tmp_path):
@@ -531,15 +570,13 @@ def test_models_that_are_not_the_papers_have_tables_of_their_own(tmp_path):
     arguments = make_report(tmp_path, active[:1])
     for model in active[1:]:
         make_results(tmp_path, model)
-    params = made_params(active=active, profile="paper")
-    table = results_table(params, tmp_path / "models", tmp_path / "results")
-    section = Page(results_html(**arguments | {"params": params, "table": table})).all("section", id="results")[0][
-        "text"
-    ]
+    inputs = made_inputs(made_params(active=active, profile="paper"), tmp_path)
+    page = Page(results_html(**arguments | {"inputs": inputs}))
+    section = page.all("section", id="results")[0]["text"]
     places = [
         section.index(part)
         for part in ("model_1", "From scratch", "resnet18", "Pretrained on ImageNet", "model_5_caffe")
     ]
     assert places == sorted(places)
     assert "do not compete with models from scratch" in section
-    assert "resnet18: every validation figure is of the mean over an image and its mirror image" in section
+    assert "resnet18: every validation metric is of the mean over an image and its mirror image" in section

@@ -2,16 +2,18 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 import yaml
-from made_results import VALUES, make_results
+from made_results import METRICS, VALUES, make_results
 
 from tiny_imagenet.common.errors import UserError
 from tiny_imagenet.config.params import parse_params
 from tiny_imagenet.reporting import kept_results
-from tiny_imagenet.reporting import table as comparison
+from tiny_imagenet.reporting.figures import DRAWN
+from tiny_imagenet.reporting.table import results_table
 
 README = f"# Title\n\n{kept_results.BEGIN}\nold\n{kept_results.END}\n\nafter\n"
 RUN = {
@@ -43,25 +45,33 @@ def repository(tmp_path, monkeypatch) -> Path:
     params = parse_params(PARAMS)
     Path("params.yaml").write_text(yaml.safe_dump(PARAMS))
     for model in ACTIVE:
-        hashes = {"data": "fingerprint", "params": params.fingerprint(model)}
-        make_results(tmp_path, model, run=RUN | {"hashes": hashes})
-    write_table()
+        make_model(model, params.job(model).fingerprint)
+    write_reports()
     (tmp_path / "data" / "raw").mkdir(parents=True)
     (tmp_path / "data" / "raw" / "dataset.zip").write_bytes(b"zip")
     return tmp_path
 
 
-def write_table(*more: str) -> None:
-    params = parse_params(PARAMS | {"active": [*ACTIVE, *more]})
-    table = comparison.results_table(params, Path("models"), Path("results"))
-    Path("reports").mkdir(exist_ok=True)
-    table.to_csv("reports/results.csv", index=False)
+def make_model(model: str, fingerprint: str, **run: Any) -> None:
+    make_results(Path(), model, run=RUN | {"hashes": {"data": "fingerprint", "params": fingerprint}} | run)
+    Path("results", model, "per_class.csv").write_text(f"wnid,name,recall\nn1,NA,0.{len(model)}\n")
+
+
+def write_reports(**changes: Any) -> None:
+    """Write what `compare` writes for these params."""
+    figures = Path("reports/figures")
+    figures.mkdir(parents=True, exist_ok=True)
+    results_table(parse_params(PARAMS | changes)).frame.to_csv("reports/results.csv", index=False)
     Path("reports/differences.csv").write_text("model_a,model_b,p\nmodel_1,model_2,0.5\n")
+    Path("reports/audit.md").write_text("no file `/home/someone/weights.h5`, see docs/audit.md\n")
+    for name in (*DRAWN, "classes", "augmentation"):
+        (figures / f"{name}.svg").write_text(f"<svg>{name}</svg>")
+        (figures / f"{name}.png").write_bytes(b"png")
 
 
 def keep(name: str = "part", about: str = "On a part.", **changes) -> Path:
     params = parse_params(PARAMS | changes)
-    return kept_results.keep(name, about, params, comparison.results_table(params, Path("models"), Path("results")))
+    return kept_results.keep(name, about, params, results_table(params))
 
 
 def test_what_is_kept_is_the_table_all_epochs_and_where_they_come_from(repository):
@@ -69,13 +79,17 @@ def test_what_is_kept_is_the_table_all_epochs_and_where_they_come_from(repositor
     assert folder == Path("docs/results/part")
     kept, table = pd.read_csv(folder / "results.csv"), pd.read_csv("reports/results.csv")
     pd.testing.assert_frame_equal(kept, table.drop(columns="run_id").assign(weights=["weights.h5", "weights.h5"]))
+    assert json.loads((folder / "metrics.json").read_text()) == dict.fromkeys(ACTIVE, METRICS)
+    assert (folder / "per_class.csv").read_text() == ("model,wnid,name,recall\nmodel_1,n1,NA,0.7\nmodel_2,n1,NA,0.7\n")
+    assert (folder / "audit.md").read_text() == "no file `weights.h5`, see docs/audit.md\n"
+    assert {path.name for path in (folder / "figures").iterdir()} == {f"{name}.svg" for name in DRAWN}
     assert (folder / "differences.csv").read_text() == Path("reports/differences.csv").read_text()
     histories = pd.read_csv(folder / "histories.csv")
     assert histories.groupby("model")["epoch"].apply(list).to_dict() == {"model_1": [1, 2], "model_2": [1, 2]}
     provenance = json.loads((folder / "provenance.json").read_text())
     assert provenance["archive_md5"] == "adcdbd79a8d84175c229b192aadc02f2"  # of the three letters, by md5sum
     assert provenance["models"]["model_2"]["commit"] == "0123456789abcdef"
-    everything = "".join(path.read_text() for path in folder.iterdir())
+    everything = "".join(path.read_text() for path in folder.rglob("*") if path.is_file())
     assert "secret" not in everything
     assert "/home/someone" not in everything
     assert "sqlite" not in everything
@@ -90,10 +104,59 @@ def test_what_is_kept_has_the_params_it_is_made_from(repository):
     dataset["urls"] = []
     again = parse_params(kept | {"champion": {"metric": "val_accuracy", "profiles": []}})
     for model in ACTIVE:
-        assert again.fingerprint(model) == parse_params(PARAMS).fingerprint(model)
+        assert again.job(model).fingerprint == parse_params(PARAMS).job(model).fingerprint
 
 
-@pytest.mark.parametrize("change", [{"run_id": "another"}, {"profile": "demo"}, {"hashes": {"params": "other"}}])
+def test_replicates_are_kept_with_their_epochs_metrics_and_origin(repository):
+    asked = {"replicates": {"models": ["model_2"], "seeds": [7, 8]}}
+    make_model("model_2-7", parse_params(PARAMS | asked).job("model_2-7").fingerprint, seed=7)
+    write_reports(**asked)
+    folder = keep(**asked)
+    assert set(json.loads((folder / "metrics.json").read_text())) == {*ACTIVE, "model_2-7"}
+    for name in ("histories.csv", "per_class.csv"):
+        assert set(pd.read_csv(folder / name)["model"]) == {*ACTIVE, "model_2-7"}
+    provenance = json.loads((folder / "provenance.json").read_text())
+    assert list(provenance["models"]) == ACTIVE
+    assert list(provenance["replicates"]) == ["model_2-7"]
+    assert "seed 1;" in kept_results.readme_section()
+
+
+def test_a_model_without_results_keeps_its_row_and_why(repository):
+    Path("checkpoints").mkdir()
+    Path("checkpoints/model_3.failed").write_text("no weights in /home/someone/<name>.h5\n")
+    three = {"active": [*ACTIVE, "model_3"]}
+    write_reports(**three)
+    folder = keep(**three)
+    kept = pd.read_csv(folder / "results.csv", dtype=str, keep_default_na=False).set_index("model")
+    assert list(kept.index) == [*ACTIVE, "model_3"]
+    assert (kept.loc["model_3", "val_accuracy"], kept.loc["model_3", "val_accuracy_paper"]) == ("", "0.2488")
+    assert kept.loc["model_1", "epochs"] == "15"  # also beside a missing one
+    provenance = json.loads((folder / "provenance.json").read_text())
+    assert provenance["status"] == {"model_3": "failed: no weights in <name>.h5"}
+    assert list(provenance["models"]) == ACTIVE
+    section = kept_results.readme_section()
+    assert "| model_3 | - | no results | - | - | - | - | - | - |" in section
+    assert "model_3: failed: no weights in &lt;name>.h5." in section
+    make_model("model_3", parse_params(PARAMS | three).job("model_3").fingerprint)
+    with pytest.raises(UserError, match=r"^model_3: .* run `dvc repro` first"):
+        keep(**three)
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("no file /home/some/x.h5: put it there", "no file x.h5: put it there"),
+        ("'/srv/some one/x.h5' and `~/a/b.zip`, file:///x/y.zip", "'x.h5' and `b.zip`, y.zip"),
+        ("docs/audit.md, 1/255, https://x.org/a/b, images/s", "docs/audit.md, 1/255, https://x.org/a/b, images/s"),
+    ],
+)
+def test_of_a_path_of_the_machine_the_name_is_left(text, kept):
+    assert kept_results._without_folders(text) == kept
+
+
+@pytest.mark.parametrize(
+    "change", [{"run_id": "another"}, {"profile": "demo"}, {"hashes": {"data": "", "params": "other"}}]
+)
 def test_a_table_of_other_trainings_is_not_kept(repository, change):
     path = Path("models/model_2/run.json")
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
@@ -161,10 +224,11 @@ def test_what_is_kept_stays_within_its_folder(name, repository):
     assert not Path("docs").exists()
 
 
-def test_a_table_with_a_model_without_results_is_not_kept(repository):
-    write_table("model_3")
-    with pytest.raises(UserError, match="model_3: no results to keep"):
-        keep()
+def test_without_any_results_there_is_nothing_to_keep(repository):
+    three = {"active": ["model_3"]}
+    write_reports(**three)
+    with pytest.raises(UserError, match="no model has results to keep"):
+        keep(**three)
     assert not Path("docs").exists()
 
 
@@ -182,20 +246,21 @@ def test_readmes_section_is_made_from_what_is_kept_and_nothing_else_changes(repo
     assert kept_results.updated(text) == text
 
 
-def test_pretrained_models_and_mirror_images_are_named_beside_the_figures(repository):
-    """model_1 and model_2 have a file of weights, and are the paper's; the other has one, too, and is not."""
-    params, name = parse_params(PARAMS), "resnet18"
-    hashes = {"data": "fingerprint", "params": params.fingerprint(name)}
-    shown = {"seed": 1, "flip_at_test": True}
-    make_results(repository, name, run=RUN | {"hashes": hashes, "params": shown})
-    write_table(name)
-    keep(active=[*ACTIVE, name])
+def test_pretrained_models_and_mirror_images_are_named_beside_the_metrics(repository):
+    """model_1 and model_2 have a file of weights, and are the paper's; the other is not."""
+    name = "resnet18_pretrained"
+    active = [*ACTIVE, name]
+    models = VALUES["models"] | {name: VALUES["models"]["model_5"] | {"flip_at_test": True}}
+    params = parse_params(PARAMS | {"models": models})
+    make_model(name, params.job(name).fingerprint, params={"seed": 1, "flip_at_test": True})
+    write_reports(active=active, models=models)
+    keep(active=active, models=models)
     section = kept_results.readme_section()
     own, other = section.split("**Pretrained on ImageNet.** Their weights have seen these classes")
     assert [f"| {model} |" in own for model in (*ACTIVE, name)] == [True, True, False]
     assert f"| {name} |" in other
     assert (
-        f"{name}: every validation figure is of the mean over an image and its mirror image. Accuracy in percent."
+        f"{name}: every validation metric is of the mean over an image and its mirror image. Accuracy in percent."
         in other
     )
 
@@ -203,7 +268,9 @@ def test_pretrained_models_and_mirror_images_are_named_beside_the_figures(reposi
 @pytest.mark.parametrize("comparable", [True, False])
 def test_the_papers_figures_stand_beside_ours_only_where_they_may(repository, comparable):
     dataset = VALUES["profiles"]["paper" if comparable else "demo"]["dataset"]
-    keep(profiles=PARAMS["profiles"] | {"part": PART | {"dataset": dataset}})
+    changed = {"profiles": PARAMS["profiles"] | {"part": PART | {"dataset": dataset}}}
+    write_reports(**changed)
+    keep(**changed)
     assert ("22.72" in kept_results.readme_section()) == comparable
 
 

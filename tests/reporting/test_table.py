@@ -6,12 +6,13 @@ import statistics
 
 import pandas as pd
 import pytest
-from made_results import METRICS, PARAMETERS, VALUES, made_params, make_results
+import yaml
+from made_results import DATA, METRICS, PARAMETERS, VALUES, made_params, make_data, make_results
 
 from tiny_imagenet.common.errors import UserError
-from tiny_imagenet.models.weights import IMAGENET
-from tiny_imagenet.reporting import table as comparison
-from tiny_imagenet.reporting import wording
+from tiny_imagenet.reporting import paper, wording
+from tiny_imagenet.reporting.table import COLUMNS as DECLARED
+from tiny_imagenet.reporting.table import SPREAD, concatenated, data_report, read_histories, results_table
 
 # The interface, as the design has it.
 COLUMNS = [
@@ -58,8 +59,8 @@ def write_run(root, name, **changes):
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
-def table(params, root):
-    return comparison.results_table(params, root / "models", root / "results")
+def frame_of(params, root):
+    return results_table(params, root).frame
 
 
 @pytest.fixture
@@ -71,17 +72,16 @@ def root(tmp_path):
 
 
 def test_columns_are_exactly_those_of_the_interface(root):
-    assert list(table(made_params(), root).columns) == COLUMNS
-    assert comparison.COLUMNS == COLUMNS
+    assert list(frame_of(made_params(), root).columns) == COLUMNS == DECLARED
 
 
 def test_rows_are_the_active_models_in_their_order(root):
     params = made_params(active=["model_4", "model_1"])
-    assert table(params, root)["model"].tolist() == ["model_4", "model_1"]
+    assert frame_of(params, root)["model"].tolist() == ["model_4", "model_1"]
 
 
 def test_published_figures_stand_beside_each_model(root):
-    frame = table(made_params(), root).set_index("model")
+    frame = frame_of(made_params(), root).set_index("model")
     published = ["train_accuracy_paper", "val_accuracy_paper", "train_accuracy_authors_log", "val_accuracy_authors_log"]
     for model, figures in PAPER.items():
         assert tuple(frame.loc[model, published]) == pytest.approx(figures)
@@ -89,7 +89,7 @@ def test_published_figures_stand_beside_each_model(root):
 
 
 def test_a_models_figures_are_those_that_its_files_hold(root):
-    row = table(made_params(), root).set_index("model").loc["model_2"]
+    row = frame_of(made_params(), root).set_index("model").loc["model_2"]
     assert {key: row[key] for key in METRICS if key in COLUMNS} == {k: v for k, v in METRICS.items() if k in COLUMNS}
     assert (row["parameters"], row["parameters_200_classes"]) == (2_555_649, 2_555_656)
     assert (row["architecture"], row["run_id"]) == ("three_conv", "run of model_2")
@@ -99,7 +99,7 @@ def test_a_models_figures_are_those_that_its_files_hold(root):
 
 
 def test_weights_say_which_or_random(root):
-    weights = table(made_params(), root).set_index("model")["weights"]
+    weights = frame_of(made_params(), root).set_index("model")["weights"]
     assert weights["model_5"] == "imagenet"
     assert set(weights.drop("model_5")) == {"random"}
 
@@ -107,7 +107,7 @@ def test_weights_say_which_or_random(root):
 def test_a_model_without_results_has_its_name_and_the_papers_figures_alone(root):
     for file in (root / "results" / "model_3").iterdir():
         file.unlink()
-    frame = table(made_params(), root)
+    frame = frame_of(made_params(), root)
     row = frame.set_index("model").loc["model_3"]
     known = {"architecture", "parameters_paper", *(column for column in COLUMNS if column.endswith(("_paper", "_log")))}
     assert set(row.dropna().index) == known
@@ -121,7 +121,7 @@ def test_it_is_said_why_a_model_has_no_results(root, monkeypatch):
         (root / "models" / model / "run.json").unlink()
     (root / "checkpoints" / "model_3").mkdir(parents=True)
     (root / "checkpoints" / "model_4.failed").write_text("no weights\nput them there\n" + 200 * "and so on ")
-    assert table(made_params(), root).attrs["status"] == {
+    assert results_table(made_params(), root).status == {
         "model_1": "trained, but not evaluated",
         "model_2": "not trained yet",
         "model_3": "training not finished",
@@ -133,9 +133,9 @@ def test_figures_of_a_model_that_was_replaced_are_not_shown(root):
     path = root / "models" / "model_2" / "run.json"
     run = json.loads(path.read_text())
     path.write_text(json.dumps(run | {"model_md5": "1f" * 16, "run_id": "another"}))
-    frame = table(made_params(), root)
-    assert frame.attrs["status"] == {"model_2": "trained anew, and not evaluated since"}
-    assert frame.set_index("model").loc["model_2", ["val_accuracy", "run_id"]].isna().all()
+    table = results_table(made_params(), root)
+    assert table.status == {"model_2": "trained again, and not evaluated since"}
+    assert table.frame.set_index("model").loc["model_2", ["val_accuracy", "run_id"]].isna().all()
 
 
 def test_figures_of_other_params_are_not_shown(root):
@@ -144,11 +144,11 @@ def test_figures_of_other_params_are_not_shown(root):
 
     def status(params, **run):
         write_run(root, "model_1", **run)
-        frame = table(params, root)
-        assert frame["val_accuracy"].isna().all() == bool(frame.attrs["status"])
-        return frame.attrs["status"].get("model_1", "")
+        table = results_table(params, root)
+        assert table.frame["val_accuracy"].isna().all() == bool(table.status)
+        return table.status.get("model_1", "")
 
-    trained = {"hashes": {"data": "0", "params": params.fingerprint("model_1")}}
+    trained = {"hashes": {"data": "0", "params": params.job("model_1").fingerprint}}
     assert status(params, **trained) == ""
     other = "trained with other params or on other images than those of now"
     assert status(made_params(active=["model_1"], seed=2), **trained) == other
@@ -159,55 +159,49 @@ def test_figures_of_other_params_are_not_shown(root):
     assert status(edited, **trained) == other
 
 
-def test_figures_on_other_images_are_not_shown(root):
-    images = {"data/cache/train_images.npy": "1f" * 16}
-    write_run(root, "model_1", dependencies=images | {"stages/train.py": "2f" * 16})
+def test_results_on_other_images_are_not_shown(root):
+    write_run(root, "model_1", dependencies={"data/cache": "1f.dir", "stages/train.py": "2f"})
 
-    def status(noted):
-        return comparison.results_table(made_params(), root / "models", root / "results", noted).attrs["status"]
+    def status(locked):
+        lock = {"schema": "2.0", "stages": {"cache": {"cmd": "", "outs": locked}}}
+        (root / "dvc.lock").write_text(yaml.safe_dump(lock))
+        return results_table(made_params(), root).status
 
-    assert status(images | {"data/cache/classes.png": "3f" * 16}) == {}
-    assert status({}) == {}
+    overview = {"path": "data/overview", "md5": "3f.dir"}
+    assert status([{"path": "data/cache", "md5": "1f.dir"}, overview]) == {}
+    assert status([overview]) == {}
     other = "trained with other params or on other images than those of now"
-    assert status(dict.fromkeys(images, "4f" * 16)) == {"model_1": other}
+    assert status([{"path": "data/cache", "md5": "4f.dir"}, overview]) == {"model_1": other}
 
 
 def test_images_of_another_profile_or_dataset_are_refused(tmp_path):
-    demo = made_params()
-    counts = {"train": 40, "val": 20}
-    made = {
-        "profile": "demo",
-        "dataset": demo.dataset.fingerprint,
-        "classes": 10,
-        "in_archive": counts,
-        "unlabelled": 0,
-        "used": counts,
-        "per_class": {"train": {"0": 40}, "val": {"0": 20}},
-        "duplicates": {},
-    }
-    (tmp_path / "report.json").write_text(json.dumps(made))
-    assert comparison.images_report(demo, tmp_path) == made
+    demo, overview = made_params(), tmp_path / "data" / "overview"
+    make_data(tmp_path, demo)
+    assert data_report(demo, overview).as_dict() == {
+        "profile": "demo", "dataset": demo.dataset.fingerprint, **DATA
+    }  # fmt: skip
     with pytest.raises(UserError, match=r"of the profile demo, and params\.yaml asks for paper: `dvc repro cache`"):
-        comparison.images_report(made_params(profile="paper"), tmp_path)
+        data_report(made_params(profile="paper"), overview)
     fewer = VALUES["profiles"]["demo"]["dataset"] | {"images_per_class": {"train": 20}}
     edited = VALUES["profiles"] | {"demo": VALUES["profiles"]["demo"] | {"dataset": fewer}}
     with pytest.raises(UserError, match=r"another `dataset` than params\.yaml has now .*: `dvc repro cache`"):
-        comparison.images_report(made_params(profiles=edited), tmp_path)
-    (tmp_path / "report.json").write_text(json.dumps(made | {"in_archive": None}))
+        data_report(made_params(profiles=edited), overview)
+    make_data(tmp_path, demo, in_archive=None)
     with pytest.raises(UserError, match=r"report.json cannot be read .in_archive: .*: `dvc repro cache`"):
-        comparison.images_report(demo, tmp_path)
+        data_report(demo, overview)
 
 
-def test_keras_own_weights_file_is_the_papers_recipe_by_whatever_path(root):
+def test_keras_own_weights_file_is_the_papers_recipe_also_by_its_path(root):
     block = VALUES["models"]["model_5"] | {"weights": "/data/notop.h5", "keeps": ["weights"]}
     params = made_params(profile="paper", active=["model_5"], models=VALUES["models"] | {"model_5": block})
 
-    def changes(digest):
-        write_run(root, "model_5", profile="paper", weights="/data/notop.h5", hashes={"weights": digest})
-        return comparison.changes_of_recipe(params, "model_5", table(params, root))
+    def changes(weights):
+        write_run(root, "model_5", profile="paper", weights=weights)
+        unconcerned = results_table(params, root).unconcerned("model_5")
+        return paper.changes_of_recipe(params, "model_5", unconcerned)
 
-    assert changes(IMAGENET["resnet50"].digest) == []
-    assert changes("0f" * 16) == ["weights"]
+    assert changes("imagenet") == []
+    assert changes("/data/notop.h5") == ["weights"]
 
 
 def test_a_replicate_that_is_not_of_now_does_not_count(root):
@@ -217,14 +211,14 @@ def test_a_replicate_that_is_not_of_now_does_not_count(root):
     write_run(root, "model_2-8", model_md5="1f" * 16)
     (root / "models" / "model_2-9" / "run.json").unlink()  # its training failed, and its old results are there
     params = made_params(active=["model_2"], replicates={"models": ["model_2"], "seeds": [7, 8, 9]})
-    frame = table(params, root)
-    assert frame.loc[0, "num_seeds"] == 2
-    assert frame.loc[0, "val_accuracy_mean"] == pytest.approx(statistics.mean(accuracies))
-    assert frame.attrs["missing_replicates"] == {
-        "model_2-8": "trained anew, and not evaluated since",
+    table = results_table(params, root)
+    assert table.frame.loc[0, "num_seeds"] == 2
+    assert table.frame.loc[0, "val_accuracy_mean"] == pytest.approx(statistics.mean(accuracies))
+    assert table.missing_replicates == {
+        "model_2-8": "trained again, and not evaluated since",
         "model_2-9": "not trained yet",
     }
-    assert "model_2-9: not trained yet" in wording.missing_lines(frame)
+    assert "model_2-9: not trained yet" in wording.missing_lines(table)
 
 
 @pytest.mark.parametrize(
@@ -242,7 +236,7 @@ def test_a_replicate_that_is_not_of_now_does_not_count(root):
 def test_a_broken_file_is_named_with_what_brings_it_back(file, text, root):
     (root / file).write_text(text)
     with pytest.raises(UserError, match=f"{file} cannot be read .*dvc checkout"):
-        comparison.read_histories(table(made_params(), root), root / "models")
+        read_histories(results_table(made_params(), root).with_results, root)
 
 
 @pytest.mark.parametrize(
@@ -268,13 +262,13 @@ def test_a_value_of_another_kind_is_named_with_what_brings_it_back(file, key, va
     path = root / file
     path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
     with pytest.raises(UserError, match=f"{file} cannot be read .{key}.*dvc checkout"):
-        table(made_params(), root)
+        frame_of(made_params(), root)
 
 
 def test_a_run_in_which_no_epoch_was_timed_is_read(root):
     path = root / "models/model_2/run.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"images_per_second": float("nan")}))
-    rows = table(made_params(), root).set_index("model")
+    rows = frame_of(made_params(), root).set_index("model")
     assert pd.isna(rows.loc["model_2", "images_per_second"])
     assert rows.loc["model_2", "val_accuracy"] == METRICS["val_accuracy"]
 
@@ -284,8 +278,8 @@ def test_with_replicates_there_are_mean_spread_and_number_of_seeds(root):
     for seed, accuracy in zip((7, 8), accuracies[1:], strict=True):
         make_results(root, f"model_2-{seed}", metrics={"val_accuracy": accuracy})
     params = made_params(replicates={"models": ["model_1", "model_2"], "seeds": [7, 8]})
-    frame = table(params, root)
-    assert list(frame.columns) == COLUMNS + comparison.SPREAD
+    frame = frame_of(params, root)
+    assert list(frame.columns) == COLUMNS + SPREAD
     rows = frame.set_index("model")
     assert rows.loc["model_2", "val_accuracy_mean"] == pytest.approx(statistics.mean(accuracies))
     assert rows.loc["model_2", "val_accuracy_std"] == pytest.approx(statistics.stdev(accuracies))
@@ -298,12 +292,12 @@ def test_with_replicates_there_are_mean_spread_and_number_of_seeds(root):
 @pytest.mark.parametrize("file", ["models/model_3/run.json", "results/model_3/metrics.json"])
 def test_half_of_a_models_files_are_no_results(file, root):
     (root / file).unlink()
-    row = table(made_params(), root).set_index("model").loc["model_3"]
+    row = frame_of(made_params(), root).set_index("model").loc["model_3"]
     assert row[["val_accuracy", "parameters", "run_id"]].isna().all()
 
 
 def test_without_any_results_the_table_is_the_papers(tmp_path):
-    frame = table(made_params(), tmp_path)
+    frame = frame_of(made_params(), tmp_path)
     assert len(frame) == 5
     assert frame["val_accuracy"].isna().all()
     assert frame["val_accuracy_paper"].notna().all()
@@ -312,22 +306,22 @@ def test_without_any_results_the_table_is_the_papers(tmp_path):
 def test_a_model_that_was_removed_leaves_the_table_though_its_files_stay(root):
     models = {name: block for name, block in VALUES["models"].items() if name != "model_2"}
     params = made_params(active=["model_1", "model_3"], lineups={}, sweeps={}, models=models)
-    assert table(params, root)["model"].tolist() == ["model_1", "model_3"]
-    assert set(comparison.read_histories(table(params, root), root / "models")) == {"model_1", "model_3"}
+    assert frame_of(params, root)["model"].tolist() == ["model_1", "model_3"]
+    assert results_table(params, root).with_results == ["model_1", "model_3"]
     assert (root / "results" / "model_2" / "metrics.json").exists()
 
 
 def test_a_model_that_the_paper_does_not_have_gets_a_row_without_its_figures(root):
     make_results(root, "model_6")
     models = VALUES["models"] | {"model_6": VALUES["models"]["model_1"]}
-    frame = table(made_params(active=["model_1", "model_6"], models=models), root).set_index("model")
+    frame = frame_of(made_params(active=["model_1", "model_6"], models=models), root).set_index("model")
     assert frame.loc["model_6", "parameters"] == 1227
     assert frame.loc["model_6", ["parameters_paper", "val_accuracy_paper", "val_accuracy_authors_log"]].isna().all()
 
 
 def test_counts_stay_whole_numbers_in_the_csv_also_beside_missing_ones(root):
     (root / "results" / "model_3" / "metrics.json").unlink()
-    text = table(made_params(), root).to_csv(index=False)
+    text = frame_of(made_params(), root).to_csv(index=False)
     read = pd.read_csv(io.StringIO(text), dtype=str).set_index("model")
     whole = ["parameters", "parameters_200_classes", "parameters_paper", "epochs", "best_epoch", "seed"]
     assert read.loc["model_2", whole].tolist() == ["2555649", "2555656", "2555656", "15", "12", "1"]
@@ -336,14 +330,14 @@ def test_counts_stay_whole_numbers_in_the_csv_also_beside_missing_ones(root):
 
 def test_histories_are_those_of_active_models_that_have_results(root):
     (root / "models" / "model_1" / "run.json").unlink()
-    frame = table(made_params(active=["model_1", "model_2"]), root)
-    histories = comparison.read_histories(frame, root / "models")
+    table = results_table(made_params(active=["model_1", "model_2"]), root)
+    histories = read_histories(table.with_results, root)
     assert list(histories) == ["model_2"]
     assert histories["model_2"]["val_accuracy"].tolist() == [0.2, 0.3]
 
 
 def test_the_authors_logs_are_whole():
-    logs = comparison.authors_logs()
+    logs = paper.authors_logs()
     assert logs.groupby("model")["epoch"].apply(list).map(lambda epochs: epochs == [*range(1, len(epochs) + 1)]).all()
     assert logs.groupby("model").size().to_dict() == dict.fromkeys(MODELS, 15) | {"model_2": 20}
     assert logs[["accuracy", "val_accuracy"]].map(lambda share: 0 < share < 1).all(axis=None)
@@ -352,13 +346,13 @@ def test_the_authors_logs_are_whole():
 
 
 def test_the_papers_counts_are_its_own():
-    assert comparison.paper_table()["parameters"].to_dict() == PARAMETERS
+    assert paper.paper_table()["parameters"].to_dict() == PARAMETERS
 
 
 def test_a_model_is_the_papers_by_its_name_or_else_grouped_by_where_its_weights_begin(root):
     """Whatever it ends in, `_as_published` is a run of the paper's; weights count where a profile allows any."""
     active = ["model_5_caffe", "resnet18", "model_5", "model_4_tuned", "model_2_as_published", "model_4_as_intended"]
-    groups = table(made_params(active=active, profile="paper"), root).attrs["group"]
+    groups = results_table(made_params(active=active, profile="paper"), root).group
     assert groups == {
         "model_5_caffe": "Pretrained on ImageNet",
         "resnet18": "From scratch",
@@ -367,5 +361,25 @@ def test_a_model_is_the_papers_by_its_name_or_else_grouped_by_where_its_weights_
         "model_2_as_published": "The paper's models",
         "model_4_as_intended": "From scratch",
     }
-    without_weights = table(made_params(active=["model_5_caffe"], profile="demo"), root).attrs["group"]
+    without_weights = results_table(made_params(active=["model_5_caffe"], profile="demo"), root).group
     assert without_weights == {"model_5_caffe": "From scratch"}
+
+
+def test_tables_of_several_models_are_one_with_every_value_as_it_was_written(tmp_path):
+    (tmp_path / "one.csv").write_text("epoch,loss\n1,0.30000000000000004\n2,\n")
+    (tmp_path / "two.csv").write_text("epoch,loss,val_accuracy_paper_protocol\nNA,007,1e-05\n")
+    whole = concatenated({"model_1": tmp_path / "one.csv", "model_2": tmp_path / "two.csv"})
+    assert whole.to_csv(index=False).splitlines() == [
+        "model,epoch,loss,val_accuracy_paper_protocol",
+        "model_1,1,0.30000000000000004,",
+        "model_1,2,,",
+        "model_2,NA,007,1e-05",
+    ]
+    assert concatenated({}).to_csv(index=False) == "model\n"
+
+
+def test_what_makes_no_difference_for_a_model_is_what_its_training_shows(root):
+    table = results_table(made_params(), root)
+    assert table.unconcerned("model_1") == {"batch_normalization_momentum"}
+    assert table.unconcerned("model_5") == {"weights"}
+    assert table.unconcerned("model_4") == set()

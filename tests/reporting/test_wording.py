@@ -5,14 +5,10 @@ from typing import Any
 import pytest
 from made_results import VALUES, made_params, make_results
 
-from tiny_imagenet.reporting import table as comparison
 from tiny_imagenet.reporting import wording
+from tiny_imagenet.reporting.table import results_table
 
 MODELS = ("model_1", "model_2", "model_3", "model_4", "model_5")
-
-
-def table(params, root):
-    return comparison.results_table(params, root / "models", root / "results")
 
 
 @pytest.fixture
@@ -21,7 +17,7 @@ def results(tmp_path):
     for model in MODELS:
         make_results(tmp_path, model)
     params = made_params()
-    return params, table(params, tmp_path)
+    return params, results_table(params, tmp_path)
 
 
 def paper_with(**dataset: Any) -> Any:
@@ -30,19 +26,12 @@ def paper_with(**dataset: Any) -> Any:
     return made_params(profile="paper", profiles=profiles | {"paper": changed})
 
 
-@pytest.mark.parametrize(
-    ("value", "shown"), [(0.3861, "38.61"), (1.0, "100.00"), (0.0, "0.00"), (None, "-"), (float("nan"), "-")]
-)
-def test_percent_has_two_decimals_or_a_dash(value, shown):
-    assert wording.percent(value) == shown
-
-
 # --- on a terminal ---
 
 
 def test_the_terminal_table_shows_every_models_figures_within_100_columns(results):
-    params, frame = results
-    text = wording.terminal_table(frame, params)
+    params, table = results
+    text = wording.terminal_table(table, params)
     assert max(len(line) for line in text.splitlines()) <= 100
     for model, parameters in zip(
         MODELS, ("13,070,472", "2,555,656", "140,382,728", "8,866,376", "25,890,888"), strict=True
@@ -63,7 +52,7 @@ def test_the_widest_figures_fit_too(tmp_path):
             run={"images_per_second": 12_345.6},
         )
     params = made_params()
-    text = wording.terminal_table(table(params, tmp_path), params)
+    text = wording.terminal_table(results_table(params, tmp_path), params)
     assert max(len(line) for line in text.splitlines()) <= 100
     assert text.count("100.00 (90.0-100.0)") == 5
     assert text.count("12,346") == 5
@@ -74,7 +63,7 @@ def test_a_model_of_a_long_name_does_not_hide_figures(tmp_path):
     name = "model_4_with_the_intended_learning_rate"
     make_results(tmp_path, name)
     params = made_params(active=[name], models=VALUES["models"] | {name: VALUES["models"]["model_4"]})
-    text = wording.terminal_table(table(params, tmp_path), params)
+    text = wording.terminal_table(results_table(params, tmp_path), params)
     assert max(len(line) for line in text.splitlines()) <= 100
     assert "38.61 (37.7-39.6)" in text
     assert "35.14" in text
@@ -82,7 +71,7 @@ def test_a_model_of_a_long_name_does_not_hide_figures(tmp_path):
 
 def test_a_model_without_results_says_so(tmp_path):
     params = made_params()
-    lines = wording.terminal_table(table(params, tmp_path), params).splitlines()
+    lines = wording.terminal_table(results_table(params, tmp_path), params).splitlines()
     rows = [line for line in lines if line.startswith(" model_")]
     assert len(rows) == 5
     assert all("no results" in row for row in rows)
@@ -103,7 +92,7 @@ def test_a_name_cannot_end_the_code_that_it_stands_in():
 def test_a_dataset_may_have_brackets_in_its_name(tmp_path):
     dataset = {"name": "birds [small] [/b]", "archive": "birds.zip"}
     params = made_params(profiles=VALUES["profiles"] | {"demo": {"dataset": dataset, "training": {}}})
-    assert "dataset birds [small] [/b]" in wording.terminal_table(table(params, tmp_path), params)
+    assert "dataset birds [small] [/b]" in wording.terminal_table(results_table(params, tmp_path), params)
 
 
 # --- may it be compared ---
@@ -189,7 +178,7 @@ def test_a_model_that_failed_has_a_row_and_a_line_that_says_why_and_the_others_s
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "model_2.failed").write_text("the loss is NaN in epoch 3, batch 7\n")
     params = made_params(active=["model_1", "model_2"])
-    text = wording.terminal_table(table(params, tmp_path), params)
+    text = wording.terminal_table(results_table(params, tmp_path), params)
     assert "model_2: failed: the loss is NaN in epoch 3, batch 7" in text.splitlines()
     [row] = [line for line in text.splitlines() if line.split()[:1] == ["model_2"]]
     assert "no results" in row
@@ -200,7 +189,7 @@ def test_the_spread_over_seeds_is_said_where_there_is_one(tmp_path):
     for model, accuracy in {"model_1": 0.3, "model_2": 0.4, "model_2-5": 0.42, "model_2-6": 0.44}.items():
         make_results(tmp_path, model, metrics={"val_accuracy": accuracy})
     params = made_params(active=["model_1", "model_2"], replicates={"models": ["model_2"], "seeds": [5, 6]})
-    lines = wording.terminal_table(table(params, tmp_path), params).splitlines()
+    lines = wording.terminal_table(results_table(params, tmp_path), params).splitlines()
     assert "model_2: val 42.00 ± 2.00 over 3 seeds (mean, standard deviation)" in lines
     assert not any(line.startswith("model_1: val") for line in lines)
     assert max(map(len, lines)) <= wording.WIDTH
@@ -210,13 +199,13 @@ def test_the_spread_over_seeds_is_said_where_there_is_one(tmp_path):
 
 
 def test_mlflow_shows_the_table_in_few_columns_and_a_run_its_row_in_a_sentence(results):
-    params, frame = results
-    lines = wording.experiment_description(frame, params).splitlines()
+    params, table = results
+    lines = wording.experiment_description(table, params).splitlines()
     assert "not comparable with the paper's" in lines[0]
     rows = [line.strip("| ").split(" | ") for line in lines[2:]]
     assert {len(row) for row in rows} == {7}
     assert rows[2] == ["model_1", "38.61 (37.7-39.6)", "35.14", "50.00", "14.19", "22.96", "15"]
-    sentence = wording.run_description(frame.to_dict("records")[0], params)
+    sentence = wording.run_description(table.rows[0], params)
     assert sentence.startswith("val **38.61 (37.7-39.6)** %, paper protocol 35.14 %, train 50.00 %, 15 epochs.")
     assert "The paper: val 14.19 %, train 22.96 %." in sentence
 
@@ -231,15 +220,17 @@ def groups(tmp_path):
     for model in active:
         make_results(tmp_path, model, run={"weights": "imagenet"} if model == "model_5_caffe" else None)
     params = made_params(active=active, profile="paper")
-    return params, table(params, tmp_path)
+    return params, results_table(params, tmp_path)
 
 
 def test_the_terminal_has_a_table_for_each_kind_of_model_the_papers_first(groups):
-    params, frame = groups
-    text = wording.terminal_table(frame, params)
+    params, table = groups
+    text = wording.terminal_table(table, params)
     lines = [line.strip() for line in text.splitlines()]
     order = [lines.index("From scratch"), lines.index("Pretrained on ImageNet")]
-    rows = {model: next(n for n, line in enumerate(lines) if line.startswith(f"{model} ")) for model in frame["model"]}
+    rows = {
+        model: next(n for n, line in enumerate(lines) if line.startswith(f"{model} ")) for model in table.frame["model"]
+    }
     assert rows["model_1"] < rows["model_2"] < order[0] < rows["resnet18"] < order[1] < rows["model_5_caffe"]
     assert max(map(len, text.splitlines())) <= 100
     assert text.count("paper protocol") <= 1
@@ -259,8 +250,8 @@ def test_mlflow_has_a_table_for_each_kind_too_and_says_whose_figures_take_mirror
         )
     ]
     assert places == sorted(places)
-    assert text.count("| model | val, % |") == 3
-    described = {row["model"]: wording.run_description(row, groups[0]) for row in groups[1].to_dict("records")}
+    assert text.count("| model | val (95 % interval) |") == 3
+    described = {row["model"]: wording.run_description(row, groups[0]) for row in groups[1].rows}
     assert "mirror image; the model itself takes one view." in described["resnet18"]
     assert "mirror" not in described["model_1"]
 
@@ -271,7 +262,7 @@ def test_it_says_that_pretrained_models_do_not_compete(groups):
 
 
 def test_it_says_whose_figures_take_mirror_images(groups):
-    assert "resnet18: every validation figure is of the mean over an image and its mirror image" in " ".join(
+    assert "resnet18: every validation metric is of the mean over an image and its mirror image" in " ".join(
         wording.terminal_table(groups[1], groups[0]).split()
     )
 

@@ -27,7 +27,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 @pytest.fixture
-def lifeline(tmp_path) -> list[str]:
+def watchdog(tmp_path) -> list[str]:
     return [sys.executable, "-m", "tiny_imagenet.repository.watchdog", str(tmp_path / "locks" / "lock")]
 
 
@@ -47,14 +47,14 @@ def wait_until_it_ends(pid: int) -> None:
 
 
 @pytest.mark.parametrize("code", [0, 3])
-def test_it_has_the_exit_code_of_the_command(code, lifeline):
-    with subprocess.Popen([*lifeline, "sh", "-c", f"exit {code}"], stdin=subprocess.PIPE) as process:
+def test_it_has_the_exit_code_of_the_command(code, watchdog):
+    with subprocess.Popen([*watchdog, "sh", "-c", f"exit {code}"], stdin=subprocess.PIPE) as process:
         assert process.wait(30) == code
 
 
-def test_the_command_is_interrupted_when_stdin_is_closed(lifeline):
+def test_the_command_is_interrupted_when_stdin_is_closed(watchdog):
     process = subprocess.Popen(
-        [*lifeline, sys.executable, "-c", WAITS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [*watchdog, sys.executable, "-c", WAITS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     assert process.stdin
     assert process.stdout
@@ -64,9 +64,9 @@ def test_the_command_is_interrupted_when_stdin_is_closed(lifeline):
     assert not is_running(pid)
 
 
-def test_the_command_ends_when_who_started_it_is_killed(lifeline):
+def test_the_command_ends_when_who_started_it_is_killed(watchdog):
     starter = subprocess.Popen(
-        [sys.executable, "-c", STARTS_AND_IS_KILLED, *lifeline], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        [sys.executable, "-c", STARTS_AND_IS_KILLED, *watchdog], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         text=True, env=os.environ | {"PYTHON": sys.executable, "CODE": WAITS},
     )  # fmt: skip
     assert starter.stdin
@@ -78,10 +78,10 @@ def test_the_command_ends_when_who_started_it_is_killed(lifeline):
     wait_until_it_ends(pid)
 
 
-def test_the_command_ends_when_a_signal_ends_all_who_share_the_starters_group(lifeline):
-    """As `timeout` sends it, and a closed terminal its own: to the lifeline, too."""
+def test_the_command_ends_when_a_signal_ends_all_who_share_the_starters_group(watchdog):
+    """As `timeout` sends it, and a closed terminal its own: to the watchdog, too."""
     starter = subprocess.Popen(
-        [sys.executable, "-c", STARTS_AND_IS_KILLED, *lifeline], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        [sys.executable, "-c", STARTS_AND_IS_KILLED, *watchdog], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         text=True, env=os.environ | {"PYTHON": sys.executable, "CODE": WAITS}, start_new_session=True,
     )  # fmt: skip
     assert starter.stdout
@@ -91,15 +91,15 @@ def test_the_command_ends_when_a_signal_ends_all_who_share_the_starters_group(li
     wait_until_it_ends(pid)
 
 
-def test_a_second_one_waits_for_the_first_and_gives_up_with_who_started_it(lifeline):
+def test_a_second_one_waits_for_the_first_and_gives_up_with_who_started_it(watchdog):
     first = subprocess.Popen(
-        [*lifeline, sys.executable, "-c", WAITS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [*watchdog, sys.executable, "-c", WAITS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     assert first.stdin
     assert first.stdout
     first.stdout.readline()
     second, third = (
-        subprocess.Popen([*lifeline, "echo", word], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        subprocess.Popen([*watchdog, "echo", word], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         for word in ("second", "third")
     )
     with pytest.raises(subprocess.TimeoutExpired):

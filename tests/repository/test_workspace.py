@@ -1,49 +1,83 @@
-"""The checkpoint of a complete training goes when what the training made is safe, and not before."""
+"""The name of a working directory, and the checkpoint of a complete training: it goes when its files are safe."""
+
+from pathlib import Path
 
 import pytest
+import yaml
+from made_results import VALUES
 
 from tiny_imagenet.common.files import md5
+from tiny_imagenet.config.params import parse_params
 from tiny_imagenet.repository import workspace
+
+JOB = parse_params(VALUES).job("model_2")
+
+
+def test_a_workspace_has_one_name_that_moves_with_it(tmp_path, monkeypatch):
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+    monkeypatch.chdir(tmp_path / "one")
+    name = workspace.workspace_id()
+    assert workspace.workspace_id() == name
+    (tmp_path / "one").rename(tmp_path / "moved")
+    monkeypatch.chdir(tmp_path / "moved")
+    assert workspace.workspace_id() == name
+    monkeypatch.chdir(tmp_path / "two")
+    assert workspace.workspace_id() != name
+    assert [path.name for path in Path("checkpoints").iterdir()] == ["workspace"]
 
 
 @pytest.fixture
-def made(tmp_path):
-    """Return a checkpoint's folder, and the run.json that its training has made."""
-    record = tmp_path / "run.json"
+def finished(tmp_path, monkeypatch):
+    """Return the checkpoint's folder and the run.json of a complete training, in the working directory."""
+    monkeypatch.chdir(tmp_path)
+    record, folder = Path("models/model_2/run.json"), Path("checkpoints/model_2")
+    for parent in (record.parent, folder):
+        parent.mkdir(parents=True)
     record.write_text("{}")
-    folder = tmp_path / "checkpoint"
-    folder.mkdir()
-    workspace.note(folder, record)
+    workspace.note_finished("model_2")
     return folder, record
 
 
-def test_it_stays_until_dvc_has_noted_the_files(made):
-    folder, record = made
-    workspace.drop(folder, None)
-    workspace.drop(folder, "0" * 32)
+def write_lock(digest: str) -> None:
+    outs = [{"path": "models/model_2/run.json", "md5": digest}]
+    Path("dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": {"train@model_2": {"outs": outs}}}))
+
+
+def test_it_stays_until_dvc_has_recorded_the_files(finished):
+    folder, record = finished
+    workspace.drop_finished_checkpoint(JOB)
+    write_lock("0" * 32)
+    workspace.drop_finished_checkpoint(JOB)
     assert folder.exists()
-    workspace.drop(folder, md5(record))
+    write_lock(md5(record))
+    workspace.drop_finished_checkpoint(JOB)
     assert not folder.exists()
 
 
-def test_where_a_training_begins_a_record_that_is_there_is_one_that_dvc_has_kept(made):
-    folder, record = made
-    workspace.drop(folder, None, record.with_name("another.json"))
+def test_a_record_that_exists_as_a_training_starts_is_one_that_dvc_keeps(finished):
+    folder, record = finished
+    record.rename("elsewhere.json")
+    workspace.drop_finished_checkpoint(JOB, starting=True)
     assert folder.exists()
-    workspace.drop(folder, None, record)
+    Path("elsewhere.json").rename(record)
+    workspace.drop_finished_checkpoint(JOB)
+    assert folder.exists()
+    workspace.drop_finished_checkpoint(JOB, starting=True)
     assert not folder.exists()
 
 
-def test_a_training_that_is_not_complete_keeps_its_checkpoint(tmp_path):
-    record = tmp_path / "run.json"
-    record.write_text("{}")
-    workspace.drop(tmp_path, md5(record), record)
-    assert record.exists()
+def test_a_training_that_is_not_complete_keeps_its_checkpoint(finished):
+    folder, record = finished
+    (folder / "finished").unlink()
+    write_lock(md5(record))
+    workspace.drop_finished_checkpoint(JOB, starting=True)
+    assert folder.exists()
 
 
-def test_stopped_as_it_removes_the_checkpoint_it_leaves_no_run_without_one(made, monkeypatch):
-    folder, record = made
+def test_stopped_as_it_removes_the_checkpoint_it_leaves_no_run_without_one(finished, monkeypatch):
+    folder, _ = finished
     (folder / "key.run").write_text("run")
     monkeypatch.setattr(workspace.shutil, "rmtree", lambda _: None)
-    workspace.drop(folder, md5(record))
+    workspace.drop_finished_checkpoint(JOB, starting=True)
     assert [path.name for path in folder.iterdir()] == ["finished"]

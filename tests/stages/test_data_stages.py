@@ -49,12 +49,12 @@ def test_own_images_of_three_classes_are_packed(workplace, capsys):
     assert (len(packed.train), len(packed.val), packed.num_classes) == (18, 6, 3)
     assert "packed 18 training and 6 validation images" in capsys.readouterr().out
     for name in ("augmentation", "classes", "duplicates"):
-        assert (Path("data/cache") / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
+        assert (Path("data/overview") / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
 
 
 def test_the_report_has_counts_channel_means_and_copies(workplace):
     run_all()
-    report = json.loads(Path("data/cache/report.json").read_text())
+    report = json.loads(Path("data/overview/report.json").read_text())
     assert report["used"] == {"train": 18, "val": 6}
     assert set(report["per_class"]["train"].values()) == {6}
     assert report["duplicates"]["counts"]["exact"]["train-val"]["pairs"] == 0
@@ -74,7 +74,7 @@ def leaking(workplace, make_archive, tmp_path):
 
 def test_a_leak_is_reported(leaking):
     assert run_all() == [0, 0, 0]
-    duplicates = json.loads(Path("data/cache/report.json").read_text())["duplicates"]
+    duplicates = json.loads(Path("data/overview/report.json").read_text())["duplicates"]
     assert duplicates["counts"]["exact"]["train-val"]["pairs"] == 1
     assert len(open_packed(Path("data/cache")).train) == 18
 
@@ -84,7 +84,7 @@ def test_a_leaking_training_image_is_left_out_where_that_is_asked_for(leaking):
     assert run_all() == [0, 0, 0]
     packed = open_packed(Path("data/cache"))
     assert (len(packed.train), len(packed.val)) == (17, 6)
-    assert json.loads(Path("data/cache/report.json").read_text())["duplicates"]["dropped_from_train"] == 1
+    assert json.loads(Path("data/overview/report.json").read_text())["duplicates"]["dropped_from_train"] == 1
     leaked = packed.val.images[2]  # class 1's first of two
     assert not any(np.array_equal(image, leaked) for image in packed.train.images)
 
@@ -149,8 +149,8 @@ def test_a_full_disk_is_one_message_and_leaves_nothing_half_written(workplace, s
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder that nobody may write to")
-@pytest.mark.parametrize("folder", ["raw", "images", "cache"])
-def test_a_folder_that_may_not_be_written_is_one_message_and_mended_comes_right(workplace, capsys, folder):
+@pytest.mark.parametrize("folder", ["raw", "images", "cache", "overview"])
+def test_a_folder_that_is_not_writable_is_one_message_and_works_once_it_is(workplace, capsys, folder):
     Path("data").mkdir()
     link = Path("data") / folder
     link.symlink_to("/proc/self")  # not even root writes there

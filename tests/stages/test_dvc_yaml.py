@@ -1,3 +1,5 @@
+"""The page that DVC runs: each stage lists the rooms that its code reaches, and nothing else."""
+
 import os
 import re
 import shutil
@@ -10,99 +12,84 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
-STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-# They open doors, print, and record; nothing that they do changes what a stage computes.
-RECORDERS = {
-    "cores", "entry", "errors", "files", "finished", "lineage", "progress", "section", "sweep_params", "sync",
-    "tracking",
-}  # fmt: skip
-# What `pretrained` fetches is pinned by its MD5: a change in how it is fetched retrains nothing.
-PINNED = {("tiny_imagenet.models.weights", "tiny_imagenet.common.download")}
+TEXT = (ROOT / "dvc.yaml").read_text()
+STAGES = yaml.safe_load(TEXT)["stages"]  # PyYAML resolves `<<: *train`
+UNTRACKED = {"common", "entry", "repository", "tracking"}
+"""Rooms that only read, write or record. They change no result, so no stage lists them."""
+PARTS = {"download": {"config", "dataset/digits.py"}, "architecture": {"architectures", "config", "models"}}
+"""Stages that depend on less than their imports reach: `download` on one file of its room; `architecture` copies a
+file that it does not import."""
 
 
-def definition(stage: str) -> dict:
-    return STAGES[stage].get("do", STAGES[stage])
+@pytest.fixture(scope="module")
+def graph():
+    return grimp.build_graph("tiny_imagenet", "stages", cache_dir=None)
 
 
-def imported_modules(module: str) -> set[str]:
-    """Modules that `module` imports, directly or through others, but not through those that only record."""
-    graph = grimp.build_graph("tiny_imagenet", "stages", cache_dir=None)
-    found: set[str] = set()
-    waiting = [module]
+def module(stage: str) -> str:
+    return STAGES[stage]["cmd"].split()[2]
+
+
+def room(name: str) -> str:
+    return name.split(".")[1]
+
+
+def rooms_reached(graph: grimp.ImportGraph, start: str) -> set[str]:
+    """Return the rooms that a module reaches by imports, but not by those of untracked rooms."""
+    reached, waiting = set(), [start]
     while waiting:
-        importer = waiting.pop()
-        for imported in graph.find_modules_directly_imported_by(importer):
-            if (importer, imported) in PINNED:
-                continue
-            if imported.removeprefix("tiny_imagenet.") not in RECORDERS and imported not in found:
-                found.add(imported)
+        for imported in graph.find_modules_directly_imported_by(waiting.pop()):
+            if imported.startswith("tiny_imagenet.") and room(imported) not in UNTRACKED and imported not in reached:
+                reached.add(imported)
                 waiting.append(imported)
-    return found
+    return {room(name).replace("plotting", "plotting.py") for name in reached}
 
 
-def source_file(module: str) -> str:
-    path = ROOT / "src" / module.replace(".", "/")
-    file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-    return file.relative_to(ROOT).as_posix()
-
-
-# A replicate is another run of the same module.
-MODULES = {stage: stage for stage in STAGES} | {"replicate": "train", "evaluate_replicate": "evaluate"}
+def rooms_listed(stage: str) -> set[str]:
+    code = [path for path in STAGES[stage]["deps"] if path.startswith("src/tiny_imagenet/")]
+    return {path.removeprefix("src/tiny_imagenet/") for path in code}
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_every_stage_says_what_it_does_and_runs_its_own_module(stage):
-    assert len(definition(stage)["desc"]) > 20
-    item = r"\$\{item\}|\$\{item\.model\}-\$\{item\.seed\}"
-    assert re.match(rf"python -m stages\.{MODULES[stage]}( ({item}))?$", definition(stage)["cmd"])
+def test_a_stage_depends_on_the_rooms_that_it_imports(stage, graph):
+    # Every stage reads params.yaml through `entry`.
+    assert rooms_listed(stage) == PARTS.get(stage, rooms_reached(graph, module(stage)) | {"config"})
+
+
+def test_download_reaches_no_more_of_its_room_than_it_lists(graph):
+    reached = graph.find_modules_directly_imported_by("stages.download")
+    assert {name for name in reached if room(name) == "dataset"} == {"tiny_imagenet.dataset.digits"}
+    below = graph.find_downstream_modules("tiny_imagenet.dataset.digits")
+    assert below <= {"stages.download"}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_stage_says_what_it_does_and_depends_on_its_own_module(stage):
+    assert len(STAGES[stage]["desc"]) > 20
+    assert re.fullmatch(r"python -m stages\.[a-z]+( \$\{key\})?", STAGES[stage]["cmd"])
+    assert f"{module(stage).replace('.', '/')}.py" in STAGES[stage]["deps"]
+    for path in STAGES[stage]["deps"]:
+        if path.startswith(("src/", "stages/", "docs/")):
+            assert (ROOT / path).exists()
 
 
 @pytest.mark.parametrize(("stage", "like"), [("replicate", "train"), ("evaluate_replicate", "evaluate")])
-def test_a_replicate_depends_on_what_its_model_depends_on(stage, like):
-    def with_item(path: str) -> str:
-        return path.replace("${item.model}-${item.seed}", "${item}").replace("${item.model}", "${item}")
-
-    for key in ("deps", "outs"):
-        assert [with_item(path) for path in definition(stage)[key]] == definition(like)[key]
-    without_seed = [name for name in definition(like)["params"] if name != "seed"]
-    assert [with_item(name) for name in definition(stage)["params"]] == without_seed
+def test_a_replicate_differs_from_its_model_in_its_matrix_and_its_seed_alone(stage, like):
+    own, model = STAGES[stage], STAGES[like]
+    assert {key for key in own if own[key] != model[key]} <= {"matrix", "desc", "params"}
+    assert own["params"] == [name for name in model["params"] if name != "seed"]
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_the_code_that_a_stage_imports_is_among_its_dependencies(stage):
-    declared = [path for path in definition(stage)["deps"] if path.startswith(("src/", "stages/"))]
-    needed = {source_file(module) for module in imported_modules(f"stages.{MODULES[stage]}")} | {
-        f"stages/{MODULES[stage]}.py"
-    }
-    needed = {file for file in needed if (ROOT / file).read_text().count("\n") > 1}  # a docstring alone does nothing
-    missing = {file for file in needed if not any(file == path or file.startswith(f"{path}/") for path in declared)}
-    assert missing == set()
-
-
-@pytest.mark.parametrize("stage", STAGES)
-def test_every_code_dependency_exists_and_is_used(stage):
-    needed = {source_file(module) for module in imported_modules(f"stages.{MODULES[stage]}")} | {
-        f"stages/{MODULES[stage]}.py"
-    }
-    for path in definition(stage)["deps"]:
-        if path.startswith(("src/", "stages/")):
-            assert (ROOT / path).exists(), path
-            assert any(file == path or file.startswith(f"{path}/") for file in needed) or path.endswith(
-                # data; imported by name; the folder that is copied from; read through `entry` by every stage
-                (
-                    "/reference",
-                    "/_blocks.py",
-                    "/_transfer.py",
-                    "/models",
-                    "/dataset_params.py",
-                    "/params.py",
-                    "/recipe.py",
-                )
-            ), path
+def test_the_page_is_one_page_without_lists_of_models():
+    assert TEXT.count("\n") <= 130
+    assert "model_1" not in TEXT
+    assert [stage["matrix"] for stage in STAGES.values() if "matrix" in stage and "seed" not in stage["matrix"]] == [
+        {"model": "${active}"}
+    ] * 3
 
 
 def test_no_output_is_kept_out_of_the_cache():
-    assert "cache: false" not in (ROOT / "dvc.yaml").read_text()
+    assert "cache: false" not in TEXT
 
 
 def test_a_stage_runs_the_code_beside_it_and_not_that_of_the_installed_package(tmp_path):

@@ -109,8 +109,74 @@ def test_editing_one_model_makes_its_three_stages_stale_and_no_other(copy, made)
     assert copy.would_run() == set()
 
 
+TRAIN, EVALUATE, ARCHITECTURE = (
+    {f"{stage}@{model}" for model in MODELS} for stage in ("train", "evaluate", "architecture")
+)
+
+
+STALE_AFTER_AN_EDIT = {
+    "src/tiny_imagenet/reporting/wording.py": {"compare"},
+    "src/tiny_imagenet/reporting/html/templates/style.css": {"compare"},
+    "stages/compare.py": {"compare"},
+    "src/tiny_imagenet/common/files.py": set(),
+    "src/tiny_imagenet/repository/records.py": set(),
+    "src/tiny_imagenet/tracking/run.py": set(),
+    "src/tiny_imagenet/verification/checks.py": set(),
+    "src/tiny_imagenet/parallel/workers.py": set(),
+    "src/tiny_imagenet/cli/app.py": set(),
+    "src/tiny_imagenet/entry.py": set(),
+    "src/tiny_imagenet/evaluation/metrics.py": EVALUATE | {"compare"},
+    "src/tiny_imagenet/training/optimizer.py": TRAIN,
+    "src/tiny_imagenet/backend/runtime.py": TRAIN | EVALUATE,
+    "src/tiny_imagenet/models/blocks.py": TRAIN | EVALUATE | ARCHITECTURE,
+    "src/tiny_imagenet/architectures/resnet18.py": ARCHITECTURE,
+    "src/tiny_imagenet/input_pipeline/batches.py": TRAIN | EVALUATE | {"cache"},
+    "src/tiny_imagenet/dataset/layout.py": {"reorganize", "cache"},
+    "src/tiny_imagenet/dataset/digits.py": {"download", "reorganize", "cache"},
+    "src/tiny_imagenet/config/recipe.py": TRAIN
+    | EVALUATE
+    | ARCHITECTURE
+    | {"download", "reorganize", "cache", "compare"},
+    "src/tiny_imagenet/plotting.py": EVALUATE | {"cache", "compare"},
+}
+# One process for all edits: DVC takes a second to start.
+STATUS_AFTER_EDITS = """
+import json, sys
+from pathlib import Path
+from dvc.repo import Repo
+
+found = {}
+for path in map(Path, sys.argv[1:]):
+    before = path.read_bytes()
+    path.write_bytes(before + b"\\n")
+    try:
+        found[str(path)] = [stage for stage, changes in Repo().status().items() if changes]
+    finally:
+        path.write_bytes(before)
+print(json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="module")
+def stale(copy, made) -> dict[str, list[str]]:
+    """Path of a file -> the stages that DVC finds changed after an edit of it."""
+    printed = copy.succeed(sys.executable, "-c", STATUS_AFTER_EDITS, *STALE_AFTER_AN_EDIT)
+    return json.loads(next(line for line in printed.splitlines() if line.startswith("{")))
+
+
+@pytest.mark.parametrize("file", STALE_AFTER_AN_EDIT)
+def test_an_edit_makes_stale_what_depends_on_its_room_and_nothing_else(file, stale):
+    assert set(stale[file]) == STALE_AFTER_AN_EDIT[file]
+
+
+def test_bytecode_makes_nothing_stale(copy, made):
+    copy.succeed(sys.executable, "-m", "compileall", "-q", "src")
+    assert list((copy.root / "src").rglob("*.pyc"))
+    assert json.loads(copy.succeed("dvc", "status", "--json")) == {}
+
+
 def test_a_new_architecture_file_and_block_train_the_new_model_alone(copy, made):
-    architecture = copy.root / "src" / "tiny_imagenet" / "models" / "sixth.py"
+    architecture = copy.root / "src" / "tiny_imagenet" / "architectures" / "sixth.py"
     shutil.copy(architecture.with_name("two_conv.py"), architecture)
 
     def add(params: dict) -> None:
@@ -175,7 +241,7 @@ def test_no_table_is_made_of_the_images_of_another_profile(copy, made):
         done = copy.run(sys.executable, "-m", "stages.compare")
     assert done.returncode == 1
     assert done.stderr.strip() == (
-        "error: data/cache has the images of the profile demo, and params.yaml asks for paper: `dvc repro cache`"
+        "error: data/overview has the images of the profile demo, and params.yaml asks for paper: `dvc repro cache`"
     )
     assert table.read_bytes() == before
 

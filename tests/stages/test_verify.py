@@ -1,4 +1,4 @@
-"""`tiny-imagenet verify` over a real pipeline: whatever is tampered with is found, and what it says mends it."""
+"""`tiny-imagenet verify` over a real pipeline: each change is found, and the suggested commands undo it."""
 
 import os
 import re
@@ -14,8 +14,8 @@ from repository_copy import Copy, copy_of_repository, tiny
 from tiny_imagenet import tracking
 from tiny_imagenet.config.params import load_params
 from tiny_imagenet.models import saved_model
+from tiny_imagenet.repository.records import RunRecord
 from tiny_imagenet.verification import checks as verification
-from tiny_imagenet.verification.evidence import Evidence
 
 MODEL = "model_2"
 RUN, KERAS, HISTORY = (Path("models") / MODEL / name for name in ("run.json", "model.keras", "history.csv"))
@@ -96,25 +96,25 @@ def a_bit(content: bytes) -> bytes:
 def test_untouched_all_of_it_holds(made):
     printed = made.succeed("tiny-imagenet", "verify")
     assert printed.splitlines()[0] == MODEL
-    assert "evaluation     27 figures measured anew, the same to the last digit; 7 files, to the last byte" in printed
-    assert printed.splitlines()[-1] == "15 checks hold"
+    assert "evaluation     27 metrics measured again, the same to the last digit; 7 files, to the last byte" in printed
+    assert printed.splitlines()[-1] == "13 checks hold"
 
 
 @pytest.mark.parametrize(
     ("path", "tamper", "subjects", "said"),
     [
-        (METRICS, last_digit(r'"val_top5_accuracy": [.\d]+'), {"results", "final metrics", "run's files", "table"},
+        (METRICS, last_digit(r'"val_top5_accuracy": [.\d]+'), {"files", "final metrics", "run's files", "table"},
          "val_top5_accuracy is"),
-        (TABLE, last_digit(r"\nmodel_2,three_conv,\d+"), {"table", "reports"}, "parameters is"),
-        (Path("reports/summary.txt"), last_digit(r"\n model_2 .*?\d\.\d"), {"reports"}, "reports/summary.txt is "),
+        (TABLE, last_digit(r"\nmodel_2,three_conv,\d+"), {"table", "files"}, "parameters is"),
+        (Path("reports/summary.txt"), last_digit(r"\n model_2 .*?\d\.\d"), {"files"}, "reports/summary.txt is "),
         (KERAS, a_bit, {"files"}, f"{KERAS} is "),
         (HISTORY, last_digit(r"\n2,0\.\d\d"), {"files", "epochs", "run's files"}, "accuracy of epoch 2 is"),
         (RUN, last_digit(r'"run_id": "[^"]*\d'), {"files", "run", "table"}, "MLflow does not have the run"),
         (RUN, last_digit(r'"commit": "[^"]*\d'), {"files", "commit", "run"}, "git does not have"),
-        (Path("dvc.lock"), last_digit(r"(?s)train@model_2:.*?val_labels.npy\s+hash: md5\s+md5: \w*\d"),
-         {"stages", "data and code"}, f"{DATA} is "),
-        (CODE, a_bit, {"data and code"}, f"{CODE} is "),
-        (DATA, a_bit, {"data and code"}, f"{DATA} is "),
+        (Path("dvc.lock"), last_digit(r"(?s)train@model_2:.*?data/cache\s+hash: md5\s+md5: \w*\d"),
+         {"stages", "files"}, "data/cache is "),
+        (CODE, a_bit, {"files"}, f"{CODE.parent} is "),
+        (DATA, a_bit, {"files"}, f"{DATA} is "),
     ],
     ids=["metric", "table", "summary", "model", "epoch", "run_id", "commit", "dvc.lock", "code", "data"],
 )  # fmt: skip
@@ -162,7 +162,7 @@ def client_and_run() -> tuple[Any, str]:
     import mlflow
 
     tracking.connect(Path.cwd())
-    return mlflow.MlflowClient(), Evidence(MODEL, {}, None, None).record["run_id"]
+    return mlflow.MlflowClient(), RunRecord.read(RUN).run_id
 
 
 def test_a_run_that_was_tampered_with_is_mended_as_the_answer_says(copy):
@@ -215,7 +215,7 @@ def test_a_model_of_other_weights_has_other_figures_and_a_broken_one_is_said_to_
         model.layers[-1].set_weights([-weights for weights in model.layers[-1].get_weights()])
         saved_model.save_model(model, KERAS, wnids=names["wnids"], class_names=names["class_names"])
         found = failures(evaluate=True)["evaluation"]
-        assert re.search(r"val_accuracy is [.\d]+ measured anew, [.\d]+ written", found)
+        assert re.search(r"val_accuracy is [.\d]+ measured again, [.\d]+ written", found)
         assert "here, the last digits may differ" not in found
         with kept(RUN):
             rewrite(RUN, RUN.read_bytes().replace(b'"device": "', b'"device": "another '))

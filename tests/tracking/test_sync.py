@@ -12,7 +12,6 @@ from made_results import made_params, make_results
 from tiny_imagenet import tracking
 from tiny_imagenet.common import files
 from tiny_imagenet.common.errors import UserError
-from tiny_imagenet.reporting import table
 from tiny_imagenet.repository import workspace
 from tiny_imagenet.tracking import store, sync
 
@@ -52,8 +51,8 @@ def write_lock(models: list[str]) -> None:
 
 
 def run_sync(**changes) -> list[str]:
-    params = made_params(active=ACTIVE, **changes)
-    return sync.sync(params, table.results_table(params, Path("models"), Path("results")))
+    descriptions = {name: f"about {name}" for name in ACTIVE}
+    return sync.sync(made_params(active=ACTIVE, **changes), descriptions, "about the table")
 
 
 def statuses(name: str) -> dict[str, str]:
@@ -70,15 +69,13 @@ def test_runs_that_the_store_lacks_are_restored_once(root):
     run = tracking.find_run(root, "run_of_model_1")
     assert run.metrics["final_val_accuracy"] == 0.3
     assert sorted(tracking.metric_history(root, run.run_id, "loss")) == [(1, 3.0), (2, 2.0)]
-    assert run.tags["workspace"] == workspace.workspace()
-    assert run.tags["mlflow.note.content"].startswith("val **30.00 (")
-    described = store.client().get_experiment_by_name("demo").tags["mlflow.note.content"]
-    assert "| model_1 | " in described
-    assert "| model_2 | " in described
+    assert run.tags["workspace"] == workspace.workspace_id()
+    assert run.tags["mlflow.note.content"] == "about model_1"
+    assert store.client().get_experiment_by_name("demo").tags["mlflow.note.content"] == "about the table"
 
 
 def test_a_run_that_died_is_marked_and_one_that_is_trained_now_is_not(root):
-    here = {"workspace": workspace.workspace()}
+    here = {"workspace": workspace.workspace_id()}
     begun = {}
     for model in ACTIVE:
         with tracking.start_run(root, experiment="demo", name=model, params={}, tags=here) as run:
@@ -167,18 +164,17 @@ def test_two_at_once_would_restore_a_run_twice_so_the_second_is_refused(root):
 
 
 def test_an_experiments_copy_completes_its_runs_and_leaves_table_and_champion_alone(root, monkeypatch):
-    place = root / ".dvc" / "tmp" / "exps" / "one"
-    place.mkdir(parents=True)
-    (place / "dvc.yaml").touch()
+    copy = root / ".dvc" / "tmp" / "exps" / "one"
+    copy.mkdir(parents=True)
+    (copy / "dvc.yaml").touch()
     for name in ("data", "models", "results"):
-        (place / name).symlink_to(root / name)
-    described = store.client().get_experiment_by_name("demo").tags["mlflow.note.content"]
+        (copy / name).symlink_to(root / name)
     make_results(root, "model_3", run={"run_id": "run_of_an_experiment"})
     (root / "models" / "model_3" / "model.keras").symlink_to(root / "models" / "model_1" / "model.keras")
-    monkeypatch.chdir(place)
+    monkeypatch.chdir(copy)
     write_lock(["model_3"])
     params = made_params(active=["model_3"], champion={"metric": "val_accuracy", "profiles": ["demo"]})
-    done = sync.sync(params, table.results_table(params, Path("models"), Path("results")))
+    done = sync.sync(params, {"model_3": "about model_3"}, "about an experiment")
     assert [line.split(":")[0] for line in done] == ["model_3"]
-    assert tracking.find_run(root, "run_of_an_experiment").tags["workspace"] == workspace.workspace()
-    assert store.client().get_experiment_by_name("demo").tags["mlflow.note.content"] == described
+    assert tracking.find_run(root, "run_of_an_experiment").tags["workspace"] == workspace.workspace_id()
+    assert store.client().get_experiment_by_name("demo").tags["mlflow.note.content"] == "about the table"

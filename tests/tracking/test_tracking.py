@@ -6,14 +6,17 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from made_results import RUN, make_results
 
 from tiny_imagenet import tracking
 from tiny_imagenet.common.errors import UserError
+from tiny_imagenet.repository.records import RunRecord
 from tiny_imagenet.tracking import store
 
 
@@ -90,7 +93,7 @@ def test_three_processes_that_start_at_once_make_one_whole_database(root, tmp_pa
     import mlflow
 
     # What a process that was killed may have left.
-    for leftover in ("mlflow.db.partial", "mlflow.db.partial-journal"):
+    for leftover in ("mlflow.db.0a.partial", "mlflow.db.0a.partial-journal"):
         (tmp_path / leftover).write_bytes(b"half a database")
     command = [sys.executable, "-c", WRITER, str(tmp_path)]
     processes = [subprocess.Popen([*command, f"model_{n}"], stderr=subprocess.PIPE, text=True) for n in (1, 2, 3)]
@@ -361,10 +364,10 @@ def test_a_logged_model_takes_plain_pixels_and_gives_the_same_bits(root, client,
 
 
 def test_the_dataset_is_the_input_of_the_run_and_named_once(root, client):
-    dataset = tracking.DatasetInput("digits", "0123456789abcdef", "embedded", {"classes": 10, "train": 40})
+    setup = RunRecord.model_validate(RUN)
     with tracking.start_run(root, experiment="demo", name="m", params={}, tags={}) as run:
-        run.log_dataset(dataset)
-        run.log_dataset(dataset)
+        run.log_dataset(setup)
+        run.log_dataset(setup)
     [logged] = client.get_run(run.run_id).inputs.dataset_inputs
     assert (logged.dataset.name, logged.dataset.digest) == ("digits", "0123456789abcdef")
     assert '"train": 40' in logged.dataset.profile
@@ -468,35 +471,40 @@ def test_a_store_that_stays_away_does_not_stop_a_training(root, client, store_aw
 # --- results ---
 
 
-def result(folder: Path, run_id: str = "0" * 32, **given: Any) -> tracking.Result:
-    (folder / "results").mkdir(exist_ok=True)
-    (folder / "results" / "metrics.json").write_text("{}")
-    (folder / "history.csv").write_text("epoch\n")
-    values: dict[str, Any] = {
-        "model": "model_1",
-        "experiment": "restoring",
-        "run_id": run_id,
-        "started_at": "2026-01-02T03:04:05+00:00",
-        "epoch_seconds": [10.0, 20.0],
-        "params": {"epochs": 2},
-        "tags": {"workspace": "here"},
-        "dataset": tracking.DatasetInput("digits", "0123", "embedded", {}),
-        "history": [{"loss": 2.0}, {"loss": 1.0}],
-        "metrics": {"val_accuracy": 0.5},
-        "folder": folder / "results",
-        "files": [folder / "history.csv"],
-        "description": "a row",
-    }
-    return tracking.Result(**values | given)
+def result(
+    run_id: str = "0" * 32, *, name: str = "model_1", losses: Sequence[float] = (2.0, 1.0), **metrics: float
+) -> RunRecord:
+    """Write the files of a training into the working directory, and return its run.json."""
+    shutil.rmtree(Path("models") / name, ignore_errors=True)
+    shutil.rmtree(Path("results") / name, ignore_errors=True)
+    run = {"run_id": run_id, "experiment": "restoring", "epoch_seconds": [10.0, 20.0]}
+    make_results(Path(), name, run=run, metrics={"val_accuracy": 0.5} | metrics)
+    rows = "".join(f"{epoch},{loss}\n" for epoch, loss in enumerate(losses, start=1))
+    (Path("models") / name / "history.csv").write_text(f"epoch,loss\n{rows}")
+    return RunRecord.read(Path("models") / name / "run.json")
 
 
-def complete(root, wanted, small):
-    return tracking.complete(root, wanted, lambda run_id: tracking.add_model(run_id, *small))
+def complete(root, record, small, name="model_1"):
+    return tracking.complete(
+        root,
+        name,
+        record,
+        tags={"workspace": "here"},
+        description="a row",
+        log_model=lambda run_id: tracking.add_model(run_id, *small),
+    )
 
 
-def test_a_run_that_is_not_in_the_store_is_restored_from_the_files_and_never_twice(root, client, tmp_path, small):
-    wanted = result(tmp_path)
-    (first, restored), (second, again) = (complete(root, wanted, small) for _ in range(2))
+@pytest.fixture
+def working_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def test_a_run_that_is_not_in_the_store_is_restored_from_the_files_and_never_twice(
+    root, client, working_directory, small
+):
+    record = result()
+    (first, restored), (second, again) = (complete(root, record, small) for _ in range(2))
     assert (restored, again) == (True, False)
     assert first.run_id == second.run_id
     assert tracking.find_run(root, "0" * 32).run_id == first.run_id
@@ -512,20 +520,19 @@ def test_a_run_that_is_not_in_the_store_is_restored_from_the_files_and_never_twi
     assert len(client.search_logged_models([run.info.experiment_id], f"source_run_id = '{first.run_id}'")) == 1
 
 
-def test_a_run_that_lacks_something_is_completed(root, client, tmp_path, small):
+def test_a_run_that_lacks_something_is_completed(root, client, working_directory, small):
     run_id = train(root, experiment="restoring", epochs=1)
     store.client().update_run(run_id, status="RUNNING")  # the server was away when it ended
-    wanted = result(tmp_path, run_id, history=[{"loss": 1.0}, {"loss": 0.5}])
-    run, restored = complete(root, wanted, small)
+    run, restored = complete(root, result(run_id, losses=(1.0, 0.5)), small)
     assert (run.run_id, restored, run.status) == (run_id, False, "FINISHED")
     assert sorted(history(client, run_id, "loss")) == [(1, 1.0), (2, 0.5)]
     assert run.metrics["final_val_accuracy"] == 0.5
 
 
-def test_results_that_change_are_logged_and_others_are_not_logged_again(root, client, tmp_path, small):
+def test_results_that_change_are_logged_and_others_are_not_logged_again(root, client, working_directory, small):
     run_id = train(root)
     for accuracy in (0.5, 0.5, 0.25):
-        complete(root, result(tmp_path, run_id, metrics={"val_accuracy": accuracy, "num_images": 200}), small)
+        complete(root, result(run_id, val_accuracy=accuracy, num_images=200), small)
     assert sorted(history(client, run_id, "final_val_accuracy")) == [(0, 0.25), (0, 0.5)]
     assert client.get_run(run_id).data.metrics["final_val_accuracy"] == 0.25
     assert history(client, run_id, "final_num_images") == [(0, 200.0)]
@@ -547,10 +554,10 @@ def test_of_the_finished_runs_of_a_workspace_one_is_current(root, client):
     assert superseded() == [None, first, None, None]
 
 
-def test_the_champion_is_registered_once_and_the_alias_moves(root, client, tmp_path, small):
+def test_the_champion_is_registered_once_and_the_alias_moves(root, client, working_directory, small):
     runs = []
     for number, name in enumerate(("model_1", "model_2")):
-        runs.append(complete(root, result(tmp_path, f"{number + 1:032}", model=name), small)[0])
+        runs.append(complete(root, result(f"{number + 1:032}", name=name), small, name)[0])
     with pytest.raises(UserError, match="has no tiny-imagenet@champion yet"), tracking.champion_file(root):
         pass
     assert [tracking.register_champion(root, run, "a row") for run in (*runs, runs[1], runs[0])] == ["1", "2", "2", "1"]
@@ -569,11 +576,6 @@ def test_an_experiments_description_is_what_was_said_last(root, client):
 
 def test_results_of_a_run_that_this_store_does_not_have_are_reported_and_no_error(root, tmp_path):
     assert tracking.add_results(root, "0123456789abcdef0123456789abcdef", {"val_accuracy": 0.5}, tmp_path) is False
-
-
-def test_flatten_joins_keys_with_dots():
-    values = {"a": 1, "b": {"c": None, "d": {"e": [1, 2]}}, "f": {}}
-    assert tracking.flatten(values) == {"a": 1, "b.c": None, "b.d.e": [1, 2]}
 
 
 # --- a store that has moved ---

@@ -4,9 +4,11 @@ Made files and a made store; tests/stages/test_verify.py has a real pipeline.
 """
 
 import copy
+import hashlib
 import json
 import os
 import sys
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,16 +21,22 @@ from made_results import METRICS, RUN, VALUES, made_params, make_results
 from tiny_imagenet import tracking
 from tiny_imagenet.cli import app
 from tiny_imagenet.common.errors import UserError
-from tiny_imagenet.common.files import md5
-from tiny_imagenet.reporting import table as comparison
-from tiny_imagenet.repository import dvc, provenance
+from tiny_imagenet.common.files import hashes_below, md5
+from tiny_imagenet.config.jobs import Job
+from tiny_imagenet.config.params import Params
+from tiny_imagenet.reporting.table import results_table
+from tiny_imagenet.repository import dvc, git, provenance
+from tiny_imagenet.repository.records import Metrics, RunRecord
 from tiny_imagenet.verification import checks as verification
+from tiny_imagenet.verification.evidence import Evidence
 
 MODELS = ("model_1", "model_2")
 PARAMS = made_params(active=list(MODELS))
 RUN_IDS = {"model_1": "1" * 32, "model_2": "2" * 32}
 COMMIT = "c" * 40
-CODE, DATA = "src/code.py", "data/cache/train_images.npy"
+CODE, DATA = "src/training/fit.py", "data/cache/train_images.npy"
+REPORT = ("pipeline", "files")
+DEPENDENCIES = ("src/training", "data/cache", "stages/train.py")
 HISTORY = {
     "accuracy": {1: 0.1, 2: 0.4},
     "val_accuracy": {1: 0.2, 2: 0.3},
@@ -36,19 +44,7 @@ HISTORY = {
     "val_loss": {1: 2.5, 2: 2.1},
     "learning_rate": {1: 0.001, 2: 0.001},
 }
-SUBJECTS = [
-    "files",
-    "results",
-    "stages",
-    "recipe",
-    "data and code",
-    "commit",
-    "run",
-    "final metrics",
-    "epochs",
-    "run's files",
-    "table",
-]
+SUBJECTS = ["files", "stages", "recipe", "commit", "run", "final metrics", "epochs", "run's files", "table"]
 
 
 class Repository:
@@ -65,37 +61,39 @@ class Repository:
         """The MD5 of each run's model in MLflow."""
         self.changed: list[str] = []
         self.commits = {COMMIT}
-        for path in (CODE, DATA):
+        for path in (CODE, DATA, "stages/train.py", "data/overview/report.json"):
             Path(path).parent.mkdir(parents=True)
             Path(path).write_text(f"what is in {path}")
         for model in MODELS:
-            self._make(model)
+            self._make(PARAMS.job(model))
         self.write_table()
         self.write_lock()
 
-    def _make(self, model: str) -> None:
-        record: dict[str, Any] = {
-            "run_id": RUN_IDS[model],
-            "stage": f"train@{model}",
-            "git": {"commit": COMMIT, "dirty": False},
-            "dependencies": {path: md5(Path(path)) for path in (CODE, DATA)},
-            "hashes": {"params": PARAMS.fingerprint(model.partition("-")[0]), "data": "d" * 16},
-            "params": {"epochs": 2, "augmentation.zoom": [0.9, 1.1], "weights": None},
-            "versions": {"python": "3.11.7", "keras": "3.15.1"},
-            "threads": "2 cores",
-            "platform": "Linux",
-        }
-        make_results(Path(), model, run=record)
-        (Path("models") / model / "model.keras").write_bytes(model.encode() * 100)
-        run_id = RUN_IDS[model]
-        self.models[run_id] = md5(Path("models") / model / "model.keras")
-        own = [*(Path("results") / model).iterdir()]
-        self.files[run_id] = {f"results/{path.name}": md5(path) for path in own}
-        self.files[run_id]["history.csv"] = md5(Path("models") / model / "history.csv")
+    def _make(self, job: Job) -> None:
+        name, run_id = job.name, RUN_IDS[job.name]
+        models, results, content = Path("models") / name, Path("results") / name, name.encode() * 100
+        make_results(
+            Path(),
+            name,
+            run={
+                "run_id": run_id,
+                "stage": job.train_stage,
+                "git": {"commit": COMMIT, "dirty": False},
+                "dependencies": {path: dvc.path_md5(Path(path)) for path in DEPENDENCIES},
+                "hashes": {"params": job.fingerprint, "data": "d" * 16},
+                "params": {"epochs": 2, "augmentation.zoom": [0.9, 1.1], "weights": None},
+                "versions": {"python": "3.11.7", "keras": "3.15.1"},
+                "model_md5": hashlib.md5(content, usedforsecurity=False).hexdigest(),
+            },
+        )
+        (models / "model.keras").write_bytes(content)
+        self.models[run_id] = md5(models / "model.keras")
+        self.files[run_id] = {f"results/{path}": digest for path, digest in hashes_below(results).items()}
+        self.files[run_id]["history.csv"] = md5(models / "history.csv")
         self.histories[run_id] = {name: dict(points) for name, points in HISTORY.items()}
         self.runs[run_id] = tracking.TrackedRun(
             run_id=run_id,
-            name=model,
+            name=name,
             status="FINISHED",
             params={"epochs": "2", "augmentation.zoom": "(0.9, 1.1)", "weights": "None"},  # a tuple, as in a training
             metrics={
@@ -103,49 +101,43 @@ class Repository:
                 **{name: points[2] for name, points in HISTORY.items()},
                 "system/cpu_utilization_percentage": 97.0,
             },
-            tags=provenance.run_tags(record | {"device": "CPU AMD EPYC, 2 cores, 24 GiB"})
-            | {"mlflow.user": "somebody"},
+            tags=provenance.run_tags(RunRecord.read(models / "run.json")) | {"mlflow.user": "somebody"},
         )
 
-    def write_lock(self) -> None:
-        """Write dvc.lock; what is there of the table is in it."""
+    def write_lock(self, params: Params = PARAMS) -> None:
+        """Write dvc.lock as the files are now."""
 
-        def entries(paths: list[str]) -> list[dict[str, str]]:
-            return [{"path": path, "md5": md5(Path(path))} for path in paths]
+        def entries(paths: Iterable[str]) -> list[dict[str, Any]]:
+            return [{"path": path, "md5": dvc.path_md5(Path(path))} for path in paths]
 
         stages = {}
-        for model in MODELS:
-            outs = [f"models/{model}/{name}" for name in ("model.keras", "history.csv", "run.json")]
-            stages[f"train@{model}"] = {"deps": entries([CODE, DATA]), "outs": entries(outs)}
-            results = {"path": f"results/{model}", "md5": dvc.folder_md5(Path("results") / model)}
-            stages[f"evaluate@{model}"] = {"outs": [results]}
-        stages["compare"] = {"outs": [{"path": "reports", "md5": dvc.folder_md5(Path("reports"))}]}
+        for job in params.jobs:
+            models, results = f"models/{job.name}", f"results/{job.name}"
+            trained = [f"{models}/{name}" for name in ("model.keras", "history.csv", "run.json")]
+            stages[job.train_stage] = {"deps": entries(DEPENDENCIES), "outs": entries(trained)}
+            stages[job.evaluate_stage] = {
+                "deps": entries(["data/cache", *trained[:2]]),
+                "outs": entries(f"{results}/{name}" for name in ("metrics.json", "architecture.json")),
+            }
+        stages["compare"] = {
+            "deps": entries(["data/overview", "models", "results"]),
+            "outs": entries(["reports"]),
+        }
         Path("dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": stages}))
 
     def write_table(self) -> None:
         Path("reports").mkdir(exist_ok=True)
-        table = comparison.results_table(PARAMS, Path("models"), Path("results"))
-        table.to_csv("reports/results.csv", index=False)
+        results_table(PARAMS).frame.to_csv("reports/results.csv", index=False)
 
     def history(self, _: Path, run_id: str, name: str) -> list[tuple[int, float]]:
         points = [*self.histories[run_id].get(name, {}).items()]
         return points + self.again.get((run_id, name), [])
 
-    def add_replicate(self, name: str, params: Any) -> None:
-        self._make(name)
-        hashes = {"params": params.fingerprint(name), "data": "d" * 16}
-        edit_json(f"models/{name}/run.json", stage=params.stage("train", name), hashes=hashes)
-        record = json.loads((Path("models") / name / "run.json").read_text())
-        self.runs[RUN_IDS[name]] = replace(self.runs[RUN_IDS[name]], tags=provenance.run_tags(record))
-        lock = yaml.safe_load(Path("dvc.lock").read_text())
-        paths = [f"models/{name}/{file}" for file in ("model.keras", "history.csv", "run.json")]
-        deps, outs = ([{"path": path, "md5": md5(Path(path))} for path in some] for some in ([CODE, DATA], paths))
-        lock["stages"][params.stage("train", name)] = {"deps": deps, "outs": outs}
-        results = {"path": f"results/{name}", "md5": dvc.folder_md5(Path("results") / name)}
-        lock["stages"][params.stage("evaluate", name)] = {"outs": [results]}
-        Path("dvc.lock").write_text(yaml.safe_dump(lock))
+    def add_replicate(self, name: str, params: Params) -> None:
+        self._make(params.job(name))
+        self.write_lock(params)
 
-    def asked(self, params: Any, model: str) -> list[verification.Check]:
+    def asked(self, params: Params, model: str) -> list[verification.Check]:
         return list(dict(verification.walk(params, [model], evaluate=False))[model])
 
     def change_run(self, model: str = "model_2", **changes: Any) -> None:
@@ -165,10 +157,9 @@ class Repository:
         return {where: check.detail for where, check in answers.items() if check.holds is False}
 
     def failures_within(self, *models: str) -> dict[tuple[str, str], str]:
-        """Return the failures without those that any byte of a folder causes."""
+        """Return the failures without those that any byte of the results, or of the report, causes."""
         found = self.failures(*models)
-        folders = ("results", "reports", "run's files")
-        return {where: detail for where, detail in found.items() if where[1] not in folders}
+        return {where: detail for where, detail in found.items() if where[1] != "run's files" and where != REPORT}
 
     def not_asked(self) -> dict[tuple[str, str], str]:
         return {where: check.detail for where, check in self.answers().items() if check.holds is None}
@@ -180,7 +171,7 @@ def repository(tmp_path, monkeypatch) -> Repository:
     Path("dvc.yaml").write_text("stages: {}\n")
     made = Repository()
     monkeypatch.setattr(dvc, "changed_since_lock", lambda _: made.changed)
-    monkeypatch.setattr(dvc, "commit_exists", lambda _, commit: commit in made.commits)
+    monkeypatch.setattr(git, "commit_exists", lambda _, commit: commit in made.commits)
     monkeypatch.setattr(tracking, "find_run", lambda _, run_id: made.runs.get(run_id))
     monkeypatch.setattr(tracking, "model_md5", lambda _, run_id: made.models[run_id])
     monkeypatch.setattr(tracking, "metric_history", made.history)
@@ -213,7 +204,7 @@ def test_where_nothing_was_touched_everything_holds(repository):
     assert list(answers) == [
         *((model, subject) for model in MODELS for subject in [*SUBJECTS, "evaluation"]),
         ("pipeline", "stages"),
-        ("pipeline", "reports"),
+        ("pipeline", "files"),
         ("pipeline", "table"),
     ]
     assert repository.failures() == {}
@@ -223,32 +214,52 @@ def test_where_nothing_was_touched_everything_holds(repository):
 # --- folders ---
 
 
+def keep_listing(folder: str) -> None:
+    """Put the list of a folder's files into DVC's cache, as DVC does for what its stages make."""
+    entries = [{"md5": digest, "relpath": name} for name, digest in dvc.folder_files(Path(folder)).items()]
+    listing = dvc.cache_path(dvc.folder_md5(Path(folder)))
+    listing.parent.mkdir(parents=True, exist_ok=True)
+    listing.write_text(json.dumps(entries, sort_keys=True))
+
+
 @pytest.mark.parametrize(
     ("path", "where"),
     [
-        ("results/model_2/metrics.json", ("model_2", "results")),
-        ("results/model_2/architecture.json", ("model_2", "results")),
-        ("reports/results.csv", ("pipeline", "reports")),
+        ("results/model_2/metrics.json", ("model_2", "files")),
+        ("results/model_2/architecture.json", ("model_2", "files")),
+        ("reports/results.csv", REPORT),
+        ("data/overview/report.json", REPORT),
     ],
 )
-def test_any_byte_of_a_folder_is_found(repository, path, where):
+def test_any_byte_of_an_output_is_found(repository, path, where):
     flip_last_bit(Path(path))
+    failures = repository.failures()
+    assert f"{path if where != REPORT else Path(path).parent} is " in failures[where]
+    assert "`git checkout dvc.lock`, or `dvc repro`" in failures[where] or "dvc pull" in failures[where]
+
+
+@pytest.mark.parametrize("folder", ["reports", "data/cache", "src/training"])
+def test_the_first_file_that_differs_in_a_folder_is_named_if_dvc_has_its_list(repository, folder):
+    keep_listing(folder)
+    where = REPORT if folder == "reports" else ("model_1", "files")
+    more, [path] = Path(folder) / "more.txt", [*Path(folder).iterdir()]
+    remedy = {"src/training": f"`git checkout {more}`"}.get(folder, f"`rm {more}`")
+    more.touch()
+    assert f"{more} is d41d8cd9, missing in dvc.lock: {remedy}" in repository.failures()[where]
+    more.unlink()
+    was = md5(path)
+    flip_last_bit(path)
     detail = repository.failures()[where]
-    assert "in dvc.lock: `git checkout dvc.lock`, or `dvc repro`" in detail
+    assert f"{path} is {md5(path)[:8]}, {was[:8]} in dvc.lock: " in detail
+    assert (f"`git checkout {path}`" if folder == "src/training" else f"rm -f {path}") in detail
 
 
-def test_where_dvc_has_a_record_of_the_folder_the_file_is_named(repository):
-    folder = Path("results/model_2")
-    entries = [{"md5": md5(path), "relpath": path.name} for path in sorted(folder.iterdir())]
-    digest = dvc.folder_md5(folder).removesuffix(".dir")
-    listing = Path(".dvc/cache/files/md5") / digest[:2] / f"{digest[2:]}.dir"
-    listing.parent.mkdir(parents=True)
-    listing.write_text(json.dumps(entries))
-    (folder / "more.txt").touch()
-    assert "results/model_2/more.txt is " in repository.failures()["model_2", "results"]
-    (folder / "more.txt").unlink()
-    (folder / "metrics.json").unlink()
-    assert "results/model_2/metrics.json is None, " in repository.failures()["model_2", "results"]
+def test_bytecode_and_half_written_files_are_no_difference(repository):
+    for folder in ("src/training/__pycache__", "data/cache"):
+        Path(folder).mkdir(exist_ok=True)
+        (Path(folder) / "fit.cpython-311.pyc.partial").touch()
+    (Path("src/training/__pycache__") / "fit.cpython-311.pyc").touch()
+    assert repository.failures() == {}
 
 
 def test_another_model_in_mlflow_is_found(repository):
@@ -265,8 +276,10 @@ def test_a_replicate_is_followed_like_a_model(repository):
         edit("results/model_2-7/metrics.json", "0.3861", "0.9861")
         flip_last_bit(Path("models/model_2-7/model.keras"))
         repository.changed = ["replicate@model_2-7: changed outs: models/model_2-7/model.keras (modified)"]
-        failed = {check.subject for check in repository.asked(params, "model_2-7") if check.holds is False}
-        assert failed == {"files", "results", "stages", "final metrics", "run's files"}
+        failed = {check.subject: check.detail for check in repository.asked(params, "model_2-7") if not check.holds}
+        assert set(failed) == {"files", "stages", "final metrics", "run's files", "evaluation"}
+        assert "models/model_2-7/model.keras is " in failed["files"]
+        assert "results/model_2-7/metrics.json is " in failed["files"]
         assert "model_2-7" in dict(verification.walk(params, evaluate=False))
     finally:
         del RUN_IDS["model_2-7"]
@@ -278,7 +291,7 @@ def test_a_replicate_is_followed_like_a_model(repository):
 def test_a_metric_that_was_written_by_hand_is_in_neither_mlflow_nor_the_table(repository):
     edit("results/model_2/metrics.json", "0.3861", "0.9861")
     failures = repository.failures_within()
-    assert set(failures) == {("model_2", "final metrics"), ("model_2", "table")}
+    assert set(failures) == {("model_2", "files"), ("model_2", "final metrics"), ("model_2", "table")}
     assert "val_accuracy is 0.3861 in MLflow, 0.9861 in metrics.json (-0.6)" in failures["model_2", "final metrics"]
     assert "val_accuracy is 0.3861 in reports/results.csv, 0.9861 by the files" in failures["model_2", "table"]
 
@@ -321,7 +334,7 @@ def test_a_byte_of_a_trained_file_is_found_whatever_its_size_and_time(repository
 def test_what_mends_a_file_depends_on_what_dvc_still_has(repository):
     path = Path("models/model_2/model.keras")
     sound, wanted = path.read_bytes(), md5(path)
-    copy = Path(".dvc/cache/files/md5") / wanted[:2] / wanted[2:]
+    copy = dvc.cache_path(wanted).relative_to(Path.cwd())
     edit(str(path), "model_2", "model_3")
     assert f"`rm -f {path} {copy}`, then `dvc pull` or `dvc repro`" in repository.failures_within()["model_2", "files"]
     copy.parent.mkdir(parents=True)
@@ -330,7 +343,7 @@ def test_what_mends_a_file_depends_on_what_dvc_still_has(repository):
     copy.write_bytes(sound)
     assert f"`rm -f {path}` and `dvc checkout {path}`" in repository.failures_within()["model_2", "files"]
     path.write_bytes(sound)
-    edit("dvc.lock", wanted, "f" * 32)
+    Path("dvc.lock").write_text(Path("dvc.lock").read_text().replace(wanted, "f" * 32))
     assert "`git checkout dvc.lock`" in repository.failures_within()["model_2", "files"]
 
 
@@ -343,10 +356,10 @@ def test_a_missing_model_file_is_named(repository):
 @pytest.mark.parametrize(
     ("path", "subjects"),
     [
-        ("models/model_2/run.json", {"files", "recipe", "data and code", "commit", "run", "table"}),
+        ("models/model_2/run.json", {"files", "recipe", "commit", "run", "table"}),
         ("models/model_2/history.csv", {"files", "epochs"}),
-        ("results/model_2/metrics.json", {"final metrics", "table"}),
-        ("results/model_2/architecture.json", {"table"}),
+        ("results/model_2/metrics.json", {"files", "final metrics", "table"}),
+        ("results/model_2/architecture.json", {"files", "table"}),
     ],
 )
 @pytest.mark.parametrize("content", [b"", b"{", b"[1, 2]", b"\xff\xfe", b"epoch,loss\n1,x\n"])
@@ -452,7 +465,7 @@ def test_a_file_of_the_run_that_is_another_or_gone_is_named(repository, name, di
 def test_pretrained_weights_that_were_replaced_are_named(repository, tmp_path):
     weights = tmp_path / "weights.h5"
     weights.write_bytes(b"as they were")
-    hashes = {"params": PARAMS.fingerprint("model_2"), "data": "d" * 16, "weights": md5(weights)}
+    hashes = {"params": PARAMS.job("model_2").fingerprint, "data": "d" * 16, "weights": md5(weights)}
     edit_json("models/model_2/run.json", weights=str(weights), hashes=hashes)
     assert ("model_2", "recipe") not in repository.failures("model_2")
     weights.write_bytes(b"others")
@@ -502,7 +515,7 @@ def test_a_store_that_is_away_is_one_failure_and_the_other_questions_are_asked(r
     monkeypatch.setattr(tracking, "find_run", away)
     edit("results/model_2/metrics.json", "0.3861", "0.9861")
     failures = repository.failures_within()
-    assert set(failures) == {("pipeline", "MLflow"), ("model_2", "table")}
+    assert set(failures) == {("pipeline", "MLflow"), ("model_2", "files"), ("model_2", "table")}
     assert "http://nowhere:5000" in failures["pipeline", "MLflow"]
     assert repository.not_asked()["model_1", "run"] == "MLflow's store is away, see below"
 
@@ -532,46 +545,64 @@ def test_a_dirty_tree_and_none_at_all_are_remarks(repository, git, tags, remark)
     assert remark in repository.answers()["model_2", "commit"].detail
 
 
-@pytest.mark.parametrize(("path", "mended"), [(CODE, f"`git checkout {CODE}`"), (DATA, f"rm -f {DATA}")])
-def test_a_byte_of_data_or_code_is_found_for_all_models_that_hang_on_it(repository, path, mended):
-    was = md5(Path(path))
+@pytest.mark.parametrize(
+    ("path", "remedy"),
+    [
+        (CODE, "`git checkout src/training`, or `dvc repro`"),
+        ("stages/train.py", "`git checkout stages/train.py`, or `dvc repro`"),
+        (DATA, "DVC has no sound copy: `rm -rf data/cache .dvc/cache/files/md5/"),
+    ],
+)
+def test_a_byte_of_data_or_code_is_found_for_each_model_that_depends_on_it(repository, path, remedy):
+    dependency = Path(path if path in DEPENDENCIES else Path(path).parent)
+    was = dvc.path_md5(dependency)
     flip_last_bit(Path(path))
     failures = repository.failures_within()
-    assert set(failures) == {(model, "data and code") for model in MODELS}
-    assert (
-        f"{path} is {md5(Path(path))[:8]}, {was[:8]} in run.json, {was[:8]} in dvc.lock"
-        in failures["model_1", "data and code"]
-    )
-    assert mended in failures["model_1", "data and code"]
+    assert set(failures) == {(model, "files") for model in MODELS}
+    now = dvc.path_md5(dependency)
+    assert f"{dependency} is {now[:8]}, {was[:8]} in dvc.lock: {remedy}" in failures["model_1", "files"]
 
 
-def test_a_dependency_that_is_gone_is_named(repository):
-    Path(DATA).unlink()
-    assert f"{DATA} is missing" in repository.failures_within()["model_2", "data and code"]
+@pytest.mark.parametrize("path", ["stages/train.py", DATA])
+def test_a_dependency_that_is_gone_is_named(repository, path):
+    if path == DATA:
+        keep_listing("data/cache")
+    Path(path).unlink()
+    assert f"{path} is missing" in repository.failures_within()["model_2", "files"]
 
 
 def test_a_hash_in_dvc_lock_is_named(repository):
-    was = md5(Path(DATA))
-    edit("dvc.lock", was, "f" * 32)  # the first: of train@model_1
+    was = dvc.folder_md5(Path("data/cache"))
+    lock = yaml.safe_load(Path("dvc.lock").read_text())
+    lock["stages"]["train@model_1"]["deps"][1]["md5"] = "f" * 32
+    Path("dvc.lock").write_text(yaml.safe_dump(lock))
     failures = repository.failures_within()
-    assert set(failures) == {("model_1", "data and code")}
-    assert f"{DATA} is {was[:8]}, {was[:8]} in run.json, ffffffff in dvc.lock" in failures["model_1", "data and code"]
-    assert "`git checkout dvc.lock`" in failures["model_1", "data and code"]
+    assert set(failures) == {("model_1", "files")}
+    assert f"data/cache is {was[:8]}, {was[:8]} in run.json, ffffffff in dvc.lock" in failures["model_1", "files"]
+    assert "`git checkout dvc.lock`" in failures["model_1", "files"]
 
 
 def test_a_dependency_that_only_one_of_dvc_lock_and_run_json_has_is_named(repository):
     lock = yaml.safe_load(Path("dvc.lock").read_text())
-    lock["stages"]["train@model_2"]["deps"][0]["path"] = "src/other.py"
+    lock["stages"]["train@model_2"]["deps"][2]["path"] = "src/other.py"
     Path("dvc.lock").write_text(yaml.safe_dump(lock))
-    detail = repository.failures_within()["model_2", "data and code"]
+    detail = repository.failures_within()["model_2", "files"]
     assert "src/other.py is missing, missing in run.json" in detail
-    assert f"{CODE} is {md5(Path(CODE))[:8]}" in detail
+    digest = md5(Path("stages/train.py"))[:8]
+    assert f"stages/train.py is {digest}, {digest} in run.json, missing in dvc.lock" in detail
+
+
+def test_each_large_file_is_read_once(repository, monkeypatch):
+    hashed, path_md5 = [], dvc.path_md5
+    monkeypatch.setattr(dvc, "path_md5", lambda path: hashed.append(path) or path_md5(path))
+    repository.answers()
+    assert hashed.count(Path("models/model_1/model.keras")) == hashed.count(Path("data/cache")) == 1
 
 
 @pytest.mark.parametrize("content", ["", "{", "stages: {}", "stages: []", "stages: {train@model_2: {deps: 3}}", "\x00"])
 def test_a_broken_dvc_lock_is_no_traceback(repository, content):
     Path("dvc.lock").write_text(content)
-    assert {("model_2", "files"), ("model_2", "data and code")} <= set(repository.failures_within())
+    assert {("model_1", "files"), ("model_2", "files")} <= set(repository.failures_within())
 
 
 def test_another_recipe_in_params_is_named(repository):
@@ -583,8 +614,8 @@ def test_another_recipe_in_params_is_named(repository):
         for check in checks
     }
     assert not found["recipe"].holds
-    assert params.fingerprint("model_2") in found["recipe"].detail
-    assert PARAMS.fingerprint("model_2") in found["recipe"].detail
+    assert params.job("model_2").fingerprint in found["recipe"].detail
+    assert PARAMS.job("model_2").fingerprint in found["recipe"].detail
 
 
 def test_what_dvc_finds_stale_is_said_of_its_model_and_the_rest_of_the_pipeline(repository):
@@ -619,13 +650,13 @@ def test_a_model_without_results_fails_only_where_it_is_named(repository):
     repository.write_table()
     assert repository.failures_within() == {}
     assert "`dvc repro`" in repository.not_asked()["model_2", "results"]
-    assert set(repository.failures("model_2")) == {("model_2", "results"), ("pipeline", "reports")}
+    assert set(repository.failures("model_2")) == {("model_2", "results"), REPORT}
 
 
 def test_a_model_whose_files_are_gone_but_whose_figures_are_in_the_table_fails(repository):
     Path("results/model_2/metrics.json").unlink()
     failures = repository.failures_within()
-    assert set(failures) == {("model_2", "final metrics"), ("model_2", "table")}
+    assert set(failures) == {("model_2", "files"), ("model_2", "final metrics"), ("model_2", "table")}
     assert "results/model_2/metrics.json" in failures["model_2", "table"]
 
 
@@ -649,9 +680,9 @@ def test_the_command_has_a_heading_for_each_model_and_a_line_for_each_check(veri
     assert (code, errors) == (0, "")
     lines = output.splitlines()
     assert [line for line in lines[:-1] if not line.startswith("  ")] == ["model_1", "model_2", "pipeline"]
-    assert lines[1] == "  ok         files          model.keras, history.csv, run.json are those of dvc.lock"
-    assert lines[12] == "  not asked  evaluation     the model was not measured anew"
-    assert lines[-1] == "25 checks hold; not asked: 2"
+    assert lines[1] == "  ok         files          data, code, model and results are those of dvc.lock"
+    assert lines[10] == "  not asked  evaluation     the model was not measured again"
+    assert lines[-1] == "21 checks hold; not asked: 2"
 
 
 def test_the_command_exits_with_1_and_counts_what_does_not_hold(verify):
@@ -659,7 +690,7 @@ def test_the_command_exits_with_1_and_counts_what_does_not_hold(verify):
     code, output, errors = verify("model_2")
     assert code == 1
     assert "  FAILS      final metrics  val_accuracy is 0.3861 in MLflow" in output
-    assert errors == "error: 4 of 14 checks do not hold, see above\n"
+    assert errors == "error: 4 of 12 checks do not hold, see above\n"
     assert verify("model_1")[0] == 0
 
 
@@ -686,45 +717,36 @@ def test_without_a_table_there_is_one_message(verify):
 
 
 @pytest.mark.parametrize("flip", [False, True])
-def test_a_model_is_measured_anew_with_the_recipe_as_its_profile_has_it(flip, monkeypatch, tmp_path, keras):
+def test_a_model_is_measured_again_with_the_recipe_as_its_profile_has_it(flip, monkeypatch, tmp_path, keras):
     """With mirror images where `evaluate` had them: what a profile says of them wins."""
-    from tiny_imagenet.dataset import packing
     from tiny_imagenet.evaluation import evaluate
+    from tiny_imagenet.input_pipeline import packed
     from tiny_imagenet.models import saved_model
 
-    recipes = []
+    measured = []
 
-    def measure(model, packed, history, recipe):
-        recipes.append(recipe)
-        return SimpleNamespace(
-            metrics={"val_accuracy": 0.5}, architecture={"parameters": 1, "parameters_200_classes": 2}
-        )
+    def measure(model, packed, history, recipe, *, best_epoch):
+        measured.append((recipe.flip_at_test, best_epoch))
+        architecture = {"parameters": 1, "parameters_200_classes": 2}
+        return SimpleNamespace(metrics=Metrics.model_validate(METRICS), architecture=architecture)
+
+    def write(_, folder, *, model_md5):
+        (folder / "per_class.csv").write_text("recall\n0.5\n")
 
     profiles = copy.deepcopy(VALUES["profiles"])
     profiles["demo"]["training"]["flip_at_test"] = flip
-    params = made_params(profiles=profiles)
-    evidence = SimpleNamespace(
-        model="resnet18",
-        record=RUN | {"threads": "2 cores"},
-        metrics={"val_accuracy": 0.5},
-        architecture={"parameters": 1, "parameters_200_classes": 2},
-        stages={"evaluate": "evaluate@resnet18"},
-    )
-
-    def write(measured, folder, *, model_md5):
-        (folder / "per_class.csv").write_text("recall\n0.5\n")
-
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "models" / "resnet18").mkdir(parents=True)
-    (tmp_path / "models" / "resnet18" / "history.csv").write_text("epoch\n1\n")
+    make_results(Path(), "resnet18")
+    edit_json("results/resnet18/architecture.json", parameters=1, parameters_200_classes=2)
     monkeypatch.setattr(saved_model, "load_model", lambda _: None)
-    monkeypatch.setattr(packing, "open_packed", lambda _: None)
+    monkeypatch.setattr(packed, "open_packed", lambda _: None)
     monkeypatch.setattr(evaluate, "evaluate", measure)
     monkeypatch.setattr(evaluate, "write_evaluation", write)
-    (tmp_path / "results" / "resnet18").mkdir(parents=True)
-    (tmp_path / "results" / "resnet18" / "per_class.csv").write_text("recall\n0.5\n")
-    assert "3 figures measured anew" in verification._evaluation(evidence, params, evaluate=True)
-    assert [recipe.flip_at_test for recipe in recipes] == [flip]
-    (tmp_path / "results" / "resnet18" / "per_class.csv").write_text("recall\n0.9\n")
+    Path("results/resnet18/per_class.csv").write_text("recall\n0.5\n")
+    evidence = Evidence(made_params(profiles=profiles).job("resnet18"), None)
+    said = verification._evaluation(evidence, evaluate=True)
+    assert f"{len(METRICS) + 2} metrics measured again, the same to the last digit; 1 files" in said
+    assert measured == [(flip, RUN["best_epoch"])]
+    Path("results/resnet18/per_class.csv").write_text("recall\n0.9\n")
     with pytest.raises(UserError, match=r"per_class.csv is not what the model gives"):
-        verification._evaluation(evidence, params, evaluate=True)
+        verification._evaluation(evidence, evaluate=True)

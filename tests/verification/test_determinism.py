@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from made_results import RUN as MADE_RUN
 from made_results import VALUES
 from standin import STANDINS, packed_digits
 
@@ -64,7 +65,7 @@ def test_two_fresh_processes_give_the_same_bits_and_the_outcome_is_kept(reposito
     assert kept["same"]
     assert kept["weights"][0] == kept["weights"][1] != kept["history"][0]
     assert (kept["epochs"], kept["batches"]) == (2, 3)
-    assert kept["params"] == repository.fingerprint("model_2")
+    assert kept["params"] == repository.job("model_2").fingerprint
     assert kept["versions"]["tensorflow"]
 
 
@@ -110,7 +111,7 @@ def test_outcomes_of_several_models_stand_side_by_side(tmp_path):
 
 # --- in the report ---
 
-RUN = {"dependencies": {"src/a.py": "1"}, "versions": {"keras": "3"}}
+RUN = MADE_RUN | {"dependencies": {"src/a.py": "1"}, "versions": {"keras": "3"}}
 
 
 def shown(tmp_path: Path, now: Params, **outcome: object) -> dict[str, str]:
@@ -123,7 +124,7 @@ def shown(tmp_path: Path, now: Params, **outcome: object) -> dict[str, str]:
 
 def test_the_report_says_what_was_found_for_the_run_that_it_shows(tmp_path):
     params = parse_params(VALUES)
-    own = {"params": params.fingerprint("model_1")}
+    own = {"params": params.job("model_1").fingerprint}
     assert shown(tmp_path, params, **own) == {"model_1": "yes, 2 epochs of 8 batches on CPU, 2 cores"}
     assert shown(tmp_path, params, **own, same=False)["model_1"].startswith("NO, ")
     assert shown(tmp_path, parse_params(VALUES | {"seed": 77}), **own) == {}

@@ -4,19 +4,18 @@ import atexit
 import gc
 import json
 import os
-import signal
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated
 
-import pandas as pd
 import typer
 
 from tiny_imagenet import entry, tracking
 from tiny_imagenet.cli import predict as prediction
 from tiny_imagenet.cli import scale_commands
+from tiny_imagenet.common import signals
 from tiny_imagenet.common.errors import UserError
 from tiny_imagenet.common.files import write_text
 from tiny_imagenet.config.params import Params
@@ -24,9 +23,11 @@ from tiny_imagenet.dataset.unpack import unpack as unpack_images
 from tiny_imagenet.models import weights
 from tiny_imagenet.parallel.sweep import plan
 from tiny_imagenet.reporting import kept_results, wording
-from tiny_imagenet.reporting import table as comparison
+from tiny_imagenet.reporting.formats import percent
+from tiny_imagenet.reporting.table import data_report, results_table
 from tiny_imagenet.repository import dvc
-from tiny_imagenet.repository.paths import MODELS, OVERVIEW, RESULTS
+from tiny_imagenet.repository.paths import DETERMINISM, IMAGES, OVERVIEW, PARAMS, SUMMARY
+from tiny_imagenet.repository.records import DataReport
 from tiny_imagenet.tracking import sync as synchronization
 from tiny_imagenet.verification import checks as verification
 from tiny_imagenet.verification import determinism
@@ -47,13 +48,13 @@ app.command()(scale_commands.sweep)
 
 @app.callback()
 def _commands() -> None:
-    """Keep the names of commands even while there is one alone."""
+    """Without a callback, typer drops the name of a single command."""
 
 
 @app.command()
 def results() -> None:
     """Print the table of results that `dvc repro` made last."""
-    path = dvc.repository_root() / "reports" / "summary.txt"
+    path = dvc.repository_root() / SUMMARY
     if not path.is_file():
         raise UserError("there are no results yet: run `dvc repro`")
     print(path.read_text(encoding="utf-8"), end="")
@@ -62,13 +63,13 @@ def results() -> None:
 @app.command()
 def keep(
     name: Annotated[str, typer.Argument(help="Of the folder in docs/results.")],
-    about: Annotated[str, typer.Option(help="What a reader should know of these figures, in a sentence.")],
+    about: Annotated[str, typer.Option(help="What a reader should know of these results, in a sentence.")],
 ) -> None:
     """Keep the present results in docs/results/NAME, as data with their provenance, for git and for README."""
     os.chdir(dvc.repository_root())
     params = entry.checked_params()
-    comparison.images_report(params, OVERVIEW)
-    folder = kept_results.keep(name, about, params, _table(params))
+    data_report(params)
+    folder = kept_results.keep(name, about, params, results_table(params))
     print(
         f"{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}; `make readme` shows them in README.md"
     )
@@ -76,65 +77,59 @@ def keep(
 
 @app.command()
 def readme(
-    check: Annotated[bool, typer.Option("--check", help="Change nothing; fail where README.md is stale.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Change nothing; fail if README.md is out of date.")] = False,
 ) -> None:
-    """Make README's section of results anew from docs/results."""
+    """Write README's section of results from docs/results."""
     os.chdir(dvc.repository_root())
     path = Path("README.md")
     text = path.read_text(encoding="utf-8")
     updated = kept_results.updated(text)
     if updated != text and check:
-        raise UserError("README.md is not what docs/results gives: `make readme`")
+        raise UserError("README.md does not show what docs/results has: `make readme`")
     if updated != text:
         write_text(path, updated)
-    print("README.md is what docs/results gives")
+    print("README.md shows what docs/results has")
 
 
 @app.command()
 def data() -> None:
-    """Say what the dataset holds: counts, strays, duplicates, as `cache` found them."""
+    """Describe the dataset: counts, stray files, duplicates."""
     path = dvc.repository_root() / OVERVIEW / "report.json"
     if not path.is_file():
         raise UserError("the dataset has not been packed yet: run `dvc repro cache`")
-    print(wording.data_summary(json.loads(path.read_text(encoding="utf-8"))))
+    print(wording.data_summary(DataReport.read(path)))
 
 
 @app.command()
-def unpack(folder: Annotated[Path, typer.Argument(help="Where the folders `train` and `val` appear.")]) -> None:
+def unpack(folder: Annotated[Path, typer.Argument(help="Parent of the new folders `train` and `val`.")]) -> None:
     """Write the images as plain class folders, for other tools."""
-    for split, count in unpack_images(dvc.repository_root() / "data" / "images", folder).items():
+    for split, count in unpack_images(dvc.repository_root() / IMAGES, folder).items():
         print(f"{folder / split}: {count:,} images")
 
 
 @app.command()
 def sync() -> None:
-    """See that MLflow has one complete run for each result; `dvc repro` does it, too, whenever it makes a table."""
+    """Bring all results into MLflow, one complete run each; `dvc repro` does so, too, when it makes a table."""
     os.chdir(dvc.repository_root())
     params = entry.checked_params()
-    table = _table(params)
+    table = results_table(params)
     for line in synchronization.sync(
         params, wording.run_descriptions(table, params), wording.experiment_description(table, params)
     ):
         print(line)
-    print(f"MLflow has the runs of {table['run_id'].notna().sum()} of {len(table)} active models")
-
-
-def _table(params: Params) -> pd.DataFrame:
-    return comparison.results_table(params, MODELS, RESULTS, dvc.locked_images(Path.cwd()))
+    print(f"MLflow has the runs of {len(table.with_results)} of {len(params.active)} active models")
 
 
 @app.command()
 def check(
     model: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="See that params.yaml has a block of this name.")
+        str | None, typer.Option(metavar="MODEL", help="Check that params.yaml has an active block of this name.")
     ] = None,
 ) -> None:
     """Check params.yaml, pretrained weights and dvc.lock, and say what `dvc repro` works with."""
     if dvc.remove_broken_lock(dvc.repository_root()):
-        print(
-            "dvc.lock was cut short (DVC was killed as it wrote it): removed; `dvc repro` makes it anew from its cache"
-        )
-    params = entry.checked_params(dvc.repository_root() / "params.yaml")
+        print("dvc.lock was cut short (DVC was killed as it wrote it): removed; `dvc repro` restores it from its cache")
+    params = entry.checked_params(dvc.repository_root() / PARAMS)
     if model is not None:
         params.job(model)
         if model not in params.active:
@@ -147,7 +142,7 @@ def check(
     changes = [change.replace("`", "") for change in wording.override_lines(params)]
     if changes:
         print("\n  ".join(["what the profile changes in their recipes:", *changes]))
-    for name in params.sweeps:  # no stage needs them
+    for name in params.sweeps:  # a mistake there is a remark only: no stage needs sweeps
         try:
             plan.plan(params, name)
         except UserError as error:
@@ -159,7 +154,7 @@ def verify(
     models: Annotated[
         list[str] | None, typer.Argument(metavar="MODEL", show_default="all active ones that have results")
     ] = None,
-    no_evaluation: Annotated[bool, typer.Option("--no-evaluation", help="Do not measure the models anew.")] = False,
+    no_evaluation: Annotated[bool, typer.Option("--no-evaluation", help="Do not measure the models again.")] = False,
     determinism_of: Annotated[
         list[str] | None,
         typer.Option("--determinism", metavar="MODEL", help="Train MODEL briefly, twice, and compare. Repeatable."),
@@ -167,10 +162,10 @@ def verify(
     epochs: Annotated[int, typer.Option(min=1, help="With --determinism: of each of the two trainings.")] = 2,
     batches: Annotated[int, typer.Option(min=1, help="With --determinism: of each epoch.")] = 8,
 ) -> None:
-    """Check whether the table of results follows from its files, runs and commits; exit with 1 where it does not.
+    """Check that the table of results follows from its files, runs and commits; exit with 1 if it does not.
 
-    With --determinism: whether a seed gives the same bits twice. The outcome goes into docs/results/determinism.json,
-    and from there into the next report.
+    With --determinism: check that a seed gives the same bits twice. The outcome is written to
+    docs/results/determinism.json, and shown in the next report.
     """
     os.chdir(dvc.repository_root())
     params = entry.checked_params()
@@ -202,7 +197,7 @@ def _verify_determinism(params: Params, models: list[str], epochs: int, batches:
     for model in models:
         print(f"{model}: training twice, {epochs} epochs of {batches} batches")
         outcome = determinism.verify(model, params, epochs=epochs, batches=batches)
-        determinism.record(model, outcome, Path("docs/results/determinism.json"))
+        determinism.record(model, outcome, DETERMINISM)
         for name in ("weights", "history"):
             one, two = outcome[name]
             print(f"{name}: {one[:16]} and {two[:16]}: {'the same' if one == two else 'NOT the same'}")
@@ -212,7 +207,7 @@ def _verify_determinism(params: Params, models: list[str], epochs: int, batches:
             differing.append(model)
     if differing:
         raise UserError(f"{', '.join(differing)}: two trainings with one seed differ on {outcome['device']}")
-    print("`dvc repro` puts it into the report")
+    print("`dvc repro` shows it in the report")
 
 
 @app.command()
@@ -228,8 +223,8 @@ def predict(
     top: Annotated[int, typer.Option(min=1, help="How many classes for each image.")] = 5,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")] = False,
 ) -> None:
-    """Say what a trained model sees in images of any size and kind; exit with 1 where one cannot be read."""
-    with _chosen_model(model) as (path, name):
+    """Predict the classes of images of any size and kind; exit with 1 if one cannot be read."""
+    with _model_file(model) as (path, name):
         classes = prediction.read_classes(path)
         sources, refusals = prediction.find_sources(images)
         answers = prediction.predict(
@@ -250,7 +245,7 @@ def predict(
         print("\n".join(prediction.table_lines(answers.images)))
     sys.stdout.flush()
     if answers.errors:
-        raise UserError(f"no answer for {len(answers.errors):,}, see above; answers for {len(answers.images):,}")
+        raise UserError(f"{len(answers.errors):,} not predicted, see above; {len(answers.images):,} predicted")
     if not answers.images:
         raise UserError("there is no image among these files")
 
@@ -260,32 +255,30 @@ def _print_refusal(refusal: prediction.Refusal) -> None:
 
 
 @contextmanager
-def _chosen_model(wanted: str | None) -> Iterator[tuple[Path, str]]:
-    """Yield the file of the model that is asked for, or of the best one, and its name; say on stderr which it is."""
-    with ExitStack() as fetched:
-        if wanted == tracking.CHAMPION:
-            path, model = fetched.enter_context(tracking.champion_file(dvc.repository_root()))
-            name = f"{tracking.REGISTERED_MODEL}@{tracking.CHAMPION}"
-            why = f"which is {model}"
-        elif wanted:
-            is_file = wanted.endswith(".keras")
-            path = Path(wanted) if is_file else prediction.trained_model(dvc.repository_root(), wanted)
-            name, why = str(path), "as asked for"
+def _model_file(model: str | None) -> Iterator[tuple[Path, str]]:
+    """Yield the file of a model, or of the best one, and its name; print on stderr which it is."""
+    with ExitStack() as stack:
+        if model == tracking.CHAMPION:
+            path, trained = stack.enter_context(tracking.champion_file(dvc.repository_root()))
+            name, why = f"{tracking.REGISTERED_MODEL}@{tracking.CHAMPION}", f"which is {trained}"
+        elif model:
+            path = Path(model) if model.endswith(".keras") else prediction.trained_model(dvc.repository_root(), model)
+            name, why = str(path), "as requested"
         else:
             root = dvc.repository_root()
-            path, accuracy = prediction.best_model(root, entry.checked_params(root / "params.yaml").active)
+            path, accuracy = prediction.best_model(root, entry.checked_params(root / PARAMS).active)
             name = str(path)
-            why = f"of the active models the best, with a validation accuracy of {wording.percent(accuracy)} %"
+            why = f"of the active models the best, with a validation accuracy of {percent(accuracy)} %"
         print(f"model: {prediction.printable(name)} ({why})", file=sys.stderr)
         yield path, name
 
 
 def main() -> None:
-    """Run the command; a user's mistake is one message, and Ctrl-C ends with exit code 130."""
-    atexit.register(gc.freeze)  # nothing is worth looking for garbage any more, which takes up to 2 seconds
+    """Run the command, and exit with the code of `entry.run`."""
+    atexit.register(gc.freeze)  # a garbage collection at exit would take up to 2 seconds
     sys.exit(entry.run(_run))
 
 
 def _run() -> None:
-    signal.signal(signal.SIGINT, lambda *_: sys.exit(130))  # typer would say "Aborted" and exit with 1
+    signals.exit_on_interrupt()
     app()

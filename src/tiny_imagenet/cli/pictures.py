@@ -1,7 +1,7 @@
-"""Any picture, as the models take it: uint8, 64 x 64 x 3, RGB.
+"""Read any picture as the models take it: uint8, 64 x 64 x 3, RGB.
 
-JPEGs go through the decoder of the packed cache (`dataset.arrays`), so that an image of the dataset gives the cache's
-bits; all else goes through Pillow. Pictures come from anywhere, so nothing in a file is trusted.
+JPEGs are decoded as `dataset.packing` does, so that an image of the dataset gives the same bits; all else is decoded by
+Pillow. Pictures come from anywhere, so nothing in a file is trusted.
 """
 
 import re
@@ -19,7 +19,7 @@ from tiny_imagenet.common.errors import UserError
 from tiny_imagenet.input_pipeline.packed import SIDE
 
 MAX_PIXELS = 1024**3 // 4 // 3
-"""89 million: above it Pillow, too, speaks of a decompression bomb. As RGB they take 256 MiB."""
+"""89 million, Pillow's own limit for a decompression bomb. As RGB they take 256 MiB."""
 _MAX_BYTES = 1 << 30  # no file of so many pixels needs more: 16-bit RGBA, uncompressed, takes 0.7 GB
 _MANY_PIXELS = 1 << 24
 _one_large_image = threading.Lock()  # an image of MAX_PIXELS takes about 1 GB while it is converted
@@ -32,34 +32,34 @@ _TRANSPOSED = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""EXIF's orientation -> what sets the picture upright."""
-# What Pillow identifies and does not decode; and PostScript, a program, which it would hand to Ghostscript to run.
+"""EXIF's orientation -> what turns the picture upright."""
+# Formats that Pillow identifies but does not decode; and PostScript, a program, which Ghostscript would run.
 _NO_PICTURES = {"BUFR", "GRIB", "HDF5", "MPEG"}
 _DRAWINGS = {"EPS", "WMF"}
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"avif", b"avis"}
-# libjpeg-turbo also warns of what costs no pixel: an odd header, or padding before the end marker 0xd9.
+# libjpeg-turbo also warns of harmless defects: an odd header, or padding before the end marker 0xd9.
 _DAMAGED_JPEG = re.compile(r"(Corrupt|Premature)(?!.*before marker 0xd9)")
 
 
 class ImageError(UserError):
-    """The file gives no picture; the message, to be put behind its path, says why."""
+    """The file gives no picture. The message says why, and follows the path."""
 
 
 class NotAnImageError(ImageError):
-    """The file is of another kind: to be skipped in a folder."""
+    """The file is of another kind, and skipped in a folder."""
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
     """Return the picture in the file as uint8 RGB, 64 x 64 x 3.
 
-    It is set upright by its EXIF orientation, cropped to the square in its middle and resized (bicubic, antialiased);
-    one that has 64 x 64 pixels keeps them as they are. Of an animation, or of several pages, it is the first.
-    Transparent parts become white; of 16 bits per channel the upper 8 are kept. Colour profiles are not applied, as
-    they were not to the training images.
+    It is turned upright by its EXIF orientation, cropped to the square in its centre and resized (bicubic,
+    antialiased); 64 x 64 pixels are kept as they are. Of an animation or several pages, the first is read. Transparent
+    parts become white; of 16 bits per channel the upper 8 are kept. Colour profiles are not applied, as they were not
+    to the training images.
 
     Raises:
-        NotAnImageError: the content is no image.
-        ImageError: there is no such file, or the image is damaged, too large, or of a kind that has no plain colours.
+        NotAnImageError: the content is not an image.
+        ImageError: there is no such file, or the image is damaged, too large, or of a kind without plain colours.
     """
     try:
         if not path.is_file():
@@ -84,7 +84,7 @@ def _opened(stream: BinaryIO) -> Image.Image:
         image = Image.open(stream)
     except Image.DecompressionBombError:
         raise ImageError(f"has too many pixels; at most {MAX_PIXELS:,} are read") from None
-    except Exception:  # plugins raise whatever a broken header makes them trip over
+    except Exception:  # plugins raise any exception on a broken header
         if header[4:8] == b"ftyp" and header[8:12] in _HEIF_BRANDS:
             raise ImageError("is a HEIF or AVIF image, which this Pillow cannot read: convert it to JPEG") from None
         if not header:
@@ -99,7 +99,7 @@ def _opened(stream: BinaryIO) -> Image.Image:
 
 
 def _decoded(image: Image.Image, stream: BinaryIO) -> Image.Image:
-    """Return the picture as 8-bit RGB, or RGBA where parts are transparent."""
+    """Return the picture as 8-bit RGB, or RGBA if parts are transparent."""
     jpeg = _decoded_jpeg(image, stream) if image.format in ("JPEG", "MPO") else None
     try:
         if jpeg is None:
@@ -119,12 +119,12 @@ def _decoded(image: Image.Image, stream: BinaryIO) -> Image.Image:
 
 
 def _decoded_jpeg(image: Image.Image, stream: BinaryIO) -> Image.Image | None:
-    """Return the JPEG as the cache would decode it, or None where that decoder cannot."""
+    """Return the JPEG as `dataset.packing` decodes it, or None if that decoder cannot."""
     stream.seek(0)
     content = stream.read()
     cmyk = image.mode == "CMYK"
     try:
-        if simplejpeg.decode_jpeg_header(content)[:2] != image.size[::-1]:  # it would not be the size that was checked
+        if simplejpeg.decode_jpeg_header(content)[:2] != image.size[::-1]:  # the size that was checked is another
             return None
         pixels = simplejpeg.decode_jpeg(content, colorspace="CMYK" if cmyk else "RGB", strict=True)
     except ValueError as error:
@@ -144,7 +144,7 @@ def _with_plain_colours(image: Image.Image) -> Image.Image:
 
 
 def _square(image: Image.Image) -> Image.Image:
-    """Return the middle of the picture in 64 x 64, RGB."""
+    """Return the centre of the picture in 64 x 64, RGB."""
     if image.size != (SIDE, SIDE):
         side = min(image.size)
         left, top = (image.width - side) / 2, (image.height - side) / 2
@@ -156,10 +156,10 @@ def _square(image: Image.Image) -> Image.Image:
 
 
 def _upright(picture: Image.Image, original: Image.Image) -> Image.Image:
-    """Return the picture turned as the original's EXIF says; Pillow has turned a TIFF already, and says so there."""
+    """Return the picture turned as the original's EXIF says. Pillow turns a TIFF itself, and updates its EXIF."""
     try:
         orientation = original.getexif().get(ExifTags.Base.Orientation)
-    except Exception:  # broken EXIF says nothing about the picture
+    except Exception:  # broken EXIF has no orientation
         return picture
     turn = _TRANSPOSED.get(orientation) if isinstance(orientation, int) else None
     return picture if turn is None else picture.transpose(turn)

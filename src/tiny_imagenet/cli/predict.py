@@ -1,9 +1,8 @@
-"""What a trained model sees in pictures: which files, in batches, the likeliest classes as plain data.
+"""Predict the classes of pictures: find the files, decode them in batches, return the likeliest classes as plain data.
 
-At most two batches of pixels are held at a time; an answer takes 1.4 KB.
+At most two batches of pixels are in memory at a time; a prediction takes 1.4 KB.
 """
 
-import json
 import logging
 import mimetypes
 import os
@@ -26,13 +25,15 @@ from tiny_imagenet.common.progress import track
 from tiny_imagenet.common.schema import nearest
 from tiny_imagenet.input_pipeline.packed import SIDE
 from tiny_imagenet.models.saved_model import load_model, read_metadata
+from tiny_imagenet.repository.paths import MODELS, RESULTS
+from tiny_imagenet.repository.records import Metrics
 
 BATCH_SIZE = 128
 _MOST_THREADS = 8
 
 
 class Classifier(Protocol):
-    """What is asked of a model."""
+    """What `predict` needs of a model."""
 
     def predict_on_batch(self, x: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the probabilities, N x classes, of N images."""
@@ -44,19 +45,19 @@ class Source:
 
     path: Path
     named: bool
-    """By the user, and not found in a folder."""
+    """By the user, not in a folder that the user named."""
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """A file or folder that gave no answer, and why."""
+    """A file or folder without a prediction, and why."""
 
     path: Path
     error: str
 
 
 Decoded = NDArray[np.uint8] | Refusal | None
-"""Pixels, or why there are none, or None for a file to be skipped."""
+"""Pixels, or why there are none, or None for a file to skip."""
 
 
 @dataclass(frozen=True)
@@ -69,22 +70,22 @@ class Classes:
 
 @dataclass(frozen=True)
 class Answers:
-    """What came out, as plain values for JSON."""
+    """The outcome, as plain values for JSON."""
 
     images: list[dict[str, Any]]
     """`path`; `predictions`, the likeliest first, each with `wnid`, `name`, `probability`."""
     errors: list[dict[str, str]]
     """`path`, `error`."""
     skipped: int
-    """Files in folders that are no images."""
+    """Files in folders that are not images."""
 
 
 def trained_model(root: Path, name: str) -> Path:
-    """Return the file of the model `name` of the repository at `root`; raises UserError where it has none."""
-    path = root / "models" / name / "model.keras"
+    """Return the file of the model `name` of the repository at `root`; raises UserError if there is none."""
+    path = root / MODELS / name / "model.keras"
     if path.is_file():
         return path
-    known = sorted(found.parent.name for found in (root / "models").glob("*/model.keras"))
+    known = sorted(trained.parent.name for trained in (root / MODELS).glob("*/model.keras"))
     raise UserError(
         f"{path} does not exist{nearest(name, known)}; trained models: {', '.join(known) or 'none'}. "
         "`dvc repro` trains those of params.yaml"
@@ -94,31 +95,23 @@ def trained_model(root: Path, name: str) -> Path:
 def best_model(root: Path, active: Sequence[str]) -> tuple[Path, float]:
     """Return the file of the active model with the highest validation accuracy, and that accuracy.
 
-    It is the accuracy with one view of each image, which is what the file gives, whatever `evaluate` took.
-
     Raises:
         UserError: none has been evaluated.
     """
-    best: tuple[Path, float] | None = None
-    for name in active:
-        metrics = root / "results" / name / "metrics.json"
-        model = root / "models" / name / "model.keras"
-        if not (metrics.is_file() and model.is_file()):
-            continue
-        try:
-            measured = json.loads(metrics.read_text(encoding="utf-8"))
-            accuracy = float(measured.get("val_accuracy_one_view", measured["val_accuracy"]))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"{metrics} cannot be read: {error!r}; `dvc checkout` restores it") from None
-        if best is None or accuracy > best[1]:
-            best = model, accuracy
-    if best is None:
+    accuracies = {
+        root / MODELS / name / "model.keras": Metrics.read(
+            root / RESULTS / name / "metrics.json"
+        ).val_accuracy_as_served
+        for name in active
+        if (root / RESULTS / name / "metrics.json").is_file() and (root / MODELS / name / "model.keras").is_file()
+    }
+    if not accuracies:
         raise UserError("no active model has been trained and evaluated yet: run `dvc repro`, or name one by --model")
-    return best
+    return max(accuracies.items(), key=lambda item: item[1])  # of equals the first
 
 
 def read_classes(path: Path) -> Classes:
-    """Return the classes that are named in a saved model; needs no Keras."""
+    """Return the classes that a saved model names. Needs no Keras."""
     metadata = read_metadata(path)
     wnids, names = metadata.get("wnids"), metadata.get("class_names")
     if not (_are_words(wnids) and _are_words(names) and len(wnids) == len(names)):
@@ -131,7 +124,7 @@ def _are_words(values: object) -> TypeGuard[list[str]]:
 
 
 def load_classifier(path: Path, classes: Classes) -> Classifier:
-    """Start Keras and return the model; raises UserError where it takes or gives something else than expected."""
+    """Start Keras and return the model; raises UserError if its input or output has another shape than expected."""
     runtime.prepare(0)
     model = load_model(path)
     shapes = (tuple(model.input_shape[1:]), tuple(model.output_shape[1:]))
@@ -143,10 +136,9 @@ def load_classifier(path: Path, classes: Classes) -> Classifier:
 
 
 def find_sources(paths: Iterable[Path]) -> tuple[list[Source], list[Refusal]]:
-    """Return the files that are named and those in named folders and below, sorted; and what cannot be looked into.
+    """Return the files that are named, those in named folders and below, sorted; and what cannot be read.
 
-    In folders, hidden files and folders are left alone, links to folders are not followed, and what is no regular
-    file is left out.
+    In folders, hidden files and folders, links to folders, and anything that is not a regular file are left out.
     """
     sources: list[Source] = []
     refusals: list[Refusal] = []
@@ -158,15 +150,15 @@ def find_sources(paths: Iterable[Path]) -> tuple[list[Source], list[Refusal]]:
         if not os.path.isdir(path):  # noqa: PTH112 - Path's own raises for a name that is too long
             sources.append(Source(path, named=True))
             continue
-        found: list[Path] = []
+        regular: list[Path] = []
         before = len(refusals)
         for folder, subfolders, files in os.walk(path, onerror=refuse):
             subfolders[:] = [name for name in subfolders if not name.startswith(".")]
             visible = [Path(folder, name) for name in files if not name.startswith(".")]
-            found += [file for file in visible if os.path.isfile(file)]  # noqa: PTH113 - Path's own raises, as above
-        if not found and len(refusals) == before:
+            regular += [file for file in visible if os.path.isfile(file)]  # noqa: PTH113 - Path's own raises, as above
+        if not regular and len(refusals) == before:
             refusals.append(Refusal(path, "is a folder without files"))
-        sources += [Source(file, named=False) for file in sorted(found)]
+        sources += [Source(file, named=False) for file in sorted(regular)]
     return sources, refusals
 
 
@@ -182,15 +174,15 @@ def predict(
     """Return the `top` likeliest classes of each image, in the order of `sources`.
 
     Args:
-        sources: the files. Those of folders are skipped where neither content nor name is an image's.
+        sources: the files. Those of folders are skipped if neither content nor name is that of an image.
         classes: of the model.
-        load: gives the model; called when the first image has been decoded.
+        load: returns the model; called when the first image has been decoded.
         top: how many classes, at most all of them.
-        refusals: what was refused before, to stand among the errors.
-        on_refusal: is told of each refusal as it comes up.
+        refusals: earlier ones, which are added to the errors.
+        on_refusal: called with each refusal as it occurs.
 
     Raises:
-        UserError: the model's answers are no numbers.
+        UserError: the model predicts NaN or infinity.
     """
     answers = Answers([], [], 0)
     skipped = 0
@@ -219,7 +211,7 @@ def predict(
 def _outcomes(
     sources: Sequence[Source], classes: Classes, load: Callable[[], Classifier], top: int
 ) -> Iterator[dict[str, Any] | Refusal | None]:
-    """Yield for each source its answer, or why there is none, or None where it is skipped."""
+    """Yield the prediction of each source, or why there is none, or None if it is skipped."""
     classifier: Classifier | None = None
     for batch, decoded in _decoded_batches(sources):
         images = [image for image in decoded if isinstance(image, np.ndarray)]
@@ -237,8 +229,8 @@ def _outcomes(
 def _decoded_batches(
     sources: Sequence[Source],
 ) -> Iterator[tuple[Sequence[Source], list[Decoded]]]:
-    """Yield the sources in batches, decoded; while one is worked on, threads decode the next."""
-    Image.init()  # once, here: the import of Pillow's plugins is not for several threads
+    """Yield the sources in batches, decoded. While one is processed, threads decode the next."""
+    Image.init()  # once, here: importing Pillow's plugins is not thread-safe
     threads = ThreadPoolExecutor(min(runtime.cores(), _MOST_THREADS))
     started: deque[tuple[Sequence[Source], Iterator[Decoded]]] = deque()
     try:
@@ -266,7 +258,7 @@ def _read(source: Source) -> Decoded:
 
 def _likeliest(probabilities: NDArray[np.float32], classes: Classes, top: int) -> Iterator[list[dict[str, Any]]]:
     if not np.isfinite(probabilities).all():
-        raise UserError("the model answers with NaN or infinity: its training diverged; choose another by --model")
+        raise UserError("the model predicts NaN or infinity: its training diverged; choose another by --model")
     order = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
     for labels, row in zip(order.tolist(), probabilities, strict=True):
         yield [
@@ -276,15 +268,15 @@ def _likeliest(probabilities: NDArray[np.float32], classes: Classes, top: int) -
 
 
 def table_lines(images: Sequence[dict[str, Any]]) -> Iterator[str]:
-    """Yield the answers as a table: image, class, id, probability; the path stands in the first line of each image."""
+    """Yield the predictions as a table: image (in its first line only), class, id, probability."""
     headings = ("image", "class", "id")
     rows = [
-        (printable(image["path"]) if place == 0 else "", guess["name"], guess["wnid"], guess["probability"])
+        (printable(image["path"]) if rank == 0 else "", guess["name"], guess["wnid"], guess["probability"])
         for image in images
-        for place, guess in enumerate(image["predictions"])
+        for rank, guess in enumerate(image["predictions"])
     ]
     path, name, wnid = (
-        max([len(heading), *(len(row[place]) for row in rows)]) for place, heading in enumerate(headings)
+        max([len(heading), *(len(row[column]) for row in rows)]) for column, heading in enumerate(headings)
     )
     yield f"{headings[0]:<{path}}  {headings[1]:<{name}}  {headings[2]:<{wnid}}  probability"
     for row in rows:
@@ -292,5 +284,5 @@ def table_lines(images: Sequence[dict[str, Any]]) -> Iterator[str]:
 
 
 def printable(text: str | Path) -> str:
-    """Return a text that neither breaks lines nor steers a terminal, whatever a file may be called."""
+    """Return a text with control characters escaped: a file name may hold line breaks and terminal codes."""
     return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in str(text))

@@ -1,7 +1,6 @@
 """The commands `tiny-imagenet train` and `tiny-imagenet sweep`: many trainings at once, here or on a Ray cluster."""
 
 import os
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,8 +15,8 @@ from tiny_imagenet.parallel.sweep import results
 from tiny_imagenet.parallel.sweep import run as sweeping
 from tiny_imagenet.parallel.sweep.plan import sweep_named
 from tiny_imagenet.repository import dvc
+from tiny_imagenet.repository.paths import PARAMS
 
-_PARAMS = Path("params.yaml")
 _Workers = Annotated[
     int | None,
     typer.Option("--workers", min=1, help="Trainings at once.", show_default="as many as there are cores, or GPUs"),
@@ -33,20 +32,18 @@ _Address = Annotated[
 def train(
     models: Annotated[list[str] | None, typer.Argument(metavar="MODEL", show_default=False)] = None,
     all_models: Annotated[bool, typer.Option("--all", help="All active models, and the replicates there are.")] = False,
-    seeds: Annotated[
-        int | None, typer.Option(min=1, help="Each with so many seeds, its own and others: `replicates` is written.")
-    ] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Train each with so many seeds; sets `replicates`.")] = None,
     workers_at_once: _Workers = None,
     cores: _Cores = None,
     address: _Address = None,
 ) -> None:
-    """Train and evaluate models with several seeds, many at once, by the stages that `dvc repro` runs one by one."""
+    """Train and evaluate many models and seeds at once, by the stages that `dvc repro` runs one by one."""
     os.chdir(dvc.repository_root())
     params = entry.checked_params()
     if bool(models) == all_models:
         raise UserError("name models, or give --all")
-    chosen = list(dict.fromkeys(models or params.active))
-    for model in chosen:
+    names = list(dict.fromkeys(models or params.active))
+    for model in names:
         if model not in params.active:
             raise UserError(
                 f"'{model}' is not active in params.yaml{nearest(model, params.active)}; "
@@ -58,33 +55,35 @@ def train(
             "`dvc repro`"
         )
     cluster.require(address, cores)  # before anything is written
-    wanted = _with_replicates(params, chosen, seeds) if seeds is not None and seeds > 1 else params
-    names = workers.trainings(wanted, chosen, seeds)
+    extended = _with_replicates(params, names, seeds) if seeds is not None and seeds > 1 else params
+    trainings = workers.trainings(extended, names, seeds)
     if all_models and seeds is None:
-        names += [job.name for job in params.jobs if job.is_replicate]
+        trainings += [job.name for job in params.jobs if job.is_replicate]
 
     def write_replicates() -> None:
-        if wanted is not params:
-            _write_replicates(wanted)
+        if extended is not params:
+            _write_replicates(extended)
 
-    workers.train(wanted, chosen, names, workers=workers_at_once, cores=cores, address=address, before=write_replicates)
+    workers.train(
+        extended, names, trainings, workers=workers_at_once, cores=cores, address=address, before=write_replicates
+    )
 
 
 def _with_replicates(params: Params, models: list[str], num_seeds: int) -> Params:
-    """Return params with the `replicates` that are asked for: the same object where they are there already."""
-    wanted_models, wanted_seeds = workers.wanted_replicates(params, models, num_seeds)
-    if (tuple(wanted_models), tuple(wanted_seeds)) == (params.replicates.models, params.replicates.seeds):
+    """Return params with `replicates` for so many seeds of each model: the same object if nothing is missing."""
+    replicated, seeds = workers.wanted_replicates(params, models, num_seeds)
+    if (tuple(replicated), tuple(seeds)) == (params.replicates.models, params.replicates.seeds):
         return params
     values = params.model_dump(mode="json", exclude_unset=True)
-    return parse_params(values | {"replicates": {"models": wanted_models, "seeds": wanted_seeds}})
+    return parse_params(values | {"replicates": {"models": replicated, "seeds": seeds}})
 
 
 def _write_replicates(params: Params) -> None:
     models, seeds = params.replicates.models, params.replicates.seeds
-    params_edit.set_replicates(_PARAMS, models, seeds)
+    params_edit.set_replicates(PARAMS, models, seeds)
     say(
         f"params.yaml: replicates is now models: [{', '.join(models)}], "
-        f"seeds: [{', '.join(map(str, seeds))}], so that `dvc repro` knows of them"
+        f"seeds: [{', '.join(map(str, seeds))}]; `dvc repro` trains them as well"
     )
 
 
@@ -97,16 +96,16 @@ def sweep(
     cores: _Cores = None,
     address: _Address = None,
 ) -> None:
-    """Try a model with other parameters, many at once, and stop bad trials early; a sweep that was stopped goes on."""
+    """Try a model with other parameters, many at once, and stop bad trials early. Rerun to resume a sweep."""
     os.chdir(dvc.repository_root())
     params = entry.checked_params()
     if write_block is not None:
-        params_edit.refuse_known_block(_PARAMS, write_block)
+        params_edit.refuse_known_block(PARAMS, write_block)
     best, record, lost = sweeping.run(params, name, workers=workers_at_once, cores=cores, address=address)
     about = results.about_best(name, sweep_named(params, name), best, record)
     say(f"best: {about}; sweeps/{name} has results.csv, best.yaml and trials.png")
     if write_block is not None:
-        params_edit.add_block(_PARAMS, write_block, best.block, about)
+        params_edit.add_block(PARAMS, write_block, best.block, about)
         say(f"params.yaml: models.{write_block} is new; name it in `active`, and `dvc repro` trains it")
     if lost:
         raise UserError(sweeping.lost_trials(lost))

@@ -1,6 +1,6 @@
-"""Fetches the dataset archive, or copies one that is on disk already, and checks it before it gets its name.
+"""Download the dataset's archive, or copy it from disk, and verify it before it is renamed into place.
 
-Half an archive is called `<name>.partial` and continued by the next try; 248 MB take a minute at 4 MB/s.
+An incomplete download is `<name>.partial`; the next attempt resumes it. 248 MB take a minute at 4 MB/s.
 """
 
 import os
@@ -23,11 +23,11 @@ from rich.console import Console
 from tiny_imagenet.common.errors import UserError
 from tiny_imagenet.common.files import digest
 
-NUM_ATTEMPTS = 5  # in a row, per URL, that get no further than the best one before them
+NUM_ATTEMPTS = 5  # in a row, per URL, without any new byte
 BACKOFF_SECONDS = 1.0  # doubles with each such attempt: 1 + 2 + 4 + 8 = 15 s per URL
 TIMEOUT_SECONDS = (10.0, 30.0)  # to connect; without a single byte
 REPORT_SECONDS = 5.0
-CHUNK_BYTES = 16 * 1024  # also the most that a broken connection loses
+CHUNK_BYTES = 16 * 1024  # a broken connection loses at most so much
 TRANSIENT_STATUSES = {408, 429, *range(500, 600)}
 HINT = "Check the network, or set dataset.archive in params.yaml to a zip already on disk."
 
@@ -50,18 +50,17 @@ def obtain(
     report: Callable[[str], None] = print,
     hint: str = HINT,
 ) -> None:
-    """Write the archive to `destination`, whole and checked, or leave `destination` as it was.
+    """Write the verified archive to `destination`, atomically.
 
     Args:
-        destination: Where the zip shall be; its folder is made. Left alone if it has the right `md5` already.
+        destination: Path of the zip; its folder is created. Nothing is done if it has the right `md5` already.
         urls: Tried in order; http, https or file.
-        archive: A zip on disk that is copied in place of any download.
+        archive: A zip on disk to copy instead of a download.
         size: Expected bytes, or None for any number.
         md5: Expected digest in hexadecimal, of a file of any kind, or None for any zip; one of 64 digits is a SHA-256.
-            Only with it is a partial download of an earlier call continued, since nothing else would show that the two
-            halves fit.
+            A partial download of an earlier call is resumed only with it: nothing else shows that both parts fit.
         report: Receives one line of text at a time.
-        hint: What the user can do where no URL gave it; the last line of the message.
+        hint: What the user can do if no URL works; the last line of the message.
 
     Raises:
         UserError: No source gave the expected archive, or the disk refused it.
@@ -101,9 +100,9 @@ def _fault(path: Path, size: int | None, md5: str | None) -> str:
         if size is not None and received != size:
             faults.append(f"has {received:,} bytes, expected {size:,}")
         elif md5 is not None:
-            kind, found = digest(path, like=md5)
-            if found != md5.lower():
-                faults.append(f"has {kind} {found}, expected {md5.lower()}")
+            kind, received_digest = digest(path, like=md5)
+            if received_digest != md5.lower():
+                faults.append(f"has {kind} {received_digest}, expected {md5.lower()}")
         if md5 is None and not zipfile.is_zipfile(path):
             faults.append("is not a zip archive")
         return " and ".join(faults)
@@ -139,7 +138,7 @@ class _Delivery:
             return
         if self.size is not None:
             if self._held() >= self.size:
-                self.partial.unlink()  # no more bytes can mend it
+                self.partial.unlink()  # it is too long, or damaged
             self._require_room(self.size)
         reasons = []
         for url in urls:
@@ -164,7 +163,7 @@ class _Delivery:
             raise UserError(f"{folder} has {room}. Make room there, or work on another disk.")
 
     def _fetch(self, url: str) -> None:
-        """Attempt until the archive is whole, or the attempts get no further."""
+        """Retry until the archive is complete, or several attempts in a row have added nothing."""
         self.validator = None
         failures, furthest = 0, self._held()
         while True:
@@ -181,7 +180,7 @@ class _Delivery:
 
     def _attempt(self, url: str) -> None:
         start = self._held() if self.md5 is not None or self.validator else 0
-        headers = {"Accept-Encoding": "identity"}  # so that offsets count the bytes of the file itself
+        headers = {"Accept-Encoding": "identity"}  # offsets count bytes of the file itself
         if start:
             headers["Range"] = f"bytes={start}-"
             if self.validator:
@@ -199,11 +198,11 @@ class _Delivery:
             self._receive(response, start, total)
         if fault := _fault(self.partial, self.size, self.md5):
             self.partial.unlink()
-            # Two halves that do not fit together may each be good, so that a fresh start can help.
+            # Of two parts that do not fit, each may be good: a download from the start can help.
             raise (_BrokenError if start else _RefusedError)(f"the file received {fault}")
 
     def _agree(self, response: requests.Response, start: int) -> tuple[int, int | None]:
-        """Return the offset of the body in the file and the bytes of the whole file, if the answer is fit."""
+        """Return the offset of the body in the file and the bytes of the whole file, if the response is usable."""
         status, headers = response.status_code, response.headers
         if status in TRANSIENT_STATUSES:
             raise _BrokenError(f"HTTP {status} {response.reason}")
@@ -215,13 +214,13 @@ class _Delivery:
                 raise _BrokenError(f"the server cannot continue at byte {start:,} (HTTP {status})")
             raise _RefusedError(f"HTTP {status} {response.reason}")
         if headers.get("Content-Type", "").startswith("text/html"):
-            raise _RefusedError("a web page came, not a zip; a proxy or a login page may stand in between")
+            raise _RefusedError("received a web page, not a zip; a proxy or a login page may be in between")
         announced = part[2] if part else headers.get("Content-Length", "")
         total = int(announced) if announced.isdecimal() else None
         if self.size is not None and total is not None and total != self.size:
             raise _RefusedError(f"the server has {total:,} bytes, expected {self.size:,}")
         etag = headers.get("ETag", "")
-        # A weak ETag may not stand in If-Range (RFC 9110, 13.1.5).
+        # If-Range allows no weak ETag (RFC 9110, 13.1.5).
         self.validator = etag if etag.startswith('"') else headers.get("Last-Modified")
         return (start if part else 0), self.size or total
 
@@ -249,14 +248,14 @@ class _Delivery:
 
 
 def _plain(error: requests.RequestException) -> str:
-    """Return the innermost reason, without the connection pool in front of it."""
+    """Return the innermost reason, without the connection pool before it."""
     cause = error.args[0] if error.args else error
     return re.sub(r"^HTTPS?Connection(Pool)?\(.*?\): ", "", str(getattr(cause, "reason", None) or cause))
 
 
 @contextmanager
 def _shown(name: str, start: int, total: int | None, report: Callable[[str], None]) -> Iterator[Callable[[int], None]]:
-    """Give a function that shows the bytes held: as a bar on a terminal, as a line now and then elsewhere."""
+    """Yield a function that shows the bytes held: as a bar on a terminal, as lines every few seconds elsewhere."""
     if sys.stderr.isatty():
         columns = (progress.DownloadColumn(), progress.TransferSpeedColumn(), progress.TimeRemainingColumn())
         with progress.Progress(progress.BarColumn(), *columns, console=Console(stderr=True)) as bar:

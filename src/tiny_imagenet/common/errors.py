@@ -1,4 +1,4 @@
-"""What is a user's to mend: printed as one message, without a traceback, by every stage and command."""
+"""Errors that the user can fix, printed without a traceback by every stage and command."""
 
 from collections.abc import Sequence
 
@@ -8,14 +8,14 @@ class UserError(ValueError):
 
 
 class DivergedError(UserError):
-    """The loss of a training is no number any more; the same training would end so again."""
+    """The loss of a training is not finite. The same training would diverge again."""
 
 
 class DatasetError(UserError):
-    """The data break their contract; the message has the first ten offenders and the total."""
+    """The data break their contract. The message has the first ten offenders and the total."""
 
 
 def first_ten(offenders: Sequence[str]) -> str:
-    """Return the first ten offenders, a line each, and how many more there are."""
+    """Return the first ten offenders, a line each, and the number of the others."""
     more = [f"... and {len(offenders) - 10:,} more"] if len(offenders) > 10 else []
     return "\n".join(f"  {line}" for line in [*offenders[:10], *more])

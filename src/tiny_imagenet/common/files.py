@@ -1,4 +1,4 @@
-"""Whole files or none: everything is written under a temporary name and renamed when it is complete."""
+"""Atomic file writes (write to a temporary file, then rename), reading with useful errors, and hashes."""
 
 import hashlib
 import json
@@ -36,12 +36,12 @@ def replaced(path: Path) -> Iterator[Path]:
 
 
 class BusyError(UserError):
-    """Another process is at what `only_one` allows to one."""
+    """Another process holds the lock."""
 
 
 @contextmanager
 def only_one(lock: Path, refusal: str) -> Iterator[None]:
-    """Run the block in one process at a time; raises BusyError(refusal) in a second one. Ends with the process."""
+    """Run the block in one process at a time; raises BusyError(refusal) in a second one."""
     lock.parent.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(lock, timeout=0):
@@ -51,9 +51,9 @@ def only_one(lock: Path, refusal: str) -> Iterator[None]:
 
 
 def reserve(path: Path) -> None:
-    """Make sure of the room that a file claims but has not taken yet, as one made for a memory map has.
+    """Allocate the disk space of a file that is made for a memory map, and so far is sparse.
 
-    Writing through a memory map to a full disk would kill the process; this raises OSError beforehand.
+    Writing through a memory map to a full disk would kill the process. This raises OSError instead.
     """
     if hasattr(os, "posix_fallocate"):
         with path.open("rb+") as stream:
@@ -64,12 +64,12 @@ def reserve(path: Path) -> None:
 
 
 def require_free(folder: Path, needed: int, purpose: str) -> None:
-    """Refuse to start what would fill the disk.
+    """Refuse to start work that would fill the disk.
 
     Args:
         folder: where it will be written; it need not exist yet.
         needed: bytes.
-        purpose: what needs them, as the subject of a sentence.
+        purpose: of the bytes, as the subject of a sentence.
 
     Raises:
         UserError: less is free than needed.
@@ -83,7 +83,7 @@ def require_free(folder: Path, needed: int, purpose: str) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text with Unix line ends, whole or not at all."""
+    """Write UTF-8 text with Unix line ends, atomically."""
     with replaced(path) as partial:
         partial.write_text(text, encoding="utf-8", newline="\n")
 
@@ -92,7 +92,8 @@ def read_json(path: Path, needed: Sequence[str] = (), *, remedy: str = "") -> di
     """Return the keys and values that a JSON file holds.
 
     Raises:
-        UserError: it cannot be read, holds something else, or lacks a key that is `needed`; with the `remedy`, if any.
+        UserError: it cannot be read, holds something else, or lacks a key that is `needed`. The message ends with the
+            `remedy`, by default to restore the file from DVC's cache.
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
@@ -102,7 +103,7 @@ def read_json(path: Path, needed: Sequence[str] = (), *, remedy: str = "") -> di
         reason: object = f"it lacks {', '.join(lacking) or 'keys and values'}"
     except (OSError, ValueError, TypeError, RecursionError) as error:
         reason = error
-    raise UserError(f"{path} cannot be read ({reason}): {remedy or _bring_back(path)}")
+    raise UserError(f"{path} cannot be read ({reason}): {remedy or _restore(path)}")
 
 
 def read_csv(path: Path, needed: Sequence[str] = (), **options: Any) -> "pd.DataFrame":
@@ -116,24 +117,24 @@ def read_csv(path: Path, needed: Sequence[str] = (), **options: Any) -> "pd.Data
     try:
         table: pd.DataFrame = pd.read_csv(path, **options)
     except (OSError, ValueError) as error:  # an empty file is a ValueError, too
-        raise UserError(f"{path} cannot be read ({error}): {_bring_back(path)}") from None
+        raise UserError(f"{path} cannot be read ({error}): {_restore(path)}") from None
     if lacking := [column for column in needed if column not in table]:
-        raise UserError(f"{path} cannot be read (it lacks {', '.join(lacking)}): {_bring_back(path)}")
+        raise UserError(f"{path} cannot be read (it lacks {', '.join(lacking)}): {_restore(path)}")
     return table
 
 
-def _bring_back(path: Path) -> str:
-    return f"`rm -f {path}` and `dvc checkout {path}` bring it back"
+def _restore(path: Path) -> str:
+    return f"`rm -f {path}` and `dvc checkout {path}` restore it"
 
 
 def md5(path: Path) -> str:
-    """Return the MD5 of a file as 32 hexadecimal digits: what DVC and the dataset's publishers use."""
+    """Return the MD5 of a file as 32 hexadecimal digits, as DVC and the dataset's publishers use it."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def digest(path: Path, *, like: str) -> tuple[str, str]:
-    """Return "sha256" or "md5", whichever `like` is by its length, and that digest of a file in hexadecimal digits."""
+    """Return "sha256" or "md5", by the length of `like`, and that digest of a file in hexadecimal digits."""
     if len(like) != 64:
         return "md5", md5(path)
     with path.open("rb") as stream:
@@ -141,13 +142,13 @@ def digest(path: Path, *, like: str) -> tuple[str, str]:
 
 
 def hashes_below(folder: Path) -> dict[str, str]:
-    """Return path -> MD5 of each file in a folder and its subfolders; paths are relative, with forward slashes."""
+    """Return path -> MD5 of each file in a folder and below. Paths are relative, with forward slashes."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): md5(path) for path in files}
 
 
 def fingerprint(values: Mapping[str, Any]) -> str:
-    """Return 16 hexadecimal digits that differ where the values, plain ones as JSON has them, differ."""
+    """Return 16 hexadecimal digits that differ if the values, of types that JSON has, differ."""
     text = json.dumps(values, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -30,4 +30,4 @@ def track(items: Iterable[Item], description: str, total: int) -> Iterator[Item]
 
 def say(line: str) -> None:
     """Print a line at once, also into a pipe."""
-    print(line, flush=True)  # noqa: T201 - how far it is, for whoever waits
+    print(line, flush=True)  # noqa: T201 - for the user

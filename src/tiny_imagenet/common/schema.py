@@ -1,4 +1,4 @@
-"""Sections of a YAML file as typed, frozen objects, and what is wrong with one in words that help."""
+"""Typed, frozen sections of a YAML file, with error messages that name the key and suggest a spelling."""
 
 import difflib
 import re
@@ -6,9 +6,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
+from ruamel.yaml import YAML
+from ruamel.yaml.constructor import DuplicateKeyError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from tiny_imagenet.common.errors import UserError
 
@@ -18,7 +20,7 @@ Interval = Annotated[tuple[float, float], Field(strict=False)]
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """Return " (did you mean '...'?)" for the known word nearest to `word`, or "" where none is near."""
+    """Return " (did you mean '...'?)" for the known word nearest to `word`, or "" if none is near."""
     matches = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f" (did you mean '{matches[0]}'?)" if matches else ""
 
@@ -49,29 +51,14 @@ class Section(BaseModel):
 AnySection = TypeVar("AnySection", bound=Section)
 
 
-class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, which also refuses a key that stands twice in one mapping."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
-                if key.value in seen:
-                    raise yaml.constructor.ConstructorError(
-                        None, None, f"the key '{key.value}' stands twice", key.start_mark
-                    )
-                seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-# PyYAML wants a point and a sign in 1.0e-5; DVC, which reads the same file, does not, and writes 1e-05 itself.
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
-)
-
-
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Return the mapping that a YAML file holds; raises UserError where there is none."""
+    """Return the mapping that a YAML file holds, as DVC reads it: YAML 1.2, by the same library.
+
+    Another reader would take `010` for 8 and `yes` for true, and train with other values than those that DVC records.
+
+    Raises:
+        UserError: the file is missing, is no YAML, has a duplicate key, or holds no mapping.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -79,24 +66,39 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read: {error}") from None
     try:
-        values = yaml.load(text, Loader=_Loader)  # noqa: S506 - a subclass of SafeLoader
-    except yaml.MarkedYAMLError as error:
+        values = YAML(typ="safe").load(text)
+    except DuplicateKeyError as error:
+        key = re.search(r'found duplicate key "(.*?)" with value', error.problem)
+        raise UserError(
+            f"{path}: line {error.problem_mark.line + 1}: duplicate key '{key[1] if key else ''}'"
+        ) from None
+    except MarkedYAMLError as error:
         where = f" line {error.problem_mark.line + 1}:" if error.problem_mark else ""
         raise UserError(f"{path}:{where} {error.problem or error.context}") from None
-    except (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
+    except (YAMLError, ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
         raise UserError(f"{path} is no readable YAML: {type(error).__name__}: {error}") from None
     if not isinstance(values, dict):
         raise UserError(f"{path}: expected keys and values, got {type(values).__name__}")
     return values
 
 
-def validated(section: type[AnySection], values: Mapping[str, Any], *, source: str) -> AnySection:
-    """Return the values as a section; raises UserError with a line for every offence."""
+def validated(section: type[AnySection], values: Mapping[str, Any], *, source: str, key: str = "") -> AnySection:
+    """Return the values as a section.
+
+    Args:
+        section: the type.
+        values: of its keys.
+        source: the file, for the messages.
+        key: of the section in the file, with dots; "" for the whole file.
+
+    Raises:
+        UserError: a value is refused; the message has a line for each.
+    """
     try:
         return section.model_validate(values)
     except ValidationError as error:
         try:
-            lines = sorted({_describe(dict(offence)) for offence in error.errors()})
+            lines = sorted({_describe(dict(offence), key) for offence in error.errors()})
         except UnicodeEncodeError:
             lines = ["a key or value holds half of a character (a lone surrogate)"]
     except UnicodeEncodeError:
@@ -104,10 +106,10 @@ def validated(section: type[AnySection], values: Mapping[str, Any], *, source: s
     raise UserError("\n".join(f"{source}: {line}" for line in lines))
 
 
-def _describe(offence: Mapping[str, Any]) -> str:
+def _describe(offence: Mapping[str, Any], key: str) -> str:
     """Return one line for one of pydantic's errors: path of the key, what is wrong, what was given."""
     # Pydantic puts the tag of a union's member, and "[key]", into the location; neither is a key of the file.
-    path = ".".join(str(part) for part in offence["loc"] if str(part)[:1] not in "<[")
+    path = ".".join([key] * bool(key) + [str(part) for part in offence["loc"] if str(part)[:1] not in "<["])
     message = str(offence["msg"]).removeprefix("Value error, ")
     given = offence.get("input")
     if offence["type"] == "unknown_key":

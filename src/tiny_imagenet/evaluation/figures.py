@@ -1,93 +1,30 @@
-"""Figures of what models do: their accuracy and size, what they confuse, and how sure they are of it."""
+"""Figures of one model: what it confuses, which classes it finds, how well its probabilities are calibrated."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import EngFormatter, LogLocator, NullLocator, PercentFormatter
+from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 
-from tiny_imagenet.evaluation.evaluate import Evaluation
 from tiny_imagenet.evaluation.metrics import wilson_interval
 from tiny_imagenet.input_pipeline.packed import PackedDataset
-from tiny_imagenet.plotting import COLOURS, beside, from_zero, image_grid, looks, new_figure
+from tiny_imagenet.plotting import COLOURS, image_grid, new_figure
+
+if TYPE_CHECKING:  # it imports Keras, which takes ten seconds
+    from tiny_imagenet.evaluation.evaluate import Evaluation
 
 _LONGEST_NAME, _LONGEST_CAPTION = 24, 15
 _BLUE, _ORANGE, _GREEN = COLOURS[:3]
 
 
-def accuracy_by_parameters(
-    table: pd.DataFrame, metrics: Mapping[str, Mapping[str, float]], title: str, path: Path, *, with_paper: bool
-) -> None:
-    """Draw each model's validation accuracy, with its 95 % interval, against its parameters with 200 classes.
-
-    `metrics` are model -> metrics.json. `with_paper`: under the paper's protocol, and the paper's figures, hollow,
-    beside ours.
-    """
-    column, protocol = ("val_accuracy_paper_protocol", ", paper protocol") if with_paper else ("val_accuracy", "")
-    known = table.dropna(subset=[column])
-    with new_figure(path, 6.4, 4, title=title) as (_, axes):
-        axis: Axes = axes[0, 0]
-        for look, row in zip(looks(len(known)), known.to_dict("records"), strict=True):
-            style = look | {"linestyle": "none"}
-            beyond = _beyond(metrics, [row["model"]], column)
-            parameters = float(row["parameters_200_classes"])
-            axis.errorbar(parameters, row[column], yerr=beyond, capsize=3, label=row["model"], **style)
-            if with_paper and not pd.isna(row["val_accuracy_paper"]):
-                axis.plot(row["parameters_paper"], row["val_accuracy_paper"], markerfacecolor="none", **style)
-        if with_paper:
-            axis.plot([], [], "o", color="gray", markerfacecolor="none", label="the paper")
-        axis.set(xscale="log", xlabel="parameters with 200 classes", ylabel=f"validation accuracy{protocol}")
-        from_zero(axis)
-        axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-        axis.xaxis.set_minor_locator(NullLocator())
-        if len(known):
-            lowest, highest = known["parameters_200_classes"].min(), known["parameters_200_classes"].max()
-            axis.set_xlim(lowest / 2, 2 * highest)
-            axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=100))
-            axis.xaxis.set_major_formatter(EngFormatter(sep=" "))
-            beside(axis)
-
-
-def accuracy_bars(
-    table: pd.DataFrame, metrics: Mapping[str, Mapping[str, float]], title: str, path: Path, *, with_paper: bool
-) -> None:
-    """Draw training and validation accuracy of each model, with their 95 % intervals; the paper's beside them.
-
-    Validation is on the images as they are, and under the paper's protocol. `metrics` are model -> metrics.json.
-    """
-    bars = {"train_accuracy": "train", "val_accuracy": "val", "val_accuracy_paper_protocol": "val, paper protocol"}
-    if with_paper:
-        bars = {"train_accuracy_paper": "the paper: train", "val_accuracy_paper": "the paper: val"} | bars
-    colours = dict(zip(bars, ["#999999", "#000000", _ORANGE, _BLUE, "#56B4E9"][-len(bars) :], strict=True))
-    places, width = np.arange(len(table)), 0.8 / len(bars)
-    with new_figure(path, max(6.4, 1.3 * len(table)), 4, title=title) as (_, axes):
-        axis: Axes = axes[0, 0]
-        for number, (column, label) in enumerate(bars.items()):
-            at = places + (number - (len(bars) - 1) / 2) * width
-            beyond = _beyond(metrics, table["model"], column)
-            axis.bar(at, table[column].astype(float), width, yerr=beyond, capsize=2, color=colours[column], label=label)
-        axis.set(ylabel="accuracy", xlim=(-0.5, len(table) - 0.5), ylim=(0, None))  # a model may have no bars
-        axis.set_xticks(places, table["model"], rotation=20 if len(table) > 6 else 0)
-        axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-        beside(axis)
-
-
-def _beyond(metrics: Mapping[str, Mapping[str, float]], models: Iterable[str], column: str) -> NDArray[np.float64]:
-    """Return how far the interval of each model reaches below and above `column`, 2 x N; NaN where it is not known."""
-    keys = [column, f"{column}_low", f"{column}_high"]
-    known = pd.DataFrame([metrics.get(model, {}) for model in models]).reindex(columns=keys)
-    value, low, high = known.to_numpy(dtype=float).T
-    return np.abs([value - low, high - value])
-
-
 def alike_first(confusion: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the classes in an order in which those that are confused stand together.
+    """Return the classes in an order that puts classes that are confused beside each other.
 
     Average linkage of the shares that are confused, in either direction, with the leaves in their best order
     (Bar-Joseph et al. 2001, https://doi.org/10.1093/bioinformatics/17.suppl_1.S22).
@@ -101,7 +38,7 @@ def alike_first(confusion: NDArray[np.int64]) -> NDArray[np.int64]:
     return order
 
 
-def draw(measured: Evaluation, packed: PackedDataset, title: str, folder: Path) -> None:
+def draw(measured: "Evaluation", packed: PackedDataset, title: str, folder: Path) -> None:
     """Draw all figures of an evaluation into a folder."""
     names = packed.class_names
     confusion_matrix(measured.confusion, names, title, folder / "confusion")

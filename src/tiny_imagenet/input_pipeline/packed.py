@@ -43,6 +43,11 @@ class PackedDataset:
         return len(self.classes)
 
     @property
+    def class_lists(self) -> dict[str, list[str]]:
+        """`wnids` and `class_names`, by label: what a saved model says of its classes."""
+        return {"wnids": [str(wnid) for wnid in self.classes["wnid"]], "class_names": self.class_names}
+
+    @property
     def class_names(self) -> list[str]:
         """The first name of each class: "goldfish" of "goldfish, Carassius auratus"."""
         return [str(name).split(",")[0].strip() for name in self.classes["name"]]

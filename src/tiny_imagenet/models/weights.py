@@ -96,3 +96,14 @@ def weights_file(weights: str | None, architecture: str) -> Path | None:
             f"weights: {path} has {kind} {actual}, expected {published.digest}; remove it to download it again"
         )
     return path
+
+
+def origin(weights: str | None, architecture: str, file: Path | None) -> str | None:
+    """Return what weights start from, for run.json: None (random), "imagenet", or a path.
+
+    Keras's own file is "imagenet", also by its path.
+    """
+    published = IMAGENET.get(architecture)
+    if file is not None and published is not None and digest(file, like=published.digest)[1] == published.digest:
+        return "imagenet"
+    return weights

@@ -1,6 +1,6 @@
-"""Additions to params.yaml: lines are put in or replaced, and all others stay as they are, comments too.
+"""Edits of params.yaml: lines are added or replaced; all others, with their comments, stay as they are.
 
-A YAML library would lay the whole file out anew. The outcome is checked before it is renamed into place.
+A YAML library would reformat the whole file. The new file is checked before it replaces the old one.
 """
 
 import shutil
@@ -16,10 +16,11 @@ from tiny_imagenet.common.errors import UserError
 from tiny_imagenet.common.files import replaced
 from tiny_imagenet.common.schema import read_yaml
 from tiny_imagenet.config.params import load_params, parse_params
+from tiny_imagenet.repository.paths import CHECKPOINTS
 
 
 def block_text(name: str, block: Mapping[str, Any], about: str) -> str:
-    """Return a block of `models` as params.yaml has it, two spaces deep; `about` becomes its comment."""
+    """Return a block of `models` as text, indented by two spaces; `about` becomes its comment."""
     text = yaml.safe_dump({name: dict(block)}, sort_keys=False, default_flow_style=None, width=100, allow_unicode=True)
     first, *others = text.splitlines()
     return "".join(f"  {line}\n" for line in (f"{first:<32}# {about}", *others))
@@ -29,53 +30,53 @@ def add_block(path: Path, name: str, block: Mapping[str, Any], about: str) -> No
     """Append a block to `models`.
 
     Raises:
-        UserError: there is one of this name, or params.yaml is written in a way in which no line can be added.
+        UserError: a block has this name, or params.yaml is formatted in a way that allows no added line.
     """
     with _alone(path):
         refuse_known_block(path, name)
         lines = _lines(path)
         models = _value_of(lines, "models")
         last = _last_line(lines, models)
-        wanted = read_yaml(path)
-        wanted["models"] |= {name: dict(block)}
+        expected = read_yaml(path)
+        expected["models"] |= {name: dict(block)}
         added = _with_ends_of(lines, block_text(name, block, about))
-        _write(path, [*lines[: last + 1], added, *lines[last + 1 :]], wanted)
+        _write(path, [*lines[: last + 1], added, *lines[last + 1 :]], expected)
 
 
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
-    """Have no other command edit the file meanwhile: the second would drop what the first has added."""
-    lock = path.parent / "checkpoints" / "params.lock"
+    """Lock the file against other commands: of two edits at once, one would be lost."""
+    lock = path.parent / CHECKPOINTS / "params.lock"
     lock.parent.mkdir(exist_ok=True)
     with FileLock(lock):
         yield
 
 
 def refuse_known_block(path: Path, name: str) -> None:
-    """Raise UserError where `models` has a block of this name, or could not have one."""
+    """Raise UserError if `models` has a block of this name, or the name is not valid."""
     if not name.isascii() or not name.replace("_", "a").isalnum() or name != name.lower() or not name[:1].isalpha():
-        raise UserError(f"'{name}' is no name of a block: small letters, digits and _, a letter first")
+        raise UserError(f"'{name}' is not a valid block name: use small letters, digits and _, and start with a letter")
     if name in load_params(path).models:
-        raise UserError(f"{path}: models.{name} is there already; choose another name")
+        raise UserError(f"{path}: models.{name} exists already; choose another name")
 
 
 def set_replicates(path: Path, models: Sequence[str], seeds: Sequence[int]) -> None:
-    """Replace `replicates`, or add it; raises UserError where params.yaml is not written in a way that allows it."""
+    """Replace or add `replicates`; raises UserError if params.yaml is formatted in a way that does not allow it."""
     with _alone(path):
-        wanted = read_yaml(path)
+        expected = read_yaml(path)
         lines = _lines(path)
         body = f"  models: [{', '.join(models)}]\n  seeds: [{', '.join(map(str, seeds))}]\n"
-        if "replicates" in wanted:
+        if "replicates" in expected:
             value = _value_of(lines, "replicates")
             first, last = value.start_mark.line, _last_line(lines, value)
-            written_so = not getattr(value, "flow_style", True) and lines[first].lstrip() == lines[first][2:]
-            if not written_so or any("#" in line for line in lines[first : last + 1]):  # no comment is lost
+            is_plain = not getattr(value, "flow_style", True) and lines[first].lstrip() == lines[first][2:]
+            if not is_plain or any("#" in line for line in lines[first : last + 1]):  # no comment is lost
                 raise UserError(f"{path}: `replicates` is not written as two lines; write it so yourself:\n{body}")
             changed = [*lines[:first], _with_ends_of(lines, body), *lines[last + 1 :]]
         else:
             changed = [*lines, _with_ends_of(lines, f"\nreplicates:\n{body}")]
-        wanted["replicates"] = {"models": list(models), "seeds": list(seeds)}
-        _write(path, changed, wanted)
+        expected["replicates"] = {"models": list(models), "seeds": list(seeds)}
+        _write(path, changed, expected)
 
 
 def _lines(path: Path) -> list[str]:
@@ -87,7 +88,7 @@ def _lines(path: Path) -> list[str]:
 
 
 def _with_ends_of(lines: Sequence[str], text: str) -> str:
-    """Return text with the line ends that the file has."""
+    """Return text with the line ends of the file."""
     return text.replace("\n", "\r\n") if lines and lines[0].endswith("\r\n") else text
 
 
@@ -107,14 +108,14 @@ def _last_line(lines: Sequence[str], value: yaml.Node) -> int:
     return last
 
 
-def _write(path: Path, lines: Sequence[str], wanted: Mapping[str, Any]) -> None:
+def _write(path: Path, lines: Sequence[str], expected: Mapping[str, Any]) -> None:
     with replaced(path.resolve()) as partial:  # a link stays one
         partial.write_text("".join(lines), encoding="utf-8", newline="")
         shutil.copymode(path, partial)
         try:
-            as_wanted = read_yaml(partial) == wanted
+            is_expected = read_yaml(partial) == expected
         except UserError:
-            as_wanted = False
-        if not as_wanted:
-            raise UserError(f"{path} is written in a way in which nothing can be added to it; edit it yourself")
-        parse_params(wanted, source=str(path))
+            is_expected = False
+        if not is_expected:
+            raise UserError(f"{path} is formatted in a way that allows no added line; edit it yourself")
+        parse_params(expected, source=str(path))

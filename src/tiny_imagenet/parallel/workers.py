@@ -1,4 +1,4 @@
-"""Many models and seeds trained at once: the pipeline's own stages, run by DVC in Ray's workers."""
+"""Train many models and seeds at once: DVC runs the pipeline's stages in Ray's workers."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -11,38 +11,39 @@ from tiny_imagenet.config.params import Params
 from tiny_imagenet.models import weights
 from tiny_imagenet.parallel import cluster
 from tiny_imagenet.repository import dvc
+from tiny_imagenet.repository.paths import CHECKPOINTS, RESULTS
 
 _FORWARDED = ("MLFLOW_", "KERAS_BACKEND", "KERAS_HOME")
-"""Beginnings of the variables that the stages get from here. As a task's arguments: Ray logs its environments."""
+"""Prefixes of the environment variables that stages need. Passed as arguments: Ray writes its environments to logs."""
 
 
 def wanted_replicates(params: Params, models: Sequence[str], num_seeds: int) -> tuple[list[str], list[int]]:
-    """Return `replicates` of params.yaml, models and seeds, with which each of `models` has `num_seeds` seeds.
+    """Return models and seeds of `replicates` with which each of `models` is trained with `num_seeds` seeds.
 
-    The model's own seed is the first of them. Seeds that are there come next, then the lowest numbers. What is there
-    and covers all this is left as it is.
+    The first seed is that of params.yaml. The next are those of the present `replicates`, then the lowest numbers. If
+    the present `replicates` cover all this, they are returned.
 
     Raises:
-        UserError: there are replicates that are not among those wanted, and adding to both lists would train more.
+        UserError: `replicates` has others, so that longer lists would give more trainings than were requested.
     """
-    there = params.replicates
-    free = (seed for seed in count(1) if seed != params.seed and seed not in there.seeds)
-    seeds = list(there.seeds)[: num_seeds - 1]
-    seeds += [next(free) for _ in range(num_seeds - 1 - len(seeds))]
-    if {*models} <= {*there.models} and {*seeds} <= {*there.seeds}:
-        return list(there.models), list(there.seeds)
-    if not ({*there.models} <= {*models} and {*there.seeds} <= {*seeds}) and there.models and there.seeds:
+    present = params.replicates
+    unused = (seed for seed in count(1) if seed != params.seed and seed not in present.seeds)
+    seeds = list(present.seeds)[: num_seeds - 1]
+    seeds += [next(unused) for _ in range(num_seeds - 1 - len(seeds))]
+    if {*models} <= {*present.models} and {*seeds} <= {*present.seeds}:
+        return list(present.models), list(present.seeds)
+    if not ({*present.models} <= {*models} and {*present.seeds} <= {*seeds}) and present.models and present.seeds:
         raise UserError(
-            f"params.yaml: `replicates` has the models {', '.join(there.models)} with the seeds "
-            f"{', '.join(map(str, there.seeds))}, and every model there has every seed. What is asked for would add "
-            f"more trainings than it names: edit `replicates`, to models: [{', '.join(models)}] and "
-            f"seeds: [{', '.join(map(str, seeds))}], say, and start again"
+            f"params.yaml: `replicates` trains the models {', '.join(present.models)} with each of the seeds "
+            f"{', '.join(map(str, present.seeds))}. With longer lists it would train more than was requested: edit "
+            f"`replicates`, for example to models: [{', '.join(models)}] and seeds: [{', '.join(map(str, seeds))}], "
+            "and rerun"
         )
     return list(models), seeds
 
 
 def trainings(params: Params, models: Sequence[str], num_seeds: int | None) -> list[str]:
-    """Return the names of what is to be trained: the models, and of their replicates the first `num_seeds` - 1."""
+    """Return the names of the trainings: the models, and the first `num_seeds` - 1 replicates of each."""
     seeds = params.replicates.seeds[: num_seeds - 1] if num_seeds else ()
     return [*models, *(f"{model}-{seed}" for seed in seeds for model in models)]
 
@@ -57,19 +58,19 @@ def train(
     address: str | None,
     before: Callable[[], None] = lambda: None,
 ) -> None:
-    """Bring trainings and their evaluations up to date, in the working directory, and make the table.
+    """Bring trainings and their evaluations up to date, in the working directory, and then the table.
 
     Args:
         params: params.yaml.
-        models: whose architectures are copied first, beside the packed images.
+        models: whose stages `architecture` run first, after `cache`.
         names: of `trainings`.
         workers: trainings at once; None: as many as there are cores, or GPUs.
         cores: of each training; None: all are divided.
         address: of a Ray cluster; None: this machine.
-        before: is called when the machines are found fit, before the trainings start.
+        before: called after the machines are checked, before the trainings start.
 
     Raises:
-        UserError: a training has failed, after all others are done; or they cannot be started.
+        UserError: a training failed (raised after all others are done), or they cannot be started.
     """
     root = Path.cwd()
     jobs = [params.job(name) for name in names]
@@ -78,23 +79,23 @@ def train(
     dvc.repro("cache", *(f"architecture@{model}" for model in models))
     failed = {}
     with cluster.connected(address, root) as machines:
-        machines.require_shared(root / "checkpoints")
+        machines.require_shared(root / CHECKPOINTS)
         if len(machines.hosts) > 1 and not os.environ.get("MLFLOW_TRACKING_URI"):
             raise UserError(
                 f"{len(machines.hosts)} machines cannot share mlflow.db: start `mlflow server`, set "
-                "MLFLOW_TRACKING_URI to its address, and start again"
+                "MLFLOW_TRACKING_URI to its address, and rerun"
             )
-        share = machines.share(len(names), workers, cores)
+        allotment = machines.allot(len(names), workers, cores)
         before()
-        say(f"{len(names)} trainings, {share}")
-        environment = share.environment()
+        say(f"{len(names)} trainings, {allotment}")
+        environment = allotment.environment()
         environment |= {name: value for name, value in os.environ.items() if name.startswith(_FORWARDED)}
         tasks = {job.name: (root, job.name, [job.train_stage, job.evaluate_stage], environment) for job in jobs}
-        for done, (name, outcome) in enumerate(machines.run(run_stages, tasks, share), start=1):
+        for done, (name, outcome) in enumerate(machines.run(run_stages, tasks, allotment), start=1):
             if outcome != 0:
                 failed[name] = f"exit code {outcome}" if isinstance(outcome, int) else _reason(outcome)
             say(f"{done} of {len(names)}: {name}: {failed.get(name, 'done')}")
-    (root / "results").mkdir(exist_ok=True)  # where no training has any, the table says so
+    (root / RESULTS).mkdir(exist_ok=True)  # `compare` depends on it, even if every training failed
     problems = []
     if failed:
         reasons = "; ".join(f"{name} ({reason})" for name, reason in failed.items())
@@ -108,12 +109,12 @@ def train(
 
 
 def _reason(error: Exception) -> str:
-    """Return the line that says why: the last of a task's traceback, else the first; the type where there is none."""
+    """Return the line with the reason: the last of a task's traceback, else the first; the type if there is none."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[-1] if "ray::" in lines[0] else lines[0]
 
 
 def run_stages(root: Path, name: str, stages: list[str], environment: dict[str, str]) -> int:
-    """Bring the stages of a training up to date, and return the exit code; runs in a worker, and ends with it."""
-    lock = root / "checkpoints" / f"{name}.worker.lock"
+    """Bring the stages of a training up to date, and return the exit code. Runs in a worker, and ends with it."""
+    lock = root / CHECKPOINTS / f"{name}.worker.lock"
     return dvc.run_repro(*stages, lock=lock, alone=True, root=root, environment=environment)

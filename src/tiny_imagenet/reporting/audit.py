@@ -1,16 +1,27 @@
-"""The audit against the paper: each figure of its two tables beside the authors' own logs and beside ours.
+"""The audit of the paper's tables (its figures 9 and 10): each number beside the authors' own logs and ours.
 
-The claims of its text are in `claims`. No figure is judged where it is not of the same work.
+The claims of its text are in `claims`. A number is judged only if ours is of the same images and the same recipe.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 
 from tiny_imagenet.config.params import Params
-from tiny_imagenet.reporting.table import PUBLISHED, authors_logs, changes_of_recipe, paper_table
-from tiny_imagenet.reporting.wording import comparability, comparable, count, markdown_table, percent
+from tiny_imagenet.reporting.formats import limits, markdown_table, percent, quantity
+from tiny_imagenet.reporting.inputs import ReportInputs
+from tiny_imagenet.reporting.paper import (
+    PUBLISHED,
+    authors_logs,
+    base_of,
+    changes_of_recipe,
+    comparable,
+    paper_table,
+)
+from tiny_imagenet.reporting.table import ResultsTable
+from tiny_imagenet.reporting.wording import comparability
+from tiny_imagenet.repository.records import Metrics
 
 COLUMNS = [
     "where", "model", "quantity", "paper", "authors_log", "ours", "low", "high", "verdict", "reason", "deviations",
@@ -18,36 +29,35 @@ COLUMNS = [
 UNTESTED = "cannot be tested here"
 PRETRAINED = "model_5"
 LEGEND = (
-    "Accuracy in percent. The authors' log is the last epoch of the log that they published. Ours is, in training, "
-    "what the log of the kept epoch has; in validation, what came out under the paper's protocol, on augmented "
-    "images, which is not the validation accuracy of the table of results. Beside it stands the 95 % interval "
-    "(Wilson) for the number of images: an accuracy is reproduced where that holds the paper's, a number of "
-    "parameters where it is the same. The interval knows nothing of other seeds, with which a figure may come out "
-    "above or below by more: `replicates` in params.yaml adds them. What the authors did otherwise can be switched "
-    "on, see docs/audit.md."
+    "Accuracy in percent. The authors' log is the last epoch of the log that they published. Our training accuracy is "
+    "that of the log at the kept epoch. Our validation accuracy is under the paper's protocol, on augmented images; it "
+    "is not the validation accuracy of the table of results. Beside it is the 95 % interval (Wilson) for the number of "
+    "images: an accuracy is reproduced if that contains the paper's, a number of parameters if it is the same. "
+    "The interval does not cover other seeds, which may give more above or below: `replicates` in params.yaml adds "
+    "them. What the authors did differently can be switched on, see docs/audit.md."
 )
-"""What the figures are."""
+"""How to read the audit of the tables."""
 CLAIMS_LEGEND = (
-    "± is half the 95 % interval, in points; where gaps of two models are compared, they are taken as measured on "
-    "different images, which finds fewer differences real. Which model is more accurate is judged on validation "
-    "images as they are. A claim's p is corrected for its own pairs alone, so that it may be smaller than in the "
-    "table of all pairs."
+    "± is half the 95 % interval, in points. Gaps of two models are compared as if measured on different images, which "
+    "finds fewer differences significant. Which model is more accurate is judged on validation images as they are. A "
+    "claim's p is corrected for its own pairs alone: it may be smaller than in the table of all pairs."
 )
+"""How to read the audit of the claims."""
 _SLIPS = {
     "model_2": "20 epochs in the log, 15 in the text (`model_2_as_published`)",
     "model_3": "an epoch of the authors' was 390 batches, a quarter of the images (`model_3_as_published`)",
     "model_4": "learning rate 0.001 in their log, as in our default; their code meant 0.0001 (`model_4_as_intended`)",
     "model_5": "pixels scaled by 1/255, as in our default; the weights expect other ones (`model_5_caffe`)",
 }
-"""What the authors' runs did otherwise than their text, their code or the weights say, and the block that shows it."""
+"""Where the authors' runs differ from their text, their code or what the weights expect; the block that shows it."""
 _EPOCHS = {"model_3": "model_3_last_epoch", "model_5": "model_5_best_epoch"}
-"""The block that reports another epoch, where the paper's figure is not of the last one."""
+"""The block that reports another epoch, if the paper's number is not of the last one."""
 _VALIDATED = "the authors found 9,950 of the 10,000 validation images"
 _SHIFTED = {
     "model_1": "a third to two fifths of the classes probably had a number one too high (docs/validation-gap.md)",
     "model_5": "some of the classes may have had a number one too high (docs/validation-gap.md)",
 }
-"""Of the validation alone."""
+"""Concerns the validation alone."""
 _QUANTITIES = (
     ("training accuracy", "train_accuracy", "train_accuracy", "accuracy"),
     ("validation accuracy", "val_accuracy", "val_accuracy_paper_protocol", "val_accuracy"),
@@ -55,57 +65,46 @@ _QUANTITIES = (
 """Quantity, the paper's column, our metric, the column of the authors' logs."""
 
 
-def figures_audit(
-    params: Params,
-    table: pd.DataFrame,
-    metrics: Mapping[str, Mapping[str, Any]],
-    replicates: Mapping[str, Mapping[str, Any]] | None = None,
-) -> pd.DataFrame:
-    """Return COLUMNS, a row for each figure of the paper's tables (figures 9 and 10).
+def audit_of_tables(inputs: ReportInputs) -> pd.DataFrame:
+    """Return COLUMNS, a row for each number of the paper's tables (figures 9 and 10).
 
     Accuracies are fractions; our validation accuracy is under the paper's protocol. `reproduced` means that our 95 %
-    interval (Wilson) holds the paper's figure. The interval is of the images that are drawn; seeds differ, too.
-
-    Args:
-        params: which models are active, and what the profile changes.
-        table: of `comparison.results_table`.
-        metrics: model -> metrics.json, of the models that have results.
-        replicates: the same of the replicates.
+    interval (Wilson) contains the paper's accuracy. The interval covers the choice of images, not that of a seed.
     """
-    rows = table.set_index("model")
-    names = [name for model in paper_table().index for name in (model, f"{model}{PUBLISHED}")]
-    names = [name for name in names if name in paper_table().index or name in rows.index]
-    found = [_parameters(name, table) for name in names]
+    params, table, metrics = inputs.params, inputs.table, inputs.metrics
+    active = [name for model in paper_table().index for name in (model, f"{model}{PUBLISHED}")]
+    names = [name for name in active if name in paper_table().index or name in params.active]
+    rows = [_parameters(name, table) for name in names]
     for name in names:
-        why_not = not_the_papers(name, params, table) if metrics.get(name) else why_untested(name, table)
-        changed = changes_of_recipe(params, name, table) if name in params.active else []
-        seeds = [of for replicate, of in (replicates or {}).items() if params.job(replicate).model == name]
-        found += [_accuracy(name, quantity, changed, why_not, metrics.get(name), seeds) for quantity in _QUANTITIES]
-    return pd.DataFrame(found, columns=COLUMNS)
+        why_not = not_the_papers(name, params, table) if name in metrics else why_untested(name, table)
+        changed = changes_of_recipe(params, name, table.unconcerned(name)) if name in params.active else []
+        jobs = params.replicates_of(name) if name in params.active else []
+        seeds = [metrics[job.name] for job in jobs if job.name in metrics]
+        rows += [_accuracy(name, kind, changed, why_not, metrics.get(name), seeds) for kind in _QUANTITIES]
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def why_untested(model: str, table: pd.DataFrame) -> str:
-    """Return why there is no figure of a model, in a line."""
-    active = model in set(table["model"])
-    return str(table.attrs.get("status", {}).get(model, "no results")) if active else "not in `active`"
+def why_untested(model: str, table: ResultsTable) -> str:
+    """Return why a model has no results, in a line."""
+    return table.status.get(model, "no results") if model in table.group else "not in `active`"
 
 
-def not_the_papers(model: str, params: Params, table: pd.DataFrame) -> str:
-    """Return why our figures of a model are none that the paper's could be judged by; nothing where they are."""
+def not_the_papers(model: str, params: Params, table: ResultsTable) -> str:
+    """Return why our metrics of a model cannot be compared with the paper's; empty if they can."""
     if not comparable(params):
         return "not the paper's images"
-    if model.removesuffix(PUBLISHED) == PRETRAINED and table.set_index("model")["weights"].get(model) == "random":
+    if base_of(model) == PRETRAINED and table.value(model, "weights") == "random":
         return f"{model} was trained from scratch here"
-    if model in params.active and changes_of_recipe(params, model, table):
+    if model in params.active and changes_of_recipe(params, model, table.unconcerned(model)):
         return f"the recipe of {model} is not the paper's"
     return ""
 
 
-def _parameters(name: str, table: pd.DataFrame) -> dict[str, Any]:
-    published = int(paper_table()["parameters"][name.removesuffix(PUBLISHED)])
+def _parameters(name: str, table: ResultsTable) -> dict[str, Any]:
+    published = int(paper_table()["parameters"][base_of(name)])
     row = {"where": "figure 9", "model": name, "quantity": "parameters", "paper": published, "deviations": ""}
-    ours = table.set_index("model")["parameters_200_classes"].get(name)
-    if ours is None or pd.isna(ours):
+    ours = table.value(name, "parameters_200_classes")
+    if pd.isna(ours):
         return row | {"verdict": UNTESTED, "reason": why_untested(name, table)}
     verdict = "reproduced" if ours == published else "above" if ours > published else "below"
     reason = "the same number" if ours == published else "another number of parameters"
@@ -114,14 +113,14 @@ def _parameters(name: str, table: pd.DataFrame) -> dict[str, Any]:
 
 def _accuracy(
     name: str,
-    quantity: tuple[str, ...],
+    kind: tuple[str, ...],
     changed: Sequence[str],
     why_not: str,
-    metrics: Mapping[str, Any] | None,
-    seeds: Sequence[Mapping[str, Any]],
+    metrics: Metrics | None,
+    seeds: Sequence[Metrics],
 ) -> dict[str, Any]:
-    called, column, metric, logged = quantity
-    base = name.removesuffix(PUBLISHED)
+    called, column, metric, logged = kind
+    base = base_of(name)
     published = float(paper_table()[column][base])
     logs = authors_logs()
     log = logs[logs["model"] == base].set_index("epoch")[logged]
@@ -133,28 +132,28 @@ def _accuracy(
         "authors_log": float(log.iloc[-1]),
         "deviations": "; ".join(_deviations(name, called, changed, published, log)),
     }
-    if not metrics:
+    if metrics is None:
         return row | {"verdict": UNTESTED, "reason": why_not}
-    low, high = metrics[f"{metric}_low"], metrics[f"{metric}_high"]
-    row |= {"ours": metrics[metric], "low": low, "high": high}
+    ours, low, high = (getattr(metrics, f"{metric}{end}") for end in ("", "_low", "_high"))
+    row |= {"ours": ours, "low": low, "high": high}
     spread = ""
     if seeds:
-        accuracies = pd.Series([metrics[metric], *(of[metric] for of in seeds)])
+        accuracies = pd.Series([ours, *(getattr(replicate, metric) for replicate in seeds)])
         spread = f"; {len(accuracies)} seeds: mean {percent(accuracies.mean())}, standard deviation "
         spread += percent(accuracies.std())
     if why_not:
         return row | {"verdict": UNTESTED, "reason": why_not + spread}
     if low <= published <= high:
-        return row | {"verdict": "reproduced", "reason": f"the interval holds the paper's figure{spread}"}
-    distance = 100 * (metrics[metric] - published)
+        return row | {"verdict": "reproduced", "reason": f"the interval contains the paper's{spread}"}
+    distance = 100 * (ours - published)
     verdict = "above" if distance > 0 else "below"
     return row | {"verdict": verdict, "reason": f"{abs(distance):.2f} points {verdict} the paper's{spread}"}
 
 
 def _deviations(name: str, quantity: str, changed: Sequence[str], published: float, log: pd.Series) -> list[str]:
-    """Return what stands between the paper's figure and ours: the log, the authors' slips, another recipe."""
+    """Return why the paper's number and ours may differ: the log, the authors' slips, another recipe."""
     lines = []
-    base = name.removesuffix(PUBLISHED)
+    base = base_of(name)
     switch = f" (`{_EPOCHS[base]}`)" if base in _EPOCHS else ""
     epochs = [int(epoch) for epoch in log.index[(log - published).abs() < 0.00005]]
     if not epochs:
@@ -173,17 +172,17 @@ def _deviations(name: str, quantity: str, changed: Sequence[str], published: flo
     return lines
 
 
-def audit_markdown(figures: pd.DataFrame, claims: pd.DataFrame, params: Params) -> str:
-    """Return reports/audit.md: what holds, then every figure and every claim."""
+def audit_markdown(tables: pd.DataFrame, claims: pd.DataFrame, params: Params) -> str:
+    """Return reports/audit.md: what holds, then every number and every claim."""
     return "\n".join(
         [
             "# The audit against the paper",
             "",
             comparability(params),
             "",
-            *(f"- {tally}" for tally in tallies(figures, claims)),
+            *(f"- {tally}" for tally in tallies(tables, claims)),
             "",
-            "## Figures",
+            "## The paper's tables",
             "",
             LEGEND,
             "",
@@ -192,12 +191,11 @@ def audit_markdown(figures: pd.DataFrame, claims: pd.DataFrame, params: Params) 
                 [
                     [
                         *(row[key] for key in ("where", "model", "quantity")),
-                        _shown(row["paper"], row["quantity"]),
-                        _shown(row["authors_log"], row["quantity"]),
-                        _shown(row["ours"], row["quantity"]) + _interval(row),
+                        *(quantity(row[key], row["quantity"]) for key in ("paper", "authors_log")),
+                        quantity(row["ours"], row["quantity"]) + _interval(limits(row["low"], row["high"])),
                         *(row[key] for key in ("verdict", "reason", "deviations")),
                     ]
-                    for row in figures.to_dict("records")
+                    for row in tables.to_dict("records")
                 ],
             ),
             "",
@@ -217,21 +215,15 @@ def audit_markdown(figures: pd.DataFrame, claims: pd.DataFrame, params: Params) 
     )
 
 
-def tallies(figures: pd.DataFrame, claims: pd.DataFrame) -> list[str]:
-    """Return how many figures, and how many claims, have which verdict: a line for each of the two that has any."""
-
-    def line(of: str, frame: pd.DataFrame) -> str:
-        return f"{of}: " + ", ".join(
-            f"{number} {verdict}" for verdict, number in frame["verdict"].value_counts().items()
-        )
-
-    counted = {f"Figures 9 and 10, {len(figures)} values": figures, f"The text, {len(claims)} claims": claims}
-    return [line(of, frame) for of, frame in counted.items() if not frame.empty]
+def tallies(tables: pd.DataFrame, claims: pd.DataFrame) -> list[str]:
+    """Return how many numbers, and how many claims, have which verdict: a line for each of the two that has any."""
+    counted = {f"Figures 9 and 10, {len(tables)} values": tables, f"The text, {len(claims)} claims": claims}
+    return [
+        f"{heading}: " + ", ".join(f"{number} {verdict}" for verdict, number in frame["verdict"].value_counts().items())
+        for heading, frame in counted.items()
+        if not frame.empty
+    ]
 
 
-def _shown(value: Any, quantity: str) -> str:
-    return percent(value) if quantity != "parameters" or pd.isna(value) else count(int(value))
-
-
-def _interval(row: Mapping[Any, Any]) -> str:
-    return "" if pd.isna(row["low"]) else f" ({100 * row['low']:.1f}-{100 * row['high']:.1f})"
+def _interval(interval: str) -> str:
+    return f" ({interval})" if interval else ""

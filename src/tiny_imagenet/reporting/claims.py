@@ -1,6 +1,6 @@
-"""The claims of the paper's text that a number can test, each with the paper's figures, ours and a verdict.
+"""The claims of the paper's text that a number can test, each with the paper's numbers, ours and a verdict.
 
-A claim about models is judged by ours where images and recipes are the paper's, by the authors' own logs where these
+A claim about models is judged by our results if images and recipes are the paper's, by the authors' own logs if these
 decide it alone, and not at all otherwise.
 """
 
@@ -8,16 +8,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import product
 from math import hypot, isnan, radians, tan
-from typing import Any
 
 import pandas as pd
 
-from tiny_imagenet.config.params import Params
 from tiny_imagenet.config.recipe import PAPER_AUGMENTATION
 from tiny_imagenet.reporting.audit import PRETRAINED, UNTESTED, not_the_papers, why_untested
+from tiny_imagenet.reporting.formats import percent
+from tiny_imagenet.reporting.inputs import ReportInputs
+from tiny_imagenet.reporting.paper import authors_logs, comparable, paper_table
 from tiny_imagenet.reporting.significance import LEVEL, holm
-from tiny_imagenet.reporting.table import authors_logs, paper_table
-from tiny_imagenet.reporting.wording import comparable, percent
+from tiny_imagenet.repository.records import Metrics
 
 COLUMNS = ["claim", "where", "paper", "ours", "verdict", "reason"]
 HOLDS, FAILS, NOT_SHOWN = "holds", "does not hold", "not shown"
@@ -27,29 +27,12 @@ _SIDE = 64
 
 
 @dataclass(frozen=True)
-class Evidence:
-    """What the claims are judged by."""
-
-    params: Params
-    table: pd.DataFrame
-    """Of `comparison.results_table`."""
-    metrics: Mapping[str, Mapping[str, Any]]
-    """Model -> metrics.json, of the models that have results."""
-    histories: Mapping[str, pd.DataFrame]
-    """Of `comparison.read_histories`."""
-    paired: pd.DataFrame
-    """Of `significance.paired_tests`."""
-    data: Mapping[str, Any]
-    """report.json of the cache."""
-
-
-@dataclass(frozen=True)
 class _Measured:
     """An accuracy, or a difference of two of these; shares."""
 
     value: float
     half_width: float = 0.0
-    """Of the 95 % interval; 0 where none is known, as of the paper's figures."""
+    """Of the 95 % interval; 0 if none is known, as of the paper's accuracies."""
 
     def __sub__(self, other: "_Measured") -> "_Measured":
         """Return the difference, as if the two were measured on different images."""
@@ -65,21 +48,21 @@ class _Measured:
         return difference.value > difference.half_width
 
 
-def claims_audit(evidence: Evidence) -> pd.DataFrame:
-    """Return COLUMNS, a row for each claim, in the order of the text; figures in percent."""
+def claims_audit(inputs: ReportInputs) -> pd.DataFrame:
+    """Return COLUMNS, a row for each claim, in the order of the text; accuracies are in percent."""
     rows = [
-        _counts(evidence),
+        _counts(inputs),
         _epochs(),
         _shear(),
-        _separation(evidence),
-        _overfitting(evidence),
-        _dropout_closes_the_gap(evidence),
-        _better(evidence, "A third convolution helps: model 2 beats model 1", "VI", ("model_2",), ("model_1",)),
-        _better(evidence, "Depth helps: the deep networks beat the simple ones", "VI", _DEEP, _SIMPLE),
-        _better(evidence, "Dropout helps: model 4 beats model 3, which has none", "I", ("model_4",), ("model_3",)),
-        _better(evidence, "Transfer wins: the pretrained model beats all others", "V", (_TRANSFER,), _SIMPLE + _DEEP),
-        _generalizes(evidence),
-        _faster(evidence),
+        _separation(inputs),
+        _overfitting(inputs),
+        _dropout_closes_the_gap(inputs),
+        _better(inputs, "A third convolution helps: model 2 beats model 1", "VI", ("model_2",), ("model_1",)),
+        _better(inputs, "Depth helps: the deep networks beat the simple ones", "VI", _DEEP, _SIMPLE),
+        _better(inputs, "Dropout helps: model 4 beats model 3, which has none", "I", ("model_4",), ("model_3",)),
+        _better(inputs, "Transfer wins: the pretrained model beats all others", "V", (_TRANSFER,), _SIMPLE + _DEEP),
+        _generalizes(inputs),
+        _faster(inputs),
     ]
     return pd.DataFrame(rows, columns=COLUMNS)
 
@@ -88,27 +71,27 @@ def _row(claim: str, where: str, paper: str, ours: str, verdict: str, reason: st
     return dict(zip(COLUMNS, (claim, f"section {where}", paper, ours, verdict, reason), strict=True))
 
 
-def _untested(evidence: Evidence, *models: str) -> str:
-    """Return why a claim about these models cannot be judged here; nothing where it can."""
-    without = [f"{model}: {why_untested(model, evidence.table)}" for model in models if model not in evidence.metrics]
-    others = (not_the_papers(model, evidence.params, evidence.table) for model in models)
+def _untested(inputs: ReportInputs, *models: str) -> str:
+    """Return why a claim about these models cannot be judged here; empty if it can."""
+    without = [f"{model}: {why_untested(model, inputs.table)}" for model in models if model not in inputs.metrics]
+    others = (not_the_papers(model, inputs.params, inputs.table) for model in models)
     return "; ".join(without or dict.fromkeys(why for why in others if why))
 
 
-def _counts(evidence: Evidence) -> dict[str, str]:
-    data, paper = evidence.data, (200, 100_000, 10_000)
-    found = (data["classes"], data["in_archive"]["train"], data["in_archive"]["val"])
+def _counts(inputs: ReportInputs) -> dict[str, str]:
+    data, paper = inputs.data, (200, 100_000, 10_000)
+    counted = (data.classes, data.in_archive["train"], data.in_archive["val"])
     text = "{:,} classes, {:,} training and {:,} validation images, {:,} test images without labels"
-    per_class = {split: set(data["per_class"][split].values()) for split in ("train", "val")}
+    per_class = {split: set(data.per_class[split].values()) for split in ("train", "val")}
     verdict, reason = UNTESTED, "not all of Tiny ImageNet"
-    if comparable(evidence.params):
-        same = found == paper and per_class == {"train": {500}, "val": {50}} and data["unlabelled"] in (0, 10_000)
+    if comparable(inputs.params):
+        same = counted == paper and per_class == {"train": {500}, "val": {50}} and data.unlabelled in (0, 10_000)
         verdict, reason = (
             (HOLDS if same else FAILS),
             "training and validation, class by class; of test images the total, if any",
         )
     claim = "200 classes with 500 training, 50 validation and 50 test images each"
-    return _row(claim, "III", text.format(*paper, 10_000), text.format(*found, data["unlabelled"]), verdict, reason)
+    return _row(claim, "III", text.format(*paper, 10_000), text.format(*counted, data.unlabelled), verdict, reason)
 
 
 def _epochs() -> dict[str, str]:
@@ -130,15 +113,15 @@ def _shear() -> dict[str, str]:
     )  # fmt: skip
 
 
-def _separation(evidence: Evidence) -> dict[str, str]:
-    counts = evidence.data["duplicates"]["counts"]
+def _separation(inputs: ReportInputs) -> dict[str, str]:
+    counts = inputs.data.duplicates["counts"]
     exact, near = counts["exact"]["train-val"]["pairs"], counts["near"]["train-val"]["pairs"]
     verdict, reason = UNTESTED, "not all of Tiny ImageNet"
-    if comparable(evidence.params):
+    if comparable(inputs.params):
         verdict, reason = (HOLDS if not exact + near else FAILS), "every validation image against every training image"
     return _row(
         "Training and validation data are strictly separate", "V", "no leakage",
-        f"{exact:,} exact and {near:,} near copies across the two", verdict, reason,
+        f"{exact:,} exact and {near:,} near duplicates across the two", verdict, reason,
     )  # fmt: skip
 
 
@@ -151,17 +134,18 @@ def _published_gaps() -> dict[str, _Measured]:
     return {model: _Measured(train[model] - val[model]) for model in train}
 
 
-def _gaps(evidence: Evidence) -> dict[str, _Measured]:
+def _gaps(inputs: ReportInputs) -> dict[str, _Measured]:
     """Return how much better each model is on its training images than on validation images, both as they are."""
     return {
-        model: _measured(found, "train_accuracy_clean") - _measured(found, "val_accuracy")
-        for model, found in evidence.metrics.items()
+        model: _measured(inputs.metrics[model], "train_accuracy_clean")
+        - _measured(inputs.metrics[model], "val_accuracy")
+        for model in inputs.table.with_results
     }
 
 
-def _measured(metrics: Mapping[str, Any], key: str) -> _Measured:
-    value = metrics[key]
-    return _Measured(value, (metrics.get(f"{key}_high", value) - metrics.get(f"{key}_low", value)) / 2)
+def _measured(metrics: Metrics, key: str) -> _Measured:
+    value, low, high = (getattr(metrics, f"{key}{end}") for end in ("", "_low", "_high"))
+    return _Measured(value, (high - low) / 2)
 
 
 def _all_wider(wide: Iterable[_Measured], narrow: Iterable[_Measured]) -> str:
@@ -172,18 +156,18 @@ def _all_wider(wide: Iterable[_Measured], narrow: Iterable[_Measured]) -> str:
     return FAILS if any(other.surely_above(one) for one, other in pairs) else NOT_SHOWN
 
 
-def _overfitting(evidence: Evidence) -> dict[str, str]:
+def _overfitting(inputs: ReportInputs) -> dict[str, str]:
     """Judge by gaps in which nothing but the images differs.
 
-    The training figure of a log is with augmentation, dropout and weights that still move: that puts it below.
+    The training accuracy of a log is lower: it is with augmentation, dropout and weights that still change.
     """
     train, val = _published("train_accuracy"), _published("val_accuracy")
     above = [model for model in val if val[model] > train[model]]
     shown = ", ".join(f"{model} {percent(val[model])} above {percent(train[model])}" for model in above)
-    gaps = _gaps(evidence)
+    gaps = _gaps(inputs)
     ours = "without augmentation and dropout, training is above validation by " + _points(gaps) if gaps else "-"
     claim = "Validation above training accuracy indicates overfitting"
-    why_not = _untested(evidence, *_SIMPLE, *_DEEP)
+    why_not = _untested(inputs, *_SIMPLE, *_DEEP)
     if why_not:
         return _row(claim, "V", shown, ours, UNTESTED, why_not)
     others = [model for model in _SIMPLE + _DEEP if model not in above]
@@ -193,11 +177,11 @@ def _overfitting(evidence: Evidence) -> dict[str, str]:
     return _row(claim, "V", shown, ours, verdict, reason)
 
 
-def _dropout_closes_the_gap(evidence: Evidence) -> dict[str, str]:
-    gaps, published = _gaps(evidence), {model: _published_gaps()[model] for model in _DEEP}
+def _dropout_closes_the_gap(inputs: ReportInputs) -> dict[str, str]:
+    gaps, published = _gaps(inputs), {model: _published_gaps()[model] for model in _DEEP}
     shown = {model: gaps[model] for model in _DEEP if model in gaps}
     claim = "Dropout mitigates overfitting: training is less far above validation in model 4 than in model 3"
-    why_not = _untested(evidence, *_DEEP)
+    why_not = _untested(inputs, *_DEEP)
     if why_not:
         return _row(claim, "V", _points(published), _points(shown) or "-", UNTESTED, why_not)
     verdict = _all_wider([gaps["model_3"]], [gaps["model_4"]])
@@ -208,22 +192,22 @@ def _dropout_closes_the_gap(evidence: Evidence) -> dict[str, str]:
 
 
 def _better(
-    evidence: Evidence, claim: str, where: str, better: tuple[str, ...], worse: tuple[str, ...]
+    inputs: ReportInputs, claim: str, where: str, better: tuple[str, ...], worse: tuple[str, ...]
 ) -> dict[str, str]:
     """Judge by the paired test of each of one kind against each of the other.
 
-    The claim holds where every difference is real, and fails where one that is real goes the other way.
+    The claim holds if every difference is significant, and fails if a significant one has the other sign.
     """
     paper = _published("val_accuracy")
     models = worse + better
     published = ", ".join(f"{model} {percent(paper[model])}" for model in models)
-    accuracies = {model: evidence.metrics[model]["val_accuracy"] for model in models if model in evidence.metrics}
+    accuracies = {model: inputs.metrics[model].val_accuracy for model in models if model in inputs.metrics}
     ours = ", ".join(f"{model} {percent(accuracy)}" for model, accuracy in accuracies.items()) or "-"
-    why_not = _untested(evidence, *models)
+    why_not = _untested(inputs, *models)
     if why_not:
         return _row(claim, where, published, ours, UNTESTED, why_not)
     pairs = list(product(better, worse))
-    alone = [_p(evidence.paired, *pair) for pair in pairs]
+    alone = [_p(inputs.paired, *pair) for pair in pairs]
     missing = [f"{one} against {other}" for (one, other), p in zip(pairs, alone, strict=True) if isnan(p)]
     if missing:
         return _row(claim, where, published, ours, UNTESTED, f"predictions are missing: {'; '.join(missing)}")
@@ -235,23 +219,22 @@ def _better(
         verdict, why = (FAILS, "surely worse") if refuted else (NOT_SHOWN, "not surely better")
         shown = [f"{one} against {other}, p = {tested[one, other]:.2g}" for one, other in sorted(doubtful)]
         return _row(claim, where, published, ours, verdict, f"{why}: {'; '.join(shown)}")
-    why = "the difference is real: McNemar's test"
+    why = "the difference is significant: McNemar's test"
     if len(pairs) > 1:
-        why = "every difference is real: McNemar's test, Holm's correction for these pairs"
+        why = "every difference is significant: McNemar's test, Holm's correction for these pairs"
     return _row(claim, where, published, ours, HOLDS, why)
 
 
 def _p(paired: pd.DataFrame, one: str, other: str) -> float:
-    """Return the p-value of a pair by itself, NaN where it has none: predictions are missing."""
+    """Return the uncorrected p-value of a pair; NaN if predictions are missing."""
     rows = paired.to_dict("records")
-    found = (row["p"] for row in rows if {row["model_a"], row["model_b"]} == {one, other})
-    return float(next(found, "nan"))
+    return float(next((row["p"] for row in rows if {row["model_a"], row["model_b"]} == {one, other}), "nan"))
 
 
-def _generalizes(evidence: Evidence) -> dict[str, str]:
-    """Judge by how far training is above validation: by ours, or else by the paper's own figures."""
-    published, gaps = _published_gaps(), _gaps(evidence)
-    is_tested = not _untested(evidence, *_SIMPLE, *_DEEP, _TRANSFER)
+def _generalizes(inputs: ReportInputs) -> dict[str, str]:
+    """Judge by how far training is above validation: in our results, or else in the paper's own."""
+    published, gaps = _published_gaps(), _gaps(inputs)
+    is_tested = not _untested(inputs, *_SIMPLE, *_DEEP, _TRANSFER)
     judged = {model: gaps[model] for model in published} if is_tested else published
     others = [gap for model, gap in judged.items() if model != _TRANSFER]
     verdict, words = NOT_SHOWN, "neither surely the narrowest nor surely the widest"
@@ -259,7 +242,7 @@ def _generalizes(evidence: Evidence) -> dict[str, str]:
         verdict, words = HOLDS, "the narrowest"
     elif all(judged[_TRANSFER].surely_above(other) for other in others):
         verdict, words = FAILS, "the widest"
-    by = "by our figures" if is_tested else "by the paper's own figures"
+    by = "by our results" if is_tested else "by the paper's own"
     return _row(
         "Transfer markedly improves generalization to unseen data", "V",
         "training above validation by " + _points(published), _points(gaps) or "-", verdict,
@@ -267,14 +250,14 @@ def _generalizes(evidence: Evidence) -> dict[str, str]:
     )  # fmt: skip
 
 
-def _faster(evidence: Evidence) -> dict[str, str]:
+def _faster(inputs: ReportInputs) -> dict[str, str]:
     """Judge by the epochs that the pretrained model needs to be as good as the best of the others ever is."""
     logs = authors_logs()
     published = {str(model): frame.set_index("epoch")["val_accuracy"] for model, frame in logs.groupby("model")}
     claim = "Transfer expedites the training"
-    curves = {model: history.set_index("epoch")["val_accuracy"] for model, history in evidence.histories.items()}
+    curves = {model: history.set_index("epoch")["val_accuracy"] for model, history in inputs.histories.items()}
     others = _SIMPLE + _DEEP
-    why_not = _untested(evidence, *others, _TRANSFER)
+    why_not = _untested(inputs, *others, _TRANSFER)
     ours = _reaches(curves) if {*others, _TRANSFER} <= curves.keys() else "-"
     if why_not:
         return _row(claim, "V", _reaches(published), ours, UNTESTED, why_not)

@@ -1,29 +1,28 @@
-"""The results as files: results.md for a code host, results.tex for a paper."""
+"""The files of reports/: tables as CSV, results.md for a code host, results.tex for a paper, and others."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from tiny_imagenet.config.params import Params
+from tiny_imagenet.reporting import audit, claims, html
+from tiny_imagenet.reporting.columns import Row, columns, markdown_rows
+from tiny_imagenet.reporting.formats import code, markdown, markdown_table, points
+from tiny_imagenet.reporting.inputs import ReportInputs
+from tiny_imagenet.reporting.table import ResultsTable, concatenated
 from tiny_imagenet.reporting.wording import (
     NOTES,
-    by_group,
-    code,
     comparability,
-    count,
     flip_lines,
     group_lines,
-    interval,
-    markdown,
-    markdown_table,
     missing_lines,
     override_lines,
-    percent,
-    plain,
     spread_lines,
-    unconcerned,
+    terminal_table,
 )
+from tiny_imagenet.repository.paths import MODELS, RESULTS
 
 _MOST_PAIRS = 45
 """Ten models in pairs."""
@@ -31,65 +30,70 @@ _LATEX = str.maketrans(
     {character: f"\\{character}" for character in "&%$#_{}"}
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 )
-"""What stands for the characters that mean something to LaTeX."""
+"""How LaTeX's special characters are written."""
 
 
-def results_markdown(
-    table: pd.DataFrame,
-    params: Params,
-    figures: Mapping[str, str],
-    determinism: Mapping[str, str] | None = None,
-    paired: pd.DataFrame | None = None,
-) -> str:
-    """Return results.md: what it is for, the table, what differs from the paper, the figures, where it comes from.
+def documents(inputs: ReportInputs, captions: Mapping[str, str], root: Path = Path()) -> dict[str, str]:
+    """Return the documents of reports/: name -> text.
 
     Args:
-        table: of `comparison.results_table`.
-        params: params.yaml.
-        figures: name of a PNG in the folder `figures` beside the file -> caption.
-        determinism: model -> what a double run showed.
-        paired: of `significance.paired_tests`.
+        inputs: what the report is made from.
+        captions: name of a figure in reports/figures -> caption.
+        root: the repository's root.
     """
-    rows = table.to_dict("records")
+    params, table = inputs.params, inputs.table
+    tables_audited, claims_audited = audit.audit_of_tables(inputs), claims.claims_audit(inputs)
+    histories = {model: root / MODELS / model / "history.csv" for model in table.with_results}
+    confusions = {model: root / RESULTS / model / "confusion.csv" for model in table.with_results}
+    return {
+        "results.csv": table.frame.to_csv(index=False),
+        "differences.csv": inputs.paired.to_csv(index=False),
+        "histories.csv": concatenated(histories).to_csv(index=False),
+        "confusion.csv": concatenated(confusions).to_csv(index=False),
+        "results.tex": results_latex(table, params),
+        "results.md": results_markdown(inputs, captions),
+        "audit.md": audit.audit_markdown(tables_audited, claims_audited, params),
+        "results.html": html.results_html(inputs, tables_audited, claims_audited, captions, root),
+        "summary.txt": terminal_table(table, params) + "\n",
+    }
+
+
+def results_markdown(inputs: ReportInputs, captions: Mapping[str, str]) -> str:
+    """Return results.md: what it is for, the table, what differs from the paper, the figures, where it comes from.
+
+    `captions` are name of a PNG in the folder `figures` beside the file -> caption.
+    """
+    params, table, paired = inputs.params, inputs.table, inputs.paired
     lines = [
         "# Results",
         "",
         f"Profile {code(params.profile)}, dataset {code(params.dataset.name)}. {comparability(params)}",
         "",
         "Accuracy in percent; in brackets the 95 % interval (Wilson) for the number of validation images. The audit "
-        "against the paper, figure by figure and claim by claim, is in [audit.md](audit.md); all of it, with a page "
+        "against the paper, number by number and claim by claim, is in [audit.md](audit.md); all of it, with a page "
         "per model, in `results.html`.",
         "",
         *_grouped_tables(table),
         *(f"- {markdown(line)}" for line in [*flip_lines(params), *missing_lines(table), *spread_lines(table)]),
-        "- **train**: as the training log has it, on augmented images, at the epoch whose weights are kept.",
+        "- **train**: in the training log, on augmented images, at the epoch whose weights are kept.",
         "- **val**: on the validation images as they are: the one to believe.",
-        "- **val, paper protocol**: on augmented validation images, as the authors measured it.",
+        "- **val (paper protocol)**: on augmented validation images, as the authors measured it.",
         "- **authors' log**: the last epoch of the log that the authors published.",
         "",
     ]  # fmt: skip
-    if paired is not None and not paired.empty:
+    if not paired.empty:
         lines += _paired_lines(paired)
-    changed = override_lines(params, unconcerned(table))
+    changed = override_lines(params, table.without_batch_normalization)
     if changed:
         lines += [f"## What the profile {code(params.profile)} changes in the recipes", ""]
         lines += [f"- {markdown(change)}" for change in changed] + [""]
-    for name, caption in figures.items():
+    for name, caption in captions.items():
         lines += [f"![{caption}](figures/{name}.png)", ""]
+    rows = [row | {"determinism": inputs.determinism.get(row["model"])} for row in table.rows]
     lines += [
         "## Where it comes from",
         "",
-        *markdown_table(
-            ["model", "MLflow run", "seed", "device", "backend", "the same bits twice"],
-            [
-                [
-                    row["model"],
-                    *(plain(row[key]) for key in ("run_id", "seed", "device", "backend")),
-                    plain((determinism or {}).get(row["model"])),
-                ]
-                for row in rows
-            ],
-        ),
+        *markdown_rows(columns("model", "run_id", "seed", "device", "backend", "determinism"), rows),
         "",
         "**the same bits twice**: what `tiny-imagenet verify --determinism MODEL` found, a short training in two fresh "
         "processes.",
@@ -98,69 +102,36 @@ def results_markdown(
     return "\n".join(lines)
 
 
-def _grouped_tables(table: pd.DataFrame) -> list[str]:
-    """Return the two tables of the paper's models, then those of other models, under headings of their own."""
+def _grouped_tables(table: ResultsTable) -> list[str]:
+    """Return the two tables of the paper's models, then those of each other group under its heading."""
+    models = columns("model", "architecture", "parameters", "parameters_paper", "weights")
+    metrics = columns(
+        "model", "train_paper", "train_log", "train", "val_paper", "val_log", "val", "val_protocol", "val_top5",
+        "epochs", "best_epoch", "seconds", "images_per_second",
+    )  # fmt: skip
     lines: list[str] = []
-    for group, rows in by_group(table).items():
+    for group, rows in table.groups().items():
         lines += [f"## {group}", "", NOTES[group], ""] if group in NOTES else []
-        lines += [
-            *markdown_table(
-                ["model", "architecture", "parameters (200 classes)", "paper", "weights"],
-                [
-                    [
-                        row["model"],
-                        row["architecture"],
-                        count(row["parameters_200_classes"]),
-                        count(row["parameters_paper"]),
-                        plain(row["weights"]),
-                    ]
-                    for row in rows
-                ],
-            ),
-            "",
-            *markdown_table(
-                ["model", "train, paper", "train, authors' log", "train", "val, paper", "val, authors' log", "val",
-                 "val, paper protocol", "val, top 5", "epochs", "best epoch", "seconds", "images/s"],
-                [
-                    [
-                        row["model"],
-                        percent(row["train_accuracy_paper"]),
-                        percent(row["train_accuracy_authors_log"]),
-                        percent(row["train_accuracy"]),
-                        percent(row["val_accuracy_paper"]),
-                        percent(row["val_accuracy_authors_log"]),
-                        interval(row),
-                        percent(row["val_accuracy_paper_protocol"]),
-                        percent(row["val_top5_accuracy"]),
-                        count(row["epochs"]),
-                        count(row["best_epoch"]),
-                        plain(row["seconds"]),
-                        plain(row["images_per_second"]),
-                    ]
-                    for row in rows
-                ],
-            ),
-            "",
-        ]  # fmt: skip
+        lines += [*markdown_rows(models, rows), "", *markdown_rows(metrics, rows), ""]
     return lines
 
 
 def _paired_lines(paired: pd.DataFrame) -> list[str]:
     pairs = paired.head(_MOST_PAIRS).to_dict("records")
     return [
-        "## Which differences are real",
+        "## Which differences are statistically significant",
         "",
         "Each pair of models on the same validation images: McNemar's exact test, with Holm's correction for the "
-        "number of pairs. It speaks of these trained models on such images; how much a model varies from seed to "
-        "seed, `replicates` in params.yaml shows.",
+        "number of pairs. It is about these trained models on such images; how much a model varies from seed to seed "
+        "is shown by `replicates` in params.yaml.",
         "",
         *markdown_table(
-            ["models", "difference, points", "95 % interval", "p (Holm)", "real"],
+            ["models", "difference, points", "95 % interval", "p (Holm)", "significant"],
             [
                 [
                     f"{row['model_a']} - {row['model_b']}",
-                    f"{100 * row['difference']:+.2f}",
-                    f"{100 * row['low']:+.2f} to {100 * row['high']:+.2f}",
+                    points(row["difference"]),
+                    f"{points(row['low'])} to {points(row['high'])}",
                     f"{row['p_holm']:.2g}",
                     "yes" if row["real"] else "not shown",
                 ]
@@ -171,10 +142,10 @@ def _paired_lines(paired: pd.DataFrame) -> list[str]:
     ]
 
 
-def results_latex(table: pd.DataFrame, params: Params) -> str:
-    """Return the table for a paper, for LaTeX's packages booktabs and, where it is wide, adjustbox."""
+def results_latex(table: ResultsTable, params: Params) -> str:
+    """Return the table for a paper, for LaTeX's package booktabs and, if it is wide, adjustbox."""
     rows: list[dict[str, Any]] = []
-    for group, members in by_group(table).items():
+    for group, members in table.groups().items():
         rows += [{"Model": group}] if group in NOTES else []
         rows += [_latex_row(row) for row in members]
     styler = pd.DataFrame(rows).fillna("").style.format(escape="latex").format_index(axis="columns", escape="latex")
@@ -186,14 +157,6 @@ def results_latex(table: pd.DataFrame, params: Params) -> str:
     return latex
 
 
-def _latex_row(row: Mapping[Any, Any]) -> dict[str, Any]:
-    return {
-        "Model": row["model"],
-        "Parameters": count(row["parameters_200_classes"]),
-        "Train, paper": percent(row["train_accuracy_paper"]),
-        "Val, paper": percent(row["val_accuracy_paper"]),
-        "Train": percent(row["train_accuracy"]),
-        "Val (95 % interval)": interval(row),
-        "Paper protocol": percent(row["val_accuracy_paper_protocol"]),
-        "Top 5": percent(row["val_top5_accuracy"]),
-    }
+def _latex_row(row: Row) -> dict[str, str]:
+    shown = columns("model", "parameters", "train_paper", "val_paper", "train", "val", "val_protocol", "val_top5")
+    return {column.title.capitalize(): column.text(row) for column in shown}

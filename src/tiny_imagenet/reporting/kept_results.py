@@ -1,13 +1,13 @@
 """Results that are kept in git, as data with their provenance, and the section of README that is made from them.
 
-A folder of docs/results has results.csv and differences.csv, as `compare` wrote them; histories.csv, all epochs of all
-models; params.yaml, the parts of it that these results are made from; and provenance.json. Folders from before `keep`
-wrote differences.csv or params.yaml lack them. Nothing in one is an image, and nothing names a place on the machine.
+A folder of docs/results has the tables of reports/ (results.csv, differences.csv, audit.md), all epochs, metrics and
+classes of all models and replicates (histories.csv, metrics.json, per_class.csv), params.yaml with what these results
+are made from, figures/ without photographs, and provenance.json. Older folders have fewer files. Nothing in a folder
+names a path of the machine.
 """
 
 import json
 import re
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,134 +15,154 @@ import pandas as pd
 import yaml
 
 from tiny_imagenet.common.errors import UserError
-from tiny_imagenet.common.files import PARTIAL_SUFFIX, md5, read_csv, read_json, write_text
+from tiny_imagenet.common.files import PARTIAL_SUFFIX, md5, read_json, write_text
 from tiny_imagenet.config.params import Params
-from tiny_imagenet.reporting.table import group_of
-from tiny_imagenet.reporting.wording import (
-    NOTES,
-    PRETRAINED,
-    comparable,
-    count,
-    interval,
-    markdown_table,
-    mirrored_line,
-    percent,
-)
+from tiny_imagenet.reporting.columns import Row, columns, markdown_rows
+from tiny_imagenet.reporting.figures import DRAWN
+from tiny_imagenet.reporting.formats import markdown
+from tiny_imagenet.reporting.paper import comparable
+from tiny_imagenet.reporting.table import PRETRAINED, ResultsTable, concatenated, group_of
+from tiny_imagenet.reporting.wording import NOTES, mirrored_line
+from tiny_imagenet.repository.paths import ARCHIVE, KEPT_RESULTS, MODELS, REPORTS, RESULTS
+from tiny_imagenet.repository.records import Metrics, RunRecord
 
-FOLDER = Path("docs/results")
 BEGIN, END = "<!-- results: made by `make readme` from docs/results -->", "<!-- end of results -->"
-_TABLE, _DIFFERENCES, _PROVENANCE, _HISTORIES = "results.csv", "differences.csv", "provenance.json", "histories.csv"
-_PARAMS = "params.yaml"
-_FILES = {_TABLE, _DIFFERENCES, _PROVENANCE, _HISTORIES, _PARAMS}
+_TABLE, _PROVENANCE = "results.csv", "provenance.json"
+_COPIED = ("differences.csv", "audit.md", *(f"figures/{name}.svg" for name in DRAWN))
+"""Files of reports/ that are kept as they are, but for paths of the machine."""
+_FILES = {_TABLE, _PROVENANCE, "histories.csv", "metrics.json", "per_class.csv", "params.yaml", *_COPIED}
 _SHOWN = (
     "model", "train_accuracy_paper", "val_accuracy_paper", "train_accuracy", "val_accuracy", "val_accuracy_low",
     "val_accuracy_high", "val_accuracy_paper_protocol", "val_top5_accuracy", "epochs", "best_epoch",
     "images_per_second", "seconds", "weights",
 )  # fmt: skip
-_NEEDED = (
-    "run_id", "profile", "git", "hashes", "versions", "device", "threads", "backend", "started_at",
-    "epoch_seconds", "images", "params",
-)  # fmt: skip
+_FOLDERS = re.compile(
+    r"""(?<=['"`])~?/[^'"`\n]*/(?=[^'"`])|"""  # in quotes, a name may have spaces
+    r"""(?<![\w/.:<>-])(?:file://|~(?=/))?/(?:[^\s/'"`|,;:()<>]+/)*(?=[^\s/'"`|,;:()>])"""
+)
+"""The folders of an absolute path in a text."""
 
 
-def keep(name: str, about: str, params: Params, now: pd.DataFrame) -> Path:
-    """Keep what the working directory has now as docs/results/<name>, and return that folder.
+def keep(name: str, about: str, params: Params, now: ResultsTable) -> Path:
+    """Keep the present results as docs/results/<name>, and return that folder.
+
+    A model without results keeps its row, and its status is in provenance.json.
 
     Args:
         name: of the folder.
-        about: what a reader should know of these figures, in a sentence.
+        about: what a reader should know of these results, in a sentence.
         params: what the results are of.
-        now: the table that the files give now, by `comparison.results_table`.
+        now: the table that the files of models/ and results/ give now.
 
     Raises:
-        UserError: the name is none of a folder, or one of other files; there is no table; a model of it has no results,
-            or others than the table says.
+        UserError: the name cannot be that of a folder, or the folder has other files; there is no report, or it does
+            not show the present results; no model has results.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
-        raise UserError(f"'{name}' cannot be the name of a folder in {FOLDER}: letters, digits, - and _ alone")
-    folder = FOLDER / name
-    others = sorted(path.name for path in folder.glob("*") if path.name.removesuffix(PARTIAL_SUFFIX) not in _FILES)
+        raise UserError(f"'{name}' cannot be the name of a folder in {KEPT_RESULTS}: letters, digits, - and _ alone")
+    folder = KEPT_RESULTS / name
+    present = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    others = sorted(path for path in present if path.removesuffix(PARTIAL_SUFFIX) not in _FILES)
     if others:
         raise UserError(f"{folder} has files that `keep` did not make ({', '.join(others[:3])}): choose another name")
     try:
-        table = pd.read_csv(Path("reports") / _TABLE)
-        differences = (Path("reports") / _DIFFERENCES).read_text(encoding="utf-8")
+        table = pd.read_csv(REPORTS / _TABLE, dtype=str, keep_default_na=False)
+        copied = {path: (REPORTS / path).read_text(encoding="utf-8") for path in _COPIED}
     except (OSError, ValueError) as error:
-        raise UserError(f"reports/{_TABLE} and {_DIFFERENCES} cannot be read ({error}): run `dvc repro`") from None
-    without = table.loc[table["run_id"].isna(), "model"]
-    if len(without):
-        raise UserError(f"{', '.join(without)}: no results to keep; run `dvc repro`, or take them out of `active`")
-    runs = {model: read_json(Path("models") / model / "run.json", _NEEDED) for model in table["model"]}
-    shown = dict(zip(now["model"], now["run_id"], strict=True))
-    stale = [model for model, run_id in zip(table["model"], table["run_id"], strict=True) if run_id != shown.get(model)]
+        raise UserError(f"a file of {REPORTS} cannot be read ({error}): run `dvc repro`") from None
+    reported = dict(zip(table["model"], table["run_id"], strict=True))
+    current = {row["model"]: "" if row["model"] in now.status else row["run_id"] for row in now.rows}
+    stale = [model for model in reported | current if reported.get(model) != current.get(model)]
     if stale:
-        raise UserError(f"{', '.join(stale)}: reports/{_TABLE} is not of what is here now: run `dvc repro` first")
-    histories = [read_csv(Path("models") / model / "history.csv").assign(model=model) for model in runs]
+        raise UserError(
+            f"{', '.join(stale)}: {REPORTS / _TABLE} does not show the present results: run `dvc repro` first"
+        )
+    if not now.with_results:
+        raise UserError("no model has results to keep: run `dvc repro`")
+    replicates = [job.name for job in params.jobs if job.is_replicate and job.name not in now.missing_replicates]
+    names = [*now.with_results, *replicates]
+    runs = {model: RunRecord.read(MODELS / model / "run.json") for model in names}
+    metrics = {model: Metrics.read(RESULTS / model / "metrics.json").as_dict() for model in names}
     provenance = {
         "about": about,
         "comparable_with_the_paper": comparable(params),
-        "archive_md5": md5(Path("data/raw/dataset.zip")),
-        "models": {model: _provenance(run) for model, run in runs.items()},
+        "archive_md5": md5(ARCHIVE),
+        "group": dict(now.group),
+        "status": {model: _without_folders(reason) for model, reason in now.status.items()},
+        "models": {model: _provenance(runs[model]) for model in now.with_results},
+        "replicates": {model: _provenance(runs[model]) for model in replicates},
     }
     table["weights"] = [Path(weights).name for weights in table["weights"]]  # may be a path
-    (folder / _PROVENANCE).unlink(missing_ok=True)  # nothing reads a folder without, should this be stopped half-way
-    write_text(folder / _TABLE, table.drop(columns="run_id").to_csv(index=False))
-    write_text(folder / _DIFFERENCES, differences)
-    write_text(folder / _HISTORIES, pd.concat(histories).set_index("model").to_csv())
-    recipe = yaml.safe_dump(_made_from(params, list(runs)), sort_keys=False, default_flow_style=None, width=120)
-    write_text(folder / _PARAMS, recipe)
-    write_text(folder / _PROVENANCE, json.dumps(provenance, indent=2) + "\n")
+    recipe = _made_from(params)
+    (folder / _PROVENANCE).unlink(missing_ok=True)  # a folder without it is ignored, if this is killed half-way
+    for path, text in {
+        _TABLE: table.drop(columns="run_id").to_csv(index=False),
+        "histories.csv": concatenated({model: MODELS / model / "history.csv" for model in names}).to_csv(index=False),
+        "per_class.csv": concatenated({model: RESULTS / model / "per_class.csv" for model in names}).to_csv(
+            index=False
+        ),
+        "metrics.json": json.dumps(metrics, indent=2) + "\n",
+        "params.yaml": yaml.safe_dump(recipe, sort_keys=False, default_flow_style=None, width=120),
+        **{path: _without_folders(text) if path.endswith(".md") else text for path, text in copied.items()},
+        _PROVENANCE: json.dumps(provenance, indent=2) + "\n",
+    }.items():
+        write_text(folder / path, text)
     return folder
 
 
-def _made_from(params: Params, models: list[str]) -> dict[str, Any]:
-    """Return what params.yaml says of these models and their images, as it is written there; of paths the last part."""
+def _without_folders(text: str) -> str:
+    """Return a text in which only the last part of each absolute path is left."""
+    return _FOLDERS.sub("", text)
+
+
+def _made_from(params: Params) -> dict[str, Any]:
+    """Return what params.yaml says of the active models and their images; of absolute paths the last part."""
     values = params.model_dump(mode="json", exclude_unset=True)
     keys = ("profile", "profiles", "seed", "determinism", "devices", "augmentation", "replicates")
     kept = {key: values[key] for key in keys if key in values}
     kept["profiles"] = {params.profile: values["profiles"][params.profile]}
-    kept |= {"active": models, "models": {model: values["models"][model] for model in models}}
-    return {key: _without_places(value) for key, value in kept.items()}
+    kept |= {"active": list(params.active), "models": {model: values["models"][model] for model in params.active}}
+    return {key: _with_names_only(value) for key, value in kept.items()}
 
 
-def _without_places(value: Any) -> Any:
+def _with_names_only(value: Any) -> Any:
     """Return the value with each absolute path in it reduced to the name of its file."""
     if isinstance(value, dict):
-        return {key: _without_places(part) for key, part in value.items()}
+        return {key: _with_names_only(part) for key, part in value.items()}
     if isinstance(value, list):
-        return [_without_places(part) for part in value]
+        return [_with_names_only(part) for part in value]
     absolute = isinstance(value, str) and value.startswith(("/", "~", "file://"))
     return Path(value).name if absolute else value
 
 
-def _provenance(run: dict[str, Any]) -> dict[str, Any]:
+def _provenance(run: RunRecord) -> dict[str, Any]:
     return {
-        "run_id": run["run_id"],
-        "commit": run["git"]["commit"],
-        "changes_since_the_commit": run["git"]["dirty"],
-        "changed_files": _changed_files(run["git"].get("diff") or ""),
-        "started_at": run["started_at"],
-        "seconds": round(sum(run["epoch_seconds"]), 1),
-        "images": run["images"],
-        "data": run["hashes"]["data"],
-        "device": run["device"],
-        "threads": run["threads"],
-        "backend": run["backend"],
-        "versions": run["versions"],
-        "params": {key: value for key, value in run["params"].items() if not str(value).startswith("/")},
+        "run_id": run.run_id,
+        "commit": run.git.commit,
+        "changes_since_the_commit": run.git.dirty,
+        "changed_files": _changed_files(run.git.diff),
+        "started_at": run.started_at,
+        "seconds": round(sum(run.epoch_seconds), 1),
+        "images": run.images,
+        "data": run.hashes["data"],
+        "device": run.device,
+        "threads": run.threads,
+        "backend": run.backend,
+        "versions": run.versions,
+        "params": {key: value for key, value in run.params.items() if not str(value).startswith(("/", "~"))},
     }
 
 
 def _changed_files(diff: str) -> list[str]:
-    """Return the files, as far as known, that the difference of a dirty tree tells of: `git.diff` of run.json."""
+    """Return the files that `git.diff` of run.json names, which has what a dirty tree had changed."""
     if "characters of difference: left out" in diff.partition("\n")[0]:
         return []
     return re.findall(r'^(?:diff --git .* "?b/|# new file: "?)(.*?)"?$', diff, flags=re.MULTILINE)
 
 
 def readme_section() -> str:
-    """Return the section of README, without its marks, from all folders of docs/results in their order."""
-    parts = [_section(path.parent) for path in sorted(FOLDER.glob(f"*/{_PROVENANCE}"))]
+    """Return the section of README, without its marks: all folders of docs/results in their order."""
+    parts = [_section(path.parent) for path in sorted(KEPT_RESULTS.glob(f"*/{_PROVENANCE}"))]
     return "\n".join(parts) if parts else "None are kept yet.\n"
 
 
@@ -153,51 +173,32 @@ def _section(folder: Path) -> str:
         rows = pd.read_csv(folder / _TABLE, usecols=_SHOWN).to_dict("records")
     except (OSError, ValueError) as error:
         raise UserError(f"{folder / _TABLE} cannot be read ({error}): {_remedy(folder)}") from None
-    beside_paper = provenance["comparable_with_the_paper"]
-    apart = [group_of(row["model"], pretrained=row["weights"] != "random") == PRETRAINED for row in rows]
+    groups = provenance.get("group") or {  # older folders do not have it
+        row["model"]: group_of(row["model"], pretrained=row["weights"] != "random") for row in rows
+    }
+    paper = ("train_paper", "val_paper") if provenance["comparable_with_the_paper"] else ()
+    shown = columns(
+        "model", *paper, "train", "val", "val_protocol", "val_top5", "epochs", "best_epoch", "images_per_second",
+        "minutes",
+    )  # fmt: skip
     lines = []
     for pretrained in (False, True):
-        chosen = [row for row, other in zip(rows, apart, strict=True) if other == pretrained]
+        chosen: list[Row] = [row for row in rows if (groups[row["model"]] == PRETRAINED) == pretrained]
         lines += [f"**{PRETRAINED}.** {NOTES[PRETRAINED]}", ""] if pretrained and chosen else []
-        lines += [*_table(chosen, beside_paper=beside_paper), ""] if chosen else []
+        lines += [*markdown_rows(shown, chosen), ""] if chosen else []
+    status = [markdown(f"{model}: {reason}.") for model, reason in provenance.get("status", {}).items()]
     models = provenance["models"]
     mirrored = mirrored_line([name for name, one in models.items() if one["params"].get("flip_at_test")])
-    ending = " ".join([*(f"{line}." for line in mirrored), _origin(folder, provenance)])
+    ending = " ".join([*status, *(f"{line}." for line in mirrored), _origin(folder, provenance)])
     return "\n".join([f"### {folder.name}", "", provenance["about"], "", *lines, ending, ""])
 
 
-def _table(rows: Sequence[Mapping[Any, Any]], *, beside_paper: bool) -> list[str]:
-    headings = [
-        "model", "train", "val (95 % interval)", "paper protocol", "top-5", "epochs", "best", "images/s", "minutes"
-    ]  # fmt: skip
-    if beside_paper:
-        headings[1:1] = ["paper: train", "paper: val"]
-    cells = []
-    for row in rows:
-        paper = [percent(row["train_accuracy_paper"]), percent(row["val_accuracy_paper"])] if beside_paper else []
-        cells.append(
-            [
-                row["model"],
-                *paper,
-                percent(row["train_accuracy"]),
-                interval(row),
-                percent(row["val_accuracy_paper_protocol"]),
-                percent(row["val_top5_accuracy"]),
-                count(int(row["epochs"])),
-                count(int(row["best_epoch"])),
-                "-" if pd.isna(row["images_per_second"]) else f"{row['images_per_second']:,.0f}",
-                f"{row['seconds'] / 60:.1f}",
-            ]
-        )
-    return markdown_table(headings, cells)
-
-
 def _remedy(folder: Path) -> str:
-    return f"`git checkout {folder}` brings it back"
+    return f"`git checkout {folder}` restores it"
 
 
 def _origin(folder: Path, provenance: dict[str, Any]) -> str:
-    """Return one sentence on where the figures of a folder come from; what is not the same for all is listed."""
+    """Return one sentence on where the results of a folder come from; values that differ among models are listed."""
     models = provenance["models"].values()
 
     def every(*values: object) -> str:
@@ -221,7 +222,7 @@ def _origin(folder: Path, provenance: dict[str, Any]) -> str:
 
 
 def _commit(one: dict[str, Any]) -> str:
-    files = one.get("changed_files") or []  # unknown of folders from before `keep` wrote it
+    files = one.get("changed_files") or []  # older folders do not have it
     shown = [*files[:3], *([f"{len(files) - 3:,} more"] if len(files) > 3 else [])]
     where = f" to {', '.join(shown)}" if shown else ""
     changed = f" with uncommitted changes{where}" if one["changes_since_the_commit"] else ""
@@ -229,9 +230,9 @@ def _commit(one: dict[str, Any]) -> str:
 
 
 def updated(readme: str) -> str:
-    """Return README with its section made anew; raises UserError where the marks are missing."""
+    """Return README with its section updated; raises UserError if the marks are missing."""
     before, begin, rest = readme.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
-        raise UserError(f"README.md has no '{BEGIN}' and '{END}' for the results to stand between")
+        raise UserError(f"README.md has no '{BEGIN}' and '{END}' around the results")
     return f"{before}{BEGIN}\n\n{readme_section()}\n{END}{after}"

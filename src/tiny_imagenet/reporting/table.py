@@ -1,25 +1,23 @@
-"""The results table: a row per active model, our figures beside the paper's and the authors' own logs.
+"""The results table: a row per active model, our metrics beside the paper's and the authors' own logs.
 
-Reads what `train` and `evaluate` wrote, by the names in params.yaml and never by what lies on disk, so that a model
-that was removed leaves the table.
+Reads what `train` and `evaluate` wrote, by the names in params.yaml. A model that was removed from params.yaml leaves
+the table although its files still exist.
 """
 
-import json
-from collections.abc import Mapping
-from importlib import resources
-from io import StringIO
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt, ValidationError
 
 from tiny_imagenet.common.errors import UserError
 from tiny_imagenet.common.files import fingerprint, read_csv, read_json
 from tiny_imagenet.config.params import Params
-from tiny_imagenet.models.weights import IMAGENET
-from tiny_imagenet.reporting.wording import FROM_SCRATCH, PAPER, PRETRAINED
-from tiny_imagenet.repository.paths import CACHE
+from tiny_imagenet.reporting.paper import authors_logs, base_of, is_of_paper, paper_table
+from tiny_imagenet.repository import dvc
+from tiny_imagenet.repository.paths import CACHE, MODELS, OVERVIEW, RESULTS
+from tiny_imagenet.repository.records import Architecture, DataReport, Metrics, RunRecord
 from tiny_imagenet.repository.workspace import why_not_trained
 
 COLUMNS = [
@@ -30,284 +28,212 @@ COLUMNS = [
     "seed", "profile", "dataset", "run_id",
 ]  # fmt: skip
 SPREAD = ["val_accuracy_mean", "val_accuracy_std", "num_seeds"]
-"""Three more columns where params.yaml asks for replicates."""
-PUBLISHED = "_as_published"
-"""The end of the name of a block that does what the authors' run did; the paper's figures stand in its row, too."""
-_HISTORY = ("epoch", "accuracy", "val_accuracy", "loss", "val_loss")
-NOT_OF_NOW = "trained with other params or on other images than those of now"
+"""Three more columns if params.yaml has replicates."""
+PAPER, FROM_SCRATCH, PRETRAINED = "The paper's models", "From scratch", "Pretrained on ImageNet"
+"""The groups that a report has a table for, in their order."""
+NOT_CURRENT = "trained with other params or on other images than those of now"
 """Why a model that was trained has no results."""
 _COUNTS = ["parameters", "parameters_200_classes", "parameters_paper", "epochs", "best_epoch", "seed", "num_seeds"]
+_HISTORY = ("epoch", "accuracy", "val_accuracy", "loss", "val_loss")
 
 
-_Share = Annotated[float, Field(ge=0, le=1)]
+@dataclass(frozen=True)
+class ResultsTable:
+    """A row per active model, and what is known of those without results."""
+
+    frame: pd.DataFrame
+    """Columns COLUMNS, and SPREAD if params.yaml has replicates. Accuracies are fractions."""
+    status: Mapping[str, str]
+    """Model without results -> why."""
+    group: Mapping[str, str]
+    """Model -> PAPER, FROM_SCRATCH or PRETRAINED."""
+    missing_replicates: Mapping[str, str]
+    """Replicate without results -> why."""
+    without_batch_normalization: Sequence[str]
+    """Models that have none, and those without results, of which it is not known."""
+
+    @property
+    def rows(self) -> list[dict[Any, Any]]:
+        """The rows; a row has SPREAD also if there are no replicates."""
+        return self.frame.reindex(columns=[*COLUMNS, *SPREAD]).to_dict("records")
+
+    @property
+    def with_results(self) -> list[str]:
+        """The models that have results."""
+        return list(self.frame.dropna(subset="val_accuracy")["model"])
+
+    def groups(self) -> dict[str, list[dict[Any, Any]]]:
+        """Return group -> its rows, for the groups that have any."""
+        rows = self.rows
+        by_group = {
+            group: [row for row in rows if self.group[row["model"]] == group]
+            for group in (PAPER, FROM_SCRATCH, PRETRAINED)
+        }
+        return {group: members for group, members in by_group.items() if members}
+
+    def value(self, model: str, column: str) -> Any:
+        """Return a value of a model; None if the table does not have the model."""
+        return self.frame.set_index("model")[column].get(model)
+
+    def unconcerned(self, model: str) -> set[str]:
+        """Return the keys of a recipe that make no difference for a model, by what is known of its training.
+
+        They are a momentum of batch normalization if it has none, and the path of Keras's own weights file.
+        """
+        keys = {"batch_normalization_momentum"} if model in self.without_batch_normalization else set()
+        return keys | ({"weights"} if self.value(model, "weights") == "imagenet" else set())
 
 
-class _Images(BaseModel):
-    """What is needed of the report of the images."""
-
-    model_config = ConfigDict(strict=True)
-    profile: str
-    dataset: str
-    classes: PositiveInt
-    in_archive: dict[str, int]
-    unlabelled: int
-    used: dict[str, int]
-    per_class: dict[str, dict[str, int]]
-    duplicates: dict[str, Any]
-
-
-class _Run(BaseModel):
-    """What is needed of run.json."""
-
-    model_config = ConfigDict(strict=True)
-    run_id: str
-    profile: str
-    dataset: str
-    seed: int
-    weights: str | None
-    device: str
-    backend: str
-    images_per_second: float  # NaN where no epoch was timed
-    epoch_seconds: list[NonNegativeFloat]
-    dependencies: dict[str, str]
-    hashes: dict[str, str]
-    versions: dict[str, str]
-
-
-class _Metrics(BaseModel):
-    """What is needed of metrics.json; whatever else it has are numbers, too."""
-
-    model_config = ConfigDict(strict=True, extra="allow")
-    __pydantic_extra__: dict[str, float]
-    train_accuracy: _Share
-    train_accuracy_low: _Share
-    train_accuracy_high: _Share
-    train_accuracy_clean: _Share
-    val_accuracy: _Share
-    val_accuracy_low: _Share
-    val_accuracy_high: _Share
-    val_accuracy_paper_protocol: _Share
-    val_accuracy_paper_protocol_low: _Share
-    val_accuracy_paper_protocol_high: _Share
-    val_top5_accuracy: _Share
-    epochs: PositiveInt
-    best_epoch: PositiveInt
-
-
-class _Architecture(BaseModel):
-    """What is needed of architecture.json."""
-
-    model_config = ConfigDict(strict=True)
-    parameters: PositiveInt
-    parameters_200_classes: PositiveInt
-    layers: list[dict[str, Any]]
-
-
-def _reference(name: str) -> str:
-    return resources.files("tiny_imagenet.reporting").joinpath("reference", name).read_text(encoding="utf-8")
-
-
-def paper_table() -> pd.DataFrame:
-    """Return the paper's two tables (figures 9 and 10), by model."""
-    return pd.read_csv(StringIO(_reference("paper.csv"))).set_index("model")
-
-
-def authors_logs() -> pd.DataFrame:
-    """Return the authors' published training logs: a row per model and epoch."""
-    return pd.read_csv(StringIO(_reference("authors_logs.csv")))
-
-
-def changes_of_recipe(params: Params, model: str, table: pd.DataFrame) -> list[str]:
-    """Return the keys in which what runs for one of the paper's models differs from the paper's recipe.
-
-    By its block, by what all models share, or by the profile. `table`, of `results_table`, says what is no difference
-    for what the model has: a momentum of batch normalization without any, and the path of Keras's own weights file.
-    """
-    recipe = params.recipe(model).model_dump(mode="json")
-    recipes: dict[str, dict[str, Any]] = json.loads(_reference("recipes.json"))
-    published = recipes.get(model) or recipes[model.removesuffix(PUBLISHED)]
-    unconcerned = {"paper_protocol_every_epoch", "keeps"}  # one figure more; where a value comes from
-    if model in table.attrs["without_batch_normalization"]:
-        unconcerned.add("batch_normalization_momentum")
-    if table.set_index("model")["weights"].get(model) == "imagenet":
-        unconcerned.add("weights")
-    return [key for key in recipe if recipe[key] != published.get(key) and key not in unconcerned]
-
-
-def images_report(params: Params, cache: Path) -> dict[str, Any]:
-    """Return the report of the images in `cache`, which the stage of that name wrote.
+def data_report(params: Params, overview: Path = OVERVIEW) -> DataReport:
+    """Return the report of the packed images.
 
     Raises:
-        UserError: the report is missing or broken, or the images are others than params.yaml asks for.
+        UserError: the report is missing or broken, or the images are not those that params.yaml asks for.
     """
-    report = _record(cache / "report.json", _Images, "`dvc repro cache`")
-    if report["profile"] != params.profile:
+    remedy = "`dvc repro cache`"
+    report = DataReport.read(overview / "report.json", remedy=remedy)
+    if report.profile != params.profile:
         raise UserError(
-            f"{cache} has the images of the profile {report['profile']}, and params.yaml asks for {params.profile}: "
-            "`dvc repro cache`"
+            f"{overview} has the images of the profile {report.profile}, and params.yaml asks for {params.profile}: "
+            f"{remedy}"
         )
-    if report["dataset"] != params.dataset.fingerprint:
+    if report.dataset != params.dataset.fingerprint:
         raise UserError(
-            f"{cache} is of another `dataset` than params.yaml has now in the profile {params.profile}: "
-            "`dvc repro cache`"
+            f"{overview} is of another `dataset` than params.yaml has now in the profile {params.profile}: {remedy}"
         )
     return report
 
 
-def results_table(params: Params, models: Path, results: Path, images: str | None = None) -> pd.DataFrame:
-    """Return the table, columns COLUMNS, a row per active model; with replicates, columns SPREAD, too.
+def results_table(params: Params, root: Path = Path()) -> ResultsTable:
+    """Return the table of the active models.
 
-    Accuracies are fractions. `*_authors_log` are of the last epoch that the authors logged. A model without results
-    has a row with its name and the paper's figures alone, and `table.attrs["status"]` maps it to the reason; results
-    of other params than those of now are none, nor are those of other images than `images`, the hash of the cache in
-    dvc.lock, if it is known. `table.attrs["group"]` maps each model to the table of the report that it belongs to. The spread is over
-    the seeds that have results, the model's own among them; the standard deviation is the sample's.
-    `table.attrs["missing_replicates"]` maps each of the others to the reason, and
-    `table.attrs["without_batch_normalization"]` lists the models that have none, as `evaluate` found, and those
-    of which nothing is known.
+    A model without results has a row with its name and the published metrics. Results do not count if they are of
+    other params than those of now, or of other images than those that dvc.lock has. `*_authors_log` are of the last
+    epoch that the authors logged. The spread is over the seeds that have results, the model's own among them; the
+    standard deviation is the sample's.
+
+    Args:
+        params: params.yaml.
+        root: the folder with `models/`, `results/` and dvc.lock.
 
     Raises:
         UserError: a file of a model is broken.
     """
     paper, logs = paper_table(), authors_logs().groupby("model").last()
+    images = dvc.locked_images(root)
+    status = {job.name: _why_no_results(params, job.name, root, images) for job in params.jobs}
     rows: list[dict[str, Any]] = []
-    status: dict[str, str] = {}
     plain: list[str] = []
-    replicates = {
-        job.name: _why_no_results(params, job.name, models, results, images) for job in params.jobs if job.is_replicate
-    }
     for model in params.active:
         row: dict[str, Any] = {"model": model, "architecture": params.models[model].architecture}
-        base = model.removesuffix(PUBLISHED)
+        base = base_of(model)
         if base in paper.index:
-            published = paper.loc[base]
-            row["parameters_paper"] = published["parameters"]
-            row["train_accuracy_paper"] = published["train_accuracy"]
-            row["val_accuracy_paper"] = published["val_accuracy"]
+            row |= {f"{key}_paper": paper.loc[base, key] for key in ("parameters", "train_accuracy", "val_accuracy")}
         if base in logs.index:
             row["train_accuracy_authors_log"] = logs.loc[base, "accuracy"]
             row["val_accuracy_authors_log"] = logs.loc[base, "val_accuracy"]
-        status[model] = _why_no_results(params, model, models, results, images)
         if not status[model]:
-            run = read_json(models / model / "run.json")
-            metrics, architecture = _evaluated(model, results)
-            row |= {key: metrics[key] for key in COLUMNS if key in metrics}
-            row |= {key: architecture[key] for key in ("parameters", "parameters_200_classes")}
-            row |= {key: run[key] for key in _Run.model_fields if key in COLUMNS}
-            if architecture.get("batch_normalization_layers") == 0:
+            run, architecture = RunRecord.read(root / MODELS / model / "run.json"), _architecture(root, model)
+            known = run.as_dict() | _metrics(root, model).as_dict() | architecture.as_dict()
+            row |= {key: known[key] for key in COLUMNS if key in known}
+            row["weights"] = run.weights or "random"
+            row["seconds"] = round(sum(run.epoch_seconds), 1)
+            row |= _spread(params, model, status, root)
+            if architecture.batch_normalization_layers == 0:
                 plain.append(model)
-            row["weights"] = _weights(run, params.models[model].architecture)
-            row["seconds"] = round(sum(run["epoch_seconds"]), 1)
-            row |= _spread(params, model, replicates, results)
         rows.append(row)
+    replicates = [job.name for job in params.jobs if job.is_replicate]
     columns = COLUMNS + (SPREAD if replicates else [])
-    table = pd.DataFrame(rows, columns=columns).astype({name: "Int64" for name in _COUNTS if name in columns})
-    table.attrs["status"] = {model: reason for model, reason in status.items() if reason}
-    table.attrs["without_batch_normalization"] = [*plain, *table.attrs["status"]]
-    table.attrs["missing_replicates"] = {name: reason for name, reason in replicates.items() if reason}
-    recipes = {model: params.recipe(model) for model in params.active}
-    table.attrs["group"] = {name: group_of(name, pretrained=bool(one.weights)) for name, one in recipes.items()}
-    return table
-
-
-def _weights(run: Mapping[str, Any], architecture: str) -> str:
-    """Return where the weights of a run began: `random`, a path, or `imagenet`.
-
-    That, too, where a path leads to Keras's file, if Keras publishes its MD5.
-    """
-    published = IMAGENET.get(architecture)
-    by_path = published and run["hashes"].get("weights") == published.digest
-    return "imagenet" if by_path else run["weights"] or "random"
-
-
-def _why_no_results(params: Params, name: str, models: Path, results: Path, images: str | None) -> str:
-    """Return why a model or a replicate has no results, in a line; nothing where it has."""
-    path = models / name / "run.json"
-    if not path.is_file():
-        return why_not_trained(name)
-    run = _record(path, _Run)
-    if _is_of_other_params(params, name, run) or _is_of_other_images(run, images):
-        return NOT_OF_NOW
-    if not all((results / name / file).is_file() for file in ("metrics.json", "architecture.json")):
-        return "trained, but not evaluated"
-    _, architecture = _evaluated(name, results)
-    trained, evaluated = run.get("model_md5"), architecture.get("model_md5")
-    another = trained and evaluated and trained != evaluated  # `evaluate` has failed, or was left out
-    return "trained anew, and not evaluated since" if another else ""
-
-
-def _is_of_other_params(params: Params, name: str, run: Mapping[str, Any]) -> bool:
-    """Return whether a run is of other params than those of now, and was not trained anew."""
-    found = run["hashes"].get("params")
-    return bool(found) and (run["profile"], found) != (params.profile, params.job(name).fingerprint)
-
-
-def _is_of_other_images(run: Mapping[str, Any], images: str | None) -> bool:
-    """Return whether a run is of other images than those of now."""
-    return images is not None and run["dependencies"].get(CACHE.as_posix(), images) != images
-
-
-def _evaluated(name: str, results: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return metrics.json and architecture.json of a model."""
-    folder = results / name
-    return _record(folder / "metrics.json", _Metrics), _record(folder / "architecture.json", _Architecture)
-
-
-def _record(path: Path, shape: type[BaseModel], remedy: str = "") -> dict[str, Any]:
-    """Return what a JSON file holds.
-
-    Raises:
-        UserError: it cannot be read, or a value is not of its kind; with the `remedy`, if any.
-    """
-    values = read_json(path, tuple(shape.model_fields), remedy=remedy)
-    try:
-        shape.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise UserError(
-            f"{path} cannot be read ({where}: {first['msg']}): "
-            + (remedy or f"`rm -f {path}` and `dvc checkout {path}` bring it back")
-        ) from None
-    return values
+    without = {name: reason for name, reason in status.items() if reason}
+    return ResultsTable(
+        frame=pd.DataFrame(rows, columns=columns).astype({name: "Int64" for name in _COUNTS if name in columns}),
+        status={name: reason for name, reason in without.items() if name not in replicates},
+        group={model: group_of(model, pretrained=bool(params.recipe(model).weights)) for model in params.active},
+        missing_replicates={name: reason for name, reason in without.items() if name in replicates},
+        without_batch_normalization=[*plain, *(model for model in params.active if model in without)],
+    )
 
 
 def group_of(model: str, *, pretrained: bool) -> str:
-    """Return which table of the report a model belongs to: the paper's own, or one by where its weights begin."""
-    if model.removesuffix(PUBLISHED) in paper_table().index:
+    """Return the group of a model: the paper's own, or one by what its weights start from."""
+    if is_of_paper(model):
         return PAPER
     return PRETRAINED if pretrained else FROM_SCRATCH
 
 
-def _spread(params: Params, model: str, missing: Mapping[str, str], results: Path) -> dict[str, Any]:
-    """Return SPREAD of a model, from its own result and those of its replicates; `missing`: why one has none, or ""."""
-    replicates = [job.name for job in params.replicates_of(model) if not missing[job.name]]
-    accuracies = pd.Series([_evaluated(name, results)[0]["val_accuracy"] for name in (model, *replicates)])
+def _metrics(root: Path, name: str) -> Metrics:
+    return Metrics.read(root / RESULTS / name / "metrics.json")
+
+
+def _architecture(root: Path, name: str) -> Architecture:
+    return Architecture.read(root / RESULTS / name / "architecture.json")
+
+
+def _why_no_results(params: Params, name: str, root: Path, images: str | None) -> str:
+    """Return why a model or a replicate has no results, in one line; empty if it has."""
+    path = root / MODELS / name / "run.json"
+    if not path.is_file():
+        return why_not_trained(name)
+    run = RunRecord.read(path)
+    trained_with = run.hashes.get("params")
+    if trained_with and (run.profile, trained_with) != (params.profile, params.job(name).fingerprint):
+        return NOT_CURRENT
+    if images is not None and run.dependencies.get(CACHE.as_posix(), images) != images:
+        return NOT_CURRENT
+    if not all((root / RESULTS / name / file).is_file() for file in ("metrics.json", "architecture.json")):
+        return "trained, but not evaluated"
+    _metrics(root, name)  # raises if it is broken
+    # They differ if `evaluate` failed or was left out since.
+    return "" if run.model_md5 == _architecture(root, name).model_md5 else "trained again, and not evaluated since"
+
+
+def _spread(params: Params, model: str, status: Mapping[str, str], root: Path) -> dict[str, Any]:
+    """Return SPREAD of a model, from its own result and those of its replicates."""
+    names = [model, *(job.name for job in params.replicates_of(model) if not status[job.name])]
+    accuracies = pd.Series([_metrics(root, name).val_accuracy for name in names])
     return dict(zip(SPREAD, (accuracies.mean(), accuracies.std(), len(accuracies)), strict=True))
 
 
-def read_histories(table: pd.DataFrame, models: Path) -> dict[str, pd.DataFrame]:
-    """Return model -> history.csv, for the models of the table that have results."""
-    with_results = table.dropna(subset="val_accuracy")["model"]
+def read_histories(models: Sequence[str], root: Path = Path()) -> dict[str, pd.DataFrame]:
+    """Return model -> history.csv."""
     numbers = {name: int if name == "epoch" else float for name in _HISTORY}
-    return {model: read_csv(models / model / "history.csv", _HISTORY, dtype=numbers) for model in with_results}
+    return {model: read_csv(root / MODELS / model / "history.csv", _HISTORY, dtype=numbers) for model in models}
+
+
+def concatenated(paths: Mapping[str, Path]) -> pd.DataFrame:
+    """Return the tables of several models as one, with a first column `model`.
+
+    Every value stays the text that the file has: a number keeps its digits, and a class may be named "NA" or "007".
+
+    Args:
+        paths: model -> a CSV file.
+    """
+    frames = [read_csv(path, dtype=str, keep_default_na=False).assign(model=model) for model, path in paths.items()]
+    if not frames:
+        return pd.DataFrame(columns=["model"])
+    whole = pd.concat(frames, ignore_index=True)
+    return whole[["model", *(column for column in whole if column != "model")]]
 
 
 def determinism(params: Params, models: Path, path: Path) -> dict[str, str]:
-    """Return what double runs showed, by model: those with the params, data, code and versions of the run shown."""
-    outcomes = _read_json(path) or {}
+    """Return model -> what a double run showed, if it was of the params, data, code and versions of the model's run.
+
+    Args:
+        params: params.yaml.
+        models: the folder with `<model>/run.json`.
+        path: of the outcomes that `tiny-imagenet verify --determinism` wrote; it may be missing.
+    """
+    outcomes = read_json(path) if path.is_file() else {}
     shown = {}
     for model in params.active:
-        outcome, run = outcomes.get(model), _read_json(models / model / "run.json")
-        if not outcome or not run:
+        outcome, record = outcomes.get(model), models / model / "run.json"
+        if not outcome or not record.is_file():
             continue
-        found = tuple(outcome.get(key) for key in ("params", "dependencies", "versions"))
-        if found == (params.job(model).fingerprint, fingerprint(run["dependencies"]), run["versions"]):
+        run = RunRecord.read(record)
+        wanted = (params.job(model).fingerprint, fingerprint(run.dependencies), run.versions)
+        if tuple(outcome.get(key) for key in ("params", "dependencies", "versions")) == wanted:
             answer = "yes" if outcome["same"] else "NO"
-            how = f"{outcome['epochs']} epochs of {outcome['batches']} batches on {outcome['device']}"
-            shown[model] = f"{answer}, {how}"
+            shown[model] = (
+                f"{answer}, {outcome['epochs']} epochs of {outcome['batches']} batches on {outcome['device']}"
+            )
     return shown
-
-
-def _read_json(path: Path) -> dict[str, Any] | None:
-    return read_json(path) if path.is_file() else None

@@ -6,8 +6,9 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatch
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +50,26 @@ def cached_file(digest: str | None) -> Path | None:
     """Return the file in DVC's cache that has this MD5, if there is one and it is sound."""
     if digest is None:
         return None
-    path = repository_root() / ".dvc" / "cache" / "files" / "md5" / digest[:2] / digest[2:]
+    path = cache_path(digest)
     return path if path.is_file() and md5(path) == digest.removesuffix(".dir") else None
+
+
+def cache_path(digest: str) -> Path:
+    """Return where DVC's cache has, or would have, the file with this MD5."""
+    return _cache_folder(Path.cwd()) / "files" / "md5" / digest[:2] / digest[2:]
+
+
+@cache
+def _cache_folder(folder: Path) -> Path:
+    """Return DVC's cache, which may be outside of the repository and shared; DVC is asked once for each folder."""
+    default = repository_root(folder) / ".dvc" / "cache"
+    if not default.parent.is_dir():
+        return default
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", "cache", "dir"], cwd=folder, check=False, capture_output=True, text=True
+    )
+    answer = done.stdout.strip()
+    return (folder / answer) if done.returncode == 0 and answer else default
 
 
 def remove_broken_lock(root: Path) -> bool:
@@ -114,8 +133,8 @@ def run_repro(
 ) -> int:
     """Have DVC bring stages up to date, as `repro_command`, and return its exit code.
 
-    However this process ends, DVC and its stages end, too: `lifeline` sees to it, and holds `lock` until then. Stopped
-    by Ctrl-C, it returns when they have ended; DVC may be writing dvc.lock.
+    However this process ends, the watchdog ends DVC and its stages, too, and holds `lock` until then. Stopped by
+    Ctrl-C, it returns when they have ended; DVC may be writing dvc.lock.
     """
     process = subprocess.Popen(
         [sys.executable, "-m", "tiny_imagenet.repository.watchdog", str(lock), *repro_command(*stages, alone=alone)],
@@ -160,8 +179,8 @@ def dependency_hashes(job: Job, root: Path | None = None) -> dict[str, str]:
     return {path: digest for path, digest in hashes.items() if digest is not None}
 
 
-def locked_files(root: Path, stage: str) -> dict[str, str]:
-    """Return path -> MD5 of each file that dvc.lock has as a dependency or an output of a stage.
+def locked_files(root: Path, stage: str, kinds: Sequence[str] = ("deps", "outs")) -> dict[str, str]:
+    """Return path -> MD5 of each dependency and output that dvc.lock has of a stage, or of one kind alone.
 
     Raises:
         UserError: dvc.lock is missing or broken, or does not have the stage.
@@ -169,7 +188,7 @@ def locked_files(root: Path, stage: str) -> dict[str, str]:
     path = root / "dvc.lock"
     try:
         locked = _yaml(path.read_text(encoding="utf-8"))["stages"][stage]
-        return {entry["path"]: entry["md5"] for kind in ("deps", "outs") for entry in locked.get(kind, [])}
+        return {entry["path"]: entry["md5"] for kind in kinds for entry in locked.get(kind, [])}
     except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} has no record of {stage} ({error!r}); run `dvc repro`") from None
 
@@ -191,9 +210,14 @@ def path_md5(path: Path) -> str | None:
 
 def folder_md5(folder: Path) -> str:
     """Return the hash that dvc.lock would have of a folder, without what .dvcignore names."""
-    paths = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
-    entries = [{"md5": md5(path), "relpath": name} for name, path in sorted(paths.items()) if not _is_ignored(name)]
+    entries = [{"md5": digest, "relpath": name} for name, digest in folder_files(folder).items()]
     return hashlib.md5(json.dumps(entries, sort_keys=True).encode(), usedforsecurity=False).hexdigest() + ".dir"
+
+
+def folder_files(folder: Path) -> dict[str, str]:
+    """Return path -> MD5 of each file in a folder and below, sorted, without what .dvcignore names."""
+    paths = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    return {name: md5(path) for name, path in sorted(paths.items()) if not _is_ignored(name)}
 
 
 def _is_ignored(name: str) -> bool:

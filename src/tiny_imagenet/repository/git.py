@@ -1,46 +1,119 @@
-"""TODO."""
+"""git, asked in a way that no setting of the user can change: what a training's commit is, and what differs from it."""
 
+import os
 import subprocess
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+
+from tiny_imagenet.common.errors import UserError
+from tiny_imagenet.repository.records import GitState
 
 _MOST_DIFF = 100_000
+_MOST_NEW_FILES = 1000
+_ALL_BUT_THE_LOCK = ("--", ".", ":(exclude)dvc.lock")
+"""dvc.lock, which every run rewrites, does not make a tree dirty."""
+# Variables that a hook of git sets: they would send git to the repository of the hook, or to its index.
+_OF_A_HOOK = (
+    "GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY", "GIT_PREFIX",
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_NAMESPACE", "GIT_QUARANTINE_PATH", "GIT_EXTERNAL_DIFF", "GIT_DIFF_OPTS",
+    "GIT_LITERAL_PATHSPECS", "GIT_GLOB_PATHSPECS", "GIT_NOGLOB_PATHSPECS", "GIT_ICASE_PATHSPECS",
+    "GIT_TRACE", "GIT_TRACE2",
+)  # fmt: skip
+_SETTINGS = (
+    "core.quotePath=false",
+    "diff.orderFile=/dev/null",
+    "diff.suppressBlankEmpty=false",
+    "core.fsmonitor=false",
+)
+_DIFF = (
+    "diff", "--no-ext-diff", "--no-textconv", "--no-color", "--no-renames", "--no-relative", "--full-index", "--binary",
+    "--patch", "--unified=3", "--inter-hunk-context=0", "--diff-algorithm=myers", "--submodule=short",
+    "--ignore-submodules=none", "--ws-error-highlight=none", "--src-prefix=a/", "--dst-prefix=b/", "HEAD",
+)  # fmt: skip
 
 
-def git_state(root: Path) -> dict[str, Any]:
-    """Return `commit` and `dirty`, None where git knows nothing.
+class _AbsentError(Exception):
+    """There is no git here, or no repository."""
 
-    dvc.lock, which every run rewrites, does not make a tree dirty.
+
+class _RefusedError(Exception):
+    """There is a repository, and git does not answer; the message is git's."""
+
+
+def git_state(root: Path) -> GitState:
+    """Return the commit of a tree, and what it has changed since: at most 100 kB, and the names of new files.
+
+    The difference applies with `git apply`. Without git, or without a repository, the commit is None; if git refuses to
+    answer, or there is no commit yet, `problem` says why.
     """
     try:
-        commit = _git(root, "rev-parse", "HEAD")
-        changes = _git(root, "status", "--porcelain", "--", ".", ":(exclude)dvc.lock")
-    except (OSError, subprocess.CalledProcessError):
-        return {"commit": None, "dirty": None}
-    return {"commit": commit.strip(), "dirty": bool(changes.strip())}
+        _git(root, "rev-parse", "--git-dir")
+        commit = _commit(root)
+        changes = _git(root, "status", "--porcelain=v1", "-z", "--untracked-files=normal", "--no-renames",
+                       "--ignore-submodules=none", *_ALL_BUT_THE_LOCK)  # fmt: skip
+        return GitState(commit=commit, dirty=bool(changes), diff=_difference(root) if changes else "")
+    except _AbsentError:
+        return GitState(commit=None, dirty=None)
+    except _RefusedError as error:
+        return GitState(commit=None, dirty=None, problem=str(error))
 
 
-def git_diff(root: Path) -> str:
-    """Return what a dirty tree has changed since its commit, the names of new files too; at most 100 kB of it."""
+def _commit(root: Path) -> str:
     try:
-        difference = _git(root, "diff", "HEAD", "--", ".", ":(exclude)dvc.lock")
-        new = _git(root, "ls-files", "--others", "--exclude-standard", "--", ".", ":(exclude)dvc.lock")
-    except (OSError, subprocess.CalledProcessError):
-        return ""
+        return _text(root, "rev-parse", "--verify", "HEAD^{commit}").strip()
+    except _RefusedError:
+        raise _RefusedError("there is no commit yet") from None
+
+
+def _difference(root: Path) -> str:
+    try:
+        difference = _text(root, *_DIFF, *_ALL_BUT_THE_LOCK)
+    except UnicodeDecodeError:  # a changed file has another encoding: as a binary patch it is plain ASCII
+        with TemporaryDirectory(prefix="git") as folder:
+            attributes = Path(folder) / "attributes"
+            attributes.write_text("* binary\n", encoding="utf-8")
+            difference = _git(root, "-c", f"core.attributesFile={attributes}", *_DIFF, *_ALL_BUT_THE_LOCK).decode(
+                "utf-8", errors="replace"
+            )
     if len(difference) > _MOST_DIFF:
         difference = f"# {len(difference):,} characters of difference: left out\n"
-    return difference + "".join(f"# new file: {name}\n" for name in new.splitlines()[:1000])
+    listed = _git(root, "ls-files", "-z", "--others", "--exclude-standard", *_ALL_BUT_THE_LOCK)
+    names = [name.decode("utf-8", errors="replace") for name in listed.split(b"\0") if name]
+    return difference + "".join(f"# new file: {' '.join(name.splitlines())}\n" for name in names[:_MOST_NEW_FILES])
 
 
 def commit_exists(root: Path, commit: str) -> bool:
-    """Return whether git has this commit."""
+    """Return whether git has this commit; raises UserError if it refuses to answer."""
+    try:
+        _git(root, "rev-parse", "--git-dir")
+    except _AbsentError:
+        return False
+    except _RefusedError as error:
+        raise UserError(f"git refuses to answer: {error}") from None
     try:
         _git(root, "cat-file", "-e", f"{commit}^{{commit}}")
-    except (OSError, subprocess.CalledProcessError):
+    except _RefusedError:
         return False
     return True
 
 
-def _git(root: Path, *arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], cwd=root, check=True, capture_output=True)
-    return done.stdout.decode(errors="replace")  # a file may have any bytes
+def _text(root: Path, *arguments: str) -> str:
+    return _git(root, *arguments).decode("utf-8")
+
+
+def _git(root: Path, *arguments: str) -> bytes:
+    """Return what git prints; the same under any configuration, locale or hook."""
+    environment = {name: value for name, value in os.environ.items() if name not in _OF_A_HOOK}
+    environment |= {"LC_ALL": "C", "LANGUAGE": "C", "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0"}
+    settings = [word for setting in _SETTINGS for word in ("-c", setting)]
+    command = ["git", "--no-pager", *settings, *arguments]
+    try:
+        done = subprocess.run(command, cwd=root, check=False, capture_output=True, env=environment)
+    except OSError:
+        raise _AbsentError from None
+    if done.returncode == 0:
+        return done.stdout
+    message = done.stderr.decode("utf-8", errors="replace").strip()
+    if "not a git repository (or any" in message:  # and not "not a git repository: PATH", a worktree whose base is gone
+        raise _AbsentError
+    raise _RefusedError(" ".join(message.split()) or f"`git {arguments[0]}` failed with exit code {done.returncode}")

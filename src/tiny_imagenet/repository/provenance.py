@@ -13,8 +13,8 @@ from tiny_imagenet.common.schema import flatten
 from tiny_imagenet.config.jobs import Job
 from tiny_imagenet.config.params import Params
 from tiny_imagenet.repository.dvc import dependency_hashes
-from tiny_imagenet.repository.git import git_diff, git_state
-from tiny_imagenet.repository.records import GitState, TrainingSetup
+from tiny_imagenet.repository.git import git_state
+from tiny_imagenet.repository.records import TrainingSetup
 
 
 def training_setup(
@@ -24,6 +24,7 @@ def training_setup(
     images: Mapping[str, int],
     preprocessing: str,
     architecture: str,
+    weights: str | None,
     weights_file: Path | None,
 ) -> TrainingSetup:
     """Return the setup of a training that starts now in the working directory.
@@ -34,6 +35,7 @@ def training_setup(
         images: `classes`, `train`, `val`: how many there are.
         preprocessing: what the model does with pixels.
         architecture: source of the architecture. The training may have no copy of it as a dependency.
+        weights: what its weights start from: None (random), "imagenet", or a path.
         weights_file: pretrained weights, if it has any.
     """
     num_devices = devices.count(params.devices)
@@ -42,7 +44,7 @@ def training_setup(
         "dataset": params.dataset.name,
         "seed": job.seed,
         "determinism": params.determinism,
-        "weights": job.recipe.weights,
+        "weights": weights,
         "device": str(runtime.device()),
         "devices": num_devices,
         "threads": runtime.threads(),
@@ -51,10 +53,10 @@ def training_setup(
         "preprocessing": preprocessing,
     }
     dependencies = dependency_hashes(job)
-    weights = {"weights": md5(weights_file)} if weights_file else {}
+    of_weights = {"weights": md5(weights_file)} if weights_file else {}
     key = training_key(
         job,
-        dependencies | weights | {"architecture": architecture},
+        dependencies | of_weights | {"architecture": architecture},
         runtime.numerics() | {"devices": num_devices},
     )
     return TrainingSetup(
@@ -62,14 +64,14 @@ def training_setup(
         **facts,
         params=flatten(job.recipe.model_dump(mode="json")) | facts,
         stage=job.train_stage,
-        git=GitState(**git_state(Path.cwd()), diff=git_diff(Path.cwd())),
+        git=git_state(Path.cwd()),
         dependencies=dependencies,
         hashes={
             "data": fingerprint({path: digest for path, digest in dependencies.items() if path.startswith("data/")}),
             "environment": environment_hash(),
             "params": job.fingerprint,
             "training": key,
-            **weights,
+            **of_weights,
         },
         platform=f"{platform.platform()} on {platform.node()}",
         versions=runtime.versions(),
@@ -95,7 +97,7 @@ def run_tags(setup: TrainingSetup) -> dict[str, str]:
     git = setup.git
     return {
         "dvc.stage": setup.stage,
-        "git.commit": git.commit or "none",
+        "git.commit": git.commit or ("refused" if git.problem else "none"),
         "git.dirty": "unknown" if git.dirty is None else str(git.dirty).lower(),
         **{f"{name}_hash": digest for name, digest in setup.hashes.items()},
         "hardware": setup.device,

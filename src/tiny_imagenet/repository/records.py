@@ -49,13 +49,15 @@ class Record(BaseModel):
 
 
 class GitState(BaseModel):
-    """The commit that a training began at; None where git knows nothing."""
+    """The commit that a training began at, and what the tree had changed since; None without a repository."""
 
     model_config = ConfigDict(strict=True, frozen=True)
     commit: str | None
     dirty: bool | None
     diff: str = ""
-    """What a dirty tree had changed."""
+    """What a dirty tree had changed, for `git apply`; new files by name alone."""
+    problem: str = ""
+    """Why git did not answer, if there is a repository."""
 
 
 class TrainingSetup(Record):

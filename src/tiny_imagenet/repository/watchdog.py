@@ -1,6 +1,6 @@
-"""A command that does not outlive the process that started it, however that one ends.
+"""Stop a command when its parent process exits.
 
-python -m tiny_imagenet.lifeline LOCK COMMAND...     # with a pipe as stdin, which ends with who holds its other end
+python -m tiny_imagenet.repository.watchdog LOCK COMMAND...     # stdin is a pipe that ends with the parent
 """
 
 import os
@@ -12,6 +12,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from tiny_imagenet.common import signals
+
 _SECONDS_BETWEEN_LOOKS = 0.1
 _SECONDS_TO_STOP = 60
 
@@ -19,37 +21,33 @@ _SECONDS_TO_STOP = 60
 def main(lock: Path, command: list[str]) -> int:
     """Run the command in a process group of its own until it ends, or stdin does, and return its exit code.
 
-    When stdin ends, the group gets what Ctrl-C sends, and is killed if that does not end it. Until then it has the
-    lock: who begins the command again, after its starter was lost, waits.
+    When stdin ends, the group receives what Ctrl-C sends, and is killed if that does not end it. The lock is held until
+    then: a process that restarts the command after its first parent was lost waits for it.
     """
-    for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
-        signal.signal(
-            each, lambda *_: None
-        )  # the terminal's, or the group's: whoever holds stdin decides. Not inherited
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # Ray blocks it in its processes, and that is
-    alone = threading.Event()
-    threading.Thread(target=_notice_the_end_of_stdin, args=(alone,), daemon=True).start()
+    signals.outlive_the_group()  # the parent decides, by closing stdin
+    parent_exited = threading.Event()
+    threading.Thread(target=_wait_for_end_of_stdin, args=(parent_exited,), daemon=True).start()
     lock.parent.mkdir(parents=True, exist_ok=True)
     try:
         try:
             held = FileLock(lock).acquire(timeout=0)
         except Timeout:
             print(f"waiting for another process that holds {lock}", file=sys.stderr, flush=True)  # noqa: T201
-            held = FileLock(lock).acquire(cancel_check=alone.is_set)
+            held = FileLock(lock).acquire(cancel_check=parent_exited.is_set)
     except Timeout:  # nobody waits for the command any more
         return 1
     with held:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
         while process.poll() is None:
-            if alone.wait(_SECONDS_BETWEEN_LOOKS):
+            if parent_exited.wait(_SECONDS_BETWEEN_LOOKS):
                 _stop(process)
         return process.returncode
 
 
-def _notice_the_end_of_stdin(alone: threading.Event) -> None:
+def _wait_for_end_of_stdin(ended: threading.Event) -> None:
     while os.read(0, 1024):
         pass
-    alone.set()
+    ended.set()
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

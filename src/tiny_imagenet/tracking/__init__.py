@@ -1,10 +1,9 @@
-"""MLflow: one run per trained model, in one experiment per profile. The only package that imports it."""
+"""MLflow: one run for each training, in one experiment for each profile. The only package that imports it."""
 
-from tiny_imagenet.tracking.additions import DatasetInput, add_model
+from tiny_imagenet.tracking.additions import add_model
 from tiny_imagenet.tracking.results import (
     CHAMPION,
     REGISTERED_MODEL,
-    Result,
     TrackedRun,
     add_results,
     champion_file,
@@ -17,15 +16,13 @@ from tiny_imagenet.tracking.results import (
     result_hashes,
     supersede,
 )
-from tiny_imagenet.tracking.run import Run, mark_killed, start_run
+from tiny_imagenet.tracking.run import Run, mark_killed, start_run, training_run
 from tiny_imagenet.tracking.store import connect, public, tracking_uri
 from tiny_imagenet.tracking.sweeps import open_run
 
 __all__ = [
     "CHAMPION",
     "REGISTERED_MODEL",
-    "DatasetInput",
-    "Result",
     "Run",
     "TrackedRun",
     "add_model",
@@ -45,4 +42,5 @@ __all__ = [
     "start_run",
     "supersede",
     "tracking_uri",
+    "training_run",
 ]

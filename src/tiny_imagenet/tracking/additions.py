@@ -1,4 +1,4 @@
-"""What adds to a run what it lacks, whoever calls it and however often. All of it raises what the store raises."""
+"""Add to a run what it lacks: points, params, dataset, model. Each may be repeated, and raises the store's errors."""
 
 import json
 import shutil
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tiny_imagenet.repository.records import TrainingSetup
 from tiny_imagenet.tracking.store import client, mlflow
 
 if TYPE_CHECKING:
@@ -22,73 +23,60 @@ MODEL_FILE = Path("data/model.keras")
 """In the folder of a logged model."""
 
 
-@dataclass(frozen=True)
-class DatasetInput:
-    """What a run says of its images, without reading them."""
-
-    name: str
-    digest: str
-    """At most 36 characters, another one for other images."""
-    source: str
-    """An address, a path or a word."""
-    counts: Mapping[str, int]
-    """`classes`, `train`, `val`."""
-
-
 def now() -> int:
-    """Return the time as MLflow counts it, in milliseconds."""
+    """Return the time in milliseconds, as MLflow needs it."""
     return int(time.time() * 1000)
 
 
-def points(step: int, figures: Mapping[str, float], timestamp: int) -> list[Any]:
-    """Return figures as points of MLflow's metrics."""
+def points(step: int, metrics: Mapping[str, float], timestamp: int) -> list[Any]:
+    """Return metrics of a step as MLflow's entities."""
     from mlflow.entities import Metric
 
-    return [Metric(name, float(value), timestamp, step) for name, value in figures.items()]
+    return [Metric(name, float(value), timestamp, step) for name, value in metrics.items()]
 
 
-def add_points(run_id: str, wanted: Sequence[Any], *, anew: bool = False) -> None:
-    """Add the points whose steps a run's metrics lack; `anew`: it lacks them all, and need not be asked."""
-    if not anew:
-        names = {point.key for point in wanted}
-        there = {name: {point.step for point in client().get_metric_history(run_id, name)} for name in names}
-        wanted = [point for point in wanted if point.step not in there[point.key]]
-    for start in range(0, len(wanted), 500):  # of at most 1,000 at once
-        client().log_batch(run_id, metrics=wanted[start : start + 500])
+def add_points(run_id: str, metrics: Sequence[Any], *, is_new: bool = False) -> None:
+    """Add the points whose steps a run lacks; `is_new`: it lacks them all, so that its metrics need not be read."""
+    if not is_new:
+        names = {point.key for point in metrics}
+        logged = {name: {point.step for point in client().get_metric_history(run_id, name)} for name in names}
+        metrics = [point for point in metrics if point.step not in logged[point.key]]
+    for start in range(0, len(metrics), 500):  # at most 1,000 per call
+        client().log_batch(run_id, metrics=metrics[start : start + 500])
 
 
 def add_params(run_id: str, params: Mapping[str, Any]) -> None:
-    """Add the parameters that a run lacks; one that is there stays, as MLflow wants it."""
+    """Add the parameters that a run lacks; MLflow does not let others change."""
     from mlflow.entities import Param
 
-    there = client().get_run(run_id).data.params
-    missing = [Param(key, str(value)) for key, value in params.items() if key not in there]
-    for start in range(0, len(missing), 100):  # at most so many at once
+    logged = client().get_run(run_id).data.params
+    missing = [Param(key, str(value)) for key, value in params.items() if key not in logged]
+    for start in range(0, len(missing), 100):  # at most 100 per call
         client().log_batch(run_id, params=missing[start : start + 100])
 
 
-def add_dataset(run_id: str, dataset: DatasetInput) -> None:
-    """Name the dataset as the input of a run; nothing is read. MLflow keeps one of each digest."""
-    from mlflow.entities import Dataset, InputTag
-    from mlflow.entities import DatasetInput as Input
+def add_dataset(run_id: str, setup: TrainingSetup) -> None:
+    """Log the images of a training as the input of a run, without reading them. MLflow keeps one of each digest."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
 
-    entity = Dataset(
-        name=dataset.name,
-        digest=dataset.digest,
-        source_type="http" if dataset.source.startswith("http") else "code",
-        source=json.dumps({"url" if dataset.source.startswith("http") else "source": dataset.source}),
-        profile=json.dumps(dict(dataset.counts)),
+    is_url = setup.source.startswith("http")
+    dataset = Dataset(
+        name=setup.dataset,
+        digest=setup.hashes["data"],
+        source_type="http" if is_url else "code",
+        source=json.dumps({"url" if is_url else "source": setup.source}),
+        profile=json.dumps(setup.images),
     )
-    client().log_inputs(run_id, [Input(entity, [InputTag("mlflow.data.context", "training")])])
+    client().log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
 
 
 def logged_model(run_id: str) -> Any | None:
-    """Return MLflow's record of the model that a run has logged, if it has one that is complete, with its file."""
+    """Return MLflow's record of the model that a run has logged, if it is complete and has its file."""
     experiment = client().get_run(run_id).info.experiment_id
     for logged in client().search_logged_models([experiment], f"source_run_id = '{run_id}'"):
         if logged.status == "READY":
-            found = client().list_logged_model_artifacts(logged.model_id, MODEL_FILE.parent.as_posix())
-            if MODEL_FILE.as_posix() in {file.path for file in found}:
+            files = client().list_logged_model_artifacts(logged.model_id, MODEL_FILE.parent.as_posix())
+            if MODEL_FILE.as_posix() in {file.path for file in files}:
                 return logged
         client().delete_logged_model(logged.model_id)  # killed while it was logged, or its folder is gone
     return None
@@ -96,12 +84,12 @@ def logged_model(run_id: str) -> Any | None:
 
 @dataclass(frozen=True)
 class _KerasFlavor:
-    """`mlflow.keras`, with the very file of the model; makes the folder that MLflow does not (mlflow#16183)."""
+    """`mlflow.keras` with a copy of the model's file. Also creates the folder that MLflow does not (mlflow#16183)."""
 
     file: Path
 
     def save_model(self, path: str, *, validate_serving_input: bool, **arguments: Any) -> None:
-        """Save as `mlflow.keras.save_model` does, and put the pipeline's file of the same model in the place."""
+        """Save as `mlflow.keras.save_model` does, then replace the model's file by the pipeline's."""
         Path(path).mkdir(parents=True)
         mlflow().keras.save_model(path=path, **arguments)
         shutil.copyfile(self.file, Path(path) / MODEL_FILE)
@@ -117,12 +105,12 @@ def add_model(
 ) -> str:
     """Log a model to a run, unless it has one, and return its address.
 
-    With it go its signature (plain uint8 RGB images in, class probabilities out), an example of its input, and as
-    metadata the `wnids` and `class_names` of its `classes`. The file in MLflow is a copy of `file`.
+    It is logged with its signature (plain uint8 RGB images in, class probabilities out), an example of its input, and
+    `wnids` and `class_names` of its `classes` as metadata. The file in MLflow is a copy of `file`.
     """
-    there = logged_model(run_id)
-    if there is not None:
-        return str(there.model_uri)
+    logged = logged_model(run_id)
+    if logged is not None:
+        return str(logged.model_uri)
     from mlflow.models import Model, ModelSignature
     from mlflow.types import Schema, TensorSpec
 
@@ -130,7 +118,7 @@ def add_model(
         Schema([TensorSpec(np.dtype(np.uint8), (-1, *model.input_shape[1:]))]),
         Schema([TensorSpec(np.dtype(np.float32), (-1, *model.output_shape[1:]))]),
     )
-    # MLflow takes the run from the argument, and the experiment from what was set last.
+    # MLflow takes the run from the argument, but the experiment from what was set last.
     mlflow().set_experiment(experiment_id=client().get_run(run_id).info.experiment_id)
     with redirect_stdout(StringIO()):  # Keras's summary of the model
         logged = Model.log(

@@ -1,11 +1,12 @@
-"""What the pipeline's files say, brought into MLflow: whatever a run lacks, which run is the current one, the champion.
+"""Bring the pipeline's results into MLflow: complete each run, mark the current one, register the champion.
 
-All of it may be done again at any time: what is there is left as it is.
+Each function may be repeated at any time: it adds only what is missing.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from io import StringIO
 from pathlib import Path
@@ -13,10 +14,12 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from tiny_imagenet.common.errors import UserError
-from tiny_imagenet.common.files import fingerprint, hashes_below, md5
+from tiny_imagenet.common.files import fingerprint, hashes_below, md5, read_csv
+from tiny_imagenet.repository.paths import MODELS, RESULTS
+from tiny_imagenet.repository.provenance import run_tags
+from tiny_imagenet.repository.records import Metrics, RunRecord
 from tiny_imagenet.tracking.additions import (
     MODEL_FILE,
-    DatasetInput,
     add_dataset,
     add_params,
     add_points,
@@ -24,7 +27,7 @@ from tiny_imagenet.tracking.additions import (
     now,
     points,
 )
-from tiny_imagenet.tracking.store import client, connect, experiment_id, is_missing, mlflow, usable
+from tiny_imagenet.tracking.store import client, connected, experiment_id, is_missing, mlflow
 
 REGISTERED_MODEL = "tiny-imagenet"
 CHAMPION = "champion"
@@ -47,52 +50,24 @@ class TrackedRun:
 
     @property
     def is_current(self) -> bool:
-        """Whether no later run stands for its model."""
+        """Whether no later run of its model supersedes it."""
         return SUPERSEDED_BY not in self.tags
 
 
-@dataclass(frozen=True)
-class Result:
-    """One model's run as the pipeline's files have it."""
-
-    model: str
-    experiment: str
-    run_id: str
-    """As `train` wrote it."""
-    started_at: str
-    """ISO 8601."""
-    epoch_seconds: Sequence[float]
-    params: Mapping[str, Any]
-    tags: Mapping[str, str]
-    dataset: DatasetInput
-    history: Sequence[Mapping[str, float]]
-    """Figures of each epoch, without its number."""
-    metrics: Mapping[str, float]
-    folder: Path
-    """results/<model>."""
-    files: Sequence[Path] = field(default=())
-    """Others that belong beside the run."""
-    texts: Mapping[str, str] = field(default_factory=dict)
-    """The same, by name."""
-    description: str = ""
-
-
 def find_run(root: Path, run_id: str) -> TrackedRun | None:
-    """Return a run, or the one that was restored from it, or None where the store has neither.
+    """Return a run, or the one that was restored from it, or None if the store has neither.
 
     Raises:
         UserError: the store cannot be reached.
     """
-    with usable(root):
-        connect(root)
-        found = _find(run_id)
-    return None if found is None else _tracked(found)
+    with connected(root):
+        run = _find(run_id)
+    return None if run is None else _tracked(run)
 
 
 def metric_history(root: Path, run_id: str, name: str) -> list[tuple[int, float]]:
-    """Return step and value of each point of a run's metric; raises UserError where the store cannot be reached."""
-    with usable(root):
-        connect(root)
+    """Return step and value of each point of a run's metric; raises UserError if the store cannot be reached."""
+    with connected(root):
         return [(point.step, point.value) for point in client().get_metric_history(run_id, name)]
 
 
@@ -102,10 +77,8 @@ def result_hashes(root: Path, run_id: str) -> dict[str, str]:
     Raises:
         UserError: the store cannot be reached.
     """
-    with TemporaryDirectory(prefix="results") as name, usable(root), redirect_stderr(StringIO()):  # a progress bar
-        connect(root)
-        there = {found.path for found in client().list_artifacts(run_id)}
-        for path in {"history.csv", _RESULTS} & there:
+    with TemporaryDirectory(prefix="results") as name, connected(root), redirect_stderr(StringIO()):  # a progress bar
+        for path in {"history.csv", _RESULTS} & _logged_files(run_id):
             client().download_artifacts(run_id, path, name)
         folder = Path(name)
         return {path.relative_to(folder).as_posix(): md5(path) for path in folder.rglob("*") if path.is_file()}
@@ -141,8 +114,7 @@ def add_results(root: Path, run_id: str, metrics: Mapping[str, float], folder: P
     Raises:
         UserError: the store cannot be reached.
     """
-    with usable(root):
-        connect(root)
+    with connected(root):
         run = _find(run_id)
         if run is not None:
             _add_results(run, metrics, folder)
@@ -150,77 +122,82 @@ def add_results(root: Path, run_id: str, metrics: Mapping[str, float], folder: P
 
 
 def _add_results(run: Any, metrics: Mapping[str, float], folder: Path) -> None:
-    run_id, there = run.info.run_id, run.data.metrics
+    run_id, logged = run.info.run_id, run.data.metrics
     final = {f"final_{name}": float(value) for name, value in metrics.items()}
-    changed = {name: value for name, value in final.items() if there.get(name) != value}
+    changed = {name: value for name, value in final.items() if logged.get(name) != value}
     if changed:
         client().log_batch(run_id, metrics=points(0, changed, now()))
     state = fingerprint(hashes_below(folder))
-    is_there = _RESULTS in {found.path for found in client().list_artifacts(run_id)}
-    if run.data.tags.get("results_hash") != state or not is_there:
+    if run.data.tags.get("results_hash") != state or _RESULTS not in _logged_files(run_id):
         client().log_artifacts(run_id, str(folder), _RESULTS)
         client().set_tag(run_id, "results_hash", state)
 
 
-def complete(root: Path, result: Result, log_model: Callable[[str], object]) -> tuple[TrackedRun, bool]:
-    """See that the store has all of a result's run, and that it is the current one of its model.
+def complete(
+    root: Path,
+    name: str,
+    record: RunRecord,
+    *,
+    tags: Mapping[str, str],
+    description: str,
+    log_model: Callable[[str], object],
+) -> tuple[TrackedRun, bool]:
+    """Add to the run of a training what it lacks; if the store does not have the run, restore it from the files.
 
-    Where the store does not have the run, it is made from the files and tagged as restored, by which it is found later.
+    A restored run has a tag with the id of the first, by which it is found later.
 
     Args:
         root: the repository.
-        result: what the files say.
+        name: of the training; history.csv and its results are read in the working directory.
+        record: its run.json.
+        tags: more tags of a restored run.
+        description: of the run, in Markdown.
         log_model: called with the run's id, if it has no model.
 
     Returns:
         The run, and whether it had to be restored.
 
     Raises:
-        UserError: the store cannot be reached.
+        UserError: the store cannot be reached, or a file cannot be read.
     """
-    with usable(root):
-        connect(root)
-        run = _find(result.run_id)
+    file, folder = MODELS / name / "history.csv", RESULTS / name
+    history = read_csv(file, ("epoch",)).set_index("epoch")
+    metrics = Metrics.read(folder / "metrics.json").as_dict()
+    start = datetime.fromisoformat(record.started_at).timestamp()
+    ends = [int(1000 * (start + sum(record.epoch_seconds[:epoch]))) for epoch in range(len(history) + 1)]
+    with connected(root):
+        run = _find(record.run_id)
         restored = run is None
         if run is None:
             run = client().create_run(
-                experiment_id(result.experiment, root),
-                start_time=_milliseconds(result),
-                tags=dict(result.tags) | {RESTORED_FROM: result.run_id},
-                run_name=result.model,
+                experiment_id(record.experiment, root),
+                start_time=ends[0],
+                tags=run_tags(record) | dict(tags) | {RESTORED_FROM: record.run_id},
+                run_name=name,
             )
         run_id = run.info.run_id
-        add_params(run_id, result.params)
-        add_dataset(run_id, result.dataset)
-        add_points(run_id, _history_points(result), anew=restored)
-        _add_results(run, result.metrics, result.folder)
-        there = {found.path for found in client().list_artifacts(run_id)}
-        for path in result.files:
-            if path.name not in there:
-                client().log_artifact(run_id, str(path))
-        for name, text in result.texts.items():
-            if name not in there:
-                client().log_text(run_id, text, name)
+        add_params(run_id, record.params)
+        add_dataset(run_id, record)
+        rows: list[dict[str, float]] = history.to_dict("records")  # type: ignore[assignment] # the columns are words
+        epochs = (points(epoch, row, ends[epoch]) for epoch, row in enumerate(rows, start=1))
+        add_points(run_id, list(itertools.chain.from_iterable(epochs)), is_new=restored)
+        _add_results(run, metrics, folder)
+        logged = _logged_files(run_id)
+        if file.name not in logged:
+            client().log_artifact(run_id, str(file))
+        if record.git.diff and "git.diff" not in logged:
+            client().log_text(run_id, record.git.diff, "git.diff")
         if logged_model(run_id) is None:
             log_model(run_id)
-        _describe(run, result.description)
+        _describe(run, description)
         if client().get_run(run_id).info.status != "FINISHED" or restored:
-            client().set_terminated(run_id, "FINISHED", _milliseconds(result, len(result.epoch_seconds)))
+            client().set_terminated(run_id, "FINISHED", ends[-1])
         return _tracked(client().get_run(run_id)), restored
 
 
-def _milliseconds(result: Result, epochs: int = 0) -> int:
-    """Return when so many epochs were done."""
-    seconds = datetime.fromisoformat(result.started_at).timestamp() + sum(result.epoch_seconds[:epochs])
-    return int(seconds * 1000)
-
-
-def _history_points(result: Result) -> list[Any]:
-    return [
-        point
-        for epoch, figures in enumerate(result.history, start=1)
-        for point in points(epoch, figures, _milliseconds(result, epoch))
-    ]
+def _logged_files(run_id: str) -> set[str]:
+    """Return the names of the files and folders that a run has."""
+    return {file.path for file in client().list_artifacts(run_id)}
 
 
 def _describe(run: Any, text: str) -> None:
@@ -229,17 +206,17 @@ def _describe(run: Any, text: str) -> None:
 
 
 def supersede(root: Path, current: TrackedRun, tags: Mapping[str, str]) -> None:
-    """Mark the other finished runs of the current one's name, experiment and `tags`, and give the current one the tags.
+    """Mark the other finished runs of the same name, experiment and `tags` as superseded; tag the current one.
 
     Raises:
         UserError: the store cannot be reached.
     """
-    with usable(root):
-        connect(root)
+    with connected(root):
         experiment = client().get_run(current.run_id).info.experiment_id
-        asked = [f'tags.`{key}` = "{value}"' for key, value in (dict(tags) | {"mlflow.runName": current.name}).items()]
-        found = client().search_runs([experiment], " and ".join(["attributes.status = 'FINISHED'", *asked]))
-        for run in found:
+        filters = [
+            f'tags.`{key}` = "{value}"' for key, value in (dict(tags) | {"mlflow.runName": current.name}).items()
+        ]
+        for run in client().search_runs([experiment], " and ".join(["attributes.status = 'FINISHED'", *filters])):
             if run.info.run_id != current.run_id and SUPERSEDED_BY not in run.data.tags:
                 client().set_tag(run.info.run_id, SUPERSEDED_BY, current.run_id)
         if not current.is_current:
@@ -250,32 +227,28 @@ def supersede(root: Path, current: TrackedRun, tags: Mapping[str, str]) -> None:
 
 
 def describe_experiment(root: Path, experiment: str, text: str) -> None:
-    """Give the experiment its description, in Markdown; raises UserError where the store cannot be reached."""
-    with usable(root):
-        connect(root)
-        found = experiment_id(experiment, root)
-        if client().get_experiment(found).tags.get(_NOTE) != text:
-            client().set_experiment_tag(found, _NOTE, text)
+    """Give the experiment its description, in Markdown; raises UserError if the store cannot be reached."""
+    with connected(root):
+        number = experiment_id(experiment, root)
+        if client().get_experiment(number).tags.get(_NOTE) != text:
+            client().set_experiment_tag(number, _NOTE, text)
 
 
 def register_champion(root: Path, run: TrackedRun, description: str) -> str:
     """Give a run's model the alias `champion` of the registered model, and return its version.
 
-    The model is registered where it is not; the former champion keeps its version.
+    The model is registered if it is not yet. The former champion keeps its version.
 
     Raises:
         UserError: the store cannot be reached.
     """
     module = mlflow()
-    with usable(root):
-        connect(root)
+    with connected(root):
         versions, logged = _versions(), logged_model(run.run_id)
         if logged is None:
             raise UserError(f"the run {run.run_id} has no model in MLflow: run `tiny-imagenet sync`")
-        mine = [version for version in versions if version.source == logged.model_uri]
-        if mine:
-            version = mine[0]
-        else:
+        version = next((version for version in versions if version.source == logged.model_uri), None)
+        if version is None:
             if not versions:
                 _create_registered_model()
             version = client().create_model_version(
@@ -311,14 +284,13 @@ def _create_registered_model() -> None:
 
 @contextmanager
 def champion_file(root: Path) -> Iterator[tuple[Path, str]]:
-    """Yield the file of the registered champion and its model's name; where the store is elsewhere, it is fetched.
+    """Yield the file of the registered champion, fetched if the store is elsewhere, and its model's name.
 
     Raises:
         UserError: there is none, or the store cannot be reached.
     """
     with TemporaryDirectory(prefix="champion") as folder:
-        with usable(root):
-            connect(root)
+        with connected(root):
             try:
                 version = client().get_model_version_by_alias(REGISTERED_MODEL, CHAMPION)
             except mlflow().exceptions.MlflowException as error:
@@ -333,25 +305,24 @@ def champion_file(root: Path) -> Iterator[tuple[Path, str]]:
 
 
 def model_md5(root: Path, run_id: str) -> str | None:
-    """Return the MD5 of the model's file that MLflow has for a run; None where it has none.
+    """Return the MD5 of the model's file that MLflow has for a run, or None if it has none.
 
     Raises:
         UserError: the store cannot be reached.
     """
-    with TemporaryDirectory(prefix="model") as folder, usable(root):
-        connect(root)
+    with TemporaryDirectory(prefix="model") as folder, connected(root):
         experiment = client().get_run(run_id).info.experiment_id
-        found = client().search_logged_models([experiment], f"source_run_id = '{run_id}'")
-        return md5(_fetched(found[0].model_id, Path(folder))) if found else None
+        models = client().search_logged_models([experiment], f"source_run_id = '{run_id}'")
+        return md5(_fetched(models[0].model_id, Path(folder))) if models else None
 
 
 def _fetched(model_id: str, folder: Path) -> Path:
-    """Return the path of a logged model's file: MLflow's own where that is on this disk, else fetched into a folder."""
+    """Return the path of a logged model's file: MLflow's own if it is on this disk, else a download in the folder."""
     location = client().get_logged_model(model_id).artifact_location
     path = Path(location.removeprefix("file://")) / MODEL_FILE
     if path.is_absolute():
         if path.is_file():
             return path
-        raise UserError(f"MLflow's file of the model, {path}, is gone: `tiny-imagenet sync` brings it back")
+        raise UserError(f"MLflow's file of the model, {path}, is gone: `tiny-imagenet sync` restores it")
     with redirect_stderr(StringIO()):  # a progress bar
         return Path(mlflow().artifacts.download_artifacts(f"{location}/{MODEL_FILE.as_posix()}", dst_path=str(folder)))

@@ -1,7 +1,7 @@
-"""A run that is being written: its epochs, its model, and how it ends.
+"""A run that is being written: its epochs, its model, and its end.
 
-A training does not stop because MLflow's server does: what the run then lacks waits for the next epoch, and what it
-lacks in the end is delivered by `tracking.complete`.
+A training does not stop because MLflow's server does. Epochs that could not be logged are retried with the next epoch;
+`tracking.complete` adds what is missing in the end.
 """
 
 import os
@@ -16,25 +16,28 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from tiny_imagenet.tracking.additions import DatasetInput, add_dataset, add_model, add_params, add_points, now, points
-from tiny_imagenet.tracking.interrupts import HeldInterrupt, interrupts_held
+from tiny_imagenet.common.signals import HeldInterrupt, interrupts_held
+from tiny_imagenet.repository.dvc import repository_root
+from tiny_imagenet.repository.provenance import run_tags
+from tiny_imagenet.repository.records import TrainingSetup
+from tiny_imagenet.repository.workspace import workspace_id
+from tiny_imagenet.tracking.additions import add_dataset, add_model, add_params, add_points, now, points
 from tiny_imagenet.tracking.store import (
     client,
-    connect,
+    connected,
     experiment_id,
     is_missing,
     mlflow,
     public,
     reason,
     store_errors,
-    usable,
 )
 
 if TYPE_CHECKING:
     import keras
 
 SYSTEM_METRICS_SECONDS = 5
-_PATIENCE = 10  # a store that is away may slow a training by a tenth, however long it takes to say so
+_PATIENCE = 10  # times the duration of a failed call until the next: it costs a training at most a tenth of its time
 Answer = TypeVar("Answer")
 
 
@@ -42,7 +45,7 @@ Answer = TypeVar("Answer")
 class Run:
     """An MLflow run that is being written.
 
-    Where the store is away, nothing is raised: epochs wait, and all else is left to `tracking.complete`.
+    If the store is away, nothing is raised: epochs are retried, and all else is left to `tracking.complete`.
     """
 
     run_id: str
@@ -51,7 +54,7 @@ class Run:
     artifact_uri: str
     is_resumed: bool = False
     repeats: bool = False
-    """Whether epochs come again that the run may have: then the store is asked each time."""
+    """Whether epochs may be repeated that the run has: then its metrics are read before each is logged."""
     _interrupt: HeldInterrupt = field(default_factory=HeldInterrupt)
     _unsent: list[Any] = field(default_factory=list)
     _may_have_been_sent: bool = False
@@ -61,27 +64,27 @@ class Run:
     def __post_init__(self) -> None:
         self._may_have_been_sent = self.is_resumed
 
-    def log_epoch(self, epoch: int, figures: Mapping[str, float]) -> None:
-        """Log what the run lacks of an epoch's figures; steps count from 1, as in history.csv."""
-        self._unsent += points(epoch, figures, now())
+    def log_epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
+        """Log what the run lacks of an epoch's metrics; steps count from 1, as in history.csv."""
+        self._unsent += points(epoch, metrics, now())
         self._try(self._send)
 
     def log_history(self, history: Sequence[Mapping[str, float]]) -> None:
-        """Log what the run lacks of the epochs that are done: killed between saving and logging, it lacks the last."""
-        for epoch, figures in enumerate(history, start=1):
-            self._unsent += points(epoch, figures, now())
+        """Log what the run lacks of completed epochs: the last, if it was killed between saving and logging."""
+        for epoch, metrics in enumerate(history, start=1):
+            self._unsent += points(epoch, metrics, now())
         self._try(self._send)
 
     def _send(self) -> None:
-        add_points(self.run_id, self._unsent, anew=not self._may_have_been_sent)
+        add_points(self.run_id, self._unsent, is_new=not self._may_have_been_sent)
         self._unsent.clear()
         self._may_have_been_sent = self.repeats
         if self._is_away:
-            print("MLflow's store is back, and has the epochs that it missed", file=sys.stderr)  # noqa: T201 - for the user
+            print("MLflow's store is back, and has the epochs that it missed", file=sys.stderr)  # noqa: T201
         self._is_away = False
 
     def epoch_callback(self) -> "keras.callbacks.Callback":
-        """Return the Keras callback that logs every epoch, and lets Ctrl-C through after a batch."""
+        """Return the Keras callback that logs each epoch, and raises a held Ctrl-C after a batch."""
         import keras
 
         def check(batch: int, logs: Mapping[str, float] | None = None) -> None:  # noqa: ARG001 - Keras names them
@@ -93,9 +96,9 @@ class Run:
             on_test_batch_end=check,
         )
 
-    def log_dataset(self, dataset: DatasetInput) -> None:
-        """Log the dataset as the run's input."""
-        self._try(add_dataset, self.run_id, dataset)
+    def log_dataset(self, setup: TrainingSetup) -> None:
+        """Log the images of the training as the run's input."""
+        self._try(add_dataset, self.run_id, setup)
 
     def log_model(
         self,
@@ -105,7 +108,7 @@ class Run:
         classes: Mapping[str, list[str]],
         example: NDArray[np.uint8],
     ) -> str | None:
-        """Log the model, as `add_model` does, and return its address; None where the store is away."""
+        """Log the model, as `add_model` does, and return its address; None if the store is away."""
         return self._try(add_model, self.run_id, model, file, requirements, classes, example)
 
     def log_artifact(self, path: Path) -> None:
@@ -127,7 +130,7 @@ class Run:
         return bool(self._try(end))
 
     def _try(self, call: Callable[..., Answer], *arguments: Any) -> Answer | None:
-        """Call what may find the store away; then what follows is not tried before ten times what the failure took."""
+        """Call MLflow; on failure, warn, and skip further calls for ten times the duration of this one."""
         began = time.monotonic()
         if began < self._not_before:
             return None
@@ -136,9 +139,9 @@ class Run:
         except store_errors() as error:
             self._not_before = time.monotonic() + _PATIENCE * (time.monotonic() - began)
             if not self._is_away:
-                print(  # noqa: T201 - what a user is meant to read
-                    f"warning: MLflow's store {self.tracking_uri} is away ({reason(error)}): the training goes on, and "
-                    "what the run lacks is delivered when the store is back, or by the next call of the same command",
+                print(  # noqa: T201 - for the user
+                    f"warning: MLflow's store {self.tracking_uri} is away ({reason(error)}): the training continues. "
+                    "What the run lacks is logged when the store is back, or when the command is rerun",
                     file=sys.stderr,
                 )
             self._is_away = self._may_have_been_sent = True
@@ -155,17 +158,17 @@ def start_run(
     tags: Mapping[str, str],
     resume: str | None = None,
 ) -> Iterator[Run]:
-    """Start a run and end it with the block: finished, killed by Ctrl-C, or failed where the block raises.
+    """Start a run and end it with the block: as finished, killed by Ctrl-C, or failed if the block raises.
 
-    Under `mlflow run`, whose run id stands in the environment, the new run becomes its child.
+    Under `mlflow run`, whose run id is in the environment, the new run becomes its child.
 
     Args:
         root: the repository.
-        experiment: made where it is missing.
+        experiment: created if it is missing.
         name: of the run.
-        params: what is logged as the run's parameters.
-        tags: and as its tags.
-        resume: a run to go on with; where the store does not have it (any more), a new one is started.
+        params: logged as the run's parameters.
+        tags: of the run.
+        resume: id of a run to resume; if the store does not have it, a new one is started.
 
     Raises:
         UserError: the store cannot be reached at the start.
@@ -174,8 +177,7 @@ def start_run(
     os.environ.pop("MLFLOW_EXPERIMENT_ID", None)
     module = mlflow()
     with interrupts_held() as interrupt:
-        with usable(root):
-            uri = public(connect(root))
+        with connected(root) as uri:
             module.set_experiment(experiment_id=experiment_id(experiment, root))
             module.set_system_metrics_sampling_interval(SYSTEM_METRICS_SECONDS)
             live = resume if resume and is_live(resume) else None
@@ -185,10 +187,12 @@ def start_run(
                 tags=dict(tags) | ({"mlflow.parentRunId": parent} if parent else {}),
                 log_system_metrics=True,
             )
-        run = Run(active.info.run_id, uri, public(active.info.artifact_uri), live is not None, _interrupt=interrupt)
+        run = Run(
+            active.info.run_id, public(uri), public(active.info.artifact_uri), live is not None, _interrupt=interrupt
+        )
         status = "FAILED"
         try:
-            with usable(root):
+            with connected(root):
                 add_params(run.run_id, params)
             yield run
             interrupt.check()
@@ -199,6 +203,32 @@ def start_run(
         finally:
             with suppress(*store_errors()):
                 module.end_run(status)
+
+
+@contextmanager
+def training_run(
+    setup: TrainingSetup, name: str, *, resume: str | None, history: Sequence[Mapping[str, float]]
+) -> Iterator[Run]:
+    """Start the run of a training as `start_run` does, and log what is known before its next epoch.
+
+    Runs of this name and working directory that still seem to be running are dead, and are marked as killed: call this
+    only while the training's lock is held.
+
+    Args:
+        setup: of the training.
+        name: of the run.
+        resume: id of the run of a training that was stopped.
+        history: the epochs that it has completed.
+    """
+    root, here = repository_root(), {"workspace": workspace_id()}
+    mark_killed(root, name=name, tags=here, but=resume)
+    tags = run_tags(setup) | here
+    with start_run(root, experiment=setup.experiment, name=name, params=setup.params, tags=tags, resume=resume) as run:
+        run.log_history(history)
+        run.log_dataset(setup)
+        if setup.git.dirty:
+            run.log_text(setup.git.diff, "git.diff")
+        yield run
 
 
 def is_live(run_id: str) -> bool:
@@ -212,7 +242,7 @@ def is_live(run_id: str) -> bool:
 
 
 def mark_killed(root: Path, *, name: str, tags: Mapping[str, str], but: str | None = None) -> list[str]:
-    """Mark the runs of that name and with these tags as killed that still seem to be running, `but` one.
+    """Mark runs that still seem to be running as killed: those of this name and with these tags, `but` one.
 
     Returns:
         The ids of those that were marked.
@@ -221,11 +251,10 @@ def mark_killed(root: Path, *, name: str, tags: Mapping[str, str], but: str | No
         UserError: the store cannot be reached.
     """
     marked = []
-    with usable(root):
-        connect(root)
+    with connected(root):
         experiments = [experiment.experiment_id for experiment in client().search_experiments()]
-        asked = [f'tags.`{key}` = "{value}"' for key, value in (dict(tags) | {"mlflow.runName": name}).items()]
-        for run in client().search_runs(experiments, " and ".join(["attributes.status = 'RUNNING'", *asked])):
+        filters = [f'tags.`{key}` = "{value}"' for key, value in (dict(tags) | {"mlflow.runName": name}).items()]
+        for run in client().search_runs(experiments, " and ".join(["attributes.status = 'RUNNING'", *filters])):
             if run.info.run_id != but:
                 client().set_terminated(run.info.run_id, "KILLED")
                 marked.append(run.info.run_id)

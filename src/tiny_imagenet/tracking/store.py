@@ -1,8 +1,9 @@
-"""Where MLflow keeps its runs: `mlflow.db` and `mlruns/` in the repository's root, or what MLFLOW_TRACKING_URI names.
+"""MLflow's store: `mlflow.db` and `mlruns/` in the repository's root, or what MLFLOW_TRACKING_URI names.
 
 Plain `mlflow ui` in the root finds the former.
 """
 
+import contextlib
 import logging
 import os
 import re
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from filelock import FileLock
 from requests import RequestException
@@ -19,13 +21,16 @@ from sqlalchemy.exc import SQLAlchemyError
 from tiny_imagenet.common.errors import UserError
 
 _DATABASE = "mlflow.db"
+# Table, column of each absolute path. MLflow has no call that changes one: decisions/0029 says why this is SQL.
 _ARTIFACT_PATHS = (
     ("experiments", "artifact_location"),
     ("runs", "artifact_uri"),
     ("logged_models", "artifact_location"),
     ("model_versions", "storage_location"),
 )
-# MLflow's own would have a training wait for minutes, in every epoch, for a server that is away.
+CHATTY = ("mlflow.store", "mlflow.system_metrics", "alembic.runtime.migration", "urllib3")
+"""Loggers whose warnings say nothing to a user."""
+# With MLflow's defaults a training would wait for minutes, in every epoch, for a server that is away.
 _DEFAULTS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
@@ -35,14 +40,13 @@ _DEFAULTS = {
 
 
 def mlflow() -> Any:
-    """Return the module mlflow, imported late: its settings have to be there before, and it takes seconds."""
+    """Return the module mlflow. It is imported late: it takes seconds, and its settings have to be set before."""
     for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
     import mlflow
 
-    for chatty in ("mlflow.store", "mlflow.system_metrics", "alembic.runtime.migration", "urllib3"):
-        logging.getLogger(chatty).setLevel(logging.ERROR)
-
+    for name in CHATTY:
+        logging.getLogger(name).setLevel(logging.ERROR)
     return mlflow
 
 
@@ -52,12 +56,12 @@ def client() -> Any:
 
 
 def store_errors() -> tuple[type[Exception], ...]:
-    """Return what MLflow raises where its store is missing, broken or away, or the database's driver is missing."""
+    """Return what MLflow raises if its store is missing, broken or away, or the database's driver is missing."""
     return (mlflow().exceptions.MlflowException, SQLAlchemyError, sqlite3.Error, RequestException, ImportError)
 
 
 def is_missing(error: Exception) -> bool:
-    """Return whether MLflow says that what was asked for does not exist."""
+    """Return whether MLflow says that the requested object does not exist."""
     return getattr(error, "error_code", None) == "RESOURCE_DOES_NOT_EXIST"
 
 
@@ -67,16 +71,16 @@ def reason(error: Exception) -> str:
 
 
 @contextmanager
-def usable(root: Path) -> Iterator[None]:
-    """Turn an error of the store, in the block, into a UserError that names the store."""
-    errors = store_errors()  # now: Ctrl-C in the block must not be met by an MLflow that is half imported
+def connected(root: Path) -> Iterator[str]:
+    """Connect to the store for the block, and yield its address; raise a UserError if the store fails in the block."""
+    errors = store_errors()  # now: after Ctrl-C in the block, MLflow may be half imported
     try:
-        yield
+        yield connect(root)
     except errors as error:
         raise UserError(
             f"MLflow's store {public(tracking_uri(root))} cannot be used: {reason(error)}\n"
-            "Start its server, correct MLFLOW_TRACKING_URI, see that mlflow.db may be written, or move a broken one "
-            "away: a new one is made."
+            "Start its server, correct MLFLOW_TRACKING_URI, make mlflow.db writable, or move a broken one away: a new "
+            "one is created."
         ) from None
 
 
@@ -86,22 +90,22 @@ def tracking_uri(root: Path) -> str:
 
 
 def public(text: str) -> str:
-    """Return a text with `user:password@` in addresses left out, fit for a file that is shared."""
+    """Return a text without the `user:password@` of addresses, for files that are shared."""
     return re.sub(r"(?<=://)[^/\s]\S*@", "", text)
 
 
 def connect(root: Path) -> str:
-    """Point MLflow at the store, make the database where it is missing, and return the address.
+    """Point MLflow at the store, create the database if it is missing, and return the address.
 
-    Several processes may do this at once: two that create one SQLite file together would break it, so one does, under
-    a lock and a temporary name.
+    Several processes may do this at once. Two that create one SQLite file together would corrupt it, so one of them
+    creates it, under a lock and a temporary name.
     """
     uri = tracking_uri(root)
     database = root / _DATABASE
     if uri == f"sqlite:///{database}":
         with FileLock(root / f"{_DATABASE}.lock"):
             if not database.exists():
-                _create_database(database, root / "mlruns")
+                _create_database(database)
             else:
                 _follow_move(database, root / "mlruns")
     mlflow().set_tracking_uri(uri)
@@ -109,9 +113,9 @@ def connect(root: Path) -> str:
 
 
 def _follow_move(database: Path, artifacts: Path) -> None:
-    """Point the database to `artifacts`, which moved along with it: MLflow keeps absolute paths.
+    """Correct the absolute paths in a database that was moved together with the folder `artifacts`.
 
-    Only what is there is followed: an experiment whose folder is not in `artifacts` keeps its place.
+    An experiment whose folder is not in `artifacts` keeps its path.
     """
     with closing(sqlite3.connect(database, timeout=60)) as connection, connection:
         rows = connection.execute("SELECT artifact_location FROM experiments").fetchall()
@@ -126,33 +130,30 @@ def _follow_move(database: Path, artifacts: Path) -> None:
                 )
 
 
-def _create_database(database: Path, artifacts: Path) -> None:
-    mlflow()
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
-    partial = database.with_name(database.name + ".partial")
-    for leftover in database.parent.glob(partial.name + "*"):
+def _create_database(database: Path) -> None:
+    partial = database.with_name(f"{database.name}.{uuid4().hex}.partial")  # MLflow keeps a store of each name
+    for leftover in database.parent.glob(f"{database.name}.*partial*"):
         leftover.unlink()
-    store: Any = SqlAlchemyStore(f"sqlite:///{partial}", str(artifacts))  # type: ignore[no-untyped-call] # MLflow has none
-    store.engine.dispose()
+    with contextlib.chdir(database.parent):  # the artifacts of experiments without a location go into ./mlruns
+        mlflow().MlflowClient(f"sqlite:///{partial}").search_experiments(max_results=1)
     partial.replace(database)
 
 
 def experiment_id(name: str, root: Path) -> str:
-    """Return the id of an experiment, made where it is missing; another process may make it at the same time."""
-    found = client().get_experiment_by_name(name)
-    if found is None:
+    """Return the id of an experiment, created if it is missing; another process may create it at the same time."""
+    experiment = client().get_experiment_by_name(name)
+    if experiment is None:
         local = tracking_uri(root).startswith("sqlite:")
         location = str(root / "mlruns" / name) if local else None
         try:
             return str(client().create_experiment(name, artifact_location=location))
         except mlflow().exceptions.MlflowException:
-            found = client().get_experiment_by_name(name)
-            if found is None:
+            experiment = client().get_experiment_by_name(name)
+            if experiment is None:
                 raise
-    if found.lifecycle_stage == "deleted":
+    if experiment.lifecycle_stage == "deleted":
         raise UserError(
             f"the MLflow experiment '{name}' was deleted; restore it with "
-            f"`mlflow experiments restore --experiment-id {found.experiment_id}`"
+            f"`mlflow experiments restore --experiment-id {experiment.experiment_id}`"
         )
-    return str(found.experiment_id)
+    return str(experiment.experiment_id)

@@ -1,6 +1,6 @@
-"""The runs of a sweep: a parent, and a child for each trial. All are written by the process that started the sweep.
+"""The runs of a sweep: a parent, and a child for each trial. The process that started the sweep writes all of them.
 
-So the workers need neither MLflow nor its address, and a file as the store is right for a cluster, too.
+So the workers need neither MLflow nor its address, and a file can be the store of a cluster, too.
 """
 
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from typing import Any
 
 from tiny_imagenet.tracking.additions import add_params
 from tiny_imagenet.tracking.run import Run, is_live
-from tiny_imagenet.tracking.store import client, connect, experiment_id, public, usable
+from tiny_imagenet.tracking.store import client, connected, experiment_id, public
 
 
 def open_run(
@@ -22,22 +22,21 @@ def open_run(
     parent: Run | None = None,
     resume: str | None = None,
 ) -> Run:
-    """Return a run that goes on until its `end`; several may be open at once.
+    """Return a run that is open until its `end`; several may be open at once.
 
     Args:
         root: the repository.
-        experiment: made where it is missing.
+        experiment: created if it is missing.
         name: of the run.
-        params: what is logged as the run's parameters.
-        tags: and as its tags.
+        params: logged as the run's parameters.
+        tags: of the run.
         parent: the run that it becomes a child of.
-        resume: a run to go on with; where the store does not have it (any more), a new one is made.
+        resume: id of a run to resume; if the store does not have it, a new one is made.
 
     Raises:
         UserError: the store cannot be reached.
     """
-    with usable(root):
-        uri = public(connect(root))
+    with connected(root) as uri:
         live = resume if resume and is_live(resume) else None
         if live:
             client().update_run(live, status="RUNNING")
@@ -47,4 +46,4 @@ def open_run(
             run = client().create_run(experiment_id(experiment, root), tags=dict(tags) | own, run_name=name)
         add_params(run.info.run_id, params)
     resumed = live is not None
-    return Run(run.info.run_id, uri, public(run.info.artifact_uri), is_resumed=resumed, repeats=resumed)
+    return Run(run.info.run_id, public(uri), public(run.info.artifact_uri), is_resumed=resumed, repeats=resumed)

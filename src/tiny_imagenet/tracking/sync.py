@@ -1,4 +1,4 @@
-"""One live, complete run in MLflow for each result, whatever happened to the store or to the trainings."""
+"""Bring the results of the working directory into MLflow: one complete run each, whatever the store has lost."""
 
 import sys
 from collections.abc import Mapping
@@ -9,27 +9,20 @@ import numpy as np
 
 from tiny_imagenet import tracking
 from tiny_imagenet.backend import runtime
-from tiny_imagenet.common.files import BusyError, md5, only_one, read_csv
+from tiny_imagenet.common.files import BusyError, md5, only_one
 from tiny_imagenet.config.jobs import Job
 from tiny_imagenet.config.params import Params
 from tiny_imagenet.models.saved_model import load_model, read_metadata, without_optimizer
 from tiny_imagenet.repository import dvc, workspace
 from tiny_imagenet.repository.paths import CACHE, CHECKPOINTS, MODELS, RESULTS
-from tiny_imagenet.repository.provenance import run_tags
-from tiny_imagenet.repository.records import Metrics, RunRecord, TrainingSetup
-
-
-def dataset_input(setup: TrainingSetup) -> tracking.DatasetInput:
-    """Return what MLflow is told of the images of a run."""
-    return tracking.DatasetInput(setup.dataset, setup.hashes["data"], setup.source, setup.images)
+from tiny_imagenet.repository.records import Metrics, RunRecord
 
 
 def sync(params: Params, run_descriptions: Mapping[str, str], experiment_description: str) -> list[str]:
-    """Bring the results in the working directory into MLflow, and return what was done, in words.
+    """Bring the results of the working directory into MLflow, and return a line for each change.
 
-    Runs that died are marked as killed. A run that the store does not have is restored, one that lacks something is
-    completed, and earlier runs of the same working directory are marked as superseded. The best model becomes the
-    champion.
+    Runs that died are marked as killed. A run that the store does not have is restored. A run that lacks something is
+    completed. Earlier runs of the same working directory are marked as superseded. The best model becomes the champion.
 
     Args:
         params: params.yaml.
@@ -61,10 +54,17 @@ def _sync(params: Params, run_descriptions: Mapping[str, str], experiment_descri
         if not _is_evaluated(job):
             done.append(f"{job.name}: not evaluated since it was trained: `dvc repro`")
             continue
-        result = _result(job.name, here, run_descriptions[job.name])
-        run, restored = tracking.complete(root, result, partial(_log_model, model=job.name))
+        record = RunRecord.read(MODELS / job.name / "run.json")
+        run, restored = tracking.complete(
+            root,
+            job.name,
+            record,
+            tags=here,
+            description=run_descriptions[job.name],
+            log_model=partial(_log_model, model=job.name),
+        )
         if restored:
-            done.append(f"{job.name}: MLflow did not have the run {result.run_id}; restored as {run.run_id}")
+            done.append(f"{job.name}: MLflow did not have the run {record.run_id}; restored as {run.run_id}")
         tracking.supersede(root, run, here)
         if not job.is_replicate:
             runs[job.name] = run
@@ -77,16 +77,15 @@ def _sync(params: Params, run_descriptions: Mapping[str, str], experiment_descri
 def _register_champion(
     root: Path, params: Params, run_descriptions: Mapping[str, str], runs: Mapping[str, tracking.TrackedRun]
 ) -> list[str]:
-    """Register the champion, if the profile has one; accuracy is that of one view of each image, as it is served."""
+    """Register the champion, if the profile has one. Its accuracy is that of the model as it is served."""
     if params.profile not in params.champion.profiles or not runs:
         return []
-    metric = f"final_{params.champion.metric}"
 
-    def served(name: str) -> float:
-        metrics = runs[name].metrics
-        return metrics.get(f"{metric}_one_view", metrics[metric])
+    def score(name: str) -> float:
+        metrics, key = Metrics.read(RESULTS / name / "metrics.json"), params.champion.metric
+        return metrics.val_accuracy_as_served if key == "val_accuracy" else float(getattr(metrics, key))
 
-    model = max(runs, key=served)  # of equals the first
+    model = max(runs, key=score)  # of equals the first
     version = tracking.register_champion(root, runs[model], run_descriptions[model])
     name = f"{tracking.REGISTERED_MODEL}@{tracking.CHAMPION}"
     return [f"{name}: {model}, version {version}, by {params.champion.metric}"]
@@ -98,28 +97,6 @@ def _is_evaluated(job: Job) -> bool:
     return all(
         path.is_file() and md5(path) == locked.get(path.as_posix())
         for path in (MODELS / job.name / file for file in ("model.keras", "history.csv"))
-    )
-
-
-def _result(name: str, here: Mapping[str, str], description: str) -> tracking.Result:
-    folder = MODELS / name
-    record = RunRecord.read(folder / "run.json")
-    history = read_csv(folder / "history.csv", ("epoch",))
-    return tracking.Result(
-        model=name,
-        experiment=record.experiment,
-        run_id=record.run_id,
-        started_at=record.started_at,
-        epoch_seconds=record.epoch_seconds,
-        params=record.params,
-        tags=run_tags(record) | dict(here),
-        dataset=dataset_input(record),
-        history=history.drop(columns="epoch").to_dict("records"),  # type: ignore[arg-type] # the columns are words
-        metrics=Metrics.read(RESULTS / name / "metrics.json").as_dict(),
-        folder=RESULTS / name,
-        files=[folder / "history.csv"],
-        texts={"git.diff": record.git.diff} if record.git.diff else {},
-        description=description,
     )
 
 

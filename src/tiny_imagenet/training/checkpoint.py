@@ -15,8 +15,10 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from tiny_imagenet.backend import devices
 from tiny_imagenet.common.errors import UserError
 from tiny_imagenet.common.files import replaced, write_text
+from tiny_imagenet.common.progress import say
 from tiny_imagenet.training.callbacks import AveragedWeights, Clock
 
 _STATE = "state.json"
@@ -30,6 +32,32 @@ _REMEMBERED: dict[type, tuple[str, ...]] = {
 
 A checkpoint always has all of it: one of other code has another key.
 """
+
+
+def open_checkpoint(folder: Path, key: str) -> "Checkpoint":
+    """Return the checkpoint of a training that starts or resumes now, and print which of the two it is.
+
+    Of several processes that share the batches, the first alone writes it.
+
+    Args:
+        folder: of the training's checkpoints; its name is the training's.
+        key: a fingerprint of what decides the result.
+
+    Raises:
+        UserError: the checkpoint is broken, or the processes do not have the same key or the same checkpoint.
+    """
+    checkpoint = Checkpoint(folder, key, read_only=devices.process() > 0)
+    history = checkpoint.history()
+    devices.require_same("params, data, code, versions or processor", key)
+    devices.require_same(f"the epochs that {folder.parent} has: they need one folder, shared by all", str(history))
+    if history:
+        say(f"{folder.name}: resuming after epoch {len(history)}")
+    elif checkpoint.other:
+        say(
+            f"{folder.name}: starting from scratch; checkpoint {checkpoint.other} (other params, data, code, versions, "
+            "processor or threads) is kept until this training is complete"
+        )
+    return checkpoint
 
 
 class Checkpoint:

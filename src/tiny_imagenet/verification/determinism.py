@@ -1,6 +1,6 @@
-"""Does a seed give the same bits twice? A short training in two fresh processes, weights and history compared by hash.
+"""Check that a seed gives the same bits twice: compare weights and history of two short trainings by hash.
 
-python -m tiny_imagenet.determinism MODEL EPOCHS BATCHES      # one of the two
+python -m tiny_imagenet.verification.determinism MODEL EPOCHS BATCHES      # one of the two
 """
 
 import hashlib
@@ -17,12 +17,13 @@ from tiny_imagenet.common.errors import UserError
 from tiny_imagenet.common.files import fingerprint, write_text
 from tiny_imagenet.config.params import Params
 from tiny_imagenet.repository import dvc
+from tiny_imagenet.repository.paths import CACHE
 
 _MARK = "result: "
 
 
 def verify(model: str, params: Params, *, epochs: int = 2, batches: int = 8) -> dict[str, Any]:
-    """Train `model` twice for `epochs` of `batches`, in the working directory, and return what came out.
+    """Train `model` twice for `epochs` of `batches`, in the working directory, and return the outcome.
 
     Keys: `same` (bool), `weights` and `history` (SHA-256 of each process), `epochs`, `batches`, `params` (fingerprint
     of the recipe and the seed), `dependencies` (fingerprint of data and code), `determinism`, `device`, `threads`,
@@ -31,8 +32,9 @@ def verify(model: str, params: Params, *, epochs: int = 2, batches: int = 8) -> 
     Raises:
         UserError: the data is not packed yet, or a training failed.
     """
-    if not Path("data/cache/classes.csv").is_file():
+    if not (CACHE / "classes.csv").is_file():
         raise UserError("the dataset has not been packed yet: run `dvc repro cache`")
+    job = params.job(model)
     first, second = (_in_fresh_process(model, epochs, batches, number) for number in (1, 2))
     hashes = {key: [first.pop(key), second.pop(key)] for key in ("weights", "history")}
     return {
@@ -40,9 +42,9 @@ def verify(model: str, params: Params, *, epochs: int = 2, batches: int = 8) -> 
         **hashes,
         "epochs": epochs,
         "batches": batches,
-        "params": params.job(model).fingerprint,
+        "params": job.fingerprint,
         "determinism": params.determinism,
-        "dependencies": fingerprint(dvc.dependency_hashes(params.job(model))),
+        "dependencies": fingerprint(dvc.dependency_hashes(job)),
         **first,
     }
 
@@ -52,13 +54,13 @@ def record(model: str, outcome: dict[str, Any], path: Path) -> None:
     try:
         outcomes = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     except ValueError as error:
-        raise UserError(f"{path} is no readable JSON ({error}); `git checkout {path}` brings it back") from None
+        raise UserError(f"{path} is no readable JSON ({error}); `git checkout {path}` restores it") from None
     write_text(path, json.dumps(outcomes | {model: outcome}, indent=2, sort_keys=True) + "\n")
 
 
 def _in_fresh_process(model: str, epochs: int, batches: int, number: int) -> dict[str, Any]:
     command = [sys.executable, "-m", "tiny_imagenet.verification.determinism", model, str(epochs), str(batches)]
-    # What differs between two processes anyway is made to differ for certain.
+    # Hash seeds differ between two processes by chance; here they always do.
     done = subprocess.run(
         command, env=os.environ | {"PYTHONHASHSEED": str(number)}, stdout=subprocess.PIPE, text=True, check=False
     )
@@ -72,7 +74,6 @@ def _in_fresh_process(model: str, epochs: int, batches: int, number: int) -> dic
 def _train_briefly(model: str, epochs: int, batches: int) -> None:
     params = entry.checked_params()
     job = params.job(model)
-    recipe = job.recipe
     runtime.prepare(job.seed, exact=params.determinism == "exact")
     import keras
 
@@ -80,6 +81,7 @@ def _train_briefly(model: str, epochs: int, batches: int) -> None:
     from tiny_imagenet.models import weights as pretrained
     from tiny_imagenet.training import train
 
+    recipe, weights_file = job.recipe, pretrained.weights_file(job.recipe.weights, job.recipe.architecture)
     schedule, tuning = recipe.learning_rate_schedule, recipe.fine_tuning
     head_epochs = min(tuning.head_epochs, epochs - 1) if tuning else 0
     recipe = recipe.model_copy(
@@ -88,16 +90,15 @@ def _train_briefly(model: str, epochs: int, batches: int) -> None:
             "batches_per_epoch": batches,
             "learning_rate_schedule": schedule
             and schedule.model_copy(update={"warmup_epochs": min(schedule.warmup_epochs, (epochs - head_epochs) / 2)}),
-            # One epoch alone is trained as the second phase is.
+            # With one epoch, only the second phase is trained.
             "fine_tuning": tuning and tuning.model_copy(update={"head_epochs": head_epochs}),
         }
     )
-    packed = open_packed(Path("data/cache"))
+    packed = open_packed(CACHE)
     few = slice(batches * recipe.batch_size)
     packed = PackedDataset(packed.train, Split(packed.val.images[few], packed.val.labels[few]), packed.classes)
-    seed, weights_file = job.seed, pretrained.weights_file(recipe.weights, recipe.architecture)
     with devices.shared_by(devices.count(params.devices)) as share:
-        trained = train.train(recipe, packed, seed=seed, weights_file=weights_file, share=share)
+        trained = train.train(recipe, packed, seed=job.seed, weights_file=weights_file, share=share)
     weights = hashlib.sha256()
     for weight in trained.model.weights:
         weights.update(keras.ops.convert_to_numpy(weight).tobytes())
@@ -109,7 +110,7 @@ def _train_briefly(model: str, epochs: int, batches: int) -> None:
         "backend": runtime.backend(),
         "versions": runtime.versions(),
     }
-    print(_MARK + json.dumps(outcome))  # noqa: T201 - how the other process gets it
+    print(_MARK + json.dumps(outcome))  # noqa: T201 - read by the other process
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""What the files, dvc.lock and MLflow have of a model's results now, in the working directory.
+"""What the files, dvc.lock and MLflow have of a training now, in the working directory.
 
-Whatever is missing or broken is a UserError that says what brings it back.
+A file that is missing or broken is a UserError that says how to restore it.
 """
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,125 +14,104 @@ import pandas as pd
 
 from tiny_imagenet import tracking
 from tiny_imagenet.common.errors import UserError
-from tiny_imagenet.common.files import md5, read_json
+from tiny_imagenet.config.jobs import Job
 from tiny_imagenet.repository import dvc
+from tiny_imagenet.repository.paths import MODELS, REPORTS, RESULTS, TABLE
+from tiny_imagenet.repository.records import Architecture, Metrics, RunRecord
 
-MODELS, RESULTS, TABLE = Path("models"), Path("results"), Path("reports/results.csv")
-_TRAINED = ("model.keras", "history.csv", "run.json")
-_RECORD = (
-    "run_id", "stage", "git", "dependencies", "hashes", "params", "versions", "platform", "device", "threads",
-    "backend", "weights", "seed", "profile", "dataset", "images_per_second", "epoch_seconds",
-)  # fmt: skip
 SIZES = ("parameters", "parameters_200_classes")
 """What the table has of architecture.json."""
-_SYSTEM = "system/"
 FINAL = "final_"
 """How MLflow's names of the metrics of metrics.json begin."""
+_SYSTEM = "system/"
+_MADE_BY_DVC = ("data", *(path.as_posix() for path in (MODELS, RESULTS, REPORTS)))
 
 
 class NotAskedError(Exception):
-    """A question is not wanted, or what it is about cannot be had: neither right nor wrong."""
+    """A check is not wanted, or MLflow lacks what it is about: it neither holds nor fails."""
 
 
 @dataclass(frozen=True)
 class Tracked:
-    """What MLflow has of a model."""
+    """What MLflow has of a training."""
 
     run: tracking.TrackedRun
     epochs: Mapping[str, float]
-    """"<metric> of epoch <step>" -> value; of a step that is there twice, the second as "..., again"."""
+    """"<metric> of epoch <step>" -> value; the second value of a step is "..., again"."""
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What there is of one model."""
+    """What there is of one training. The files are read when they are asked for, so that each check can fail alone."""
 
-    model: str
-    """Or a replicate; or "" for the stages of none."""
-    stages: Mapping[str, str]
-    """"train" and "evaluate" -> the stage of that kind, as dvc.lock calls it."""
-    changed: Sequence[str] | None
-    """The lines of `lineage.changed_since_lock`; None where DVC fails."""
+    job: Job
     store: Mapping[str, Tracked] | None
-    """What `ask_store` returns; None where MLflow's store is away."""
+    """Of `read_store`; None if MLflow's store is away."""
+    path_md5: Callable[[Path], str | None] = dvc.path_md5
+    """`dvc.path_md5`, which may remember what it has hashed."""
 
     @property
-    def trained(self) -> list[Path]:
-        """The files that training makes."""
-        return [MODELS / self.model / name for name in _TRAINED]
-
-    @property
-    def record(self) -> dict[str, Any]:
+    def record(self) -> RunRecord:
         """run.json."""
-        return _read(MODELS / self.model / "run.json", _RECORD)
+        return RunRecord.read(MODELS / self.job.name / "run.json")
 
     @property
     def metrics(self) -> dict[str, Any]:
         """metrics.json."""
-        return _read(RESULTS / self.model / "metrics.json")
+        return Metrics.read(RESULTS / self.job.name / "metrics.json").as_dict()
 
     @property
-    def architecture(self) -> dict[str, Any]:
-        """architecture.json."""
-        return _read(RESULTS / self.model / "architecture.json", SIZES)
+    def sizes(self) -> dict[str, Any]:
+        """SIZES of architecture.json."""
+        return Architecture.read(RESULTS / self.job.name / "architecture.json").model_dump(include={*SIZES})
 
     @property
     def history(self) -> pd.DataFrame:
         """history.csv to the last digit, by epoch."""
-        path = MODELS / self.model / "history.csv"
+        path = MODELS / self.job.name / "history.csv"
         try:
             return pd.read_csv(path, dtype=str).astype(float).set_index("epoch")
         except (OSError, ValueError, KeyError) as error:
             raise UserError(f"{path} cannot be read ({error}): {restore(path)}") from None
 
     @property
-    def locked(self) -> dict[str, str]:
-        """Path -> MD5, by dvc.lock, of what training depends on and makes."""
-        locked = dvc.locked_files(Path.cwd(), self.stages["train"])
-        return {path: str(digest) for path, digest in locked.items()}
-
-    @property
     def tracked(self) -> Tracked:
-        """What MLflow has; raises NotAskedError where that is nothing."""
+        """What MLflow has; raises NotAskedError if it has nothing."""
         if self.store is None:
             raise NotAskedError("MLflow's store is away, see below")
-        if self.model not in self.store:
+        if self.job.name not in self.store:
             raise NotAskedError("MLflow does not have the run")
-        return self.store[self.model]
+        return self.store[self.job.name]
 
 
-def has_results(model: str) -> bool:
-    """Return whether the table has figures of a model, or should have."""
+def has_results(name: str) -> bool:
+    """Return whether the table has figures of a training, or should have."""
     try:
-        has_figures = any(row.get("run_id") for row in table_rows(model))
+        has_row = any(row.get("run_id") for row in table_rows(name))
     except UserError:
-        has_figures = False
-    needed = (MODELS / model / "run.json", RESULTS / model / "metrics.json", RESULTS / model / "architecture.json")
-    return has_figures or all(path.is_file() for path in needed)
+        has_row = False
+    needed = (MODELS / name / "run.json", RESULTS / name / "metrics.json", RESULTS / name / "architecture.json")
+    return has_row or all(path.is_file() for path in needed)
 
 
-def ask_store(models: Sequence[str]) -> dict[str, Tracked]:
-    """Return what MLflow has of the runs that the models' run.json name; raises UserError where its store is away."""
+def read_store(names: Sequence[str]) -> dict[str, Tracked]:
+    """Return what MLflow has of the runs that each run.json names; raises UserError if the store is away."""
     root, tracked = dvc.repository_root(), {}
-    for model in models:
+    for name in names:
         try:
-            run_id = str(_read(MODELS / model / "run.json")["run_id"])
-        except (UserError, KeyError):
-            continue  # whoever needs the file says so
+            run_id = RunRecord.read(MODELS / name / "run.json").run_id
+        except UserError:
+            continue  # reported by the checks that need the file
         if run := tracking.find_run(root, run_id):
             epochs: dict[str, float] = {}
-            for name in run.metrics:
-                if name.startswith((FINAL, _SYSTEM)):
+            for metric in run.metrics:
+                if metric.startswith((FINAL, _SYSTEM)):
                     continue
-                for step, value in tracking.metric_history(root, run.run_id, name):
-                    key = f"{name} of epoch {step}"
+                for step, value in tracking.metric_history(root, run.run_id, metric):
+                    key = f"{metric} of epoch {step}"
                     epochs[f"{key}, again" if key in epochs else key] = value
-            tracked[model] = Tracked(run, epochs)
+            tracked[name] = Tracked(run, epochs)
     return tracked
-
-
-def _read(path: Path, needed: Sequence[str] = ()) -> dict[str, Any]:
-    return read_json(path, needed, remedy=restore(path))
 
 
 def table_rows(model: str | None = None) -> list[dict[str, Any]]:
@@ -157,33 +136,67 @@ def _number(cell: object) -> object:
         return cell
 
 
-def current_md5(path: Path) -> str | None:
-    """Return the MD5 of the bytes, and not what DVC remembers of a file of that size and time."""
-    return md5(path) if path.is_file() else None
+def differences(
+    stage: str, path_md5: Callable[[Path], str | None], recorded: Mapping[str, str] | None = None
+) -> Iterator[tuple[str, str]]:
+    """Yield what differs between dvc.lock and the disk of each dependency and output of a stage, with the remedy.
+
+    Args:
+        stage: as dvc.lock calls it.
+        path_md5: `dvc.path_md5`.
+        recorded: path -> MD5 of each dependency by run.json, if that has to be the same, too.
+
+    Raises:
+        UserError: dvc.lock does not have the stage.
+    """
+    dependencies, outputs = (dvc.locked_files(Path.cwd(), stage, [kind]) for kind in ("deps", "outs"))
+    locked, recorded = dependencies | outputs, dependencies if recorded is None else recorded
+    for name in sorted(locked.keys() | recorded.keys()):
+        if stage == "compare" and Path(name) in (MODELS, RESULTS):  # each training's own check has its files
+            continue
+        path, current, by_lock = Path(name), path_md5(Path(name)), locked.get(name)
+        by_run = by_lock if name in outputs else recorded.get(name)
+        if by_run != by_lock:
+            shown = f"{short(current)}, {short(by_run)} in run.json, {short(by_lock)} in dvc.lock"
+            yield f"{name} is {shown}", "`git checkout dvc.lock`, or `dvc repro`"
+        elif current != by_lock:
+            if path.is_dir():
+                path, current, by_lock = _first_difference(path, current, by_lock)
+            made = path.parts[0] in _MADE_BY_DVC
+            remedy = restore(path, current, by_lock) if made else f"`git checkout {path}`, or `dvc repro`"
+            yield f"{path} is {short(current)}, {short(by_lock)} in dvc.lock", remedy
 
 
-def see_folder(folder: Path, wanted: str | None) -> None:
-    """See that a folder is the one that dvc.lock has by this hash; raises UserError with the first file that is not."""
-    found = dvc.folder_md5(folder)
-    if found == wanted:
-        return
-    files, locked = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}, {}
-    if wanted is not None:
-        locked = dvc.cached_folder(wanted)
-    for name in sorted(files | locked.keys()):
-        digest = current_md5(folder / name)
-        if locked and digest != locked.get(name):
-            remedy = restore(folder / name, digest, locked.get(name))
-            raise UserError(f"{folder / name} is {digest}, {locked.get(name)} in DVC's record of the folder: {remedy}")
-    raise UserError(f"{folder} is {found}, {wanted} in dvc.lock: `git checkout dvc.lock`, or `dvc repro`")
+def _first_difference(folder: Path, current: str | None, locked: str | None) -> tuple[Path, str | None, str | None]:
+    """Return the first file that differs, with both MD5s; the folder itself if DVC's cache has no list of its files."""
+    files, listed = dvc.folder_files(folder), dvc.cached_folder(locked) if locked else {}
+    for name in sorted(files.keys() | listed.keys()) if listed else []:
+        if files.get(name) != listed.get(name):
+            return folder / name, files.get(name), listed.get(name)
+    return folder, current, locked
 
 
-def restore(path: Path, found: str | None = None, wanted: str | None = None) -> str:
-    """Return what brings back a file that DVC has made; `found` and `wanted` are MD5s, where they are known."""
+def restore(path: Path, current: str | None = None, wanted: str | None = None) -> str:
+    """Return the commands that restore a file or folder that DVC has made.
+
+    Args:
+        path: of the file or folder.
+        current: its MD5, if it is known.
+        wanted: the MD5 that it should have, if it is known.
+    """
+    if current is not None and wanted is None:
+        return f"`rm {path}`"  # it should not exist
+    remove = f"rm -rf {path}" if path.is_dir() else f"rm -f {path}"
     if wanted is None or dvc.cached_file(wanted):
-        return f"`rm -f {path}` and `dvc checkout {path}`"
-    if dvc.cached_file(found):
+        return f"`{remove}` and `dvc checkout {path}`"
+    if dvc.cached_file(current):
         return "`git checkout dvc.lock`, or `dvc repro`"
-    # A file and DVC's copy of it are often one, by a hard link; and while there is a copy, DVC takes it for sound.
-    copy = f".dvc/cache/files/md5/{wanted[:2]}/{wanted[2:]}"
-    return f"DVC has no sound copy: `rm -f {path} {copy}`, then `dvc pull` or `dvc repro`"
+    # A file and DVC's copy of it are often one, by a hard link, and DVC trusts any copy that it has.
+    copy, root = dvc.cache_path(wanted), dvc.repository_root()
+    copy = copy.relative_to(root) if copy.is_relative_to(root) else copy
+    return f"DVC has no sound copy: `{remove} {copy}`, then `dvc pull` or `dvc repro`"
+
+
+def short(digest: str | None) -> str:
+    """Return the first digits of a hash, or "missing"."""
+    return digest[:8] if digest else "missing"

@@ -10,7 +10,7 @@ import pytest
 from tiny_imagenet.backend import runtime
 from tiny_imagenet.common.errors import UserError
 from tiny_imagenet.parallel import cluster
-from tiny_imagenet.parallel.cluster import Cluster, Node, Share
+from tiny_imagenet.parallel.cluster import Allotment, Cluster, Node
 
 
 def machines(*cores: int, gpus: int = 0) -> Cluster:
@@ -38,35 +38,35 @@ def machines(*cores: int, gpus: int = 0) -> Cluster:
     ],
 )
 def test_cores_are_divided_by_the_workers(cores, jobs, wanted, expected):
-    share = machines(*cores).share(jobs, *wanted)
-    assert (share.workers, share.cores, share.gpus) == (*expected, 0)
+    allotment = machines(*cores).allot(jobs, *wanted)
+    assert (allotment.workers, allotment.cores, allotment.gpus) == (*expected, 0)
 
 
 def test_each_training_has_a_gpu_where_there_are_any():
-    share = machines(8, 8, gpus=2).share(10, None, None)
-    assert (share.workers, share.cores, share.gpus) == (4, 4, 1)
-    assert share.environment() == {}
+    allotment = machines(8, 8, gpus=2).allot(10, None, None)
+    assert (allotment.workers, allotment.cores, allotment.gpus) == (4, 4, 1)
+    assert allotment.environment() == {}
 
 
 def test_no_more_trainings_run_at_once_than_there_are_gpus():
-    assert machines(8, gpus=2).share(10, 4, None).workers == 2
+    assert machines(8, gpus=2).allot(10, 4, None).workers == 2
 
 
 def test_a_machine_without_gpus_does_not_count_where_others_have_some():
     mixed = Cluster(None, [Node("0", "head", 64, 0), Node("1", "worker", 8, 2)])
-    share = mixed.share(4, None, None)
-    assert (share.workers, share.cores, share.gpus) == (2, 4, 1)
+    allotment = mixed.allot(4, None, None)
+    assert (allotment.workers, allotment.cores, allotment.gpus) == (2, 4, 1)
     with pytest.raises(UserError, match="--cores 16: no machine here has more than 8"):
-        mixed.share(4, None, 16)
+        mixed.allot(4, None, 16)
 
 
 def test_more_cores_than_a_machine_has_are_refused():
     with pytest.raises(UserError, match="--cores 5: no machine here has more than 4"):
-        machines(4, 4).share(10, None, 5)
+        machines(4, 4).allot(10, None, 5)
 
 
-def test_a_training_computes_on_its_share_alone():
-    assert Share(workers=2, cores=3, gpus=0).environment() == runtime.thread_settings(3)
+def test_a_training_computes_on_its_cores_alone():
+    assert Allotment(workers=2, cores=3, gpus=0).environment() == runtime.thread_settings(3)
     assert set(runtime.thread_settings(3).values()) == {"3"}
 
 

@@ -144,7 +144,7 @@ def test_unknown_sweeps_and_models_are_refused_with_what_is_known():
     with pytest.raises(UserError, match=r"no sweep 'rate' in params.yaml \(did you mean 'rates'\?\); known: rates"):
         plan(params({"batch_size": {"grid": [8]}}), "rate")
     with pytest.raises(UserError, match=r"sweeps.rates.model: 'model_22' has no block"):
-        params({"batch_size": {"grid": [8]}}, "model_22")
+        plan(params({"batch_size": {"grid": [8]}}, "model_22"), "rates")
 
 
 def test_the_committed_sweep_can_be_trained():

@@ -9,7 +9,7 @@ from made_results import VALUES
 
 from tiny_imagenet.common.errors import UserError
 from tiny_imagenet.config.params import Params, parse_params
-from tiny_imagenet.parallel.sweep.plan import plan
+from tiny_imagenet.parallel.sweep.plan import plan, sweep_named
 from tiny_imagenet.parallel.sweep.results import (
     FAILED,
     STOPPED,
@@ -45,7 +45,7 @@ RECORDS = {
 @pytest.mark.parametrize("metric", ["holdout_accuracy", "holdout_loss"])
 def test_the_best_epoch_of_a_trial_that_did_not_fail_decides_and_the_first_of_equals_wins(metric):
     given = params(metric)
-    sweep, trials = given.sweeps["sizes"], plan(given, "sizes")
+    sweep, trials = sweep_named(given, "sizes"), plan(given, "sizes")
     assert best_trial(sweep, trials, RECORDS).number == 1
     ordered = table(sweep, trials, RECORDS)
     assert list(ordered["trial"]) == [1, 4, 3, 2]
@@ -58,7 +58,7 @@ def test_the_best_epoch_of_a_trial_that_did_not_fail_decides_and_the_first_of_eq
 def test_the_files_say_the_same(tmp_path):
     given = params()
     trials = plan(given, "sizes")
-    files = write_results(tmp_path, "sizes", given.sweeps["sizes"], trials, RECORDS)
+    files = write_results(tmp_path, "sizes", sweep_named(given, "sizes"), trials, RECORDS)
     assert all(path.is_file() for path in files)
     written = pd.read_csv(tmp_path / "results.csv")
     assert list(written["status"]) == ["finished", "finished", STOPPED, FAILED]
@@ -79,12 +79,12 @@ def test_a_record_comes_back_as_it_was_written(tmp_path):
 
 def test_where_every_trial_failed_there_is_no_best_one():
     given = params()
-    with pytest.raises(UserError, match="no trial has got through an epoch"):
-        best_trial(given.sweeps["sizes"], plan(given, "sizes"), {2: RECORDS[2]})
+    with pytest.raises(UserError, match="no trial has finished an epoch"):
+        best_trial(sweep_named(given, "sizes"), plan(given, "sizes"), {2: RECORDS[2]})
 
 
 def test_null_and_parts_are_written_as_yaml_would_read_them():
     sweep = {"model": "model_2", "epochs": 3, "search": {"augmentation": {"grid": [{"shift": 0.1}, None]}}}
     given = parse_params(json.loads(json.dumps(VALUES)) | {"sweeps": {"parts": sweep}})
-    shown = table(given.sweeps["parts"], plan(given, "parts"), {number: RECORDS[number] for number in (1, 2)})
+    shown = table(sweep_named(given, "parts"), plan(given, "parts"), {number: RECORDS[number] for number in (1, 2)})
     assert [json.loads(value) for value in shown["augmentation"]] == [{"shift": 0.1}, None]

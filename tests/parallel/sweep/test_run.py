@@ -15,7 +15,7 @@ from tiny_imagenet.config.params import Params, parse_params
 from tiny_imagenet.parallel import cluster
 from tiny_imagenet.parallel.sweep import progress as sweep_progress
 from tiny_imagenet.parallel.sweep import run
-from tiny_imagenet.parallel.sweep.plan import plan
+from tiny_imagenet.parallel.sweep.plan import plan, sweep_named
 from tiny_imagenet.parallel.sweep.progress import Progress
 from tiny_imagenet.parallel.sweep.results import read_record
 
@@ -35,8 +35,8 @@ def hdf5(content: bytes) -> bytes:
 
 def keys(given: Params) -> list[str]:
     trials = plan(given, "rates")
-    made_of = run._dependencies("train@model_2", {trial.number: trial.recipe for trial in trials})
-    return list(run._keys(given, given.sweeps["rates"], trials, made_of).values())
+    hashes = run._dependencies(given.job("model_2"), {trial.number: trial.recipe for trial in trials})
+    return list(run._keys(given, sweep_named(given, "rates"), trials, hashes).values())
 
 
 def test_a_trial_is_the_same_until_something_changes_that_decides_its_result(monkeypatch):
@@ -97,14 +97,14 @@ class Machines:
     def require_shared(self, folder: Path) -> None:
         assert folder.name == "rates"
 
-    def share(self, *_: Any) -> cluster.Share:
-        return cluster.Share(1, 1, gpus=1)  # so that no variable is set here
+    def allot(self, *_: Any) -> cluster.Allotment:
+        return cluster.Allotment(1, 1, gpus=1)  # so that no variable is set here
 
     def run_trials(self, _: Any, function: Any, __: Any, numbers: list[int], *, observer: Any, **___: Any) -> None:
         for number in numbers:
             observer.started(number)
             try:
-                function(number, lambda figures, number=number: observer.reported(number, figures))
+                function(number, lambda report, number=number: observer.reported(number, report))
             except UserError as error:
                 observer.ended(number, str(error))
             else:
@@ -127,7 +127,7 @@ def started(tmp_path, monkeypatch):
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "dvc.yaml").write_text((ROOT / "dvc.yaml").read_text(encoding="utf-8"), encoding="utf-8")
-    monkeypatch.setattr(run.lineage, "repro", lambda *_: None)
+    monkeypatch.setattr(run.dvc, "repro", lambda *_: None)
     monkeypatch.setattr(run.cluster, "require", lambda *_: None)
     monkeypatch.setattr(run.cluster, "run_trials", Machines().run_trials)
     monkeypatch.setattr(sweep_progress.tracking, "open_run", lambda *_, name, **__: Run(name))
@@ -146,7 +146,7 @@ def test_a_trial_is_not_of_what_changed_after_the_sweep_began(kind, started, tmp
             monkeypatch.setattr(run, "architecture_source", lambda name: f"another {name}")
 
     named = f"weights {weights}" if kind == "weights" else "the architecture resnet50"
-    with pytest.raises(UserError, match=rf"trial 1: {re.escape(named)} changed while the sweep ran; start it again"):
+    with pytest.raises(UserError, match=rf"trial 1: {re.escape(named)} changed while the sweep ran; rerun it"):
         started(weights, change)
     assert not list(tmp_path.glob("sweeps/rates/trials/*/trial.json"))
 
@@ -196,7 +196,7 @@ def progress(tmp_path, monkeypatch):
         return runs[name]
 
     monkeypatch.setattr(sweep_progress.tracking, "open_run", open_run)
-    monkeypatch.setattr(sweep_progress.lineage, "repository_root", lambda: tmp_path)
+    monkeypatch.setattr(sweep_progress.dvc, "repository_root", lambda: tmp_path)
     given = params()
     trials = {trial.number: trial for trial in plan(given, "rates")}
     folders = {number: tmp_path / str(number) for number in trials}
@@ -204,7 +204,7 @@ def progress(tmp_path, monkeypatch):
 
 
 def epoch(number: int, accuracy: float) -> dict[str, Any]:
-    return {"epoch": number, "figures": {"holdout_accuracy": accuracy}, "time_total_s": 1.0}
+    return {"epoch": number, "metrics": {"holdout_accuracy": accuracy}, "time_total_s": 1.0}
 
 
 def test_an_epoch_that_is_reported_twice_counts_once(progress):

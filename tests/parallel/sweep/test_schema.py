@@ -48,7 +48,7 @@ def test_held_out_images_decide_unless_it_is_said_otherwise():
         ({"search": {"optimizer.learning_rate": {"uniform": [0.1, 0.01]}}}, "[low, high] with low < high"),
         ({"search": {"optimizer.learning_rate": {"uniform": [0, math.inf]}}}, "[low, high] with low < high"),
         ({"search": {"optimizer.learning_rate": {"loguniform": [0, 0.1]}}}, "positive numbers"),
-        ({"search": {"epochs": {"choice": [3, 6]}}}, "the sweep itself says epochs"),
+        ({"search": {"epochs": {"choice": [3, 6]}}}, "the sweep itself sets epochs"),
         ({"search": {"optimizer.": {"choice": [3, 6]}}}, "no key of a block"),
         (
             {"search": {"optimizer": {"choice": [{"name": "sgd"}]}, "optimizer.momentum": {"uniform": [0, 0.9]}}},

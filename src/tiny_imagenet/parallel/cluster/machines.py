@@ -1,7 +1,7 @@
-"""The machines that Ray has: this one, or those of a cluster. What they need, how they are divided, how tasks run.
+"""The machines of Ray: this one, or those of a cluster. What they need, how they are divided, how tasks run.
 
-Ray is optional (the extra `ray`), and imported when it is used. Only the calls themselves go over the network: data,
-checkpoints and results are files of the repository, which every machine has to see at the same path.
+Ray is optional (the extra `ray`), and imported when it is used. Only calls go over the network: data, checkpoints and
+results are files of the repository, which every machine needs at the same path.
 """
 
 import os
@@ -14,17 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from tiny_imagenet.backend import runtime
+from tiny_imagenet.common import signals
 from tiny_imagenet.common.errors import UserError
 
 _OBJECT_STORE_BYTES = 80 * 1024**2  # what Ray takes at least; nothing large goes through it
-TIMES_LOST = 3  # a task or trial whose node or process was lost is begun again so often
+TIMES_LOST = 3  # a task or trial is retried so often after its node or process was lost
 _SECONDS_TO_STOP = 30
-_STOPPED = 130  # the exit code that a shell gives a command that Ctrl-C has ended
 _SECONDS_TO_ANSWER = 5
 _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_task_oom_retries": str(TIMES_LOST),  # of trainings too large for the memory: without it, for ever
-    "RAY_task_oom_retry_delay_base_ms": "60000",  # what was ended needs so long to be gone
+    "RAY_task_oom_retries": str(TIMES_LOST),  # of trainings too large for the memory: without it, forever
+    "RAY_task_oom_retry_delay_base_ms": "60000",  # a process that was ended takes so long to exit
     "RAY_DEDUP_LOGS": "0",  # two trainings may print the same line
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # without GPUs, leave CUDA_VISIBLE_DEVICES as it is
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the results have files of their own
@@ -35,15 +35,15 @@ _SETTINGS = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
 }
 
-# A worker that ends must not kill its children: `lifeline` is one, and has to stop what it started.
+# A worker that ends must not kill its children: the watchdog is one, and has to stop what it started.
 _OF_WORKERS = {"RAY_kill_child_processes_on_worker_exit": "0"}
 
-# As on macOS: Ray listens on 127.0.0.1 alone, and not at all of the machine's addresses.
+# As on macOS: Ray listens only on 127.0.0.1, not on every address of the machine.
 _THIS_MACHINE_ALONE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
 
 @dataclass(frozen=True)
-class Share:
+class Allotment:
     """How the machines are divided."""
 
     workers: int
@@ -72,7 +72,7 @@ class Node:
 
 
 class Cluster:
-    """What `connected` yields: the machines, and the ways to have them work."""
+    """The machines that `connected` yields, and how to use them."""
 
     def __init__(self, ray: Any, nodes: list[Node]):
         self.ray = ray
@@ -83,12 +83,12 @@ class Cluster:
         """The names of the machines."""
         return {node.host for node in self.nodes}
 
-    def share(self, num_jobs: int, workers: int | None, cores: int | None) -> Share:
-        """Return how `num_jobs` trainings are spread: over all cores, unless it is said how many workers or cores.
+    def allot(self, num_jobs: int, workers: int | None, cores: int | None) -> Allotment:
+        """Return how to divide the machines among `num_jobs` trainings: all cores, unless a number is given.
 
-        Where there are GPUs, each training has one, and machines without any have none to do. Without `cores`, a
-        training asks for no more than the smallest machine has, so that any that is left can go on with it. Workers
-        that would find no core, no GPU or nothing to do are not counted.
+        If there are GPUs, each training has one, and machines without any are not used. Without `cores`, a training
+        takes no more than the smallest machine has, so that any remaining machine can resume it. Workers without a
+        core, a GPU or a training are not counted.
 
         Raises:
             UserError: no machine has so many cores.
@@ -106,25 +106,30 @@ class Cluster:
             workers = max(1, min(num_jobs, at_once(cores or 1)))
         if cores is None:
             smallest = min(node.cores for node in nodes)
-            cores = next((each for each in range(smallest, 1, -1) if at_once(each) >= workers), 1)
-        return Share(max(1, min(workers, num_jobs, at_once(cores))), cores, gpus=1 if with_gpus else 0)
+            cores = next((number for number in range(smallest, 1, -1) if at_once(number) >= workers), 1)
+        return Allotment(max(1, min(workers, num_jobs, at_once(cores))), cores, gpus=1 if with_gpus else 0)
 
     def run(
-        self, function: Callable[..., Any], jobs: Mapping[str, tuple[Any, ...]], share: Share
+        self, function: Callable[..., Any], jobs: Mapping[str, tuple[Any, ...]], allotment: Allotment
     ) -> Iterator[tuple[str, Any]]:
-        """Call `function` with each of the jobs' arguments, as many at once as `share` says; yield name, outcome.
+        """Call `function` with the arguments of each job, and yield name and outcome as they end.
 
-        The outcome is what was returned, or an Exception. When the caller stops iterating, what runs is interrupted.
+        The outcome is what was returned, or an Exception. When the caller stops iterating, running calls are
+        interrupted.
         """
         ray = self.ray
         task = ray.remote(
-            num_cpus=share.cores, num_gpus=share.gpus, max_calls=1, max_retries=TIMES_LOST, retry_exceptions=False
+            num_cpus=allotment.cores,
+            num_gpus=allotment.gpus,
+            max_calls=1,
+            max_retries=TIMES_LOST,
+            retry_exceptions=False,
         )(function)
         waiting = list(jobs.items())
         running: dict[Any, str] = {}
         try:
             while waiting or running:
-                while waiting and len(running) < share.workers:
+                while waiting and len(running) < allotment.workers:
                     name, arguments = waiting.pop(0)
                     running[task.options(name=name).remote(*arguments)] = name
                 done, _ = ray.wait(list(running))
@@ -141,10 +146,10 @@ class Cluster:
                 ray.wait(list(running), num_returns=len(running), timeout=_SECONDS_TO_STOP)
 
     def require_shared(self, folder: Path) -> None:
-        """See that each node has `folder` at the same path, with the same files in it.
+        """Check that each node has `folder` at the same path, with the same files in it.
 
         Raises:
-            UserError: one does not; it is named.
+            UserError: a node has not; the message names it.
         """
         ray = self.ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -153,20 +158,20 @@ class Cluster:
         folder.mkdir(parents=True, exist_ok=True)
         token.touch()
         try:
-            look = ray.remote(num_cpus=0)(_exists)
-            asked = {
-                look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False)).remote(
+            exists = ray.remote(num_cpus=0)(_exists)
+            calls = {
+                exists.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False)).remote(
                     str(token)
                 ): node
                 for node in self.nodes
             }
-            for reference, node in asked.items():
+            for reference, node in calls.items():
                 try:
-                    is_there = ray.get(reference)
+                    has_token = ray.get(reference)
                 except ray.exceptions.RayError as error:
                     reason = str(error).strip().splitlines()[-1]
                     raise UserError(f"the machine {node.host} cannot run this repository's code: {reason}") from None
-                if not is_there:
+                if not has_token:
                     raise UserError(
                         f"the machine {node.host} does not see {folder}: every machine of the cluster needs this "
                         "repository at the same path, on a file system that they share"
@@ -177,14 +182,12 @@ class Cluster:
 
 def _exists(path: str) -> bool:
     with suppress(OSError):
-        os.listdir(Path(path).parent)  # noqa: PTH208 - a network file system looks anew
+        os.listdir(Path(path).parent)  # noqa: PTH208 - makes a network file system look again
     return Path(path).exists()
 
 
 def require(address: str | None = None, cores: int | None = None) -> Any:
-    """Return the module ray, for a cluster at `address` or this machine.
-
-    What is set here Ray reads as it is imported.
+    """Set Ray's environment variables, import Ray and return it, for a cluster at `address` or this machine.
 
     Raises:
         UserError: Ray is not installed, nothing answers at the address, or this machine lacks the cores.
@@ -199,7 +202,7 @@ def require(address: str | None = None, cores: int | None = None) -> Any:
         import ray
         import ray.tune
     except ImportError as error:
-        raise UserError(f"this runs on Ray, which is not installed ({error}): make extras") from None
+        raise UserError(f"this runs on Ray, which is not installed ({error}): `make extras`") from None
     return ray
 
 
@@ -242,14 +245,14 @@ def connected(address: str | None, root: Path) -> Iterator[Cluster]:
         raise UserError(f"{where} cannot be used: {reason}") from None
     try:
         yield Cluster(ray, _nodes(ray))
-    except (KeyboardInterrupt, SystemExit):  # Ctrl-C: Ray makes another of what its handler has raised, and of its code
-        raise SystemExit(_STOPPED) from None
+    except (KeyboardInterrupt, SystemExit):  # Ctrl-C: Ray raises either, with an exit code of its own
+        raise SystemExit(signals.STOPPED) from None
     finally:
         ray.shutdown()
 
 
 def _require_answer(address: str) -> None:
-    """Raise UserError where the address is none, or nothing listens there: Ray would wait for minutes."""
+    """Raise UserError if the address is not valid, or nothing listens there: Ray would wait for minutes."""
     host, _, port = address.rpartition(":")
     if address == "auto":
         return

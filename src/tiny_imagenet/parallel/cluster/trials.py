@@ -1,4 +1,4 @@
-"""Trials on Ray Tune: it spreads them over the machines, stops bad ones early, and begins lost ones again."""
+"""Trials on Ray Tune, which distributes them, stops bad ones early, and restarts lost ones."""
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -6,23 +6,23 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Protocol
 
-from tiny_imagenet.parallel.cluster.machines import TIMES_LOST, Cluster, Share
+from tiny_imagenet.parallel.cluster.machines import TIMES_LOST, Allotment, Cluster
 from tiny_imagenet.parallel.sweep.schema import Sweep
 
 Report = Callable[[Mapping[str, Any]], None]
 
 
 class Observer(Protocol):
-    """Is told, in the process that started them, how trials go."""
+    """Receives the progress of trials, in the process that started them."""
 
     def started(self, number: int) -> None:
-        """Take note that a trial begins, or begins again after it was lost."""
+        """Note that a trial starts, or restarts after it was lost."""
 
-    def reported(self, number: int, figures: Mapping[str, Any]) -> None:
-        """Take what a trial reports; after it was lost, it reports all of its epochs again."""
+    def reported(self, number: int, report: Mapping[str, Any]) -> None:
+        """Receive an epoch or the outcome of a trial. After it was lost, it reports all of its epochs again."""
 
     def ended(self, number: int, error: str | None) -> None:
-        """Take note that a trial is over: done, stopped early, or lost too often (`error`)."""
+        """Note that a trial is over: done, stopped early, or lost too often (`error`)."""
 
 
 def run_trials(
@@ -31,22 +31,22 @@ def run_trials(
     sweep: Sweep,
     numbers: list[int],
     *,
-    share: Share,
+    allotment: Allotment,
     scratch: Path,
     known: Mapping[int, Sequence[Mapping[str, float]]],
     observer: Observer,
 ) -> None:
-    """Run trials on Ray Tune, which stops bad ones early and begins lost ones again.
+    """Run trials on Ray Tune.
 
     Args:
         machines: where they run.
-        function: what a trial does, with its number and a way to report figures; `epoch` is among them.
-        sweep: the metric, and how bad trials are stopped.
-        numbers: the trials that are to be run.
-        share: how many at once, on what.
-        scratch: a folder for Tune's own files, which all machines see; it is removed.
-        known: the epochs of trials that were run before, by which ASHA judges the others.
-        observer: is told of everything.
+        function: runs a trial, given its number and a function that reports `epoch` and metrics.
+        sweep: the metric, and when to stop a trial early.
+        numbers: the trials to run.
+        allotment: trials at once, cores and GPUs.
+        scratch: a folder for Tune's own files, on all machines; it is removed.
+        known: epochs of trials that were run before, with which ASHA compares the others.
+        observer: of all trials.
     """
     tune = machines.ray.tune
 
@@ -66,17 +66,17 @@ def run_trials(
             observer.ended(trial.config["number"], reason)
 
     def trainable(config: dict[str, int]) -> None:
-        def report(figures: Mapping[str, Any]) -> None:
-            tune.report(dict(figures))
+        def report(values: Mapping[str, Any]) -> None:
+            tune.report(dict(values))
 
         function(config["number"], report)
 
     shutil.rmtree(scratch, ignore_errors=True)
     tuner = tune.Tuner(
-        tune.with_resources(trainable, {"cpu": share.cores, "gpu": share.gpus}),
+        tune.with_resources(trainable, {"cpu": allotment.cores, "gpu": allotment.gpus}),
         param_space={"number": tune.grid_search(numbers)},
         tune_config=tune.TuneConfig(
-            scheduler=scheduler(tune, sweep, known), max_concurrent_trials=share.workers, reuse_actors=False
+            scheduler=scheduler(tune, sweep, known), max_concurrent_trials=allotment.workers, reuse_actors=False
         ),
         run_config=tune.RunConfig(
             name="tune",
@@ -93,7 +93,7 @@ def run_trials(
 
 
 def scheduler(tune: Any, sweep: Sweep, known: Mapping[int, Sequence[Mapping[str, float]]]) -> Any:
-    """Return ASHA, which knows what trials of an earlier call have reached; or what stops none."""
+    """Return ASHA with the epochs of trials of an earlier call, or a scheduler that stops none."""
     if sweep.stop_early is None:
         return tune.schedulers.FIFOScheduler()
     scheduler = tune.schedulers.ASHAScheduler(
@@ -108,6 +108,6 @@ def scheduler(tune: Any, sweep: Sweep, known: Mapping[int, Sequence[Mapping[str,
     for number, history in known.items():
         stand_in = SimpleNamespace(trial_id=f"known {number}")
         scheduler.on_trial_add(None, stand_in)
-        for epoch, figures in enumerate(history, start=1):
-            scheduler.on_trial_result(None, stand_in, {"epoch": epoch, **figures})
+        for epoch, metrics in enumerate(history, start=1):
+            scheduler.on_trial_result(None, stand_in, {"epoch": epoch, **metrics})
     return scheduler

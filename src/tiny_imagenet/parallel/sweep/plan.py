@@ -1,4 +1,4 @@
-"""The trials of a sweep, drawn and checked before any of them starts: needs neither Ray nor Keras."""
+"""The trials of a sweep, drawn and checked before any of them starts. Needs neither Ray nor Keras."""
 
 import copy
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class Trial:
     values: dict[str, Any]
     """What was drawn: key of the block, with dots -> value."""
     block: dict[str, Any]
-    """The model's block with these values, as params.yaml would have it."""
+    """The model's block with these values, as in params.yaml."""
     recipe: Recipe
     """What is trained: the block for the sweep's epochs, with held-out images, after profile overrides."""
 
@@ -31,7 +31,7 @@ def sweep_named(params: Params, name: str) -> Sweep:
     if name not in params.sweeps:
         known = ", ".join(params.sweeps) or "none: see docs/growing/cluster.md"
         raise UserError(f"no sweep '{name}' in params.yaml{nearest(name, params.sweeps)}; known: {known}")
-    sweep = validated(Sweep, params.sweeps[name], source=f"params.yaml: sweeps.{name}")
+    sweep = validated(Sweep, params.sweeps[name], source="params.yaml", key=f"sweeps.{name}")
     if sweep.model not in params.models:
         raise UserError(
             f"params.yaml: sweeps.{name}.model: '{sweep.model}' has no block in `models`"
@@ -52,40 +52,40 @@ def plan(params: Params, name: str) -> list[Trial]:
 
 def _trial(params: Params, name: str, sweep: Sweep, number: int, values: dict[str, Any]) -> Trial:
     block = params.models[sweep.model].model_dump(mode="json", exclude_unset=True)
-    where = f"params.yaml: sweeps.{name}.search, trial {number}"
-    if any(key.startswith("augmentation.") for key in values):  # the other parts stay what they are in this profile
+    source = f"params.yaml: sweeps.{name}.search, trial {number}"
+    if any(key.startswith("augmentation.") for key in values):  # the other parts stay as this profile has them
         block["augmentation"] = params.recipe(sweep.model).augmentation.model_dump(mode="json", exclude_defaults=True)
     for key, value in values.items():
-        _put(block, key, value, where)
+        _put(block, key, value, source)
     if keeps := sorted({*block.get("keeps", []), *(_kept(key) for key in values)} & {*get_args(ProfileKey)}):
         block["keeps"] = keeps
     trained = block | {"epochs": sweep.epochs, "keeps": sorted({*keeps, "epochs"})}
     if sweep.holds_out:
         trained["holdout_per_class"] = sweep.holdout_per_class
-    with_trial = params.with_block_alone(sweep.model, trained, source=where)
+    with_trial = params.with_block_alone(sweep.model, trained, source=source)
     try:
         check_models(with_trial)
     except UserError as error:
-        raise UserError(f"{where}: {error}") from None
+        raise UserError(f"{source}: {error}") from None
     recipe = with_trial.recipe(sweep.model)
     if recipe.fine_tuning is None and any(key.split(".")[0] == "fine_tuning" for key in values):
-        raise UserError(f"{where}: without pretrained weights nothing is fine-tuned, and the profile takes them away")
+        raise UserError(f"{source}: without pretrained weights nothing is fine-tuned, and the profile takes them away")
     return Trial(number, values, block, recipe)
 
 
 def _kept(key: str) -> str:
-    """Return what a profile's `training` would change again, though it is searched, as `keeps` calls it."""
+    """Return how `keeps` calls a key that is searched, so that the profile's `training` does not override it."""
     return "learning_rate" if key in ("optimizer", "optimizer.learning_rate") else key.split(".")[0]
 
 
-def _put(block: dict[str, Any], key: str, value: Any, where: str) -> None:
-    """Set a dotted key; a section that the block leaves out, or null, is begun."""
+def _put(block: dict[str, Any], key: str, value: Any, source: str) -> None:
+    """Set a dotted key; a section that the block lacks, or that is null, is added."""
     *sections, last = key.split(".")
     section = block
-    for place, part in enumerate(sections):
+    for depth, part in enumerate(sections, start=1):
         if section.get(part) is None:
             section[part] = {}
         if not isinstance(section[part], dict):
-            raise UserError(f"{where}: {'.'.join(sections[: place + 1])} is {section[part]!r}, and has no '{last}'")
+            raise UserError(f"{source}: {'.'.join(sections[:depth])} is {section[part]!r}, and has no '{last}'")
         section = section[part]
     section[last] = copy.deepcopy(value)

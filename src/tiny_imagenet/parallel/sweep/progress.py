@@ -1,4 +1,4 @@
-"""How a sweep goes, in the process that started it: lines on the terminal, a record of each trial, MLflow's runs."""
+"""The progress of a sweep, in the process that started it: terminal, record of each trial, MLflow runs."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,14 +17,14 @@ from tiny_imagenet.repository import dvc
 
 
 def experiment(params: Params) -> str:
-    """Return the MLflow experiment of the sweeps of a profile: apart from the models of the table."""
+    """Return the MLflow experiment of the sweeps of a profile, which the models of the table are not in."""
     return f"{params.profile}-sweeps"
 
 
 def open_parent(params: Params, name: str, noted: Path) -> tracking.Run:
-    """Open the run of the whole sweep: the one that is `noted` in a file, or a new one that is noted then.
+    """Open the run of the whole sweep: the one named in the file `noted`, or a new one, which is then noted.
 
-    It does not say how many trials there are: a sweep may be given more, and a run's parameters cannot change.
+    The number of trials is no parameter of it: a sweep may grow, and parameters of a run cannot change.
     """
     sweep = sweep_named(params, name)
     values = sweep.model_dump(mode="json", exclude_unset=True, exclude={"trials"})
@@ -41,14 +41,14 @@ def open_parent(params: Params, name: str, noted: Path) -> tracking.Run:
 
 
 class Progress:
-    """Takes what the trials report: prints it, keeps it, and tells MLflow.
+    """Receive what the trials report: print it, record it, log it to MLflow.
 
     Args:
         name: of the sweep.
         params: params.yaml.
         parent: the sweep's run.
-        trials: those that run now, by their numbers.
-        folders: of all trials.
+        trials: those that run now, by number.
+        folders: of all trials, by number.
         records: of the trials that are over; those that end now are added.
     """
 
@@ -68,20 +68,20 @@ class Progress:
         self._runs: dict[int, tracking.Run] = {}
         self._refused: dict[int, str] = {}
         self.lost: dict[int, str] = {}
-        """Trials whose process or node was lost too often, or whose images or code changed, and what was said of it."""
+        """Trials whose process or node was lost too often, or whose images or code changed -> the reason."""
 
     def started(self, number: int) -> None:
-        """Open the trial's run; a trial that was lost and is begun again has one."""
+        """Open the trial's run. A trial that was lost and is restarted has one already."""
         if number in self._running:
             return
         self._running[number] = Record(status=STOPPED)
         try:
             self._runs[number] = self._open(self._trials[number])
         except UserError as error:
-            say(f"trial {number}: {error}\ntrial {number}: goes on, and has its run when the store is back")
+            say(f"trial {number}: {error}\ntrial {number}: continues; its run is made when the store is back")
 
     def _open(self, trial: Trial) -> tracking.Run:
-        """Return the trial's run: the one that is noted in its folder, or a new one that is noted then."""
+        """Return the trial's run: the one noted in its folder, or a new one, which is then noted."""
         number, noted = trial.number, self._folders[trial.number] / "run"
         run = tracking.open_run(
             dvc.repository_root(),
@@ -95,28 +95,28 @@ class Progress:
         write_text(noted, f"{run.run_id}\n")
         return run
 
-    def reported(self, number: int, figures: Mapping[str, Any]) -> None:
-        """Take an epoch's figures, unless they are known; or that the trial is through, or has failed."""
+    def reported(self, number: int, report: Mapping[str, Any]) -> None:
+        """Receive an epoch's metrics, unless they are known; or that the trial is finished, or has failed."""
         record = self._running[number]
-        if "failed" in figures:
-            record.status, record.error = FAILED, figures["failed"]
-        elif "refused" in figures:
-            self._refused[number] = figures["refused"]
-        elif "finished" in figures:
+        if "failed" in report:
+            record.status, record.error = FAILED, report["failed"]
+        elif "refused" in report:
+            self._refused[number] = report["refused"]
+        elif "finished" in report:
             record.status = FINISHED
-        elif figures["epoch"] == len(record.history) + 1:
-            record.history.append(dict(figures["figures"]))
+        elif report["epoch"] == len(record.history) + 1:
+            record.history.append(dict(report["metrics"]))
             if number in self._runs:
-                self._runs[number].log_epoch(figures["epoch"], record.history[-1])
+                self._runs[number].log_epoch(report["epoch"], record.history[-1])
             metric = record.history[-1][self._sweep.metric]
-            say(f"trial {number}: epoch {figures['epoch']}/{self._sweep.epochs}  {self._sweep.metric} {metric:.4f}")
+            say(f"trial {number}: epoch {report['epoch']}/{self._sweep.epochs}  {self._sweep.metric} {metric:.4f}")
 
     def ended(self, number: int, error: str | None) -> None:
-        """Write the trial's record and end its run; one that was lost or refused has none, and is tried again."""
+        """Write the trial's record and end its run. A trial that was lost or refused has no record, and is retried."""
         error = error or self._refused.pop(number, None)
-        record = self._running.pop(number, None) or Record(status=STOPPED)  # its process may have died as it began
+        record = self._running.pop(number, None) or Record(status=STOPPED)  # its process may have died at once
         if len(record.history) == self._sweep.epochs and record.status == STOPPED:
-            record.status = FINISHED  # the last epoch was reported, and what follows it got lost
+            record.status = FINISHED  # the last epoch was reported; the message that follows it was lost
         run = self._runs.pop(number, None)
         if error is not None:
             self.lost[number] = error
@@ -132,7 +132,7 @@ class Progress:
         say(f"trial {number}: {record.status}" + (f": {record.error}" if record.error else ""))
 
     def deliver(self, trials: Sequence[Trial]) -> None:
-        """Bring into MLflow what it lacks of trials that are over; what it does not take waits for the next call."""
+        """Log to MLflow what it lacks of trials that are over. If the store is away, the next call does it."""
         for trial in trials:
             record = self._records.get(trial.number)
             if record is None or record.in_mlflow:
@@ -140,14 +140,14 @@ class Progress:
             try:
                 run = self._open(trial)
             except UserError as error:
-                say(f"{error}\nstart `tiny-imagenet sweep {self._name}` again to bring the trials into MLflow")
+                say(f"{error}\nrerun `tiny-imagenet sweep {self._name}` to bring the trials into MLflow")
                 return
             run.log_history(record.history)
             record.run_id, record.in_mlflow = run.run_id, _end(run, record)
             results.write_record(self._folders[trial.number], record, trial.values)
 
     def close(self) -> None:
-        """Mark the runs of trials that were stopped as killed; they are gone on with by the next call."""
+        """Mark the runs of trials that were stopped as killed. The next call resumes them."""
         for run in self._runs.values():
             run.end("KILLED")
 

@@ -1,4 +1,4 @@
-"""What a sweep keeps: a file for each trial that is over, and what they give together, in sweeps/NAME."""
+"""The files of a sweep in sweeps/NAME: a record of each trial that is over, and the results of all."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -8,12 +8,12 @@ from typing import Any
 
 import pandas as pd
 
-from tiny_imagenet import plotting
 from tiny_imagenet.common.errors import UserError
 from tiny_imagenet.common.files import read_json, write_text
 from tiny_imagenet.parallel import params_edit
 from tiny_imagenet.parallel.sweep.plan import Trial
 from tiny_imagenet.parallel.sweep.schema import Sweep
+from tiny_imagenet.reporting.figures import curves
 
 FINISHED, STOPPED, FAILED = "finished", "stopped early", "failed"
 _MOST_CURVES = 20
@@ -24,15 +24,15 @@ class Record:
     """How a trial went, as `trial.json` in its folder has it."""
 
     status: str = FINISHED
-    """FINISHED, STOPPED (by the sweep, as a bad one) or FAILED (it diverged, say: it would again)."""
+    """FINISHED, STOPPED early by the sweep, or FAILED for good, such as by diverging."""
     history: list[dict[str, float]] = field(default_factory=list)
-    """The figures of each epoch."""
+    """The metrics of each epoch."""
     run_id: str | None = None
     """The trial's run in MLflow."""
     error: str | None = None
     """Why it failed."""
     in_mlflow: bool = True
-    """Whether its run has all of it: the store may have been away."""
+    """Whether its run is complete. It is not if the store was away."""
 
     @property
     def is_ranked(self) -> bool:
@@ -50,7 +50,7 @@ class Record:
 
 
 def read_record(folder: Path) -> Record | None:
-    """Return the record of a trial that is over; None where it is not."""
+    """Return the record of a trial, or None if it is not over."""
     path = folder / "trial.json"
     if not path.is_file():
         return None
@@ -60,15 +60,15 @@ def read_record(folder: Path) -> Record | None:
 
 
 def write_record(folder: Path, record: Record, values: Mapping[str, Any]) -> None:
-    """Write the record of a trial, and for a reader the values that it had."""
+    """Write the record of a trial, with the values that were drawn for it."""
     write_text(folder / "trial.json", json.dumps({"values": dict(values)} | asdict(record), indent=2) + "\n")
 
 
 def table(sweep: Sweep, trials: Sequence[Trial], records: Mapping[int, Record]) -> pd.DataFrame:
-    """Return a row for each trial that is over, the best first: its values, how far it came, its metric at its best.
+    """Return a row for each trial that is over, the best first.
 
-    Columns: `trial`, the keys that are searched, `status`, `epochs`, `best_epoch`, the metric, `val_accuracy` of that
-    epoch, `run_id`.
+    Columns: `trial`, the keys that are searched, `status`, `epochs`, `best_epoch`, the metric and `val_accuracy` of
+    that epoch, `run_id`.
     """
     rows = []
     for trial in trials:
@@ -93,10 +93,10 @@ def _is_plain(value: Any) -> bool:
 
 
 def best_trial(sweep: Sweep, trials: Sequence[Trial], records: Mapping[int, Record]) -> Trial:
-    """Return the trial with the best metric; raises UserError where none has got anywhere."""
+    """Return the trial with the best metric; raises UserError if none has finished an epoch."""
     ranked = [trial for trial in trials if trial.number in records and records[trial.number].is_ranked]
     if not ranked:
-        raise UserError("no trial has got through an epoch: there is no best one")
+        raise UserError("no trial has finished an epoch: there is no best one")
     sign = 1 if sweep.mode == "max" else -1
     return max(ranked, key=lambda trial: (sign * records[trial.number].best(sweep), -trial.number))
 
@@ -109,10 +109,10 @@ def about_best(name: str, sweep: Sweep, trial: Trial, record: Record) -> str:
 def write_results(
     folder: Path, name: str, sweep: Sweep, trials: Sequence[Trial], records: Mapping[int, Record]
 ) -> list[Path]:
-    """Write results.csv, best.yaml and the curves of the trials, the best ones where there are many; return the files.
+    """Write results.csv, best.yaml and the learning curves of the best trials, and return the files.
 
     Raises:
-        UserError: no trial has got through an epoch.
+        UserError: no trial has finished an epoch.
     """
     best = best_trial(sweep, trials, records)
     ordered = table(sweep, trials, records)
@@ -126,5 +126,5 @@ def write_results(
     }
     shown = dict(list(histories.items())[:_MOST_CURVES])
     title = f"{name}: {sweep.metric}, the best {len(shown)} of {len(histories)} trials"
-    plotting.curves(shown, pd.DataFrame(), sweep.metric, title, folder / "trials", with_logs=False)
+    curves(shown, pd.DataFrame(), sweep.metric, title, folder / "trials", with_logs=False)
     return [folder / "results.csv", folder / "best.yaml", folder / "trials.png"]

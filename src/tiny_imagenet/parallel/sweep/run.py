@@ -1,7 +1,7 @@
-"""A sweep: many trials of one model on Ray Tune, in sweeps/NAME, each from its last whole epoch if it was stopped.
+"""A sweep: many trials of one model on Ray Tune, in sweeps/NAME.
 
-What is known of a trial stands in its own folder, named by a fingerprint of all that decides its result. So the same
-command goes on with a sweep that was killed, and runs only what is new after an edit.
+Each trial has a folder, named by a fingerprint of all that decides its result. So the same command resumes a sweep that
+was killed, each trial after its last completed epoch, and runs only what is new after an edit.
 """
 
 import os
@@ -29,17 +29,18 @@ from tiny_imagenet.parallel.sweep.progress import Progress, open_parent
 from tiny_imagenet.parallel.sweep.results import Record
 from tiny_imagenet.parallel.sweep.schema import Sweep
 from tiny_imagenet.repository import dvc
+from tiny_imagenet.repository.paths import CACHE
 
 SWEEPS = Path("sweeps")
 
 
 class ChangedError(UserError):
-    """What a trial is made of is not what the sweep began with."""
+    """An input of a trial has changed since the sweep started."""
 
 
 @dataclass(frozen=True)
 class Order:
-    """What a worker needs to know to run a trial."""
+    """What a worker needs to run a trial."""
 
     root: Path
     folder: Path
@@ -49,9 +50,9 @@ class Order:
     exact: bool
     environment: Mapping[str, str]
     job: Job
-    """Whose dependencies the trial has."""
+    """The training of the model, whose dependencies the trial has."""
     dependencies: Mapping[str, str]
-    """What the trial's result is to be of, as `_dependencies` returns it."""
+    """Of `_dependencies`, when the sweep started."""
 
 
 def run(
@@ -67,10 +68,10 @@ def run(
         address: of a Ray cluster; None: this machine.
 
     Returns:
-        The best trial of all that are over, its record, and why others were lost, by their numbers.
+        The best trial of all that are over, its record, and number -> reason of each trial that was lost.
 
     Raises:
-        UserError: the sweep or a trial of it is refused, or none got anywhere.
+        UserError: the sweep or a trial of it is refused, or no trial has finished an epoch.
     """
     trials, sweep = plan.plan(params, name), plan.sweep_named(params, name)
     if params.devices != 1:
@@ -80,15 +81,14 @@ def run(
     with only_one(folder / "lock", f"the sweep {name} is being run by another process: wait for it or stop it"):
         dvc.repro("cache")
         recipes = {trial.number: trial.recipe for trial in trials}
-        made_of = _dependencies(params.job(sweep.model), recipes)
-        folders = {number: folder / "trials" / key for number, key in _keys(params, sweep, trials, made_of).items()}
-        found = {number: results.read_record(path) for number, path in folders.items()}
-        records = {number: record for number, record in found.items() if record}
+        hashes = _dependencies(params.job(sweep.model), recipes)
+        folders = {number: folder / "trials" / key for number, key in _keys(params, sweep, trials, hashes).items()}
+        records = {number: record for number, path in folders.items() if (record := results.read_record(path))}
         lost: dict[int, str] = {}
         if len(records) < len(trials) or not all(record.in_mlflow for record in records.values()):
             with cluster.connected(address, Path.cwd()) as machines:
-                share = machines.share(len(trials), workers, cores)  # a sweep that goes on divides cores as it did
-                lost = _run_trials(params, name, trials, made_of, folders, records, machines, share)
+                allotment = machines.allot(len(trials), workers, cores)  # the same if the sweep is resumed
+                lost = _run_trials(params, name, trials, hashes, folders, records, machines, allotment)
         try:
             best = results.best_trial(sweep, trials, records)
         except UserError:
@@ -103,15 +103,13 @@ def run(
 def lost_trials(lost: Mapping[int, str]) -> str:
     """Return a message that names the trials that were lost."""
     reasons = "\n".join(f"  trial {number}: {reason}" for number, reason in lost.items())
-    return f"{len(lost)} trials were lost; start again to go on with them:\n{reasons}"
+    return f"{len(lost)} trials were lost; rerun to resume them:\n{reasons}"
 
 
-def _keys(
-    params: Params, sweep: Sweep, trials: list[Trial], made_of: Mapping[int, Mapping[str, str]]
-) -> dict[int, str]:
-    """Return a fingerprint for each trial of what decides its result: recipe, seed, data, code, how bad ones stop.
+def _keys(params: Params, sweep: Sweep, trials: list[Trial], hashes: Mapping[int, Mapping[str, str]]) -> dict[int, str]:
+    """Return a fingerprint of each trial, of what decides its result: recipe, seed, data, code, early stopping.
 
-    Not the machine: a trial may go on on another one.
+    The machine is not part of it: a trial may be resumed on another one.
     """
     shared = {
         "seed": params.seed,
@@ -122,63 +120,65 @@ def _keys(
     }
     return {
         trial.number: fingerprint(
-            shared | {"recipe": trial.recipe.model_dump(mode="json"), "dependencies": made_of[trial.number]}
+            shared | {"recipe": trial.recipe.model_dump(mode="json"), "dependencies": hashes[trial.number]}
         )
         for trial in trials
     }
 
 
 def _dependencies(job: Job, recipes: Mapping[int, Recipe]) -> dict[int, dict[str, str]]:
-    """Return what each trial's training depends on, path -> digest: images, code, its architecture, its weights.
+    """Return path -> hash of what each trial depends on: images, code, its architecture, its weights.
 
-    The architecture is the package's own, and not the copy in models/, which is of the block.
+    The architecture is the package's, not the copy in models/: a trial may have another one than the model.
     """
-    hashes = {path: each for path, each in dvc.dependency_hashes(job).items() if not path.startswith("models/")}
-    chosen = {(recipe.weights, recipe.architecture) for recipe in recipes.values()}
-    own = {pair: _own_dependencies(*pair) for pair in chosen}
-    return {number: hashes | own[recipe.weights, recipe.architecture] for number, recipe in recipes.items()}
+    shared = {path: digest for path, digest in dvc.dependency_hashes(job).items() if not path.startswith("models/")}
+    own = {
+        pair: _own_dependencies(*pair)
+        for pair in {(recipe.weights, recipe.architecture) for recipe in recipes.values()}
+    }
+    return {number: shared | own[recipe.weights, recipe.architecture] for number, recipe in recipes.items()}
 
 
 def _own_dependencies(weights: str | None, architecture: str) -> dict[str, str]:
-    found = {f"the architecture {architecture}": sha256(architecture_source(architecture).encode()).hexdigest()}
+    hashes = {f"the architecture {architecture}": sha256(architecture_source(architecture).encode()).hexdigest()}
     if path := pretrained.weights_file(weights, architecture):
-        found[f"weights {weights}"] = md5(path)  # the path itself may be another one on another machine
-    return found
+        hashes[f"weights {weights}"] = md5(path)  # the path may differ on another machine
+    return hashes
 
 
 def _require_unchanged(order: Order) -> None:
-    """See that the trial would be made of what the sweep began with; raises ChangedError where it would not."""
+    """Raise ChangedError if an input of the trial has changed since the sweep started."""
     now, then = _dependencies(order.job, {0: order.recipe})[0], order.dependencies
     if changed := sorted(path for path in now.keys() | then if now.get(path) != then.get(path)):
-        raise ChangedError(f"{', '.join(changed)} changed while the sweep ran; start it again")
+        raise ChangedError(f"{', '.join(changed)} changed while the sweep ran; rerun it")
 
 
 def _run_trials(
     params: Params,
     name: str,
     trials: list[Trial],
-    made_of: Mapping[int, Mapping[str, str]],
+    hashes: Mapping[int, Mapping[str, str]],
     folders: Mapping[int, Path],
     records: dict[int, Record],
     machines: cluster.Cluster,
-    share: cluster.Share,
+    allotment: cluster.Allotment,
 ) -> dict[int, str]:
     """Run the trials that have no record, and return those that were lost, with the reason."""
     root, sweep = Path.cwd(), plan.sweep_named(params, name)
     folder = root / SWEEPS / name
     machines.require_shared(folder)
-    firsts = {key: number for number, key in reversed([*folders.items()])}  # trials may have drawn the same
+    firsts = {key: number for number, key in reversed([*folders.items()])}  # trials may be duplicates of others
     to_run = {
         trial.number: trial
         for trial in trials
         if trial.number not in records and firsts[folders[trial.number]] == trial.number
     }
-    say(f"{name}: {len(trials)} trials of {sweep.model}, {len(records)} of them done; {share}")
-    exact, environment = params.determinism == "exact", share.environment()
+    say(f"{name}: {len(trials)} trials of {sweep.model}, {len(records)} of them done; {allotment}")
+    exact, environment = params.determinism == "exact", allotment.environment()
     environment |= {name: os.environ[name] for name in ("KERAS_BACKEND", "KERAS_HOME") if name in os.environ}
     job = params.job(sweep.model)
     orders = {
-        number: Order(root, root / folders[number], trial.recipe, params.seed, exact, environment, job, made_of[number])
+        number: Order(root, root / folders[number], trial.recipe, params.seed, exact, environment, job, hashes[number])
         for number, trial in to_run.items()
     }
 
@@ -193,7 +193,14 @@ def _run_trials(
     try:
         if to_run:
             cluster.run_trials(
-                machines, work, sweep, list(to_run), share=share, scratch=folder / "ray", known=known, observer=progress
+                machines,
+                work,
+                sweep,
+                list(to_run),
+                allotment=allotment,
+                scratch=folder / "ray",
+                known=known,
+                observer=progress,
             )
         records |= {number: records[firsts[key]] for number, key in folders.items() if firsts[key] in records}
         progress.deliver(trials)
@@ -208,11 +215,11 @@ def _run_trials(
 
 
 def train_trial(order: Order, report: cluster.Report) -> None:
-    """Train a trial, from its last whole epoch, and report each epoch; runs in a process of its own, on any machine."""
+    """Train a trial after its last completed epoch, and report each epoch. Runs in its own process, on any machine."""
     os.chdir(order.root)
     os.environ.update(order.environment)
     order.folder.mkdir(parents=True, exist_ok=True)
-    # A worker whose node seemed lost may still be at it: what begins the trial again waits for it.
+    # A worker whose node seemed lost may still be running: the one that restarts the trial waits for it.
     with (
         FileLock(order.folder / "lock"),
         (order.folder / "log").open("a", encoding="utf-8") as log,
@@ -222,9 +229,9 @@ def train_trial(order: Order, report: cluster.Report) -> None:
             _require_unchanged(order)
             _train_trial(order, report)
             _require_unchanged(order)
-        except DivergedError as error:  # it would again: nothing for Ray to repeat
+        except DivergedError as error:  # it would diverge again: Ray must not retry
             report({"failed": str(error)})
-        except ChangedError as error:  # so would this, wherever it begins again
+        except ChangedError as error:  # likewise
             report({"refused": str(error)})
         else:
             report({"finished": True})
@@ -238,15 +245,15 @@ def _train_trial(order: Order, report: cluster.Report) -> None:
     from tiny_imagenet.training import train
     from tiny_imagenet.training.checkpoint import Checkpoint
 
-    def report_epoch(epoch: int, figures: Mapping[str, float]) -> None:
-        report({"epoch": epoch + 1, "figures": {key: float(value) for key, value in figures.items()}, **figures})
+    def report_epoch(epoch: int, metrics: Mapping[str, float]) -> None:
+        report({"epoch": epoch + 1, "metrics": {key: float(value) for key, value in metrics.items()}, **metrics})
 
     checkpoint = Checkpoint(order.folder, order.folder.name)
-    for epoch, figures in enumerate(checkpoint.history()):
-        report_epoch(epoch, figures)
+    for epoch, metrics in enumerate(checkpoint.history()):
+        report_epoch(epoch, metrics)
     train.train(
         order.recipe,
-        open_packed(Path("data/cache")),
+        open_packed(CACHE),
         seed=order.seed,
         weights_file=pretrained.weights_file(order.recipe.weights, order.recipe.architecture),
         checkpoint=checkpoint,

@@ -1,6 +1,6 @@
-"""What `sweeps` of params.yaml may say: a model, what is tried with it, and how good is told from bad.
+"""The schema of a sweep in params.yaml: a model, the values to try, the metric, and when to stop a trial early.
 
-The trials are drawn here, from the seed alone, so that each can be checked before any of them starts.
+The trials are drawn here, from the seed alone. So each can be checked before any of them starts.
 """
 
 import itertools
@@ -15,7 +15,7 @@ from tiny_imagenet.common.schema import Count, Interval, Name, Section
 MOST_TRIALS = 10_000
 _SIGNIFICANT_DIGITS = 4
 _OWN_KEYS = ("epochs", "holdout_per_class", "keeps")
-"""What a sweep itself says of every trial."""
+"""Keys that a sweep sets for every trial."""
 
 
 class Range(Section):
@@ -25,9 +25,9 @@ class Range(Section):
     """Drawn between two positive numbers, each power of ten as likely as the next."""
     uniform: Interval | None = None
     choice: Annotated[tuple[Any, ...], Field(min_length=1, strict=False)] | None = None
-    """One of these is drawn. null, a number, a word, a list or a mapping: what the key takes."""
+    """One of these is drawn: null, a number, a word, a list or a mapping, as the key allows."""
     grid: Annotated[tuple[Any, ...], Field(min_length=1, strict=False)] | None = None
-    """Each of these, with each value of every other grid."""
+    """Each of these, combined with each value of every other grid."""
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
@@ -62,9 +62,9 @@ class StopEarly(Section):
     """Asynchronous successive halving, ASHA (Li et al. 2018, https://arxiv.org/abs/1810.05934)."""
 
     grace_epochs: Count
-    """Every trial gets so many."""
+    """Every trial is trained for so many."""
     reduction_factor: Annotated[int, Field(ge=2)] = 3
-    """Then, and each time that it has had so many times more epochs, only one of so many goes on."""
+    """Then, and each time that it has had so many times more epochs, only one trial of so many continues."""
 
 
 class Sweep(Section):
@@ -74,17 +74,17 @@ class Sweep(Section):
     metric: Literal[
         "holdout_accuracy", "holdout_loss", "val_accuracy", "val_loss"
     ] = "holdout_accuracy"  # fmt: skip
-    """Of the best epoch. Held-out training images decide, so that the validation images stay a test."""
+    """Of the best epoch. By default of held-out training images, so that the validation images remain a test."""
     holdout_per_class: Count = 10
     """Training images of each class that no trial trains on."""
     trials: Count = 1
-    """How many are drawn; with each combination of the grids, where there are any."""
+    """How many are drawn; if there are grids, for each of their combinations."""
     epochs: Count
     """Of each trial."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 1
     """Of what is drawn. Trainings have the seed of params.yaml."""
     search: Annotated[dict[str, Range], Field(min_length=1)]
-    """A key of the model's block, with dots for the sections that it is in -> its values."""
+    """Key of the model's block, with dots between sections -> its values."""
     stop_early: StopEarly | None = None
 
     @field_validator("search")
@@ -94,7 +94,7 @@ class Sweep(Section):
             if not all(key.split(".")):
                 raise ValueError(f"'{key}' is no key of a block, such as optimizer.learning_rate")
             if key.split(".")[0] in _OWN_KEYS:
-                raise ValueError(f"'{key}' is not searched: the sweep itself says {', '.join(_OWN_KEYS[:2])}")
+                raise ValueError(f"'{key}' is not searched: the sweep itself sets {', '.join(_OWN_KEYS[:2])}")
             if key == "flip_at_test":
                 raise ValueError(
                     "'flip_at_test' is not searched: it changes `evaluate` alone, and no metric of a sweep"
@@ -119,7 +119,7 @@ class Sweep(Section):
 
     @property
     def mode(self) -> Literal["max", "min"]:
-        """Whether more of the metric is better, or less."""
+        """Whether a higher or a lower metric is better."""
         return "max" if self.metric.endswith("accuracy") else "min"
 
     @property
@@ -133,13 +133,13 @@ class Sweep(Section):
         return self.trials * math.prod(len(values.grid) for values in self.search.values() if values.grid)
 
     def draws(self) -> list[dict[str, Any]]:
-        """Return key -> value of each trial. More `trials` leave the first ones what they were."""
+        """Return key -> value of each trial. With more `trials`, the first ones stay the same."""
         grids = {key: values.grid for key, values in self.search.items() if values.grid is not None}
         drawn = {key: values for key, values in self.search.items() if values.grid is None}
         trials = []
         for number in range(self.trials):
-            for place, combination in enumerate(itertools.product(*grids.values())):
-                generator = random.Random(f"{self.seed} {number} {place}")  # noqa: S311 - no secret
+            for index, combination in enumerate(itertools.product(*grids.values())):
+                generator = random.Random(f"{self.seed} {number} {index}")  # noqa: S311 - no secret
                 values = dict(zip(grids, combination, strict=True))
                 values |= {key: range_.value(generator.random()) for key, range_ in drawn.items()}
                 trials.append({key: values[key] for key in self.search})

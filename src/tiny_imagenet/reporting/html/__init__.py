@@ -1,7 +1,7 @@
 """results.html: all results on one page that needs no other file, for a screen of any width and for paper.
 
-Every value from data, params or files is escaped (Jinja's autoescape); the page's own policy (CSP) lets nothing but
-its own style and script take effect and nothing be fetched. About 0.3 s for five models of 200 classes.
+Every value from data, params or files is escaped (Jinja's autoescape). The page's own policy (CSP) allows only its own
+style and script, and forbids to fetch anything. About 2 s for five models of 200 classes, most of it for their charts.
 """
 
 import base64
@@ -17,69 +17,46 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from tiny_imagenet.config.params import Params
 from tiny_imagenet.reporting import audit
+from tiny_imagenet.reporting.columns import columns
+from tiny_imagenet.reporting.figures import FIGURES
+from tiny_imagenet.reporting.formats import missing
 from tiny_imagenet.reporting.html import provenance
-from tiny_imagenet.reporting.html.formats import FILTERS, missing
+from tiny_imagenet.reporting.html.formats import FILTERS
 from tiny_imagenet.reporting.html.model_pages import model_page
 from tiny_imagenet.reporting.html.pictures import picture
-from tiny_imagenet.reporting.table import COLUMNS, SPREAD
-from tiny_imagenet.reporting.wording import (
-    NOTES,
-    by_group,
-    comparability,
-    flip_lines,
-    override_lines,
-    overrides,
-    unconcerned,
-)
+from tiny_imagenet.reporting.inputs import ReportInputs
+from tiny_imagenet.reporting.wording import NOTES, comparability, flip_lines, override_lines
 
 
 def results_html(
-    *,
-    params: Params,
-    table: pd.DataFrame,
-    audit_figures: pd.DataFrame,
-    audit_claims: pd.DataFrame,
-    paired: pd.DataFrame,
-    models: Path,
-    results: Path,
-    figures: Path,
+    inputs: ReportInputs,
+    audited_tables: pd.DataFrame,
+    audited_claims: pd.DataFrame,
     captions: Mapping[str, str],
-    determinism: Mapping[str, str],
+    root: Path = Path(),
 ) -> str:
     """Return the page.
 
     Args:
-        params: what was run.
-        table: `comparison.results_table`; `attrs["status"]` says of a model without results why it has none.
-        audit_figures: `audit.figures_audit`.
-        audit_claims: `audit.claims_audit`.
-        paired: `significance.paired_tests`.
-        models: the folder with `<model>/run.json` and `history.csv`; what is missing is left out of the page.
-        results: the folder with `<model>/metrics.json` and so on; likewise.
-        figures: the folder with the figures, of which the smaller of SVG and PNG is shown.
-        captions: name of a figure -> caption, in the order in which they are shown.
-        determinism: model -> what a double run showed.
+        inputs: what the report is made from.
+        audited_tables: `audit.audit_of_tables`.
+        audited_claims: `claims.claims_audit`.
+        captions: name of a figure in reports/figures -> caption, in the order in which they are shown. The smaller of
+            SVG and PNG is shown; a missing one is left out.
+        root: the repository's root. Files of a model that are missing are left out of the page.
 
     Raises:
-        UserError: a file is there and cannot be read.
+        UserError: a file exists and cannot be read.
     """
-    reasons: Mapping[str, str] = table.attrs.get("status", {})
-    status = {
-        model: reasons.get(model, "no results yet") if missing(accuracy) else ""
-        for model, accuracy in zip(table["model"], table["val_accuracy"], strict=True)
-    }
-    pages = [
-        model_page(
-            name, params=params, status=why, models=models, results=results, determinism=determinism,
-            changed=overrides(params, name, unconcerned(table)),
-        )
-        for name, why in status.items()
-    ]  # fmt: skip
+    params, table = inputs.params, inputs.table
+    pages = [model_page(model, inputs, root) for model in params.active]
     same, different = provenance.shared({page.name: page.facts for page in pages if page.facts})
     environment = _environment()
     style, script = _own("style.css"), _own("page.js")
+    figures = root / FIGURES
+    replicated = any(row["num_seeds"] > 1 for row in table.rows)
+    spread = ("val_seeds",) if replicated else ()
     return environment.get_template("page.html").render(
         style=Markup(style),  # noqa: S704 - a file of this package
         script=Markup(script),  # noqa: S704 - a file of this package
@@ -88,30 +65,25 @@ def results_html(
         profile=params.profile,
         dataset=params.dataset.name,
         comparability=comparability(params),
-        groups=_groups(table),
+        groups=table.groups(),
+        columns=columns("val", "val_protocol", "val_paper", "train", "train_paper", "val_top5", *spread, "parameters",
+                        "epochs_kept", "weights", "images_per_second"),
         notes=NOTES,
         flipped=flip_lines(params),
-        status=status,
-        replicated=bool((table["num_seeds"] > 1).any()) if "num_seeds" in table else False,
-        changes=[line.replace(" -> ", " → ") for line in override_lines(params, unconcerned(table))],
-        audit_figures=[(where, list(cells)) for where, cells in groupby(audit_figures.to_dict("records"), _where)],
-        audit_claims=audit_claims.to_dict("records"),
-        tallies=audit.tallies(audit_figures, audit_claims),
+        status=table.status,
+        replicated=replicated,
+        changes=[line.replace(" -> ", " → ") for line in override_lines(params, table.without_batch_normalization)],
+        audited_tables=[(where, list(cells)) for where, cells in groupby(audited_tables.to_dict("records"), _where)],
+        audited_claims=audited_claims.to_dict("records"),
+        tallies=audit.tallies(audited_tables, audited_claims),
         audit_legend=audit.LEGEND,
         claims_legend=audit.CLAIMS_LEGEND,
-        paired=paired.to_dict("records"),
-        pictures=[found for name, caption in captions.items() if (found := picture(figures, name, caption))],
+        paired=inputs.paired.to_dict("records"),
+        pictures=[shown for name, caption in captions.items() if (shown := picture(figures, name, caption))],
         pages=pages,
         same=same,
         different=different,
-    )
-
-
-def _groups(table: pd.DataFrame) -> dict[str, list[dict[Any, Any]]]:
-    """Return table of the report -> its rows, which have a spread, too, even where there are no replicates."""
-    wanted = table.reindex(columns=[*COLUMNS, *SPREAD])
-    wanted.attrs = table.attrs
-    return by_group(wanted)
+    )  # fmt: skip
 
 
 def _where(row: Mapping[Any, Any]) -> Any:

@@ -1,12 +1,14 @@
-"""How values are shown: percent where a person reads, a dash for what is missing, a verdict as a symbol and a word."""
+"""The formats of `reporting.formats` as the page writes them: with dashes and minus signs, and as HTML."""
 
+from collections.abc import Callable
 from typing import Any
 
-import pandas as pd
 from markupsafe import Markup, escape
 
-MISSING = EN_DASH = "\N{EN DASH}"
-_MINUS = "\N{MINUS SIGN}"
+from tiny_imagenet.reporting import formats
+from tiny_imagenet.reporting.formats import missing
+
+DASH, _MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
 _SYMBOLS = {
     "reproduced": "✓",
     "holds": "✓",
@@ -19,51 +21,19 @@ _SYMBOLS = {
 _KINDS = {"✓": "yes", "▲": "above", "▼": "below", "✗": "no"}
 
 
-def missing(value: Any) -> bool:
-    """Return whether there is nothing to show: None, NaN or NA."""
-    return bool(pd.api.types.is_scalar(value) and pd.isna(value))
-
-
-def percent(value: Any, decimals: int = 2) -> str:
-    """Return a fraction as percent, without the sign."""
-    return MISSING if missing(value) else f"{100 * value:.{decimals}f}"
+def dashed(text: str) -> str:
+    """Return formatted numbers with the dash that print uses for intervals and missing values."""
+    return text.replace("-", DASH)
 
 
 def points(value: Any) -> str:
     """Return a difference of two fractions in percentage points, with its sign."""
-    return MISSING if missing(value) else f"{100 * value:+.2f}".replace("-", _MINUS)
-
-
-def interval(low: Any, high: Any) -> str:
-    """Return an interval of fractions in percent, or nothing where there is none."""
-    return "" if missing(low) or missing(high) else f"{100 * low:.1f}{EN_DASH}{100 * high:.1f}"
-
-
-def count(value: Any) -> str:
-    """Return a whole number with separators."""
-    return MISSING if missing(value) else f"{value:,.0f}"
-
-
-def number(value: Any) -> str:
-    """Return a number with four significant digits."""
-    return MISSING if missing(value) else f"{value:,.4g}"
-
-
-def probability(value: Any) -> str:
-    """Return a p-value."""
-    if missing(value):
-        return MISSING
-    return "< 0.0001" if value < 0.0001 else f"{value:.4f}"
-
-
-def quantity(value: Any, kind: str) -> str:
-    """Return a figure of the audit: parameters are counted, all else are fractions."""
-    return count(value) if kind == "parameters" else percent(value)
+    return DASH if missing(value) else formats.points(value).replace("-", _MINUS)
 
 
 def text(value: Any) -> str:
-    """Return what a table has as text."""
-    return MISSING if missing(value) else str(value)
+    """Return a value of a table as text."""
+    return DASH if missing(value) else str(value)
 
 
 def shown(value: Any) -> str:
@@ -78,15 +48,15 @@ def shown(value: Any) -> str:
 
 
 def sort_value(value: Any) -> str:
-    """Return what a cell is sorted by: nothing where its value is missing, which always comes last."""
+    """Return what a cell is sorted by; empty if the value is missing, which always comes last."""
     return "" if missing(value) else str(value)
 
 
 def code(value: str) -> Markup:
-    """Return escaped HTML in which what stands between backticks is code."""
+    """Return escaped HTML in which text between backticks is code."""
     parts = value.split("`")
     return Markup().join(
-        Markup("<code>{}</code>").format(part) if place % 2 else escape(part) for place, part in enumerate(parts)
+        Markup("<code>{}</code>").format(part) if index % 2 else escape(part) for index, part in enumerate(parts)
     )
 
 
@@ -98,8 +68,14 @@ def verdict(value: Any) -> Markup:
     )
 
 
-FILTERS = {
+def _with_dashes(function: Callable[..., str]) -> Callable[..., str]:
+    return lambda *values: dashed(function(*values))
+
+
+FILTERS: dict[str, Callable[..., str]] = {
+    function.__name__: _with_dashes(function)
+    for function in (formats.percent, formats.limits, formats.count, formats.quantity)
+} | {
     function.__name__: function
-    for function in (percent, points, interval, count, number, probability, quantity, text, shown, sort_value, code,
-                     verdict)
-}  # fmt: skip
+    for function in (formats.number, formats.probability, dashed, points, text, shown, sort_value, code, verdict)
+}

@@ -1,20 +1,24 @@
-"""What the page says of one model: gathered from `models/<model>` and `results/<model>`, whatever of it there is."""
+"""What the page says of one model: all that models/<model> and results/<model> have of it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from tiny_imagenet.common.files import read_csv, read_json
+from tiny_imagenet.common.files import read_csv
 from tiny_imagenet.common.schema import flatten
-from tiny_imagenet.config.params import Params
+from tiny_imagenet.reporting.formats import count, limits, number, percent
 from tiny_imagenet.reporting.html import provenance
-from tiny_imagenet.reporting.html.curves import Chart, charts
-from tiny_imagenet.reporting.html.formats import count, interval, number, percent, shown
+from tiny_imagenet.reporting.html.charts import Chart, charts
+from tiny_imagenet.reporting.html.formats import dashed, shown
 from tiny_imagenet.reporting.html.pictures import Picture, picture
-from tiny_imagenet.reporting.table import NOT_OF_NOW
+from tiny_imagenet.reporting.inputs import ReportInputs
+from tiny_imagenet.reporting.table import NOT_CURRENT
+from tiny_imagenet.reporting.wording import overrides
+from tiny_imagenet.repository.paths import MODELS, RESULTS
+from tiny_imagenet.repository.records import Architecture, Metrics, RunRecord
 
 MOST_CONFUSED = 20
 _PICTURES = {
@@ -39,12 +43,14 @@ _COUNTS = {"epochs": "epochs", "best_epoch": "epoch whose weights are kept", "nu
 
 _HISTORY = ("epoch", "accuracy", "val_accuracy", "loss", "val_loss")
 _CONFUSION = ("actual", "predicted", "count")
+_NAMES = {"dtype": dict.fromkeys(("wnid", "name", "actual", "predicted"), str), "keep_default_na": False}
+"""How to read names of classes as text: one may be "NA", or "007"."""
 _CLASSES = ("wnid", "name", "precision", "recall", "f1", "support")
 
 
 @dataclass(frozen=True)
-class Figure:
-    """One measured value in words: what it is, the value, its interval or unit."""
+class MetricLine:
+    """A metric in words: what it is, the value, its interval or unit."""
 
     label: str
     value: str
@@ -53,12 +59,12 @@ class Figure:
 
 @dataclass(frozen=True)
 class ModelPage:
-    """Everything the page says of one model; what there is not is empty."""
+    """Everything the page says of one model; what is not known is empty."""
 
     name: str
     architecture: str
     status: str
-    figures: tuple[Figure, ...]
+    metrics: list[MetricLine]
     recipe: dict[str, str]
     changed: dict[str, str]
     layers: list[dict[Any, Any]]
@@ -73,77 +79,73 @@ class ModelPage:
     hashes: dict[str, dict[str, str]]
 
 
-def model_page(
-    model: str,
-    *,
-    params: Params,
-    status: str,
-    models: Path,
-    results: Path,
-    determinism: Mapping[str, str],
-    changed: dict[str, str],
-) -> ModelPage:
-    """Gather what there is of a model; `status` says why it has no results, or is empty.
+def model_page(model: str, inputs: ReportInputs, root: Path = Path()) -> ModelPage:
+    """Gather what is known of a model.
 
-    A folder of results that is there all the same is of an earlier training, and is left out; so is a training that is
-    not of the params and images of now.
+    Results are left out if the table has none: a folder that still exists is of an earlier training. So is a training
+    of other params or images than those of now.
     """
-    training = models / ("-" if status == NOT_OF_NOW else model)
-    run, history = _json(training / "run.json"), _csv(training / "history.csv", _HISTORY)
-    folder = results / (model if not status else "-")  # no model is named so
-    metrics, architecture = _json(folder / "metrics.json"), _json(folder / "architecture.json")
-    confusion = _csv_with_names(folder / "confusion.csv", _CONFUSION)
-    classes = _csv_with_names(folder / "per_class.csv", _CLASSES)
-    found = {name: picture(folder, name, f"{caption}, {model}") for name, caption in _PICTURES.items()}
+    params, table = inputs.params, inputs.table
+    status = table.status.get(model, "")
+    training = None if status == NOT_CURRENT else root / MODELS / model
+    results = None if status else root / RESULTS / model
+    record, metrics_file, architecture_file = (
+        folder / name if folder and (folder / name).is_file() else None
+        for folder, name in ((training, "run.json"), (results, "metrics.json"), (results, "architecture.json"))
+    )
+    run = RunRecord.read(record) if record else None
+    metrics = Metrics.read(metrics_file) if metrics_file else None
+    architecture = Architecture.read(architecture_file) if architecture_file else None
+    history = _csv(training, "history.csv", _HISTORY)
+    confusion = _csv(results, "confusion.csv", _CONFUSION, **_NAMES)
+    classes = _csv(results, "per_class.csv", _CLASSES, **_NAMES)
+    pictures = {
+        name: picture(results / "figures", name, f"{caption}, {model}") if results else None
+        for name, caption in _PICTURES.items()
+    }
+    layers = architecture.layers if architecture else []
     return ModelPage(
         name=model,
         architecture=params.models[model].architecture,
         status=status,
-        figures=_figures(metrics),
+        metrics=_metric_lines(metrics.as_dict() if metrics else {}),
         recipe={key: shown(value) for key, value in flatten(params.recipe(model).model_dump()).items()},
-        changed=changed,
-        layers=[{"shape": _shape(layer.get("output_shape")), **layer} for layer in architecture.get("layers", [])],
-        parameters=architecture.get("parameters"),
-        parameters_200_classes=architecture.get("parameters_200_classes"),
-        charts=[] if history.empty else charts(history, metrics.get("best_epoch")),
+        changed=overrides(params, model, table.without_batch_normalization),
+        layers=[{"shape": _shape(layer.get("output_shape")), **layer} for layer in layers],
+        parameters=architecture.parameters if architecture else None,
+        parameters_200_classes=architecture.parameters_200_classes if architecture else None,
+        charts=[] if history.empty else charts(model, history, metrics.best_epoch if metrics else None),
         history=history.to_dict("records"),
         confused=_confused(confusion, classes),
         per_class=[] if classes.empty else classes.sort_values("f1", ascending=False, kind="stable").to_dict("records"),
-        pictures={name: each for name, each in found.items() if each},
-        facts=provenance.facts(run, determinism.get(model)) if run else {},
-        hashes=provenance.hashes(run),
+        pictures={name: found for name, found in pictures.items() if found},
+        facts=provenance.facts(run, inputs.determinism.get(model)) if run else {},
+        hashes=provenance.hashes(run) if run else {},
     )
 
 
-def _json(path: Path) -> dict[str, Any]:
-    return read_json(path) if path.is_file() else {}
+def _csv(folder: Path | None, name: str, needed: Sequence[str], **options: Any) -> pd.DataFrame:
+    """Return a table of a folder; empty if there is none."""
+    return read_csv(folder / name, needed, **options) if folder and (folder / name).is_file() else pd.DataFrame()
 
 
-def _csv(path: Path, needed: Sequence[str]) -> pd.DataFrame:
-    return read_csv(path, needed) if path.is_file() else pd.DataFrame()
-
-
-def _csv_with_names(path: Path, needed: Sequence[str]) -> pd.DataFrame:
-    if not path.is_file():
-        return pd.DataFrame()
-    names = dict.fromkeys(("wnid", "name", "actual", "predicted"), str)
-    return read_csv(path, needed, dtype=names, keep_default_na=False)  # a class may be named "NA", or "007"
-
-
-def _figures(metrics: Mapping[str, Any]) -> tuple[Figure, ...]:
-    """Return the metrics that there are, accuracies with their intervals."""
-    figures = [
-        Figure(label, f"{percent(metrics[key])} %", interval(metrics.get(f"{key}_low"), metrics.get(f"{key}_high")))
-        for key, label in _ACCURACIES.items() if key in metrics
-    ]  # fmt: skip
-    figures += [Figure(label, f"{percent(metrics[key])} %", "") for key, label in _PERCENT.items() if key in metrics]
-    figures += [Figure(label, number(metrics[key]), "nats") for key, label in _NUMBERS.items() if key in metrics]
-    figures += [Figure(label, count(metrics[key]), "") for key, label in _COUNTS.items() if key in metrics]
-    return tuple(figures)
+def _metric_lines(metrics: dict[str, Any]) -> list[MetricLine]:
+    """Return the metrics in words, accuracies with their intervals."""
+    lines = [
+        MetricLine(
+            label, f"{percent(metrics[key])} %", dashed(limits(metrics.get(f"{key}_low"), metrics.get(f"{key}_high")))
+        )
+        for key, label in _ACCURACIES.items()
+        if key in metrics
+    ]
+    lines += [MetricLine(label, f"{percent(metrics[key])} %", "") for key, label in _PERCENT.items() if key in metrics]
+    lines += [MetricLine(label, number(metrics[key]), "nats") for key, label in _NUMBERS.items() if key in metrics]
+    lines += [MetricLine(label, count(metrics[key]), "") for key, label in _COUNTS.items() if key in metrics]
+    return lines
 
 
 def _confused(confusion: pd.DataFrame, classes: pd.DataFrame) -> list[dict[Any, Any]]:
-    """Return the largest confusions: actual, predicted, count, and the share of the actual class where it is known."""
+    """Return the largest confusions: actual, predicted, count, and the share of the actual class if it is known."""
     if confusion.empty:
         return []
     # The file begins with each class and itself, in the order of per_class.csv.

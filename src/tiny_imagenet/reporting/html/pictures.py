@@ -19,7 +19,7 @@ _SIZE = re.compile(rb'<svg\b[^>]*?\bwidth="([\d.]+)pt"[^>]*?\bheight="([\d.]+)pt
 
 @dataclass(frozen=True)
 class Picture:
-    """An image with its address, its size in pixels of CSS where it is known, and what it shows in words."""
+    """An image as a data URI, its size in pixels of CSS if it is known, and what it shows in words."""
 
     uri: str
     width: int | None
@@ -33,9 +33,9 @@ class Picture:
 
 
 def picture(folder: Path, name: str, caption: str) -> Picture | None:
-    """Return `<name>.svg` or `<name>.png` of a folder, whichever is smaller; None where both are missing or empty.
+    """Return `<name>.svg` or `<name>.png` of a folder, the smaller one; None if both are missing or empty.
 
-    A large PNG, as the photographs are, becomes a WebP where that is smaller.
+    A large PNG, as those of photographs are, becomes a WebP if that is smaller.
 
     Raises:
         UserError: the PNG cannot be read.
@@ -59,7 +59,7 @@ def picture(folder: Path, name: str, caption: str) -> Picture | None:
                 if len(webp) < len(content):  # a plot as large as a photograph would become larger, and blurred
                     content, kind = webp, "image/webp"
         except (OSError, SyntaxError):  # Pillow raises the latter for a PNG of broken parts
-            raise UserError(f"{path} is no readable picture: `rm -f {path}` and `dvc repro` make it anew") from None
+            raise UserError(f"{path} is no readable picture: `rm -f {path}` and `dvc repro` restore it") from None
     return Picture(f"data:{kind};base64,{base64.b64encode(content).decode()}", width, height, caption)
 
 

@@ -1,0 +1,75 @@
+"""What was published: the paper's tables, the authors' training logs, and the recipes of the paper's models."""
+
+import json
+from collections.abc import Collection
+from importlib import resources
+from io import StringIO
+from typing import Any
+
+import pandas as pd
+
+from tiny_imagenet.config.dataset import Expect, ImagesPerClass
+from tiny_imagenet.config.params import Params
+
+PUBLISHED = "_as_published"
+"""Ends the name of a block that does what the authors' run did; its row has the paper's metrics too."""
+_TINY_IMAGENET = Expect(classes=200, train=500, val=50)
+
+
+def _reference(name: str) -> str:
+    return resources.files("tiny_imagenet.reporting").joinpath("reference", name).read_text(encoding="utf-8")
+
+
+def paper_table() -> pd.DataFrame:
+    """Return the paper's two tables (figures 9 and 10), by model."""
+    return pd.read_csv(StringIO(_reference("paper.csv"))).set_index("model")
+
+
+def authors_logs() -> pd.DataFrame:
+    """Return the authors' published training logs: a row per model and epoch."""
+    return pd.read_csv(StringIO(_reference("authors_logs.csv")))
+
+
+def recipes() -> dict[str, dict[str, Any]]:
+    """Return the recipes of the paper's models, and of their blocks `_as_published` that differ."""
+    found: dict[str, dict[str, Any]] = json.loads(_reference("recipes.json"))
+    return found
+
+
+def base_of(model: str) -> str:
+    """Return the name of the paper's model that a block is of: "model_2" of "model_2_as_published"."""
+    return model.removesuffix(PUBLISHED)
+
+
+def is_of_paper(model: str) -> bool:
+    """Return whether a block is one of the paper's models, or does what the authors' run of one did."""
+    return base_of(model) in paper_table().index
+
+
+def changes_of_recipe(params: Params, model: str, unconcerned: Collection[str] = ()) -> list[str]:
+    """Return the keys in which the recipe of one of the paper's models differs from the paper's.
+
+    The block, settings that all models share, or the profile may differ.
+
+    Args:
+        params: params.yaml.
+        model: the block.
+        unconcerned: keys that make no difference for this model (`ResultsTable.unconcerned`).
+    """
+    recipe = params.recipe(model).model_dump(mode="json")
+    published = recipes().get(model) or recipes()[base_of(model)]
+    # The first adds a metric; the second only says where a value comes from.
+    ignored = {"paper_protocol_every_epoch", "keeps", *unconcerned}
+    return [key for key in recipe if recipe[key] != published.get(key) and key not in ignored]
+
+
+def comparable(params: Params) -> bool:
+    """Return whether the profile's dataset is the paper's: all of Tiny ImageNet, and nothing else."""
+    dataset = params.dataset
+    return (
+        dataset.name == "tiny-imagenet-200"
+        and dataset.expect == _TINY_IMAGENET
+        and dataset.images_per_class == ImagesPerClass()
+        and dataset.num_classes is None
+        and dataset.duplicates != "drop_from_train"
+    )

@@ -1,0 +1,134 @@
+"""Figures of one model."""
+
+import warnings
+from itertools import pairwise
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from figure_checks import assert_nothing_is_cut_off, check_figure
+
+from tiny_imagenet.evaluation import figures, metrics
+
+TITLE = "model_1, clean validation images\ntiny-imagenet-200, 100,000 training and 10,000 validation images, 15 epochs"
+CONFUSION = np.random.default_rng(0).integers(0, 9, (4, 4))
+
+
+def confusion(path):
+    figures.confusion_matrix(CONFUSION, list("abcd"), TITLE, path)
+
+
+def classes(path, number=30):
+    random = np.random.default_rng(1)
+    recall, support = random.uniform(size=number), random.integers(0, 50, number)
+    frame = pd.DataFrame({"name": [f"class {place}" for place in range(number)], "recall": recall, "support": support})
+    figures.best_and_worst_classes(frame, TITLE, path)
+
+
+def calibration(path):
+    confidence = np.linspace(0.2, 0.9, 200)
+    table = metrics.calibration_table(confidence, np.arange(200) % 3 > 0)
+    figures.calibration(table, TITLE, path)
+
+
+def predictions(right: int, wrong: int) -> pd.DataFrame:
+    number = right + wrong
+    labels = np.arange(number) % 3
+    answers = np.where(np.arange(number) < right, labels, (labels + 1) % 3)
+    return pd.DataFrame(
+        {
+            "image": np.arange(number),
+            "label": labels,
+            "label_1": answers,
+            "probability_1": np.linspace(0.3, 0.9, number),
+        }
+    )
+
+
+def gallery(path, right=9, wrong=11):
+    images = np.random.default_rng(2).integers(0, 256, (20, 64, 64, 3), np.uint8)
+    names = ["goldfish, Carassius auratus", "<script>$x$", "a name that is much longer than there is room for"]
+    figures.gallery(images, predictions(right, wrong), names, TITLE, path)
+
+
+@pytest.mark.parametrize("draw", [confusion, classes, calibration, gallery])
+def test_a_figure_is_whole_as_png_and_svg_and_photographs_as_png_alone(draw, tmp_path, drawn):
+    check_figure(draw, tmp_path, drawn, photographs=draw is gallery)
+
+
+def test_long_names_of_classes_are_not_cut_off(tmp_path, drawn):
+    names = ["Llanfairpwllgwyngyllgogerych"] * 4
+    figures.confusion_matrix(CONFUSION, names, "Confusion", tmp_path / "figure")
+    assert_nothing_is_cut_off(drawn[0])
+
+
+def test_the_colour_of_a_class_goes_by_the_mean_of_all(tmp_path, drawn):
+    frame = pd.DataFrame({"name": list("abcdef"), "recall": [0.9, 0.2, 0.2, 0.2, 0.2, 0.1], "support": 50})
+    figures.best_and_worst_classes(frame, "", tmp_path / "one", number=2)  # a, b and e, f are drawn
+    figures.best_and_worst_classes(frame.assign(recall=0.7), "", tmp_path / "two")
+    one, two = ([text.get_text() for text in figure.legends[0].get_texts()] for figure in drawn)
+    assert one == ["mean of all classes, 30.0%", "at or above the mean", "below it"]
+    assert two == ["mean of all classes, 70.0%", "at or above the mean"]
+    assert [len(container) for container in drawn[0].axes[0].containers if hasattr(container, "patches")] == [1, 3]
+
+
+def test_a_figure_of_classes_without_images_is_empty(tmp_path):
+    frame = pd.DataFrame({"name": ["a"], "recall": [0.0], "support": [0]})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figures.best_and_worst_classes(frame, "", tmp_path / "figure")
+    assert (tmp_path / "figure.png").exists()
+
+
+def test_confusion_shows_shares_of_the_true_class_and_takes_an_empty_one(tmp_path, monkeypatch):
+    shown = []
+    save = mpl.figure.Figure.savefig
+
+    def spy(figure, *arguments, **options):
+        shown.append(np.asarray(figure.axes[0].images[0].get_array()))
+        save(figure, *arguments, **options)
+
+    monkeypatch.setattr(mpl.figure.Figure, "savefig", spy)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figures.confusion_matrix(np.array([[3, 1], [0, 0]]), ["a", "b"], "", tmp_path / "figure")
+    np.testing.assert_allclose(np.square(shown[0]), [[0.75, 0.25], [0, 0]])
+
+
+def test_classes_that_are_confused_stand_together():
+    pairs = np.array([0, 1, 2, 0, 1, 2])  # 0 and 3 are confused, 1 and 4, 2 and 5
+    confusion = 90 * np.eye(6, dtype=np.int64) + 10 * (pairs[:, None] == pairs)
+    order = figures.alike_first(confusion)
+    assert sorted(order) == list(range(6))
+    assert {tuple(sorted(order[place : place + 2])) for place in (0, 2, 4)} == {(0, 3), (1, 4), (2, 5)}
+
+
+def test_two_hundred_classes_are_drawn_with_their_names(tmp_path, drawn):
+    names = [f"class {number}, and another name" for number in range(200)]
+    figures.confusion_matrix(np.eye(200, dtype=np.int64), names, "", tmp_path / "figure")
+    assert plt.imread(tmp_path / "figure.png").shape[0] >= 200 * 14  # pixels for the name of each
+    (label,) = [text for text in drawn[0].axes[0].get_yticklabels() if text.get_text() == "class 7"]
+    assert label.get_fontsize() * 96 / 72 > 9  # pixels on the page
+
+
+@pytest.mark.parametrize(("right", "wrong"), [(0, 12), (12, 0), (2, 1), (0, 0)])
+def test_a_gallery_of_few_or_no_images_is_whole(right, wrong, tmp_path, drawn):
+    gallery(tmp_path / "figure", right, wrong)
+    empty = [axis.get_ylabel() for axis in drawn[0].axes if [text.get_text() for text in axis.texts] == ["none"]]
+    assert empty == ["right"] * (not right) + ["wrong", "wrong,\nmost sure"] * (not wrong)
+
+
+def test_captions_of_a_gallery_do_not_touch(tmp_path, drawn):
+    images = np.zeros((8, 64, 64, 3), np.uint8)
+    names = ["Chesapeake Bay retriever", "American alligator", "standard poodle"]
+    figures.gallery(images, predictions(0, 8), names, "", tmp_path / "figure")
+    for row in (1, 2):
+        shown = [axis.xaxis.label.get_window_extent() for axis in drawn[0].axes[8 * row : 8 * row + 8]]
+        assert all(left.x1 < right.x0 for left, right in pairwise(shown))
+
+
+def test_a_class_name_with_a_dollar_is_no_formula(tmp_path):
+    figures.confusion_matrix(np.eye(2, dtype=np.int64), ["5$ note", r"\frac$"], "", tmp_path / "figure")
+    assert (tmp_path / "figure.png").exists()

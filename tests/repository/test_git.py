@@ -1,0 +1,208 @@
+"""What git says of the tree that a training begins in."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tiny_imagenet.common.errors import UserError
+from tiny_imagenet.repository import git as state
+from tiny_imagenet.repository.records import GitState
+
+
+@pytest.fixture
+def repository(tmp_path):
+    """Return a folder with a dvc.yaml and a folder below it."""
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "dvc.yaml").write_text("stages: {}\n")
+    return tmp_path
+
+
+def git(folder: Path, *arguments: str) -> str:
+    # Nothing of the user's own configuration: no signing, no hooks.
+    identity = ["-c", "user.name=Somebody", "-c", "user.email=somebody@example.org", "-c", "commit.gpgsign=false"]
+    command = ["git", *identity, "-c", "core.hooksPath=/dev/null", *arguments]
+    return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout.strip()
+
+
+@pytest.fixture
+def committed(repository):
+    """Return a git repository with one commit of dvc.yaml, dvc.lock, .gitignore and a file."""
+    git(repository, "init", "--quiet")
+    for name, content in {"dvc.lock": "1", "code.py": "1", ".gitignore": "/data/\n"}.items():
+        (repository / name).write_text(content)
+    git(repository, "add", ".")
+    git(repository, "commit", "--quiet", "-m", "first")
+    return repository
+
+
+def test_a_clean_tree_is_its_commit(committed):
+    assert state.git_state(committed) == GitState(commit=git(committed, "rev-parse", "HEAD"), dirty=False)
+
+
+@pytest.mark.parametrize("name", ["code.py", "dvc.yaml", "new.py", "a/b/new.py"])
+def test_a_changed_or_new_file_makes_the_tree_dirty(name, committed):
+    (committed / name).write_text("2")
+    assert state.git_state(committed).dirty is True
+
+
+def test_a_removed_and_a_staged_file_make_the_tree_dirty(committed):
+    (committed / "code.py").unlink()
+    assert state.git_state(committed).dirty is True
+    git(committed, "checkout", "code.py")
+    (committed / "code.py").write_text("2")
+    git(committed, "add", "code.py")
+    assert state.git_state(committed).dirty is True
+
+
+def test_dvc_lock_and_ignored_files_do_not_make_the_tree_dirty(committed):
+    (committed / "dvc.lock").write_text("2")
+    (committed / "data").mkdir()
+    (committed / "data" / "images.npy").write_text("2")
+    assert state.git_state(committed).dirty is False
+
+
+UNKNOWN = GitState(commit=None, dirty=None)
+
+
+def test_a_tree_without_git_says_so(repository, monkeypatch):
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(repository.parent))
+    assert state.git_state(repository) == UNKNOWN
+
+
+def test_a_tree_without_commits_says_so(repository):
+    git(repository, "init", "--quiet")
+    assert state.git_state(repository) == GitState(commit=None, dirty=None, problem="there is no commit yet")
+
+
+def test_a_machine_without_git_says_so(committed, monkeypatch):
+    monkeypatch.setenv("PATH", str(committed / "nothing here"))
+    assert state.git_state(committed) == UNKNOWN
+
+
+def test_the_difference_since_the_commit_is_kept_with_the_names_of_new_files(committed):
+    (committed / "code.py").write_text("2")
+    (committed / "dvc.lock").write_text("2")
+    (committed / "new.py").write_text("a secret")
+    difference = state.git_state(committed).diff
+    assert "-1\n" in difference
+    assert "+2\n" in difference
+    assert "dvc.lock" not in difference
+    assert "# new file: new.py\n" in difference
+    assert "a secret" not in difference
+    (committed / "code.py").write_text("2\n" * 100_000)
+    assert "characters of difference: left out" in state.git_state(committed).diff
+    assert len(state.git_state(committed).diff) < 1000
+
+
+def test_a_new_dvc_lock_is_no_difference(committed):
+    git(committed, "rm", "--quiet", "--cached", "dvc.lock")
+    git(committed, "commit", "--quiet", "-m", "without")
+    assert state.git_state(committed).diff == ""
+
+
+def test_without_git_there_is_no_difference(repository, monkeypatch):
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(repository.parent))
+    assert state.git_state(repository).diff == ""
+
+
+def test_a_commit_exists_or_does_not(committed):
+    assert state.commit_exists(committed, git(committed, "rev-parse", "HEAD"))
+    assert not state.commit_exists(committed, "0" * 40)
+    assert not state.commit_exists(committed, git(committed, "rev-parse", "HEAD:code.py"))  # a blob
+
+
+CONFIGURATIONS = {
+    "diff.external": "false",
+    "diff.noprefix": "true",
+    "diff.mnemonicPrefix": "true",
+    "diff.srcPrefix": "x/",
+    "diff.context": "0",
+    "diff.interHunkContext": "9",
+    "diff.algorithm": "patience",
+    "diff.renames": "copies",
+    "diff.relative": "true",
+    "diff.wordRegex": ".",
+    "diff.suppressBlankEmpty": "true",
+    "diff.colorMoved": "zebra",
+    "color.ui": "always",
+    "color.diff": "always",
+    "core.quotePath": "true",
+    "core.pager": "false",
+    "core.attributesFile": "attributes",
+    "diff.upper.textconv": "tr a-z A-Z <",
+    "status.showUntrackedFiles": "no",
+    "status.short": "true",
+    "status.branch": "true",
+    "status.relativePaths": "false",
+    "diff.ignoreSubmodules": "all",
+}
+
+
+@pytest.mark.parametrize("key", CONFIGURATIONS)
+def test_no_setting_of_the_user_changes_what_is_recorded(key, committed, tmp_path_factory, monkeypatch):
+    home = tmp_path_factory.mktemp("home")
+    (home / "attributes").write_text("*.py diff=upper\n")
+    (committed / "code.py").write_text("1\n\nlines of text\n\n2\n")
+    (committed / "ä b.py").write_text("new\n")
+    plain = state.git_state(committed)
+    value = str(home / "attributes") if key == "core.attributesFile" else CONFIGURATIONS[key]
+    git(home, "config", "--file", str(home / ".gitconfig"), key, value)
+    if key == "diff.upper.textconv":
+        (committed / ".git" / "info" / "attributes").write_text("*.py diff=upper\n")
+    monkeypatch.setenv("HOME", str(home))
+    assert state.git_state(committed) == plain
+    assert plain.dirty is True
+    assert "# new file: ä b.py\n" in plain.diff
+
+
+@pytest.mark.parametrize(
+    "content", [b"2\n", b"no line end", b"", b"\xe4 latin 1\n", bytes(range(256)), "ä\r\n日本\n".encode()]
+)
+def test_the_difference_applies(content, committed, tmp_path):
+    (committed / "code.py").write_bytes(content)
+    (committed / ".gitignore").unlink()
+    (committed / "new.py").write_text("new\n")
+    difference = state.git_state(committed).diff
+    git(committed, "stash", "--quiet")
+    assert (committed / "code.py").read_bytes() == b"1"
+    (tmp_path / "git.diff").write_text(difference, encoding="utf-8", newline="")
+    git(committed, "apply", str(tmp_path / "git.diff"))
+    assert (committed / "code.py").read_bytes() == content
+    assert not (committed / ".gitignore").exists()
+
+
+def test_variables_of_a_hook_of_another_repository_change_nothing(committed, tmp_path_factory, monkeypatch):
+    (committed / "code.py").write_text("2")
+    plain = state.git_state(committed)
+    other = tmp_path_factory.mktemp("other")
+    git(other, "init", "--quiet")
+    for name, value in {
+        "GIT_DIR": other / ".git", "GIT_WORK_TREE": other, "GIT_INDEX_FILE": other / "index", "GIT_PREFIX": "a/",
+        "GIT_EXTERNAL_DIFF": "false", "GIT_DIFF_OPTS": "--unified=0", "LANGUAGE": "de", "LC_ALL": "de_DE.UTF-8",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, str(value))
+    assert state.git_state(committed) == plain
+
+
+def test_a_worktree_is_a_repository(committed, tmp_path_factory):
+    place = tmp_path_factory.mktemp("trees") / "tree"
+    git(committed, "worktree", "add", "--quiet", str(place))
+    assert state.git_state(place) == state.git_state(committed)
+    (committed / ".git").rename(committed / "gone")
+    assert "not a git repository" in state.git_state(place).problem
+
+
+def test_a_repository_that_git_refuses_is_told_from_none(committed, tmp_path):
+    """git refuses a repository that belongs to somebody else; its own tests make it believe so by this variable."""
+    commit = git(committed, "rev-parse", "HEAD")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+        patch.setenv("HOME", str(tmp_path))  # where no safe.directory is configured
+        found = state.git_state(committed)
+        assert (found.commit, found.dirty, found.diff) == (None, None, "")
+        assert "dubious ownership" in found.problem
+        assert "safe.directory" in found.problem
+        with pytest.raises(UserError, match=r"git refuses to answer: .*dubious ownership"):
+            state.commit_exists(committed, commit)
+    assert state.commit_exists(committed, commit)

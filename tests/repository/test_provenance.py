@@ -1,0 +1,65 @@
+"""Where a training comes from: its key, its tags, the environment."""
+
+import pytest
+from made_results import VALUES
+
+from tiny_imagenet.config.params import parse_params
+from tiny_imagenet.repository import provenance
+from tiny_imagenet.repository.provenance import training_key
+from tiny_imagenet.repository.records import GitState, TrainingSetup
+
+PARAMS = parse_params(VALUES)
+JOB = PARAMS.job("model_2")
+HASHES = {"data/cache": "a.dir", "src/tiny_imagenet/training": "b.dir", "weights": "c"}
+NUMERICS = {"device": ["cpu", "some", 2], "threads": "2 cores", "backend": "tensorflow 2", "keras": "3"}
+KEY = training_key(JOB, HASHES, NUMERICS)
+
+
+@pytest.mark.parametrize("path", HASHES)
+def test_other_data_code_or_weights_make_another_training(path):
+    assert training_key(JOB, HASHES | {path: "changed"}, NUMERICS) != KEY
+
+
+@pytest.mark.parametrize("name", NUMERICS)
+def test_another_machine_or_version_makes_another_training(name):
+    assert training_key(JOB, HASHES, NUMERICS | {name: "changed"}) != KEY
+
+
+@pytest.mark.parametrize("change", [{"seed": 77}, {"determinism": "fast"}, {"devices": 2}, {"augmentation": "none"}])
+def test_other_params_make_another_training(change):
+    changed = parse_params(VALUES | change)
+    assert (training_key(changed.job("model_2"), HASHES, NUMERICS) != KEY) == (change.get("augmentation") is None)
+
+
+def test_the_same_is_the_same_training_and_another_model_is_not():
+    assert training_key(parse_params(VALUES).job("model_2"), dict(reversed(HASHES.items())), NUMERICS) == KEY
+    assert training_key(PARAMS.job("model_1"), HASHES, NUMERICS) != KEY
+
+
+def test_tags_of_a_run_say_where_it_comes_from():
+    setup = TrainingSetup.model_construct(
+        stage="train@model_1",
+        git=GitState(commit=None, dirty=None),
+        hashes={"params": "12", "data": "34"},
+        device="CPU",
+        platform="Linux",
+        dependencies={"a.py": "56"},
+        versions={"keras": "3"},
+    )
+    assert provenance.run_tags(setup) == {
+        "dvc.stage": "train@model_1", "git.commit": "none", "git.dirty": "unknown", "params_hash": "12",
+        "data_hash": "34", "hardware": "CPU", "platform": "Linux", "dependency.a.py": "56", "version.keras": "3",
+    }  # fmt: skip
+    dirty = setup.model_copy(update={"git": GitState(commit="78", dirty=True)})
+    assert provenance.run_tags(dirty)["git.commit"] == "78"
+    assert provenance.run_tags(dirty)["git.dirty"] == "true"
+
+
+def test_the_environment_has_another_hash_with_another_package(tmp_path, monkeypatch):
+    before = provenance.environment_hash()
+    assert provenance.environment_hash() == before
+    package = tmp_path / "some_package-1.0.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: some-package\nVersion: 1.0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert provenance.environment_hash() != before
