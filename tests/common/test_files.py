@@ -39,7 +39,7 @@ class TestReplaced:
         path = tmp_path / "a.bin"
         path.write_bytes(b"old")
         code = (
-            "import os, signal, sys; from pathlib import Path; from tiny_imagenet.files import replaced\n"
+            "import os, signal, sys; from pathlib import Path; from tiny_imagenet.common.files import replaced\n"
             "with replaced(Path(sys.argv[1])) as partial:\n"
             "    partial.write_bytes(b'half of something longer')\n"
             "    os.kill(os.getpid(), signal.SIGKILL)\n"
