@@ -84,7 +84,7 @@ def test_metrics_show_has_a_row_for_each_model(five):
     printed = type_in(five, "dvc metrics show")
     for model in MODELS:
         assert f"results/{model}/metrics.json" in printed
-    assert printed.count("0.3861") == len(MODELS)
+    assert printed.count("0.6512") == len(MODELS)
 
 
 def test_the_five_curves_are_one_figure_in_colours_that_all_can_tell_apart(five):
