@@ -121,7 +121,7 @@ def percents(made: Copy) -> dict[str, str]:
 
 def test_the_experiment_is_described_by_the_table_of_results(page, made):
     page.click("[data-component-id='mlflow.experiment.metadata_editor.expand_button']")
-    shown = page.table()["val, %"].str.split().str[0]
+    shown = page.table()["val (95 % interval)"].str.split().str[0]
     assert shown.to_dict() == percents(made)
 
 
