@@ -545,6 +545,16 @@ def test_a_dirty_tree_and_none_at_all_are_remarks(repository, git, tags, remark)
     assert remark in repository.answers()["model_2", "commit"].detail
 
 
+def test_a_commit_that_git_refused_to_tell_is_not_taken_for_none(repository):
+    refused = {"commit": None, "dirty": None, "problem": "fatal: detected dubious ownership in repository"}
+    edit_json("models/model_2/run.json", git=refused)
+    repository.write_lock()
+    repository.change_run(tags={"git.commit": "refused", "git.dirty": "unknown"})
+    failures = repository.failures_within()
+    assert set(failures) == {("model_2", "commit")}
+    assert "git did not answer (fatal: detected dubious ownership" in failures["model_2", "commit"]
+
+
 @pytest.mark.parametrize(
     ("path", "remedy"),
     [

@@ -176,6 +176,8 @@ def _recipe(evidence: Evidence) -> str:
 def _commit(evidence: Evidence) -> str:
     """Check that git has the commit."""
     state = evidence.record.git
+    if state.problem:
+        raise UserError(f"unknown: git did not answer ({state.problem}): fix this, then {_retrain(evidence)}")
     if state.commit is None:
         return "none: it was trained without git"
     if not git.commit_exists(Path.cwd(), state.commit):
