@@ -1,6 +1,6 @@
 """Stage `architecture@<model>`: the source of the model's architecture, beside the model that it builds.
 
-Training depends on this copy instead of on all of src/tiny_imagenet/models, so that a new architecture file retrains
+Training depends on this copy instead of on all of src/tiny_imagenet/architectures, so that a new architecture file retrains
 no other model.
 """
 

@@ -26,7 +26,7 @@ def main() -> None:
         return
     if dataset.name == "tiny-imagenet-200":
         print(TERMS)
-    # DVC removes the output before it runs a stage, but keeps it in its cache: no second download for another `expect`.
+    # The archive of another profile may be here now, but DVC keeps in its cache what it had before: no second download.
     archive = Path(dataset.archive).expanduser() if dataset.archive else dvc.cached_file(dataset.md5)
     obtain(
         ARCHIVE,

@@ -195,6 +195,17 @@ def test_the_spread_over_seeds_is_said_where_there_is_one(tmp_path):
     assert max(map(len, lines)) <= wording.WIDTH
 
 
+def test_a_model_without_results_does_not_stop_the_spread_of_the_others(tmp_path):
+    """As after `tiny-imagenet train --seeds`, if one training failed."""
+    for model, accuracy in {"model_2": 0.4, "model_2-5": 0.42}.items():
+        make_results(tmp_path, model, metrics={"val_accuracy": accuracy})
+    params = made_params(active=["model_1", "model_2"], replicates={"models": ["model_2"], "seeds": [5]})
+    table = results_table(params, tmp_path)
+    assert [row["model"] for row in table.rows_of_several_seeds] == ["model_2"]
+    assert wording.spread_lines(table) == ["model_2: val 41.00 ± 1.41 over 2 seeds (mean, standard deviation)"]
+    assert "model_1: not trained yet" in wording.terminal_table(table, params)
+
+
 # --- in MLflow ---
 
 

@@ -58,6 +58,11 @@ class ResultsTable:
         return self.frame.reindex(columns=[*COLUMNS, *SPREAD]).to_dict("records")
 
     @property
+    def rows_of_several_seeds(self) -> list[dict[Any, Any]]:
+        """The rows of models that have results of more than one seed; a model without results has none."""
+        return [row for row in self.rows if not pd.isna(row["num_seeds"]) and row["num_seeds"] > 1]
+
+    @property
     def with_results(self) -> list[str]:
         """The models that have results."""
         return list(self.frame.dropna(subset="val_accuracy")["model"])

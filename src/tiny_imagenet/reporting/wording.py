@@ -116,8 +116,7 @@ def spread_lines(table: ResultsTable) -> list[str]:
     return [
         f"{row['model']}: val {percent(row['val_accuracy_mean'])} ± {percent(row['val_accuracy_std'])} over "
         f"{row['num_seeds']:.0f} seeds (mean, standard deviation)"
-        for row in table.rows
-        if row["num_seeds"] > 1
+        for row in table.rows_of_several_seeds
     ]
 
 

@@ -26,7 +26,7 @@ KEPT_RESULTS = Path("docs/results")
 DETERMINISM = KEPT_RESULTS / "determinism.json"
 PARAMS = Path("params.yaml")
 _OWN = (
-    ARCHIVE.parent, IMAGES, CACHE, OVERVIEW, MODELS, RESULTS, REPORTS, CHECKPOINTS, Path("sweeps"), Path("mlruns"),
+    ARCHIVE, IMAGES, CACHE, OVERVIEW, MODELS, RESULTS, REPORTS, CHECKPOINTS, Path("sweeps"), Path("mlruns"),
     Path("mlflow.db"), Path(".dvc"), Path(".git"),
 )  # fmt: skip
 """What the pipeline, DVC, MLflow and git write, and DVC removes before a stage runs."""

@@ -55,7 +55,7 @@ def results_html(
     environment = _environment()
     style, script = _own("style.css"), _own("page.js")
     figures = root / FIGURES
-    replicated = any(row["num_seeds"] > 1 for row in table.rows)
+    replicated = bool(table.rows_of_several_seeds)
     spread = ("val_seeds",) if replicated else ()
     return environment.get_template("page.html").render(
         style=Markup(style),  # noqa: S704 - a file of this package
