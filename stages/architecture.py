@@ -1,7 +1,7 @@
 """Stage `architecture@<model>`: the source of the model's architecture, beside the model that it builds.
 
-Training depends on this copy instead of on all of src/tiny_imagenet/architectures, so that a new architecture file retrains
-no other model.
+Training depends on this copy, not on all of src/tiny_imagenet/architectures: a new architecture file retrains no other
+model.
 """
 
 import sys
