@@ -321,6 +321,8 @@ def test_parameters_with_200_classes_are_those_of_a_model_that_has_200(architect
 
 def test_what_is_written_is_what_was_measured(evaluation, measured, tmp_path):
     folder = tmp_path / "results" / "model_1"
+    folder.mkdir(parents=True)
+    (folder / "confusion.png").write_text("of an earlier version")
     evaluation.write_evaluation(measured, folder, model_md5="0a" * 16)
     assert {file.name for file in folder.iterdir()} == {
         "architecture.json",

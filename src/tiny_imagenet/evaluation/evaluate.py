@@ -4,6 +4,7 @@ The clean accuracy is the right measure. The paper's authors augmented their val
 compare with theirs is of augmented images, drawn with a fixed seed.
 """
 
+import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -183,8 +184,11 @@ def write_evaluation(evaluation: Evaluation, folder: Path, *, model_md5: str) ->
     """Write the evaluation as files: metrics as JSON, tables as CSV, predictions as Parquet.
 
     architecture.json also has the MD5 of the model's file. With it `compare` knows whether the model was trained again.
+    Files of earlier evaluations that are no outputs any more are removed: DVC does not know them, and they would be
+    logged to MLflow with the others.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
     evaluation.metrics.write(folder / "metrics.json")
     Architecture(**evaluation.architecture, model_md5=model_md5).write(folder / "architecture.json")
     write_text(folder / "per_class.csv", evaluation.per_class.to_csv(index=False))
