@@ -142,9 +142,9 @@ def digest(path: Path, *, like: str) -> tuple[str, str]:
 
 
 def hashes_below(folder: Path) -> dict[str, str]:
-    """Return path -> MD5 of each file in a folder and below. Paths are relative, with forward slashes."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): md5(path) for path in files}
+    """Return path -> MD5 of each file in a folder and below, sorted; paths are relative, with forward slashes."""
+    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    return {name: md5(path) for name, path in sorted(files.items())}
 
 
 def fingerprint(values: Mapping[str, Any]) -> str:

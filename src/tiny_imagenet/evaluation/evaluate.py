@@ -188,7 +188,7 @@ def write_evaluation(evaluation: Evaluation, folder: Path, *, model_md5: str) ->
     logged to MLflow with the others.
     """
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     evaluation.metrics.write(folder / "metrics.json")
     Architecture(**evaluation.architecture, model_md5=model_md5).write(folder / "architecture.json")
     write_text(folder / "per_class.csv", evaluation.per_class.to_csv(index=False))

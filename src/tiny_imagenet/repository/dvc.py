@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from tiny_imagenet.common.errors import UserError
-from tiny_imagenet.common.files import md5
+from tiny_imagenet.common.files import hashes_below, md5
 from tiny_imagenet.common.progress import say
 from tiny_imagenet.config.jobs import Job
 from tiny_imagenet.repository.paths import CACHE, CHECKPOINTS
@@ -216,8 +216,7 @@ def folder_md5(folder: Path) -> str:
 
 def folder_files(folder: Path) -> dict[str, str]:
     """Return path -> MD5 of each file in a folder and below, sorted, without what .dvcignore names."""
-    paths = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
-    return {name: md5(path) for name, path in sorted(paths.items()) if not _is_ignored(name)}
+    return {name: digest for name, digest in hashes_below(folder).items() if not _is_ignored(name)}
 
 
 def _is_ignored(name: str) -> bool:

@@ -31,7 +31,9 @@ class Record(BaseModel):
         Raises:
             UserError: the file cannot be read, lacks a key, or has a value of the wrong type.
         """
-        remedy = remedy or f"`rm -f {path}` and `dvc checkout {path}` restore it"
+        remedy = (
+            remedy or f"`rm -f {path}` and `dvc checkout {path}` restore it, or `dvc repro` if another version wrote it"
+        )
         try:
             return cls.model_validate(read_json(path, remedy=remedy))
         except ValidationError as error:

@@ -80,8 +80,7 @@ def result_hashes(root: Path, run_id: str) -> dict[str, str]:
     with TemporaryDirectory(prefix="results") as name, connected(root), redirect_stderr(StringIO()):  # a progress bar
         for path in {"history.csv", _RESULTS} & _logged_files(run_id):
             client().download_artifacts(run_id, path, name)
-        folder = Path(name)
-        return {path.relative_to(folder).as_posix(): md5(path) for path in folder.rglob("*") if path.is_file()}
+        return hashes_below(Path(name))
 
 
 def _find(run_id: str) -> Any | None:

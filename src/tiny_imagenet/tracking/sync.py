@@ -1,4 +1,4 @@
-"""Bring the results of the working directory into MLflow: one complete run each, whatever the store has lost."""
+"""Bring the results of the working directory into MLflow: one complete run each, also if the store lost some."""
 
 import sys
 from collections.abc import Mapping
