@@ -14,7 +14,7 @@ from scipy.spatial.distance import squareform
 
 from tiny_imagenet.evaluation.metrics import wilson_interval
 from tiny_imagenet.input_pipeline.packed import PackedDataset
-from tiny_imagenet.plotting import COLOURS, image_grid, new_figure
+from tiny_imagenet.plotting import COLOURS, drawable, image_grid, new_figure
 
 if TYPE_CHECKING:  # it imports Keras, which takes ten seconds
     from tiny_imagenet.evaluation.evaluate import Evaluation
@@ -154,5 +154,5 @@ def _caption(one: Mapping[Any, Any], names: list[str]) -> str:
 
 def _short(name: str, longest: int = _LONGEST_NAME) -> str:
     """Return the first of a class's names ("goldfish, Carassius auratus"), cut where it is long."""
-    first = str(name).split(",")[0]
+    first = drawable(name.split(",")[0])
     return first if len(first) <= longest else f"{first[: longest - 1]}…"
