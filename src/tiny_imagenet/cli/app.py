@@ -14,7 +14,7 @@ import typer
 
 from tiny_imagenet import entry, tracking
 from tiny_imagenet.cli import predict as prediction
-from tiny_imagenet.cli import scale_commands
+from tiny_imagenet.cli import reference, scale_commands
 from tiny_imagenet.common import signals
 from tiny_imagenet.common.errors import UserError
 from tiny_imagenet.common.files import write_text
@@ -26,16 +26,17 @@ from tiny_imagenet.reporting import kept_results, wording
 from tiny_imagenet.reporting.formats import percent
 from tiny_imagenet.reporting.table import data_report, results_table
 from tiny_imagenet.repository import dvc
-from tiny_imagenet.repository.paths import DETERMINISM, IMAGES, OVERVIEW, PARAMS, SUMMARY
+from tiny_imagenet.repository.paths import DETERMINISM, IMAGES, KEPT_RESULTS, OVERVIEW, PARAMS, SUMMARY
 from tiny_imagenet.repository.records import DataReport
 from tiny_imagenet.tracking import sync as synchronization
 from tiny_imagenet.verification import checks as verification
 from tiny_imagenet.verification import determinism
 
+REFERENCE = Path("docs/reference")
 _ANSWERS = {True: "ok", False: "FAILS", None: "not asked"}
 
 app = typer.Typer(
-    help="Works on the results of the Tiny ImageNet pipeline; `dvc repro` makes them.",
+    help="Work with the results of the Tiny ImageNet pipeline, which `dvc repro` makes.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -53,7 +54,7 @@ def _commands() -> None:
 
 @app.command()
 def results() -> None:
-    """Print the table of results that `dvc repro` made last."""
+    """Print the table of results that `dvc repro` last made."""
     path = dvc.repository_root() / SUMMARY
     if not path.is_file():
         raise UserError("there are no results yet: run `dvc repro`")
@@ -62,10 +63,13 @@ def results() -> None:
 
 @app.command()
 def keep(
-    name: Annotated[str, typer.Argument(help="Of the folder in docs/results.")],
-    about: Annotated[str, typer.Option(help="What a reader should know of these results, in a sentence.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Folder in docs/results to write.")],
+    about: Annotated[str, typer.Option(metavar="TEXT", help="One sentence for readers of these results.")],
 ) -> None:
-    """Keep the present results in docs/results/NAME, as data with their provenance, for git and for README."""
+    """Keep the present results in docs/results/NAME: data and provenance, for git.
+
+    An existing folder of that name is replaced.
+    """
     os.chdir(dvc.repository_root())
     params = entry.checked_params()
     data_report(params)
@@ -77,23 +81,29 @@ def keep(
 
 @app.command()
 def readme(
-    check: Annotated[bool, typer.Option("--check", help="Change nothing; fail if README.md is out of date.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Change nothing; exit with 1 if a page is out of date.")
+    ] = False,
 ) -> None:
-    """Write README's section of results from docs/results."""
+    """Write the generated pages: README's results, docs/results, docs/reference."""
     os.chdir(dvc.repository_root())
     path = Path("README.md")
-    text = path.read_text(encoding="utf-8")
-    updated = kept_results.updated(text)
-    if updated != text and check:
-        raise UserError("README.md does not show what docs/results has: `make readme`")
-    if updated != text:
-        write_text(path, updated)
-    print("README.md shows what docs/results has")
+    pages = {path: kept_results.updated(path.read_text(encoding="utf-8"))} | {
+        KEPT_RESULTS / "README.md": kept_results.index(),
+        REFERENCE / "params.md": reference.params_reference(),
+        REFERENCE / "commands.md": reference.commands_reference(app),
+    }
+    stale = [page for page, text in pages.items() if not page.is_file() or page.read_text(encoding="utf-8") != text]
+    if stale and check:
+        raise UserError(f"{', '.join(map(str, stale))}: out of date; run `tiny-imagenet readme`")
+    for page in stale:
+        write_text(page, pages[page])
+    print(f"{len(pages)} generated pages are up to date")
 
 
 @app.command()
 def data() -> None:
-    """Describe the dataset: counts, stray files, duplicates."""
+    """Describe the packed dataset: counts, stray files, duplicates."""
     path = dvc.repository_root() / OVERVIEW / "report.json"
     if not path.is_file():
         raise UserError("the dataset has not been packed yet: run `dvc repro cache`")
@@ -101,15 +111,20 @@ def data() -> None:
 
 
 @app.command()
-def unpack(folder: Annotated[Path, typer.Argument(help="Parent of the new folders `train` and `val`.")]) -> None:
-    """Write the images as plain class folders, for other tools."""
+def unpack(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to make the folders `train` and `val`.")],
+) -> None:
+    """Write the images as class folders of JPEG files, for other tools."""
     for split, count in unpack_images(dvc.repository_root() / IMAGES, folder).items():
         print(f"{folder / split}: {count:,} images")
 
 
 @app.command()
 def sync() -> None:
-    """Bring all results into MLflow, one complete run each; `dvc repro` does so, too, when it makes a table."""
+    """Add to MLflow what it lacks of the present results: whole runs or parts.
+
+    `dvc repro` does the same whenever it makes the table.
+    """
     os.chdir(dvc.repository_root())
     params = entry.checked_params()
     table = results_table(params)
@@ -122,11 +137,12 @@ def sync() -> None:
 
 @app.command()
 def check(
-    model: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="Check that params.yaml has an active block of this name.")
-    ] = None,
+    model: Annotated[str | None, typer.Option(metavar="MODEL", help="Also check that this model is active.")] = None,
 ) -> None:
-    """Check params.yaml, pretrained weights and dvc.lock, and say what `dvc repro` works with."""
+    """Check params.yaml, find pretrained weights, and print what `dvc repro` will use.
+
+    Fetch missing weights. Remove a dvc.lock that was cut short.
+    """
     if dvc.remove_broken_lock(dvc.repository_root()):
         print("dvc.lock was cut short (DVC was killed as it wrote it): removed; `dvc repro` restores it from its cache")
     params = entry.checked_params(dvc.repository_root() / PARAMS)
@@ -152,20 +168,22 @@ def check(
 @app.command()
 def verify(
     models: Annotated[
-        list[str] | None, typer.Argument(metavar="MODEL", show_default="all active ones that have results")
+        list[str] | None,
+        typer.Argument(metavar="MODEL", help="Models or replicates.", show_default="all active ones with results"),
     ] = None,
-    no_evaluation: Annotated[bool, typer.Option("--no-evaluation", help="Do not measure the models again.")] = False,
+    no_evaluation: Annotated[bool, typer.Option("--no-evaluation", help="Do not evaluate the models again.")] = False,
     determinism_of: Annotated[
         list[str] | None,
         typer.Option("--determinism", metavar="MODEL", help="Train MODEL briefly, twice, and compare. Repeatable."),
     ] = None,
-    epochs: Annotated[int, typer.Option(min=1, help="With --determinism: of each of the two trainings.")] = 2,
-    batches: Annotated[int, typer.Option(min=1, help="With --determinism: of each epoch.")] = 8,
+    epochs: Annotated[int, typer.Option(min=1, metavar="N", help="With --determinism: epochs per training.")] = 2,
+    batches: Annotated[int, typer.Option(min=1, metavar="N", help="With --determinism: batches per epoch.")] = 8,
 ) -> None:
-    """Check that the table of results follows from its files, runs and commits; exit with 1 if it does not.
+    """Check that each number of the table follows from its model, data, code and run.
 
-    With --determinism: check that a seed gives the same bits twice. The outcome is written to
-    docs/results/determinism.json, and shown in the next report.
+    Exit with 1 if a check fails. With --determinism, check instead that a seed
+    gives the same bits twice; docs/results/determinism.json has the outcome, and
+    the next report shows it.
     """
     os.chdir(dvc.repository_root())
     params = entry.checked_params()
@@ -212,18 +230,22 @@ def _verify_determinism(params: Params, models: list[str], epochs: int, batches:
 
 @app.command()
 def predict(
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Files, or folders of files.")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Files, or folders to search for images.")],
     model: Annotated[
         str | None,
         typer.Option(
-            help="A folder of models/, a .keras file, or `champion`, as MLflow has it.",
-            show_default="the best active one in validation",
+            metavar="MODEL",
+            help="A trained model, a .keras file, or `champion` of MLflow.",
+            show_default="the active model with the highest validation accuracy",
         ),
     ] = None,
-    top: Annotated[int, typer.Option(min=1, help="How many classes for each image.")] = 5,
+    top: Annotated[int, typer.Option(min=1, metavar="N", help="How many classes for each image.")] = 5,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")] = False,
 ) -> None:
-    """Predict the classes of images of any size and kind; exit with 1 if one cannot be read."""
+    """Predict the classes of images of any size and format.
+
+    Exit with 1 if an image cannot be read; the others are predicted.
+    """
     with _model_file(model) as (path, name):
         classes = prediction.read_classes(path)
         sources, refusals = prediction.find_sources(images)

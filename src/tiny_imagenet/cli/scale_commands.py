@@ -19,25 +19,35 @@ from tiny_imagenet.repository.paths import PARAMS
 
 _Workers = Annotated[
     int | None,
-    typer.Option("--workers", min=1, help="Trainings at once.", show_default="as many as there are cores, or GPUs"),
+    typer.Option("--workers", min=1, metavar="N", help="Trainings at once.", show_default="one per core or GPU"),
 ]
 _Cores = Annotated[
-    int | None, typer.Option(min=1, help="Of each training.", show_default="all, divided by the workers")
+    int | None,
+    typer.Option(min=1, metavar="N", help="CPU cores of each training.", show_default="all, divided by the workers"),
 ]
 _Address = Annotated[
-    str | None, typer.Option(help="Of a Ray cluster, host:port or `auto`.", show_default="this machine alone")
+    str | None,
+    typer.Option(metavar="HOST:PORT", help="A Ray cluster, or `auto`.", show_default="this machine only"),
 ]
 
 
 def train(
-    models: Annotated[list[str] | None, typer.Argument(metavar="MODEL", show_default=False)] = None,
-    all_models: Annotated[bool, typer.Option("--all", help="All active models, and the replicates there are.")] = False,
-    seeds: Annotated[int | None, typer.Option(min=1, help="Train each with so many seeds; sets `replicates`.")] = None,
+    models: Annotated[
+        list[str] | None, typer.Argument(metavar="MODEL", help="Active models.", show_default=False)
+    ] = None,
+    all_models: Annotated[bool, typer.Option("--all", help="All active models, and the present replicates.")] = False,
+    seeds: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Train each model with N seeds; sets `replicates` in params.yaml."),
+    ] = None,
     workers_at_once: _Workers = None,
     cores: _Cores = None,
     address: _Address = None,
 ) -> None:
-    """Train and evaluate many models and seeds at once, by the stages that `dvc repro` runs one by one."""
+    """Train and evaluate many models and seeds at once, on Ray.
+
+    The stages and results are those of `dvc repro`. Rerun to resume.
+    """
     os.chdir(dvc.repository_root())
     params = entry.checked_params()
     if bool(models) == all_models:
@@ -88,15 +98,15 @@ def _write_replicates(params: Params) -> None:
 
 
 def sweep(
-    name: Annotated[str, typer.Argument(help="Of a sweep in params.yaml.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A key of `sweeps` in params.yaml.")],
     write_block: Annotated[
-        str | None, typer.Option(metavar="NEW_NAME", help="Add the best parameters to `models` of params.yaml.")
+        str | None, typer.Option(metavar="NEW_NAME", help="Add the best trial to params.yaml as a block of `models`.")
     ] = None,
     workers_at_once: _Workers = None,
     cores: _Cores = None,
     address: _Address = None,
 ) -> None:
-    """Try a model with other parameters, many at once, and stop bad trials early. Rerun to resume a sweep."""
+    """Search over parameters of a model, many trials at once, on Ray. Rerun to resume."""
     os.chdir(dvc.repository_root())
     params = entry.checked_params()
     if write_block is not None:

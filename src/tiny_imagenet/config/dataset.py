@@ -11,33 +11,48 @@ SPLITS = ("train", "val")
 
 
 class Expect(Section):
-    """What the archive must hold, as it is: checked before anything is left out. Null: any number."""
+    """What the archive must hold. The whole archive is checked, before `num_classes` and `images_per_class` apply."""
 
     classes: Count | None = None
+    """Number of classes. Null: any."""
     train: Count | None = None
+    """Training images of each class. Null: any number."""
     val: Count | None = None
+    """Validation images of each class. Null: any number."""
 
 
 class ImagesPerClass(Section):
-    """How many images of each class to use, the first by number. Null: all."""
+    """How many images of each class to use: the first ones, by the number in their name."""
 
     train: Count | None = None
+    """Training images of each class. Null: all."""
     val: Count | None = None
+    """Validation images of each class. Null: all."""
 
 
 class Dataset(Section):
     """Where a profile's images come from: `urls`, an `archive` on disk, or the embedded `digits`."""
 
     name: Annotated[str, Field(min_length=1)]
+    """Name in tables and in MLflow. `digits`, without `urls` and `archive`, is the embedded dataset."""
     urls: tuple[str, ...] = Field(default=(), strict=False)
+    """Addresses of the zip (http, https or file), tried in this order. Not used if `archive` is set."""
     md5: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")] | None = None
+    """MD5 that the zip must have. Null: not checked."""
     bytes: Count | None = None
+    """Size that the zip must have, in bytes. Null: not checked."""
     archive: str | None = None
+    """Path of a zip on this disk, relative to the repository's root. Null: download from `urls`."""
     expect: Expect = Expect()
+    """What the archive must hold."""
     num_classes: Annotated[int, Field(ge=2)] | None = None
     """How many classes to use, evenly spread over their sorted ids. Null: all."""
     images_per_class: ImagesPerClass = ImagesPerClass()
+    """How many images of each class to use."""
     duplicates: Literal["report", "drop_from_train", "fail"] = "report"
+    """What to do about duplicate images, exact or near: list them in the data report; also leave out training images
+    that duplicate a validation image or an earlier training image; or stop if a training image duplicates a validation
+    image."""
 
     @field_validator("urls")
     @classmethod

@@ -32,15 +32,25 @@ Lineup = Annotated[tuple[Name, ...], Field(min_length=1, strict=False)]
 
 
 class ProfileOverrides(Section):
-    """Settings that a profile changes for every model. Only keys that are present count; null is a value too."""
+    """Settings that a profile changes for every model. A key that is left out changes nothing.
+
+    Null is a value of `weights` and of `batch_normalization_momentum`; it is refused elsewhere.
+    """
 
     epochs: Count | None = None
+    """Passes over the training images."""
     batch_size: Count | None = None
+    """Images of each training step."""
     learning_rate: LearningRate | None = None
+    """The optimizer's learning rate."""
     augmentation: AugmentationChoice | None = None
+    """Augmentation of the training images."""
     weights: Annotated[str, Field(min_length=1)] | None = None
+    """Initial weights of models whose block has `weights`. Null: random."""
     batch_normalization_momentum: Momentum | None = None
+    """Momentum of the moving averages of all batch normalizations. Null: Keras's default, 0.99."""
     flip_at_test: bool | None = None
+    """Whether `evaluate` also takes the mirror image of each image."""
 
     @model_validator(mode="after")
     def _null_only_where_it_means_something(self) -> Self:
@@ -54,42 +64,57 @@ class Replicates(Section):
     """Trainings of active models with other seeds: each of `models` with each of `seeds`."""
 
     models: tuple[Name, ...] = Field(default=(), strict=False)
+    """Active models to train with other seeds."""
     seeds: tuple[Seed, ...] = Field(default=(), strict=False)
+    """The seeds. They may not repeat `seed`."""
 
 
 class Profile(Section):
-    """A dataset, and how much training it gets."""
+    """A dataset, and the training settings that belong to it."""
 
     dataset: Dataset
+    """Where the images come from, and how many to use."""
     training: ProfileOverrides
+    """Settings that win over those of every model's block, except for the keys that the block `keeps`."""
 
 
 class Champion(Section):
-    """Which model `compare` registers in MLflow: the active one with the highest `metric`, in these profiles alone."""
+    """Which model `compare` registers in MLflow: the active one with the highest `metric`."""
 
     metric: Literal["val_accuracy", "val_accuracy_paper_protocol", "val_top5_accuracy", "val_macro_f1"]
+    """The metric that decides; the highest wins."""
     profiles: tuple[Name, ...] = Field(strict=False)
+    """Profiles in which a champion is registered."""
 
 
 class Params(Section):
     """The whole of params.yaml."""
 
     profile: str
+    """The profile that `dvc repro` uses: a key of `profiles`."""
     profiles: dict[Name, Profile]
+    """Datasets with their training settings, by name."""
     seed: Seed
+    """Seed of weights, dropout, the order of the images and their augmentation."""
     determinism: Literal["exact", "fast"]
-    """`exact`: the same seed gives the same bits on the same machine. `fast`: the backend may choose on a GPU."""
+    """`exact`: the same seed gives the same bits on the same machine. `fast`: a GPU may use faster kernels whose last
+    bits vary."""
     devices: CountOrAll = 1
-    """How many devices of this machine share each batch of a training."""
+    """How many devices (GPUs) of this machine share each batch of a training."""
     augmentation: AugmentationChoice
+    """Augmentation that all models share."""
     champion: Champion
+    """Which model is registered in MLflow as `tiny-imagenet@champion`."""
     replicates: Replicates = Replicates()
+    """Trainings of the same models with other seeds."""
     sweeps: dict[Name, Any] = Field(default_factory=dict)
-    """Checked by the command that runs them (`parallel.sweep.schema`): a mistake there stops no stage."""
+    """Searches over parameters, by name. `tiny-imagenet sweep` checks them; a mistake in them stops no stage."""
     lineups: dict[Name, Lineup] = Field(default_factory=dict)
-    """Lists of models by name, for `active` to take by its YAML anchor: `active: *paper`."""
+    """Lists of models by name. `active` takes one by its YAML anchor: `active: *paper`."""
     active: Lineup
+    """The models that `dvc repro` trains: a lineup, or a list of keys of `models`."""
     models: dict[Name, ModelParams]
+    """The models by name. A block that `active` does not list is checked and not trained."""
 
     @model_validator(mode="after")
     def _names_exist(self) -> Self:

@@ -22,28 +22,32 @@ KERAS_MOMENTUM = 0.99
 
 
 class Augmentation(Section):
-    """Random changes of the training images, each drawn uniformly; what is not named stays off.
-
-    Degrees for angles, a fraction of the side for shifts, factors for zoom and brightness.
-    """
+    """Random changes of the training images. Each is drawn uniformly for each image and epoch; by default it is off."""
 
     rotation_degrees: Annotated[float, Field(ge=0, le=180)] = 0.0
+    """Rotate by up to this angle in both directions, in degrees."""
     shear_degrees: Annotated[float, Field(ge=0, lt=90)] = 0.0
+    """Shear by up to this angle in both directions, in degrees."""
     zoom: Interval = (1.0, 1.0)
+    """Lowest and highest factor, drawn for each axis."""
     shift: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Shift by up to this fraction of the side, along both axes."""
     horizontal_flip: bool = False
+    """Mirror half of the images, left to right."""
     brightness: Interval = (1.0, 1.0)
+    """Lowest and highest factor of the pixel values."""
     crop_padding: Annotated[int, Field(ge=0, le=32)] = 0
-    """Pixels by which the edges are repeated before a crop of the old size: a shift by whole pixels."""
+    """Repeat the edges by this many pixels, then crop to the old size at random: a shift by whole pixels."""
     trivial_augment: bool = False
-    """One of 14 changes, of random strength (Müller & Hutter 2021, https://arxiv.org/abs/2103.10158)."""
+    """Apply one of 14 changes, of random strength (Müller & Hutter 2021, https://arxiv.org/abs/2103.10158)."""
     erasing: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Probability that a rectangle is filled with noise (Zhong et al. 2020, https://arxiv.org/abs/1708.04896)."""
     mixup: Annotated[float, Field(ge=0, le=10)] = 0.0
-    """Alpha of the Beta distribution of the share (Zhang et al. 2018, https://arxiv.org/abs/1710.09412). 0: off."""
+    """Blend each image with another. This is alpha of the Beta distribution of the share (Zhang et al. 2018,
+    https://arxiv.org/abs/1710.09412). 0: off."""
     cutmix: Annotated[float, Field(ge=0, le=10)] = 0.0
-    """The same for a rectangle of another image (Yun et al. 2019, https://arxiv.org/abs/1905.04899). With both, either
-    befalls half of the images."""
+    """Paste a rectangle of another image. Alpha of the Beta distribution of its share (Yun et al. 2019,
+    https://arxiv.org/abs/1905.04899). 0: off. With `mixup` too, each image has one of the two, at even odds."""
 
     @field_validator("zoom", "brightness")
     @classmethod
@@ -93,19 +97,24 @@ def resolve_augmentation(choice: AugmentationChoice) -> Augmentation:
 
 
 class Optimizer(Section):
-    """A Keras optimizer by name, with what Keras lets every optimizer do."""
+    """A Keras optimizer and its settings."""
 
     name: Literal["adam", "adamw", "sgd", "rmsprop"]
+    """The Keras optimizer."""
     learning_rate: LearningRate
+    """Step size. With a schedule, the highest one; with `fine_tuning`, that of the head's phase."""
     momentum: Momentum | None = None
-    """Of sgd alone."""
+    """Momentum, of `sgd` only. Null: 0."""
     nesterov: bool = False
+    """Nesterov momentum, of `sgd` only; needs a `momentum` above 0."""
     weight_decay: Annotated[float, Field(ge=0, le=1)] | None = None
-    """Decoupled, of kernels: biases and batch normalization are left alone. Null: Keras's default (adamw: 0.004)."""
+    """Decoupled weight decay of kernels, not of biases and batch normalization. Null: Keras's default (adamw: 0.004,
+    others: none)."""
     clip_norm: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-    """Largest norm of all gradients together (Keras: `global_clipnorm`)."""
+    """Largest norm of all gradients together (Keras's `global_clipnorm`). Null: no limit."""
     ema_momentum: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Validate and keep the moving average of the weights (`keras.callbacks.SwapEMAWeights`)."""
+    """Momentum per step of a moving average of the weights, which is validated and kept
+    (`keras.callbacks.SwapEMAWeights`). Null: no average."""
 
     @model_validator(mode="after")
     def _momentum_of_sgd(self) -> Self:
@@ -117,12 +126,14 @@ class Optimizer(Section):
 
 
 class LearningRateSchedule(Section):
-    """Step by step from 0 up to the optimizer's learning rate, then down (`keras.optimizers.schedules.CosineDecay`)."""
+    """Learning rate per step: from 0 up to the optimizer's, then down (`keras.optimizers.schedules.CosineDecay`)."""
 
     decay: Literal["cosine", "none"] = "cosine"
+    """How the learning rate falls after the warm-up; `none` is for a warm-up alone."""
     warmup_epochs: Annotated[float, Field(ge=0, le=1000)] = 0.0
+    """Epochs, also a fraction of one, in which the learning rate rises from 0. Fewer than all epochs."""
     final_fraction: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Of the learning rate, what cosine decay ends with."""
+    """Fraction of the learning rate that cosine decay ends with."""
 
     @model_validator(mode="after")
     def _does_something(self) -> Self:
@@ -135,74 +146,95 @@ class EarlyStopping(Section):
     """Stop when `monitor` has not improved for `patience` epochs (`keras.callbacks.EarlyStopping`)."""
 
     monitor: Monitor = "val_loss"
+    """The metric to watch. With `holdout_per_class`, `val_` means the held-out images."""
     patience: Annotated[int, Field(ge=0)]
+    """Epochs without improvement after which training stops."""
     restore_best_weights: bool = True
+    """Keep the weights of the best epoch instead of the last, also if the training was not stopped."""
 
 
 class ReduceLearningRate(Section):
     """Multiply the learning rate by `factor` on a plateau (`keras.callbacks.ReduceLROnPlateau`)."""
 
     monitor: Monitor = "val_loss"
+    """The metric to watch. With `holdout_per_class`, `val_` means the held-out images."""
     factor: Annotated[float, Field(gt=0, lt=1)]
+    """Multiply the learning rate by this."""
     patience: Annotated[int, Field(ge=0)]
+    """Epochs without improvement after which the learning rate is reduced."""
 
 
 class FineTuning(Section):
-    """Two phases: the head alone, with the pretrained backbone frozen; then the backbone too, slowly.
+    """Train in two phases: first the head, with the pretrained backbone frozen; then the backbone too, slowly.
 
-    Epochs are counted through. The first phase has the optimizer's learning rate, without a schedule; the second begins
-    with a fresh optimizer, and `learning_rate_schedule` runs over its steps, up to and down from `learning_rate`. What
-    watches a figure (`early_stopping`, `reduce_learning_rate`, `reported_epoch: best`) begins with the second phase, so
-    the first always has all its epochs, and the weights that are kept are always of the second.
+    Epochs are numbered across both phases. The first phase has the optimizer's learning rate, without a schedule. The
+    second starts with a new optimizer; `learning_rate_schedule` covers its steps and peaks at `learning_rate`.
+    `early_stopping`, `reduce_learning_rate` and `reported_epoch: best` watch the second phase only. So the first always
+    has all its epochs, and the weights that are kept are always of the second.
     """
 
     head_epochs: Count
-    """Of the first phase; fewer than all `epochs`."""
+    """Epochs of the first phase; fewer than all `epochs`."""
     learning_rate: LearningRate
-    """Of the second phase; a profile's `learning_rate` does not change it."""
+    """Learning rate of the second phase; a profile's `learning_rate` does not change it."""
     backbone_share: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """How much of the backbone the second phase trains: this share of its layers, from the last."""
+    """Share of the backbone's layers, counted from the last, that the second phase trains."""
     batch_normalization: Literal["frozen", "trained"] = "frozen"
-    """In the backbone, in the second phase; in the first it is always frozen: averages and parameters stay."""
+    """Batch normalization of the backbone in the second phase. Frozen: averages and parameters stay. In the first
+    phase it is always frozen."""
 
 
 class ModelParams(Section):
     """One model: its architecture and the recipe that trains it."""
 
     architecture: Name
+    """A file of src/tiny_imagenet/architectures, without `.py`."""
     build: dict[str, Any] = Field(default_factory=dict)
+    """Arguments of the architecture, see the table of architectures."""
     preprocessing: Literal["rescale", "caffe", "tf", "none"] | None = None
-    """Null: the architecture's own: 1/255, or what its weights expect."""
+    """The model's first layers, from pixels of 0 to 255: divide by 255; BGR less ImageNet's means; scale to -1 to 1; or
+    nothing. Null: the architecture's default."""
     weights: Annotated[str, Field(min_length=1)] | None = None
+    """Initial weights of the backbone: `imagenet`, or the path of a weights file. Null: random."""
     trainable: Literal["all", "head"] = "all"
-    """`head`: the pretrained backbone stays as it is."""
+    """Which layers are trained. `head`: the pretrained backbone stays frozen."""
     fine_tuning: FineTuning | None = None
-    """Set aside where a profile sets `weights` to null: all layers are trained in one phase then."""
+    """Train the head first, then the backbone too. Null, or if a profile sets `weights` to null: all layers in one
+    phase."""
     precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
-    """A Keras policy; mixed ones scale the loss by themselves where they have to."""
+    """Keras policy of the layers. `mixed_float16` scales the loss automatically."""
     optimizer: Optimizer
+    """The optimizer and its settings."""
     learning_rate_schedule: LearningRateSchedule | None = None
+    """Warm-up and decay of the learning rate, step by step. Null: constant."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Probability that is spread evenly over all classes in the labels."""
     augmentation: AugmentationChoice | None = None
-    """Null: the one that all models share."""
+    """Augmentation of this model. Null: the one that all models share."""
     epochs: Count | None = None
+    """Passes over the training images. Null: the profile's `training` must set it."""
     batch_size: Count = 64
+    """Images of each training step."""
     batches_per_epoch: CountOrAll = "all"
+    """Stop each epoch after this many batches."""
     batch_normalization_momentum: Momentum | None = None
-    """Of the moving averages of every batch normalization. Null: Keras's default, 0.99."""
+    """Momentum of the moving averages of all batch normalizations. Null: Keras's default, 0.99."""
     flip_at_test: bool = False
-    """`evaluate` takes the mean of the probabilities of an image and of its mirror image. The saved model does not."""
+    """`evaluate` takes the mean of the probabilities of an image and its mirror image. The saved model does not."""
     keeps: tuple[ProfileKey, ...] = Field(default=(), strict=False)
-    """What the profile's `training` does not change for this model."""
+    """Keys that the profile's `training` does not change for this model."""
     holdout_per_class: Annotated[int, Field(ge=0)] = 0
-    """Training images of each class, the last by number, that no step sees: stops and schedules watch them instead
-    of the validation images, which stay a test."""
+    """Training images of each class, the last by number, that are not trained on. Early stopping and schedules watch
+    them instead of the validation images, which remain a test."""
     early_stopping: EarlyStopping | None = None
+    """Stop when a metric no longer improves. Null: never."""
     reduce_learning_rate: ReduceLearningRate | None = None
+    """Reduce the learning rate when a metric no longer improves. Null: never."""
     reported_epoch: Literal["recipe", "last", "best"] = "recipe"
-    """Which weights are kept: what early stopping restores or else the last; the last; those of the best accuracy."""
+    """The epoch whose weights are kept: the one that early stopping restores, or else the last; the last; or the one of
+    the best accuracy on the validation images, or on the held-out images if there are any."""
     paper_protocol_every_epoch: bool = False
-    """Measure the paper-protocol validation after every epoch too, not only at the end."""
+    """Measure the paper-protocol accuracy after every epoch too: one more column of history.csv."""
 
     @model_validator(mode="after")
     def _one_way_to_choose_the_epoch(self) -> Self:

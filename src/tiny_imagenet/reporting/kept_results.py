@@ -1,4 +1,4 @@
-"""Results that are kept in git, as data with their provenance, and the section of README that is made from them.
+"""Results that are kept in git, as data with their provenance, and the tables in Markdown that are made from them.
 
 A folder of docs/results has the tables of reports/ (results.csv, differences.csv, audit.md), all epochs, metrics and
 classes of all models and replicates (histories.csv, metrics.json, per_class.csv), params.yaml with what these results
@@ -26,6 +26,13 @@ from tiny_imagenet.reporting.wording import NOTES, mirrored_line
 from tiny_imagenet.repository.paths import ARCHIVE, KEPT_RESULTS, MODELS, REPORTS, RESULTS
 from tiny_imagenet.repository.records import Metrics, RunRecord
 
+PAPER_RESULTS = "paper"
+"""The folder of docs/results with the results on all of the paper's images: README shows it once it is there."""
+_FIGURES = {
+    "accuracy_beside_paper": "Validation accuracy of each model beside the paper's",
+    "validation_accuracy": "Validation accuracy after each epoch",
+}
+"""The figures that README shows, if the folder has them."""
 BEGIN, END = "<!-- results: made by `make readme` from docs/results -->", "<!-- end of results -->"
 _TABLE, _PROVENANCE = "results.csv", "provenance.json"
 _COPIED = ("differences.csv", "audit.md", *(f"figures/{name}.svg" for name in DRAWN))
@@ -161,14 +168,52 @@ def _changed_files(diff: str) -> list[str]:
 
 
 def readme_section() -> str:
-    """Return the section of README, without its marks: all folders of docs/results in their order."""
-    parts = [_section(path.parent) for path in sorted(KEPT_RESULTS.glob(f"*/{_PROVENANCE}"))]
-    return "\n".join(parts) if parts else "None are kept yet.\n"
+    """Return the section of README, without its marks: one table, of the paper's images if they are kept.
+
+    Otherwise it is of the folder with the most training images, and the section says so.
+    """
+    folders = _folders()
+    if not folders:
+        return "None are kept yet.\n"
+    paper = KEPT_RESULTS / PAPER_RESULTS
+    if paper in folders:
+        return _table(paper, Path())
+    folder = max(folders, key=_training_images)
+    note = (
+        f"No results on all of the paper's images are kept yet ({paper.as_posix()}). Of those that are, these have the "
+        "most training images."
+    )
+    return f"{note}\n\n{_table(folder, Path())}"
 
 
-def _section(folder: Path) -> str:
+def index() -> str:
+    """Return docs/results/README.md: the table of each folder of docs/results."""
+    parts = [f"## {folder.name}\n\n{_table(folder, KEPT_RESULTS)}" for folder in _folders()]
+    heading = (
+        "# Kept results\n\n"
+        "`tiny-imagenet keep NAME --about TEXT` keeps the present results in a folder here, and `tiny-imagenet readme` "
+        "writes this page. The paper's accuracies are shown only beside results on all of the paper's images.\n"
+    )
+    return "\n".join([heading, *parts])
+
+
+def _folders() -> list[Path]:
+    return sorted(path.parent for path in KEPT_RESULTS.glob(f"*/{_PROVENANCE}"))
+
+
+def _training_images(folder: Path) -> int:
+    models = _read_provenance(folder)["models"].values()
+    return max((model["images"]["train"] for model in models), default=0)
+
+
+def _read_provenance(folder: Path) -> dict[str, Any]:
     needed = ("about", "comparable_with_the_paper", "models", "archive_md5")
-    provenance = read_json(folder / _PROVENANCE, needed, remedy=_remedy(folder))
+    return read_json(folder / _PROVENANCE, needed, remedy=_remedy(folder))
+
+
+def _table(folder: Path, page: Path) -> str:
+    """Return what a folder of docs/results has, in Markdown for a page in the folder `page`."""
+    provenance = _read_provenance(folder)
     try:
         rows = pd.read_csv(folder / _TABLE, usecols=_SHOWN).to_dict("records")
     except (OSError, ValueError) as error:
@@ -186,17 +231,24 @@ def _section(folder: Path) -> str:
         lines += [f"**{PRETRAINED}.** {NOTES[PRETRAINED]}", ""] if pretrained and chosen else []
         lines += [*markdown_rows(shown, chosen), ""] if chosen else []
     status = [markdown(f"{model}: {reason}.") for model, reason in provenance.get("status", {}).items()]
+    missing = [f"**Not finished.** {' '.join(status)}", ""] if status else []
+    link = folder.relative_to(page).as_posix()
+    figures = [
+        f"![{caption}]({link}/figures/{name}.svg)"
+        for name, caption in _FIGURES.items()
+        if (folder / "figures" / f"{name}.svg").is_file()
+    ]
     models = provenance["models"]
     mirrored = mirrored_line([name for name, one in models.items() if one["params"].get("flip_at_test")])
-    ending = " ".join([*status, *(f"{line}." for line in mirrored), _origin(folder, provenance)])
-    return "\n".join([f"### {folder.name}", "", provenance["about"], "", *lines, ending, ""])
+    ending = " ".join([*(f"{line}." for line in mirrored), _origin(provenance), f"Everything else: [{link}]({link})."])
+    return "\n".join([provenance["about"], "", *lines, *missing, *figures, *([""] if figures else []), ending, ""])
 
 
 def _remedy(folder: Path) -> str:
     return f"`git checkout {folder}` restores it"
 
 
-def _origin(folder: Path, provenance: dict[str, Any]) -> str:
+def _origin(provenance: dict[str, Any]) -> str:
     """Return one sentence on where the results of a folder come from; values that differ among models are listed."""
     models = provenance["models"].values()
 
@@ -216,7 +268,7 @@ def _origin(folder: Path, provenance: dict[str, Any]) -> str:
     versions = every(*(f"Keras {one['versions']['keras']} on {one['backend']}" for one in models))
     return (
         f"Accuracy in percent. {images}; seed {seeds}; {every(*(one['device'] for one in models))}; {versions}; commit "
-        f"{commits}; {days}. Everything else: [{folder.as_posix()}]({folder.as_posix()})."
+        f"{commits}; {days}."
     )
 
 

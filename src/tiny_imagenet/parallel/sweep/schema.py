@@ -19,11 +19,12 @@ _OWN_KEYS = ("epochs", "holdout_per_class", "keeps")
 
 
 class Range(Section):
-    """How the values of one key are chosen: exactly one of these."""
+    """How the values of one key are chosen: exactly one of these keys, and not null."""
 
     loguniform: Interval | None = None
     """Drawn between two positive numbers, each power of ten as likely as the next."""
     uniform: Interval | None = None
+    """Drawn between two numbers."""
     choice: Annotated[tuple[Any, ...], Field(min_length=1, strict=False)] | None = None
     """One of these is drawn: null, a number, a word, a list or a mapping, as the key allows."""
     grid: Annotated[tuple[Any, ...], Field(min_length=1, strict=False)] | None = None
@@ -62,30 +63,34 @@ class StopEarly(Section):
     """Asynchronous successive halving, ASHA (Li et al. 2018, https://arxiv.org/abs/1810.05934)."""
 
     grace_epochs: Count
-    """Every trial is trained for so many."""
+    """Epochs that every trial has."""
     reduction_factor: Annotated[int, Field(ge=2)] = 3
-    """Then, and each time that it has had so many times more epochs, only one trial of so many continues."""
+    """After `grace_epochs`, and each time that a trial has had this many times more epochs, one trial in this many
+    continues."""
 
 
 class Sweep(Section):
     """Trials of one model with other values of some keys of its block."""
 
     model: Name
+    """The block of `models` whose keys are searched."""
     metric: Literal[
         "holdout_accuracy", "holdout_loss", "val_accuracy", "val_loss"
     ] = "holdout_accuracy"  # fmt: skip
-    """Of the best epoch. By default of held-out training images, so that the validation images remain a test."""
+    """The metric of the best epoch, by which trials are compared. Held-out training images keep the validation images
+    a test."""
     holdout_per_class: Count = 10
     """Training images of each class that no trial trains on."""
     trials: Count = 1
-    """How many are drawn; if there are grids, for each of their combinations."""
+    """How many trials are drawn; with grids, how many for each combination."""
     epochs: Count
-    """Of each trial."""
+    """Epochs of each trial."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 1
-    """Of what is drawn. Trainings have the seed of params.yaml."""
+    """Seed of the draws. The trainings have the seed of params.yaml."""
     search: Annotated[dict[str, Range], Field(min_length=1)]
-    """Key of the model's block, with dots between sections -> its values."""
+    """The keys of the model's block to search, with dots between sections, and their values."""
     stop_early: StopEarly | None = None
+    """Stop bad trials early. Null: every trial has all epochs."""
 
     @field_validator("search")
     @classmethod
