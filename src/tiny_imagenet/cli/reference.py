@@ -128,7 +128,7 @@ def _default(section: type[Section], key: str) -> str:
         return "required"
     if section in _UNSET:
         return "not set"
-    default = field.get_default(call_default_factory=True)  # type: ignore[call-arg] # no factory takes the values
+    default = field.get_default(call_default_factory=True)
     return f"`{_yaml(default.model_dump(exclude_unset=True) if isinstance(default, Section) else default)}`"
 
 
