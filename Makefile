@@ -8,7 +8,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 .DEFAULT_GOAL := help
 .PHONY: help setup extras repro ui test e2e faults check readme format lock clean
 
-help:  ## Say what there is
+help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY)  ## Make .venv with everything in it, without running anything
@@ -62,10 +62,10 @@ check: $(READY)  ## Lint, types, layers, and whether the lock fits pyproject.tom
 			{ echo "error: requirements$$name.txt does not fit pyproject.toml: make lock" >&2; exit 1; }; \
 		done
 
-readme: $(READY)  ## Make README's section of results anew from docs/results
+readme: $(READY)  ## Update README's results from docs/results
 	@tiny-imagenet readme
 
-format: $(READY)  ## Format the code and mend what ruff can
+format: $(READY)  ## Format the code and fix what ruff can
 	@ruff check --fix .
 	@ruff format .
 

@@ -1,11 +1,14 @@
 """The style of all figures, and grids of images."""
 
+import warnings
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 from figure_checks import check_figure
 from made_results import ROOT
+from matplotlib import font_manager
 
 from benchmarks import validation_gap
 from tiny_imagenet import plotting
@@ -32,6 +35,45 @@ def test_images_are_drawn_whole_as_png_alone(draw, tmp_path, drawn):
 def test_without_pairs_the_picture_says_so(tmp_path, drawn):
     plotting.image_pairs(IMAGES, IMAGES, PAIRS[:0], tmp_path / "figure")
     assert "No image" in drawn[0].get_suptitle()
+
+
+@pytest.fixture
+def fonts(monkeypatch):
+    """Return a function that lets only these fonts be installed."""
+
+    def install(*names):
+        installed = [font for font in font_manager.fontManager.ttflist if font.name in names]
+        monkeypatch.setattr(font_manager.fontManager, "ttflist", installed)
+        for known in (plotting._fonts, plotting._characters):
+            known.cache_clear()
+
+    yield install
+    monkeypatch.undo()
+    for known in (plotting._fonts, plotting._characters):
+        known.cache_clear()
+
+
+def test_characters_without_a_font_are_escaped_and_all_others_stay(fonts):
+    fonts("DejaVu Sans")
+    assert plotting.drawable("goldfish, ß Ж Ω\nقط 😀") == "goldfish, ß Ж Ω\nقط 😀"
+    assert plotting.drawable("猫 cat, 하, 🦊") == "\\u732b cat, \\ud558, \\U0001f98a"
+
+
+def test_a_font_of_the_system_is_taken_for_what_the_first_font_lacks(fonts, monkeypatch):
+    only_stix = "\N{LATIN SMALL LETTER D WITH PALATAL HOOK}"
+    fonts("DejaVu Sans", "STIXGeneral")
+    assert plotting.drawable(only_stix) == "\\u1d81"
+    monkeypatch.setattr(plotting, "_FONTS_OF_OTHER_SCRIPTS", ("STIXGeneral", "not installed"))
+    fonts("DejaVu Sans", "STIXGeneral")
+    assert plotting._fonts() == ["DejaVu Sans", "STIXGeneral"]
+    assert plotting.drawable(only_stix) == only_stix
+
+
+def test_names_in_any_script_are_drawn_without_a_missing_glyph(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        plotting.image_grid({"金魚": IMAGES, "قط": IMAGES, "하 😀 🦊": IMAGES[:1]}, tmp_path / "figure", "Some images")
+    assert (tmp_path / "figure.png").stat().st_size
 
 
 def test_a_figure_that_fails_is_closed_and_leaves_no_file(tmp_path):

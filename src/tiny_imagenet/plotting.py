@@ -1,10 +1,13 @@
 """The style that all figures share. They are saved as PNG and SVG, photographs as PNG only.
 
-The colours are Okabe and Ito's, which colour-blind people can tell apart.
+Text is drawn in DejaVu Sans, which comes with matplotlib and has Latin, Greek, Cyrillic, Arabic and Hebrew letters.
+Other scripts need a font of the system; without one, `drawable` writes their characters as escapes. The colours are
+Okabe and Ito's, which colour-blind people can tell apart.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
@@ -38,6 +42,36 @@ _STYLE: dict[Any, Any] = {
     "text.parse_math": False,  # a class may be named "$"
     "svg.hashsalt": "tiny-imagenet",
 }
+_FONT = "DejaVu Sans"
+_FONTS_OF_OTHER_SCRIPTS = (
+    "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "Noto Sans JP", "Noto Sans KR", "Noto Sans Devanagari",
+    "Noto Sans Thai", "Noto Emoji", "WenQuanYi Micro Hei", "IPAexGothic", "Droid Sans Fallback", "Unifont",
+    "PingFang SC", "Hiragino Sans", "Apple SD Gothic Neo", "Arial Unicode MS",
+    "Microsoft YaHei", "Yu Gothic", "Malgun Gothic", "Segoe UI Emoji", "Segoe UI Symbol",
+)  # fmt: skip
+"""Tried in this order, where they are installed: of Linux, macOS and Windows."""
+
+
+@cache
+def _fonts() -> list[str]:
+    installed = {font.name for font in font_manager.fontManager.ttflist}
+    return [_FONT, *(name for name in _FONTS_OF_OTHER_SCRIPTS if name in installed)]
+
+
+@cache
+def _characters() -> frozenset[int]:
+    """Return the code points that a figure can show."""
+    fonts = [font_manager.get_font(font_manager.findfont(name, fallback_to_default=False)) for name in _fonts()]
+    return frozenset().union(*(font.get_charmap() for font in fonts))
+
+
+def drawable(text: str) -> str:
+    """Return text in which each character that no installed font has is written as Python escapes it."""
+    known = _characters()
+    return "".join(
+        character if ord(character) in known or character == "\n" else character.encode("unicode_escape").decode()
+        for character in text
+    )
 
 
 @contextmanager
@@ -51,7 +85,7 @@ def open_figure(
     style: Mapping[str, Any] | None = None,
 ) -> Iterator[tuple[Figure, NDArray[np.object_]]]:
     """Yield a figure, `width` x `height` inches, with its axes as an array; `style` adds to the one of all."""
-    with mpl.rc_context(_STYLE | dict(style or {})):
+    with mpl.rc_context(_STYLE | {"font.family": _fonts()} | dict(style or {})):
         figure, axes = plt.subplots(rows, columns, figsize=(width, height), dpi=150, squeeze=False)
         if title:
             figure.suptitle(title, wrap=True)
@@ -124,7 +158,7 @@ def image_grid(
                     axis.imshow(images[column], interpolation="nearest")
                 if column < len(below):
                     axis.set_xlabel(below[column], fontsize=6.5)
-            of_row[0].set_ylabel(name, rotation=0, ha="right", va="center")
+            of_row[0].set_ylabel(drawable(name), rotation=0, ha="right", va="center")
             if not len(images):
                 of_row[0].text(0.5, 0.5, "none", ha="center", va="center", color="gray")
 
@@ -156,7 +190,7 @@ def trained_on(dataset: str, images: Mapping[str, int], epochs: Iterable[float])
     different = sorted({int(number) for number in epochs})
     ends = " to ".join(str(number) for number in dict.fromkeys([*different[:1], *different[-1:]]))
     during = f", {ends} epoch{'' if ends == '1' else 's'}" if ends else ""
-    return f"{dataset}, {images['train']:,} training and {images['val']:,} validation images{during}"
+    return f"{drawable(dataset)}, {images['train']:,} training and {images['val']:,} validation images{during}"
 
 
 def cycle(count: int) -> list[str]:

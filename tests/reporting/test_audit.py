@@ -176,9 +176,23 @@ def test_what_explains_the_paper_s_14_percent_stands_beside_it(tmp_path):
     assert "docs/validation-gap.md" not in row(found, "model_1", "training accuracy")["deviations"]
 
 
+def test_for_other_images_than_the_papers_the_audit_is_one_sentence(tmp_path):
+    params = made_params(profile="demo", active=["model_1", "model_2"])
+    make_results(tmp_path, "model_1")
+    found = audit.audit_of_tables(made_inputs(params, tmp_path))
+    text = audit.audit_markdown(found, found, params)
+    assert text.splitlines()[2:] == [
+        "The audit compares accuracies and claims with the paper's, which needs the profile `paper` on all of Tiny "
+        "ImageNet; of the numbers of parameters here, 1 of 1 are the paper's."
+    ]
+    assert audit.not_audited(found, made_params(profile="paper")) == ""
+
+
 def test_the_report_has_every_figure_and_a_tally(tmp_path):
     found = audited(tmp_path, {"model_1": 0.1419, "model_2": 0.5})
-    text = audit.audit_markdown(found, found.assign(claim="a | claim", ours="-", paper="-"), made_params())
+    text = audit.audit_markdown(
+        found, found.assign(claim="a | claim", ours="-", paper="-"), made_params(profile="paper")
+    )
     assert "- Figures 9 and 10, 15 values: " in text
     assert "14.19 (13.5-14.9)" in text
     assert "13,070,472" in text

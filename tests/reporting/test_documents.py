@@ -15,10 +15,18 @@ MODELS = ("model_1", "model_2", "model_3", "model_4", "model_5")
 
 @pytest.fixture
 def inputs(tmp_path):
-    """Return the inputs of a report of all five models."""
+    """Return the inputs of a report of all five models on digits."""
     for model in MODELS:
         make_results(tmp_path, model)
     return made_inputs(made_params(), tmp_path)
+
+
+@pytest.fixture
+def on_the_papers_images(tmp_path):
+    """Return the inputs of a report of all five models on all of Tiny ImageNet."""
+    for model in MODELS:
+        make_results(tmp_path / "paper", model)
+    return made_inputs(made_params(profile="paper"), tmp_path / "paper")
 
 
 def test_results_md_has_every_metric_of_every_model(inputs):
@@ -34,11 +42,20 @@ def test_results_md_has_every_metric_of_every_model(inputs):
     assert text.endswith("\n")
 
 
-def test_results_md_has_the_published_accuracies_with_two_decimals(inputs):
-    text = documents.results_markdown(inputs, {})
+def test_results_md_has_the_published_accuracies_with_two_decimals(on_the_papers_images):
+    text = documents.results_markdown(on_the_papers_images, {})
     row = next(line for line in text.splitlines() if line.startswith("| model_3 |") and "29.50" in line)
     for accuracy in ("29.50", "31.15", "24.88", "22.41"):
         assert accuracy in row
+
+
+def test_results_md_has_no_published_number_beside_other_images(inputs, on_the_papers_images):
+    headings = ("parameters (paper)", "train (paper)", "train (authors' log)", "val (paper)", "val (authors' log)")
+    text, with_paper = (documents.results_markdown(made, {}) for made in (inputs, on_the_papers_images))
+    for heading in headings:
+        assert heading not in text
+        assert f"| {heading} |" in with_paper
+    assert "24.88" not in text
 
 
 def test_every_table_of_results_md_is_well_formed(inputs):
@@ -119,13 +136,20 @@ def test_without_results_the_tables_of_all_models_are_empty_but_there(tmp_path):
 # --- LaTeX ---
 
 
-def test_latex_has_a_row_per_model_with_the_characters_of_latex_escaped(inputs):
-    lines = documents.results_latex(inputs.table, inputs.params).splitlines()
+def test_latex_has_a_row_per_model_with_the_characters_of_latex_escaped(on_the_papers_images):
+    lines = documents.results_latex(on_the_papers_images.table, on_the_papers_images.params).splitlines()
     assert lines[0] == r"\begin{table}[t]"
     row = next(line for line in lines if line.startswith(r"model\_4 "))
     assert row == r"model\_4 & 8,866,376 & 37.52 & 38.61 & 50.00 & 38.61 (37.7-39.6) & 35.14 & 65.12 \\"
     assert r"Val (95 \% interval)" in "".join(lines)
     assert {line.count("&") for line in lines if line.endswith(r"\\")} == {7}
+
+
+def test_latex_has_no_published_number_beside_other_images(inputs):
+    lines = documents.results_latex(inputs.table, inputs.params).splitlines()
+    row = next(line for line in lines if line.startswith(r"model\_4 "))
+    assert row == r"model\_4 & 8,866,376 & 50.00 & 38.61 (37.7-39.6) & 35.14 & 65.12 \\"
+    assert r"\begin{tabular}{lrrrrr}" in lines
 
 
 def test_latex_has_the_spread_of_seeds_in_its_caption(tmp_path):

@@ -19,6 +19,8 @@ from markupsafe import Markup
 from PIL import Image
 
 from tiny_imagenet.common.errors import UserError
+from tiny_imagenet.reporting.audit import audit_of_tables
+from tiny_imagenet.reporting.claims import claims_audit
 from tiny_imagenet.reporting.html import model_pages, results_html
 from tiny_imagenet.reporting.html.charts import Chart, charts
 from tiny_imagenet.reporting.html.formats import FILTERS, code, points, verdict
@@ -173,6 +175,26 @@ def test_the_table_has_the_paper_beside_ours(page):
         assert part in row
 
 
+def test_the_page_opens_with_the_table_and_its_figures_and_the_audit_comes_after(page, text):
+    assert [section["attributes"]["id"] for section in page.all("section")][:3] == ["results", "differences", "audit"]
+    first = [image["attributes"]["alt"] for image in page.all("img")][:3]
+    assert first == ["accuracy beside paper", "training accuracy", "validation accuracy"]
+    assert text.index("accuracy beside paper") < text.index('id="differences"') < text.index("parameters</figcaption>")
+
+
+def test_beside_other_images_there_is_no_published_number_and_the_audit_is_a_sentence(arguments):
+    demo = made_inputs(demo_params(), arguments["root"])
+    page = Page(results_html(**arguments | {"inputs": demo}))
+    table = page.all("table", **{"class": "sortable results"})[0]["text"]
+    assert "38.61" in table  # ours
+    assert "24.88" not in table
+    assert "paper protocol" in table
+    section = page.all("section", id="audit")[0]["text"]
+    assert "needs the profile paper on all of Tiny ImageNet" in section
+    assert "cannot be tested here" not in section
+    assert not page.all("ul", **{"class": "claims"})
+
+
 def test_it_says_whether_it_compares_and_what_the_profile_changes(arguments, page):
     assert "is the one to compare with the paper's" in words(page)
     assert not page.all("section", id="profile")
@@ -294,8 +316,9 @@ def test_a_model_without_results_has_a_row_that_says_why(tmp_path):
 
 
 def test_nothing_but_params_is_needed(tmp_path):
-    nothing = pd.DataFrame()
-    page = Page(results_html(made_inputs(made_params(), tmp_path), nothing, nothing, {"classes": "Some"}, tmp_path))
+    inputs = made_inputs(made_params(), tmp_path)
+    audited = audit_of_tables(inputs), claims_audit(inputs)
+    page = Page(results_html(inputs, *audited, {"classes": "Some"}, tmp_path))
     assert page.all("table", **{"class": "sortable results"})[0]["text"].count("not trained yet") == 5
     assert "No model has been trained yet with these params and images." in words(page)
     assert "Fewer than two models" in words(page)

@@ -214,11 +214,20 @@ def test_mlflow_shows_the_table_in_few_columns_and_a_run_its_row_in_a_sentence(r
     lines = wording.experiment_description(table, params).splitlines()
     assert "not comparable with the paper's" in lines[0]
     rows = [line.strip("| ").split(" | ") for line in lines[2:]]
-    assert {len(row) for row in rows} == {7}
-    assert rows[2] == ["model_1", "38.61 (37.7-39.6)", "35.14", "50.00", "14.19", "22.96", "15"]
+    assert {len(row) for row in rows} == {5}
+    assert rows[2] == ["model_1", "38.61 (37.7-39.6)", "35.14", "50.00", "15"]
     sentence = wording.run_description(table.rows[0], params)
-    assert sentence.startswith("val **38.61 (37.7-39.6)** %, paper protocol 35.14 %, train 50.00 %, 15 epochs.")
-    assert "The paper: val 14.19 %, train 22.96 %." in sentence
+    assert sentence.startswith("val **38.61 (37.7-39.6)** %, paper protocol 35.14 %, train 50.00 %, 15 epochs.\n")
+    assert "The paper" not in sentence
+
+
+def test_mlflow_shows_the_papers_numbers_beside_its_own_images(tmp_path):
+    make_results(tmp_path, "model_1")
+    params = made_params(profile="paper", active=["model_1"])
+    table = results_table(params, tmp_path)
+    rows = [line.strip("| ").split(" | ") for line in wording.experiment_description(table, params).splitlines()[2:]]
+    assert rows[2] == ["model_1", "38.61 (37.7-39.6)", "35.14", "50.00", "14.19", "22.96", "15"]
+    assert "The paper: val 14.19 %, train 22.96 %." in wording.run_description(table.rows[0], params)
 
 
 # --- models that are not the paper's ---

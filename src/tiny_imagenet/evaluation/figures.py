@@ -14,7 +14,7 @@ from scipy.spatial.distance import squareform
 
 from tiny_imagenet.evaluation.metrics import wilson_interval
 from tiny_imagenet.input_pipeline.packed import PackedDataset
-from tiny_imagenet.plotting import COLOURS, image_grid, new_figure
+from tiny_imagenet.plotting import COLOURS, drawable, image_grid, new_figure
 
 if TYPE_CHECKING:  # it imports Keras, which takes ten seconds
     from tiny_imagenet.evaluation.evaluate import Evaluation
@@ -54,7 +54,7 @@ def confusion_matrix(confusion: NDArray[np.int64], names: list[str], title: str,
     """
     order = alike_first(confusion)
     shares = (confusion / np.maximum(confusion.sum(1, keepdims=True), 1))[order][:, order]
-    shown = [_short(names[place]) for place in order]
+    shown = [_short(names[label]) for label in order]
     side = max(5.4, 1.4 + 0.12 * len(names))  # inches: 200 names make a large picture, in which each can be read
     with new_figure(path, 1.11 * side, side, title=title) as (figure, axes):
         figure.set_layout_engine("compressed")  # the default cuts the label off beside a square of a fixed shape
@@ -84,7 +84,7 @@ def best_and_worst_classes(per_class: pd.DataFrame, title: str, path: Path, *, n
         [wilson_interval(round(share * of), int(of)) for share, of in zip(recall, support, strict=True)]
     ).reshape(-1, 2)
     beyond = np.abs(intervals.T - recall)
-    places, mean = np.arange(len(known)), recalls.mean() if len(known) else 0
+    positions, mean = np.arange(len(known)), recalls.mean() if len(known) else 0
     with new_figure(path, 6.4, 1.2 + 0.24 * max(len(known), 3), title=title) as (figure, axes):
         axis: Axes = axes[0, 0]
         for colour, label, chosen in (
@@ -92,9 +92,10 @@ def best_and_worst_classes(per_class: pd.DataFrame, title: str, path: Path, *, n
             (_ORANGE, "below it", recall < mean - 1e-9),
         ):
             if chosen.any():
-                axis.barh(places[chosen], recall[chosen], xerr=beyond[:, chosen], color=colour, capsize=2, label=label)
+                bars = {"xerr": beyond[:, chosen], "color": colour, "capsize": 2, "label": label}
+                axis.barh(positions[chosen], recall[chosen], **bars)
         axis.axvline(mean, color="black", linewidth=0.8, label=f"mean of all classes, {mean:.1%}")
-        axis.set_yticks(places, [_short(name) for name in known["name"]])
+        axis.set_yticks(positions, [_short(name) for name in known["name"]])
         axis.set(xlabel="recall: the share of a class's images that are found", xlim=(0, 1.02))
         axis.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         axis.invert_yaxis()
@@ -146,12 +147,12 @@ def _some(predictions: pd.DataFrame, number: int, random: np.random.Generator) -
 
 
 def _caption(one: Mapping[Any, Any], names: list[str]) -> str:
-    found, true = (_short(names[int(one[key])], _LONGEST_CAPTION) for key in ("label_1", "label"))
+    predicted, true = (_short(names[int(one[key])], _LONGEST_CAPTION) for key in ("label_1", "label"))
     is_right = one["label"] == one["label_1"]
-    return f"{found} {100 * one['probability_1']:.0f}%" + ("" if is_right else f"\nreally {true}")
+    return f"{predicted} {100 * one['probability_1']:.0f}%" + ("" if is_right else f"\nreally {true}")
 
 
 def _short(name: str, longest: int = _LONGEST_NAME) -> str:
     """Return the first of a class's names ("goldfish, Carassius auratus"), cut where it is long."""
-    first = str(name).split(",")[0]
+    first = drawable(name.split(",")[0])
     return first if len(first) <= longest else f"{first[: longest - 1]}…"

@@ -98,11 +98,12 @@ _COLUMNS = {
     "backend": Column("backend", "backend", show=plain, numeric=False),
     "determinism": Column("determinism", "the same bits twice", show=plain, numeric=False),
 }
+_PUBLISHED = {"parameters_paper", "train_paper", "train_log", "val_paper", "val_log"}
 
 
-def columns(*names: str) -> list[Column]:
-    """Return the columns of these names."""
-    return [_COLUMNS[name] for name in names]
+def columns(*names: str, with_paper: bool = True) -> list[Column]:
+    """Return the columns of these names, without those of published numbers unless `with_paper`."""
+    return [_COLUMNS[name] for name in names if with_paper or name not in _PUBLISHED]
 
 
 def markdown_rows(shown: Sequence[Column], rows: Sequence[Row]) -> list[str]:

@@ -8,7 +8,7 @@ import pandas as pd
 
 from tiny_imagenet.config.params import Params
 from tiny_imagenet.reporting import audit, claims, html
-from tiny_imagenet.reporting.columns import Row, columns, markdown_rows
+from tiny_imagenet.reporting.columns import columns, markdown_rows
 from tiny_imagenet.reporting.formats import code, markdown, markdown_table, points
 from tiny_imagenet.reporting.inputs import ReportInputs
 from tiny_imagenet.reporting.table import ResultsTable, concatenated
@@ -70,15 +70,14 @@ def results_markdown(inputs: ReportInputs, captions: Mapping[str, str]) -> str:
         f"Profile {code(params.profile)}, dataset {code(params.dataset.name)}. {comparability(params)}",
         "",
         "Accuracy in percent; in brackets the 95 % interval (Wilson) for the number of validation images. The audit "
-        "against the paper, number by number and claim by claim, is in [audit.md](audit.md); all of it, with a page "
-        "per model, in `results.html`.",
+        "against the paper is in [audit.md](audit.md); all of it, with a page per model, in `results.html`.",
         "",
         *_grouped_tables(table),
         *(f"- {markdown(line)}" for line in [*flip_lines(params), *missing_lines(table), *spread_lines(table)]),
         "- **train**: in the training log, on augmented images, at the epoch whose weights are kept.",
         "- **val**: on the validation images as they are: the one to believe.",
         "- **val (paper protocol)**: on augmented validation images, as the authors measured it.",
-        "- **authors' log**: the last epoch of the log that the authors published.",
+        *(["- **authors' log**: the last epoch of the log that the authors published."] if table.comparable else []),
         "",
     ]  # fmt: skip
     if not paired.empty:
@@ -104,10 +103,10 @@ def results_markdown(inputs: ReportInputs, captions: Mapping[str, str]) -> str:
 
 def _grouped_tables(table: ResultsTable) -> list[str]:
     """Return the two tables of the paper's models, then those of each other group under its heading."""
-    models = columns("model", "architecture", "parameters", "parameters_paper", "weights")
+    models = columns("model", "architecture", "parameters", "parameters_paper", "weights", with_paper=table.comparable)
     metrics = columns(
         "model", "train_paper", "train_log", "train", "val_paper", "val_log", "val", "val_protocol", "val_top5",
-        "epochs", "best_epoch", "seconds", "images_per_second",
+        "epochs", "best_epoch", "seconds", "images_per_second", with_paper=table.comparable,
     )  # fmt: skip
     lines: list[str] = []
     for group, rows in table.groups().items():
@@ -144,19 +143,19 @@ def _paired_lines(paired: pd.DataFrame) -> list[str]:
 
 def results_latex(table: ResultsTable, params: Params) -> str:
     """Return the table for a paper, for LaTeX's package booktabs and, if it is wide, adjustbox."""
+    shown = columns(
+        "model", "parameters", "train_paper", "val_paper", "train", "val", "val_protocol", "val_top5",
+        with_paper=table.comparable,
+    )  # fmt: skip
     rows: list[dict[str, Any]] = []
     for group, members in table.groups().items():
         rows += [{"Model": group}] if group in NOTES else []
-        rows += [_latex_row(row) for row in members]
+        rows += [{column.title.capitalize(): column.text(row) for column in shown} for row in members]
     styler = pd.DataFrame(rows).fillna("").style.format(escape="latex").format_index(axis="columns", escape="latex")
     notes = "".join(f" {line}." for line in [*group_lines(table), *flip_lines(params), *spread_lines(table)])
     caption = f"Accuracy in percent. {comparability(params).replace('`', '')}{notes}".translate(_LATEX)
+    layout = "l" + "r" * (len(shown) - 1)
     latex: str = styler.hide().to_latex(
-        column_format="lrrrrrrr", hrules=True, position="t", caption=caption, label="tab:tiny-imagenet"
+        column_format=layout, hrules=True, position="t", caption=caption, label="tab:tiny-imagenet"
     )
     return latex
-
-
-def _latex_row(row: Row) -> dict[str, str]:
-    shown = columns("model", "parameters", "train_paper", "val_paper", "train", "val", "val_protocol", "val_top5")
-    return {column.title.capitalize(): column.text(row) for column in shown}

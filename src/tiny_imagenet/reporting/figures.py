@@ -183,15 +183,15 @@ def accuracy_bars(
         bars = {"train_accuracy_paper": "the paper: train", "val_accuracy_paper": "the paper: val"} | bars
     colours = dict(zip(bars, ["#999999", "#000000", _ORANGE, _BLUE, "#56B4E9"][-len(bars) :], strict=True))
     frame = table.frame
-    places, width = np.arange(len(frame)), 0.8 / len(bars)
+    positions, width = np.arange(len(frame)), 0.8 / len(bars)
     with new_figure(path, max(6.4, 1.3 * len(frame)), 4, title=title) as (_, axes):
         axis: Axes = axes[0, 0]
         for number, (column, label) in enumerate(bars.items()):
-            at = places + (number - (len(bars) - 1) / 2) * width
+            at = positions + (number - (len(bars) - 1) / 2) * width
             beyond = _beyond(metrics, frame["model"], column)
             axis.bar(at, frame[column].astype(float), width, yerr=beyond, capsize=2, color=colours[column], label=label)
         axis.set(ylabel="accuracy", xlim=(-0.5, len(frame) - 0.5), ylim=(0, None))  # a model may have no bars
-        axis.set_xticks(places, frame["model"], rotation=20 if len(frame) > 6 else 0)
+        axis.set_xticks(positions, frame["model"], rotation=20 if len(frame) > 6 else 0)
         axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         beside(axis)
 

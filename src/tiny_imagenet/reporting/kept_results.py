@@ -221,10 +221,9 @@ def _table(folder: Path, page: Path) -> str:
     groups = provenance.get("group") or {  # older folders do not have it
         row["model"]: group_of(row["model"], pretrained=row["weights"] != "random") for row in rows
     }
-    paper = ("train_paper", "val_paper") if provenance["comparable_with_the_paper"] else ()
     shown = columns(
-        "model", *paper, "train", "val", "val_protocol", "val_top5", "epochs", "best_epoch", "images_per_second",
-        "minutes",
+        "model", "train_paper", "val_paper", "train", "val", "val_protocol", "val_top5", "epochs", "best_epoch",
+        "images_per_second", "minutes", with_paper=provenance["comparable_with_the_paper"],
     )  # fmt: skip
     lines = []
     for pretrained in (False, True):

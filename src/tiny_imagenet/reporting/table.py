@@ -14,7 +14,7 @@ import pandas as pd
 from tiny_imagenet.common.errors import UserError
 from tiny_imagenet.common.files import fingerprint, read_csv, read_json
 from tiny_imagenet.config.params import Params
-from tiny_imagenet.reporting.paper import authors_logs, base_of, is_of_paper, paper_table
+from tiny_imagenet.reporting.paper import authors_logs, base_of, comparable, is_of_paper, paper_table
 from tiny_imagenet.repository import dvc
 from tiny_imagenet.repository.paths import CACHE, MODELS, OVERVIEW, RESULTS
 from tiny_imagenet.repository.records import Architecture, DataReport, Metrics, RunRecord
@@ -49,6 +49,8 @@ class ResultsTable:
     """Model -> PAPER, FROM_SCRATCH or PRETRAINED."""
     missing_replicates: Mapping[str, str]
     """Replicate without results -> why."""
+    comparable: bool
+    """Whether the results are of the paper's images, so that its numbers are shown beside them."""
     without_batch_normalization: Sequence[str]
     """Models that have none, and those without results, of which it is not known."""
 
@@ -155,6 +157,7 @@ def results_table(params: Params, root: Path = Path()) -> ResultsTable:
         status={name: reason for name, reason in without.items() if name not in replicates},
         group={model: group_of(model, pretrained=bool(params.recipe(model).weights)) for model in params.active},
         missing_replicates={name: reason for name, reason in without.items() if name in replicates},
+        comparable=comparable(params),
         without_batch_normalization=[*plain, *(model for model in params.active if model in without)],
     )
 

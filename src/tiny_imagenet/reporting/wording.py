@@ -160,7 +160,8 @@ def terminal_table(table: ResultsTable, params: Params) -> str:
     with console.capture() as capture:
         for group, rows in table.groups().items():
             own = group in NOTES
-            console.print(_terminal_rows(rows, f"{title}\n{group}".strip() if own else title, with_paper=not own))
+            with_paper = table.comparable and not own
+            console.print(_terminal_rows(rows, f"{title}\n{group}".strip() if own else title, with_paper=with_paper))
             title = ""
         console.print(Text(comparability(params).replace("`", "")))
         for line in [*group_lines(table), *flip_lines(params), *missing_lines(table), *spread_lines(table)]:
@@ -176,9 +177,9 @@ def terminal_table(table: ResultsTable, params: Params) -> str:
 def _terminal_rows(rows: Sequence[Row], title: str, *, with_paper: bool) -> Table:
     shown = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     shown.add_column("model", overflow="fold")
-    paper = ("train_paper", "val_paper") if with_paper else ()
     chosen = columns(
-        "parameters", *paper, "train", "val", "val_protocol", "val_top5", "epochs", "images_per_second"
+        "parameters", "train_paper", "val_paper", "train", "val", "val_protocol", "val_top5", "epochs",
+        "images_per_second", with_paper=with_paper,
     )  # fmt: skip
     for column in chosen:
         heading = "\n".join([column.heading, *textwrap.wrap(column.qualifier, column.width)])
@@ -190,7 +191,9 @@ def _terminal_rows(rows: Sequence[Row], title: str, *, with_paper: bool) -> Tabl
 
 def experiment_description(table: ResultsTable, params: Params) -> str:
     """Return the table in Markdown, narrow enough for MLflow's page over the runs of a profile."""
-    shown = columns("model", "val", "val_protocol", "train", "val_paper", "train_paper", "epochs")
+    shown = columns(
+        "model", "val", "val_protocol", "train", "val_paper", "train_paper", "epochs", with_paper=table.comparable
+    )
     lines = [comparability(params)]
     for group, rows in table.groups().items():
         lines += ["", f"**{group}.** {NOTES[group]}"] if group in NOTES else []
@@ -217,9 +220,9 @@ def run_description(row: Row, params: Params) -> str:
         column.text(row) for column in columns("val", "val_protocol", "train", "val_paper", "train_paper")
     )
     mirrored = [row["model"]] if params.recipe(row["model"]).flip_at_test else []
+    published = f" The paper: val {val_paper} %, train {train_paper} %." if comparable(params) else ""
     return (
-        f"val **{val}** %, paper protocol {protocol} %, train {train} %, {count(row['epochs'])} epochs. The paper: val "
-        f"{val_paper} %, train {train_paper} %.\n\n"
+        f"val **{val}** %, paper protocol {protocol} %, train {train} %, {count(row['epochs'])} epochs.{published}\n\n"
         + "".join(f"{line}; the model itself takes one view.\n\n" for line in mirrored_line(mirrored))
         + comparability(params)
     )

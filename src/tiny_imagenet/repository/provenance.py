@@ -88,7 +88,7 @@ def training_key(job: Job, hashes: Mapping[str, str], numerics: Mapping[str, obj
 
 def environment_hash() -> str:
     """Return a hash that differs if Python or any installed package has another version."""
-    installed = {found.metadata["Name"]: found.version for found in distributions()}
+    installed = {package.metadata["Name"]: package.version for package in distributions()}
     return fingerprint({"python": platform.python_version(), "packages": installed})
 
 

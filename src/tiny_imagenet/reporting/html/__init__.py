@@ -28,6 +28,9 @@ from tiny_imagenet.reporting.html.pictures import picture
 from tiny_imagenet.reporting.inputs import ReportInputs
 from tiny_imagenet.reporting.wording import NOTES, comparability, flip_lines, override_lines
 
+_FIRST = ("accuracy_beside_paper", "training_accuracy", "validation_accuracy")
+"""The figures beside the table; the others come after the models."""
+
 
 def results_html(
     inputs: ReportInputs,
@@ -55,6 +58,7 @@ def results_html(
     environment = _environment()
     style, script = _own("style.css"), _own("page.js")
     figures = root / FIGURES
+    pictures = {name: shown for name, caption in captions.items() if (shown := picture(figures, name, caption))}
     replicated = bool(table.rows_of_several_seeds)
     spread = ("val_seeds",) if replicated else ()
     return environment.get_template("page.html").render(
@@ -67,7 +71,7 @@ def results_html(
         comparability=comparability(params),
         groups=table.groups(),
         columns=columns("val", "val_protocol", "val_paper", "train", "train_paper", "val_top5", *spread, "parameters",
-                        "epochs_kept", "weights", "images_per_second"),
+                        "epochs_kept", "weights", "images_per_second", with_paper=table.comparable),
         notes=NOTES,
         flipped=flip_lines(params),
         status=table.status,
@@ -75,11 +79,13 @@ def results_html(
         changes=[line.replace(" -> ", " → ") for line in override_lines(params, table.without_batch_normalization)],
         audited_tables=[(where, list(cells)) for where, cells in groupby(audited_tables.to_dict("records"), _where)],
         audited_claims=audited_claims.to_dict("records"),
+        not_audited=audit.not_audited(audited_tables, params),
         tallies=audit.tallies(audited_tables, audited_claims),
         audit_legend=audit.LEGEND,
         claims_legend=audit.CLAIMS_LEGEND,
         paired=inputs.paired.to_dict("records"),
-        pictures=[shown for name, caption in captions.items() if (shown := picture(figures, name, caption))],
+        first_pictures=[shown for name in _FIRST if (shown := pictures.pop(name, None))],
+        pictures=list(pictures.values()),
         pages=pages,
         same=same,
         different=different,
