@@ -63,7 +63,7 @@ def edited(edit: Mapping[str, Any]) -> dict[str, Any]:
     """Return params.yaml with the keys of an example: of the file, of a model's block, or of a dataset."""
     for section, where in (
         (Params, ()),
-        (ModelParams, ("models", "model_2")),
+        (ModelParams, ("models", "model_5")),
         (Dataset, ("profiles", "paper", "dataset")),
     ):
         if edit.keys() <= section.model_fields.keys():
