@@ -91,6 +91,7 @@ def readme(
     pages = {path: kept_results.updated(path.read_text(encoding="utf-8"))} | {
         KEPT_RESULTS / "README.md": kept_results.index(),
         REFERENCE / "params.md": reference.params_reference(),
+        REFERENCE / "params.schema.json": reference.params_schema(),
         REFERENCE / "commands.md": reference.commands_reference(app),
     }
     stale = [page for page, text in pages.items() if not page.is_file() or page.read_text(encoding="utf-8") != text]

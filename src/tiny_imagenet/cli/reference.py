@@ -1,10 +1,11 @@
-"""The reference pages of docs/reference: keys of params.yaml from its types, commands from the command line.
+"""The reference of docs/reference: keys of params.yaml from its types, as a page and as a JSON schema; the commands.
 
 A key's description is the docstring below it; everything else is its type and its default.
 """
 
 import ast
 import inspect
+import json
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
@@ -16,7 +17,7 @@ from pydantic import TypeAdapter
 
 from tiny_imagenet.common.schema import Section
 from tiny_imagenet.config.params import Params, ProfileOverrides
-from tiny_imagenet.config.recipe import PRESETS, Augmentation
+from tiny_imagenet.config.recipe import PRESETS, Augmentation, ModelParams
 from tiny_imagenet.models import argument_types, registry
 from tiny_imagenet.parallel.sweep.schema import Range, Sweep
 from tiny_imagenet.reporting.formats import markdown_table
@@ -50,6 +51,29 @@ def params_reference() -> str:
         if section is Augmentation:
             lines += [*_presets(), ""]
     return "\n".join([*lines, *_architectures()])
+
+
+def params_schema() -> str:
+    """Return docs/reference/params.schema.json, the JSON schema by which editors complete and check params.yaml."""
+    schema = Params.model_json_schema()
+    for (owner, key), annotation in _CHECKED_LATER.items():
+        checked = TypeAdapter(annotation).json_schema(ref_template="#/$defs/{model}")
+        schema["$defs"] |= checked.pop("$defs")
+        _properties(schema, owner)[key] = checked
+    for section in _sections(Params):
+        for key, meaning in key_docs(section).items():
+            described = _properties(schema, section)[key]
+            described["description"] = meaning
+            if "patternProperties" in described:  # a mapping of names: pydantic leaves out that it has no other keys
+                described["additionalProperties"] = False
+    _properties(schema, ModelParams)["architecture"] |= {"enum": registry.architectures()}
+    return json.dumps({"$schema": "https://json-schema.org/draft/2020-12/schema"} | schema, indent=2) + "\n"
+
+
+def _properties(schema: Mapping[str, Any], section: type[Section]) -> dict[str, Any]:
+    """Return key -> schema of a section."""
+    found: dict[str, Any] = (schema if section is Params else schema["$defs"][section.__name__])["properties"]
+    return found
 
 
 def _sections(section: type[Section], path: str = "") -> dict[type[Section], str]:
