@@ -65,7 +65,7 @@ check: $(READY)  ## Lint, types, layers, and whether the lock fits pyproject.tom
 readme: $(READY)  ## Update the generated pages: README's results, docs/results, docs/reference
 	@tiny-imagenet readme
 
-pictures: $(READY)  ## Take README's pictures of the report and of MLflow, in Chromium, after `make repro` and a second run of model_2
+pictures: $(READY)  ## Take README's pictures of the report and of MLflow's compare view, in Chromium, after `make repro`
 	@python -m benchmarks.pictures
 
 format: $(READY)  ## Format the code and fix what ruff can

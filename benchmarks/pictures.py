@@ -1,4 +1,4 @@
-"""The pictures of README: the report, and MLflow's comparison of two runs of one model, as a browser shows them.
+"""The pictures of README: the report, and MLflow's comparison of the current runs, as a browser shows them.
 
 Needs Chromium with its driver, and the results of the demo. `make pictures` writes docs/pictures.
 """
@@ -29,14 +29,11 @@ _WIDTH, _HEIGHT = 1280, 900
 _SECONDS = 120
 
 
-def main(
-    model: Annotated[str, typer.Option(help="Whose two last runs are compared.")] = "model_2",
-    port: Annotated[int, typer.Option(help="Of MLflow's server, while it is looked at.")] = 5057,
-) -> None:
+def main(port: Annotated[int, typer.Option(help="Of MLflow's server, while it is looked at.")] = 5057) -> None:
     """Write docs/pictures/report.png and docs/pictures/compare.png."""
     if not _REPORT.is_file():
         raise UserError(f"there is no {_REPORT}: run `dvc repro`")
-    experiment, runs = _last_two_runs(load_params().profile, model)
+    experiment, runs = _current_runs(load_params().profile)
     DESTINATION.mkdir(exist_ok=True)
     with _browser() as browser:
         browser.get(_REPORT.absolute().as_uri())
@@ -50,14 +47,16 @@ def main(
             browser.save_screenshot(str(DESTINATION / "compare.png"))
 
 
-def _last_two_runs(experiment: str, model: str) -> tuple[str, list[str]]:
+def _current_runs(experiment: str) -> tuple[str, list[str]]:
+    """Return the id of an experiment, and those of the runs that the table is of."""
     with store.connected(Path.cwd()):
         number = store.experiment_id(experiment, Path.cwd())
-        where = f"attributes.status = 'FINISHED' AND tags.`mlflow.runName` = '{model}'"
-        found = store.client().search_runs([number], where, max_results=2)
-    if len(found) < 2:
-        raise UserError(f"{model} has {len(found)} finished runs, and two are compared: change its block, `dvc repro`")
-    return number, [run.info.run_id for run in found]
+        runs = store.client().search_runs([number], "attributes.status = 'FINISHED' AND tags.superseded_by IS NULL")
+    if len(runs) < 2:
+        raise UserError(
+            f"MLflow has {len(runs)} current runs of the profile {experiment}, and two at least are compared"
+        )
+    return number, [run.info.run_id for run in runs]
 
 
 @contextmanager
