@@ -1,1 +1,1 @@
-"""What README claims, measured: `python -m benchmarks.<name> --help`."""
+"""What the documents quote, measured: `python -m benchmarks.<name> --help`."""

@@ -8,6 +8,7 @@ import yaml
 from made_results import VALUES
 
 from tiny_imagenet.cli import app
+from tiny_imagenet.reporting import kept_results
 
 ROOT = Path(__file__).parents[2]
 
@@ -47,6 +48,29 @@ def test_an_unknown_command_is_refused(command):
     code, output, errors = command("resluts")
     assert code == 2
     assert "resluts" in output + errors
+
+
+def test_the_committed_pages_are_what_the_code_and_docs_results_give(command, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert command("readme", "--check") == (0, "5 generated pages are up to date\n", "")
+
+
+def test_readme_writes_pages_that_are_out_of_date_and_check_only_names_them(command, repository):
+    (repository / "README.md").write_text(f"# Title\n\n{kept_results.BEGIN}\nold\n{kept_results.END}\n")
+    reference = repository / "docs" / "reference"
+    code, _, errors = command("readme", "--check")
+    assert code == 1
+    assert "README.md, docs/results/README.md, docs/reference/params.md, docs/reference/params.schema.json" in errors
+    assert "old" in (repository / "README.md").read_text()
+    assert not reference.exists()
+    assert command("readme")[0] == 0
+    assert "None are kept yet." in (repository / "README.md").read_text()
+    assert "| `batch_size` |" in (reference / "params.md").read_text()
+    assert command("readme", "--check")[0] == 0
+    page = reference / "commands.md"
+    page.write_text(page.read_text() + "by hand\n")
+    code, _, errors = command("readme", "--check")
+    assert (code, errors) == (1, "error: docs/reference/commands.md: out of date; run `tiny-imagenet readme`\n")
 
 
 def test_check_says_what_would_run(command, repository):

@@ -1,72 +1,124 @@
-"""The reference: what it says of params.yaml is what params.yaml is checked by."""
+"""The reference pages: each key has a description, and the pages say what the types and the command line say."""
 
-import copy
-import json
-from typing import Any
+from typing import Annotated
 
-import jsonschema
 import pytest
-from made_results import ROOT, VALUES
+import typer
+from pydantic import Field
 
-from tiny_imagenet.cli import reference
+from tiny_imagenet.cli import app, reference
+from tiny_imagenet.common.schema import Section
 from tiny_imagenet.config.params import Params
+from tiny_imagenet.models import registry
 
-PATH = "docs/reference/params.schema.json"
-SCHEMA = json.loads(reference.params_schema())
-
-
-def refused(values: Any) -> list[str]:
-    """Return what an editor would mark: paths of keys."""
-    return [error.json_path for error in jsonschema.Draft202012Validator(SCHEMA).iter_errors(values)]
+PAGE = reference.params_reference()
 
 
-def changed(path: str, value: Any) -> Any:
-    """Return the committed params with one key, given by its path with dots, changed."""
-    values = copy.deepcopy(VALUES)
-    *sections, last = path.split(".")
-    section = values
-    for key in sections:
-        section = section.setdefault(key, {})
-    section[last] = value
-    return values
+class Inner(Section):
+    """An inner section.
+
+    Of two paragraphs.
+    """
+
+    share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Part of the
+    whole."""
 
 
-def test_params_yaml_names_the_schema_and_fits_it():
-    first = (ROOT / "params.yaml").read_text(encoding="utf-8").splitlines()[0]
-    assert first == f"# yaml-language-server: $schema={PATH}"
-    assert (ROOT / PATH).is_file()
-    jsonschema.Draft202012Validator.check_schema(SCHEMA)
-    assert refused(VALUES) == []
+class Outer(Inner):
+    """An outer section."""
+
+    names: tuple[str, ...] = Field(default=(), strict=False)
+    """Names of things."""
+    inner: Inner | None = None
+    undescribed: bool = False
+
+
+@pytest.mark.parametrize("section", list(reference._sections(Params)), ids=lambda section: section.__name__)
+def test_each_key_of_params_yaml_is_described_where_it_is_defined(section):
+    docs = reference.key_docs(section)
+    assert [key for key in section.model_fields if not docs.get(key)] == []
+
+
+def test_a_description_is_the_docstring_below_the_key_also_of_an_inherited_one():
+    assert reference.key_docs(Outer) == {
+        "share": "Part of the whole.",
+        "names": "Names of things.",
+        "inner": "",
+        "undescribed": "",
+    }
+
+
+def test_a_row_has_the_values_the_default_and_the_meaning_of_a_key():
+    rows = reference._keys(Outer, {"Inner": "[inner](#inner)"})
+    assert "| `share` | number above 0 and at most 1 | `0.5` | Part of the whole. |" in rows
+    assert "| `names` | list of: text | `[]` | Names of things. |" in rows
+    assert "| `inner` | [inner](#inner) or `null` | `null` |  |" in rows
+
+
+def test_sections_are_found_below_names_lists_and_unions_with_their_shortest_path():
+    paths = set(reference._sections(Params).values())
+    assert {"", "profiles.<name>.dataset.expect", "models.<name>.optimizer", "sweeps.<name>.stop_early"} <= paths
+    assert "augmentation" in paths
+    assert "profiles.<name>.training.augmentation" not in paths
 
 
 @pytest.mark.parametrize(
-    ("path", "value", "marked"),
+    "row",
     [
-        ("sed", 1, "$"),
-        ("seed", -1, "$.seed"),
-        ("determinism", "always", "$.determinism"),
-        ("profiles.demo.training.epoch", 3, "$.profiles.demo.training"),
-        ("profiles.demo.dataset.md5", "abc", "$.profiles.demo.dataset.md5"),
-        ("models.model_1.architecture", "two_convs", "$.models.model_1.architecture"),
-        ("models.model_1.optimizer.learning_rate", "fast", "$.models.model_1.optimizer.learning_rate"),
-        ("models.model_1.augmentation", {"rotation": 3}, "$.models.model_1.augmentation"),
-        ("models.model_1.epochs", 1.5, "$.models.model_1.epochs"),
-        ("models.Model 1", {}, "$.models"),
-        ("sweeps.rates.trails", 3, "$.sweeps.rates"),
-        ("sweeps.rates.search.epochs.gird", [1], "$.sweeps.rates.search.epochs"),
+        "| `epochs` | whole number at least 1 or `null` | not set | Passes over the training images. |",
+        "| `batch_size` | whole number at least 1 | `64` | Images of each training step. |",
+        "| `modern` | `horizontal_flip: true`, `crop_padding: 8`, `trivial_augment: true`, `erasing: 0.1`, "
+        "`mixup: 0.2`, `cutmix: 1.0` |",
     ],
 )
-def test_a_mistake_is_marked_where_it_is(path, value, marked):
-    assert any(found.startswith(marked) for found in refused(changed(path, value)))
+def test_the_page_of_params_yaml_has_types_defaults_and_presets(row):
+    assert row in PAGE.splitlines()
 
 
-def test_every_key_has_a_meaning_that_editors_show():
-    sections = {"params.yaml": SCHEMA, **SCHEMA["$defs"]}
-    without = [
-        f"{name}.{key}"
-        for name, section in sections.items()
-        for key, about in section["properties"].items()
-        if not about.get("description")
-    ]
-    assert without == []
-    assert SCHEMA["properties"].keys() == Params.model_fields.keys()
+@pytest.mark.parametrize("architecture", registry.architectures())
+def test_the_page_of_params_yaml_has_every_architecture_with_its_arguments(architecture):
+    [row] = [line for line in PAGE.splitlines() if line.startswith(f"| `{architecture}` |")]
+    allowed = [name for name in registry._build_arguments(architecture) if name not in registry._GIVEN]
+    assert [name for name in allowed if f"`{name}`: " not in row] == []
+
+
+def test_the_page_of_commands_has_arguments_options_and_defaults():
+    other = typer.Typer()
+
+    @other.command()
+    def greet(
+        name: Annotated[str, typer.Argument(metavar="NAME", help="Whom.")],
+        times: Annotated[int, typer.Option(metavar="N", help="How often.")] = 3,
+        loud: Annotated[bool, typer.Option("--loud", help="In capitals.")] = False,
+        where: Annotated[str | None, typer.Option(metavar="PLACE", help="Where.", show_default="here")] = None,
+    ) -> None:
+        """Greet somebody.
+
+        Then leave.
+        """
+
+    @other.command()
+    def leave() -> None:
+        """Leave."""
+
+    page = reference.commands_reference(other)
+    for line in (
+        "## tiny-imagenet greet",
+        "Greet somebody.",
+        "Then leave.",
+        "    tiny-imagenet greet NAME [--times N] [--loud] [--where PLACE]",
+        "| `NAME` | Whom. | required |",
+        "| `--times N` | How often. | `3` |",
+        "| `--loud` | In capitals. |  |",
+        "| `--where PLACE` | Where. | here |",
+        "    tiny-imagenet leave",
+    ):
+        assert line in page.splitlines()
+
+
+def test_each_argument_of_each_command_has_a_help_text():
+    commands = typer.main.get_command(app.app).commands
+    assert [
+        (name, param.name) for name, command in commands.items() for param in command.params if not param.help
+    ] == []

@@ -136,7 +136,7 @@ def test_a_model_without_results_keeps_its_row_and_why(repository):
     assert list(provenance["models"]) == ACTIVE
     section = kept_results.readme_section()
     assert "| model_3 | - | no results | - | - | - | - | - | - |" in section
-    assert "model_3: failed: no weights in &lt;name>.h5." in section
+    assert "**Not finished.** model_3: failed: no weights in &lt;name>.h5.\n" in section
     make_model("model_3", parse_params(PARAMS | three).job("model_3").fingerprint)
     with pytest.raises(UserError, match=r"^model_3: .* run `dvc repro` first"):
         keep(**three)
@@ -238,7 +238,7 @@ def test_readmes_section_is_made_from_what_is_kept_and_nothing_else_changes(repo
     assert text.startswith("# Title\n\n")
     assert text.endswith(f"{kept_results.END}\n\nafter\n")
     assert "old" not in text
-    assert "### part\n\nOn a part.\n" in text
+    assert "\n\nOn a part.\n" in text
     [row] = [line for line in text.splitlines() if line.startswith("| model_2 |")]
     assert row == "| model_2 | 50.00 | 38.61 (37.7-39.6) | 35.14 | 65.12 | 15 | 12 | 426 | 0.1 |"
     assert "44,000 training and 10,000 validation images of 200 classes; seed 1;" in text
@@ -272,6 +272,39 @@ def test_the_papers_figures_stand_beside_ours_only_where_they_may(repository, co
     write_reports(**changed)
     keep(**changed)
     assert ("22.72" in kept_results.readme_section()) == comparable
+
+
+def test_readme_shows_the_papers_images_once_they_are_kept_and_until_then_the_most_images(repository):
+    keep("a", "On few.")
+    more = keep("b", "On more.") / "provenance.json"
+    more.write_text(more.read_text().replace('"train": 44000', '"train": 45000'))
+    section = kept_results.readme_section()
+    assert section.startswith("No results on all of the paper's images are kept yet (docs/results/paper).")
+    assert "On more." in section
+    assert "On few." not in section
+    Path("docs/results/a").rename("docs/results/paper")
+    section = kept_results.readme_section()
+    assert section.startswith("On few.\n")
+    assert "On more." not in section
+    assert "Everything else: [docs/results/paper](docs/results/paper)." in section
+
+
+def test_the_page_of_docs_results_has_every_folder_with_links_from_there(repository):
+    keep("a", "On few.")
+    keep("b", "On more.")
+    page = kept_results.index()
+    assert page.index("## a\n\nOn few.\n") < page.index("## b\n\nOn more.\n")
+    assert "Everything else: [b](b)." in page
+    assert "](b/figures/accuracy_beside_paper.svg)" in page
+
+
+def test_the_figures_of_a_table_are_those_that_are_kept(repository):
+    folder = keep()
+    section = kept_results.readme_section()
+    for name in ("accuracy_beside_paper", "validation_accuracy"):
+        assert f"](docs/results/part/figures/{name}.svg)" in section
+        (folder / "figures" / f"{name}.svg").unlink()
+    assert "![" not in kept_results.readme_section()
 
 
 def test_without_marks_there_is_nothing_to_update(repository):

@@ -1,4 +1,4 @@
-"""DVC's own commands, typed as in README: metrics, params, plots, experiments, queues, and a remote."""
+"""DVC's own commands, typed as in docs/how-to: metrics, params, plots, experiments, queues, and a remote."""
 
 import json
 import shlex

@@ -113,7 +113,7 @@ def key_docs(section: type[Section]) -> dict[str, str]:
     for owner in reversed(section.__mro__):
         if owner is not Section and issubclass(owner, Section):
             [tree] = ast.parse(textwrap.dedent(inspect.getsource(owner))).body
-            for node, below in pairwise(tree.body if isinstance(tree, ast.ClassDef) else []):
+            for node, below in pairwise([*tree.body, ast.Pass()] if isinstance(tree, ast.ClassDef) else []):
                 if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
                     text = below.value.value if _is_text(below) else ""  # type: ignore[attr-defined]
                     docs[node.target.id] = " ".join(text.split())

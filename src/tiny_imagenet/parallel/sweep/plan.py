@@ -29,7 +29,7 @@ class Trial:
 def sweep_named(params: Params, name: str) -> Sweep:
     """Return a sweep of params.yaml; raises UserError if there is none of this name, or it is refused."""
     if name not in params.sweeps:
-        known = ", ".join(params.sweeps) or "none: see docs/growing/cluster.md"
+        known = ", ".join(params.sweeps) or "none: see docs/how-to/many-trainings.md"
         raise UserError(f"no sweep '{name}' in params.yaml{nearest(name, params.sweeps)}; known: {known}")
     sweep = validated(Sweep, params.sweeps[name], source="params.yaml", key=f"sweeps.{name}")
     if sweep.model not in params.models:
