@@ -13,7 +13,7 @@ from PIL import Image
 from tiny_imagenet.common.errors import DatasetError
 from tiny_imagenet.config.dataset import Expect, ImagesPerClass
 from tiny_imagenet.dataset.layout import reorganize
-from tiny_imagenet.dataset.packing import decode, pack, samples_per_class, summarize
+from tiny_imagenet.dataset.packing import decode, image_paths, pack, samples_per_class, summarize
 from tiny_imagenet.input_pipeline.packed import PackedDataset, Split, open_packed
 
 
@@ -219,6 +219,49 @@ class TestPack:
     def test_class_called_null_keeps_its_name(self, archive, reorganized, tmp_path):
         archive.set_lines("words.txt", [f"{wnid}\tNA" for wnid in archive.wnids])
         assert pack(reorganized(archive), tmp_path / "cache").class_names == ["NA"] * 3
+
+    @pytest.mark.parametrize(
+        "names",
+        [
+            ("01", "02", "03"),
+            ("007", "1.10", "1.1"),
+            ("1e5", "inf", "nan"),
+            ("True", "False", "null"),
+            ("2024-01-02", "12:30", "1_000"),
+            ("NA", "N/A", "None"),
+            ('"', "#", "5 %"),
+            ("ñ", "n\u0303", "\u5e8f"),
+        ],
+    )
+    def test_classes_keep_their_names_from_words_txt_to_the_cache_and_the_model(
+        self, archive, reorganized, tmp_path, names
+    ):
+        archive.set_lines("words.txt", map("\t".join, zip(archive.wnids, names, strict=True)))
+        packed = pack(reorganized(archive), tmp_path / "cache")
+        assert packed.classes["name"].tolist() == list(names)
+        assert packed.class_lists == {"wnids": archive.wnids, "class_names": list(names)}
+
+    @pytest.mark.parametrize("wnids", [("1", "02", "1.0"), ("inf", "nan", "1e5"), ("NA", "null", "True")])
+    def test_classes_keep_their_ids(self, archive, reorganized, tmp_path, wnids):
+        def renamed(text: str) -> str:
+            for old, new in zip(archive.wnids, wnids, strict=True):
+                text = text.replace(old, new)
+            return text
+
+        archive.members = {
+            renamed(name): renamed(content.decode()).encode() if name.endswith(".txt") else content
+            for name, content in archive.members.items()
+        }
+        packed = pack(reorganized(archive), tmp_path / "cache")
+        assert packed.classes["wnid"].tolist() == sorted(wnids)
+        assert packed.class_lists["wnids"] == sorted(wnids)
+        folders = [path.split("/")[0] for path in image_paths(tmp_path / "images")["train"]]
+        assert packed.classes["wnid"][packed.train.labels].tolist() == folders
+        assert summarize(packed, tmp_path / "images")["per_class"]["val"] == dict.fromkeys(sorted(wnids), 2)
+
+    def test_class_with_an_empty_name_is_named_by_its_id(self, archive, reorganized, tmp_path):
+        archive.set_lines("words.txt", [f"{archive.wnids[0]}\t ", f"{archive.wnids[1]}\t, second"])
+        assert pack(reorganized(archive), tmp_path / "cache").class_names == archive.wnids
 
 
 def in_memory(images: np.ndarray, labels: list[int], names: list[str]) -> PackedDataset:

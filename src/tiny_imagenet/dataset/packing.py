@@ -17,7 +17,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-import pandas as pd
 import simplejpeg
 from numpy.typing import NDArray
 
@@ -25,8 +24,9 @@ from tiny_imagenet.common.cores import cores
 from tiny_imagenet.common.errors import DatasetError, first_ten
 from tiny_imagenet.common.files import replaced, reserve, write_text
 from tiny_imagenet.common.progress import track
+from tiny_imagenet.common.tables import read_csv
 from tiny_imagenet.config.dataset import SPLITS
-from tiny_imagenet.input_pipeline.packed import SIDE, PackedDataset, open_packed
+from tiny_imagenet.input_pipeline.packed import CLASS_COLUMNS, SIDE, PackedDataset, open_packed
 
 _CHUNK = 512
 
@@ -59,7 +59,7 @@ def pack(images: Path, destination: Path) -> PackedDataset:
     for name in ("classes.csv", *(f"{split}.zip" for split in SPLITS)):
         if not (images / name).is_file():
             raise DatasetError(f"{images / name} does not exist; run `dvc repro reorganize`")
-    classes = pd.read_csv(images / "classes.csv", dtype={"wnid": str}, keep_default_na=False)
+    classes = read_csv(images / "classes.csv", CLASS_COLUMNS, remedy="run `dvc repro -f reorganize`")
     labels_of = {wnid: int(label) for label, wnid in zip(classes["label"], classes["wnid"], strict=True)}
     for split in SPLITS:
         _pack_split(images / f"{split}.zip", destination, split, labels_of)
