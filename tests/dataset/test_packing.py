@@ -8,12 +8,13 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from tiny_imagenet.common.errors import DatasetError
 from tiny_imagenet.config.dataset import Expect, ImagesPerClass
+from tiny_imagenet.dataset.jpeg import decode
 from tiny_imagenet.dataset.layout import reorganize
-from tiny_imagenet.dataset.packing import decode, image_paths, pack, samples_per_class, summarize
+from tiny_imagenet.dataset.packing import image_paths, pack, samples_per_class, summarize
 from tiny_imagenet.input_pipeline.packed import PackedDataset, Split, open_packed
 
 
@@ -81,12 +82,18 @@ class TestDecode:
         assert (pixels == pixels[..., :1]).all()
         assert largest_difference(pixels, decode_with_pil(jpeg)) <= 1
 
-    @pytest.mark.parametrize("orientation", [3, 6])
-    def test_orientation_of_a_camera_is_ignored_as_pil_does(self, make_pictures, orientation):
+    @pytest.mark.parametrize("orientation", range(1, 9))
+    def test_orientation_of_a_camera_is_followed_as_pil_does(self, make_pictures, orientation):
         exif = Image.Exif()
         exif[0x0112] = orientation
         jpeg = saved(make_pictures(1)[0], exif=exif)
-        assert largest_difference(decode(jpeg), decode_with_pil(jpeg)) <= 3
+        oracle = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(jpeg))))
+        assert largest_difference(decode(jpeg), oracle) <= 3
+
+    def test_cmyk_becomes_rgb_with_pils_colours(self, make_pictures):
+        buffer = io.BytesIO()
+        Image.fromarray(make_pictures(1)[0]).convert("CMYK").save(buffer, "JPEG")
+        np.testing.assert_array_equal(decode(buffer.getvalue()), decode_with_pil(buffer.getvalue()))
 
     @pytest.mark.parametrize("shape", [(64, 63), (32, 32), (63, 64), (1, 1), (128, 64)])
     def test_wrong_size_is_told_as_width_by_height(self, shape):
@@ -96,23 +103,23 @@ class TestDecode:
     def test_cut_anywhere_is_refused(self, make_pictures):
         jpeg = saved(make_pictures(1)[0])
         for end in range(0, len(jpeg) - 1, 17):
-            with pytest.raises(ValueError, match="not a complete RGB or gray JPEG"):
+            with pytest.raises(ValueError, match="not a complete JPEG"):
                 decode(jpeg[:end])
 
     def test_cut_and_closed_with_an_end_marker_is_refused(self, make_pictures):
         jpeg = saved(make_pictures(1)[0])
         for end in range(len(jpeg) // 2, len(jpeg) - 100, 17):
-            with pytest.raises(ValueError, match="not a complete RGB or gray JPEG"):
+            with pytest.raises(ValueError, match="not a complete JPEG"):
                 decode(jpeg[:end] + b"\xff\xd9")
 
     def test_a_picture_of_another_format_is_refused(self, make_pictures):
         _, png = cv2.imencode(".png", make_pictures(1)[0])
-        with pytest.raises(ValueError, match="not a complete RGB or gray JPEG"):
+        with pytest.raises(ValueError, match="not a complete JPEG"):
             decode(png.tobytes() + b"\xff\xd9")
 
     @pytest.mark.parametrize("content", [b"", b"\xff\xd9", b"garbage" * 100 + b"\xff\xd9", bytes(1000) + b"\xff\xd9"])
     def test_garbage_is_refused(self, content):
-        with pytest.raises(ValueError, match=r"not a complete RGB or gray JPEG"):
+        with pytest.raises(ValueError, match=r"not a complete JPEG"):
             decode(content)
 
     def test_flipped_bytes_give_pixels_or_a_value_error(self, make_pictures):
@@ -196,8 +203,8 @@ class TestPack:
         message = str(caught.value)
         assert f"3 images of {tmp_path / 'images' / split}.zip cannot be used" in message
         assert f"{names[0]}: is 48 x 32, expected 64 x 64" in message
-        assert f"{names[1]}: is not a complete RGB or gray JPEG" in message
-        assert f"{names[2]}: is not a complete RGB or gray JPEG" in message
+        assert f"{names[1]}: is not a complete JPEG" in message
+        assert f"{names[2]}: is not a complete JPEG" in message
         assert not (tmp_path / "cache" / f"{split}_images.npy").exists()
         assert list((tmp_path / "cache").glob("*.partial")) == []
         with pytest.raises(DatasetError, match="is not a packed dataset"):
