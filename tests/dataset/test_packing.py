@@ -223,6 +223,20 @@ class TestPack:
             f"train/{wnid}/{wnid}_{index}.JPEG" for wnid in archive.wnids for index in range(6)
         )[:10]
 
+    def test_message_shows_each_kind_of_problem(self, make_archive, reorganized, make_jpeg, tmp_path):
+        archive = make_archive(2, train=12, val=1)
+        names = [name for name in archive.members if name.startswith("train/") and name.endswith(".JPEG")]
+        for name in names[:20]:
+            archive.members[name] = b"x"
+        archive.members[names[-1]] = make_jpeg(np.zeros((32, 48, 3), np.uint8))
+        with pytest.raises(DatasetError) as caught:
+            pack(reorganized(archive), tmp_path / "cache")
+        lines = str(caught.value).splitlines()
+        assert lines[0].startswith("21 images of")
+        assert sum("is not a complete JPEG" in line for line in lines) == 5
+        assert "  ... and 15 more" in lines
+        assert sum("is 48 x 32, expected 64 x 64" in line for line in lines) == 1
+
     def test_class_called_null_keeps_its_name(self, archive, reorganized, tmp_path):
         archive.set_lines("words.txt", [f"{wnid}\tNA" for wnid in archive.wnids])
         assert pack(reorganized(archive), tmp_path / "cache").class_names == ["NA"] * 3
