@@ -27,7 +27,7 @@ def main(images: Path = Path("data/images"), rounds: int = 5, most: int = 10_000
     import tensorflow as tf
     from PIL import Image
 
-    from tiny_imagenet.dataset.packing import decode
+    from tiny_imagenet.dataset.jpeg import decode
 
     cores = os.cpu_count() or 1
     with zipfile.ZipFile(images / "train.zip") as archive:

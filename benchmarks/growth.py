@@ -79,11 +79,11 @@ from tiny_imagenet.backend import runtime
 from tiny_imagenet.config.params import load_params
 block = load_params(repository / "params.yaml").models["model_2"]
 runtime.prepare(0)
-import pandas
 from tiny_imagenet.evaluation import evaluate
 from tiny_imagenet.input_pipeline.packed import open_packed
 from tiny_imagenet.models import saved_model
-model, history = saved_model.load_model(folder / "model" / "model.keras"), pandas.read_csv(folder / "model/history.csv")
+from tiny_imagenet.repository.records import read_history
+model, history = saved_model.load_model(folder / "model" / "model.keras"), read_history(folder / "model/history.csv")
 measured = evaluate.evaluate(model, open_packed(folder / "cache"), history, block, best_epoch=len(history))
 evaluate.write_evaluation(measured, folder / "results", model_md5="")
 """,

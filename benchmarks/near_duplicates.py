@@ -26,7 +26,7 @@ from tiny_imagenet.dataset.duplicates import (
     perceptual_hashes,
     similarity,
 )
-from tiny_imagenet.dataset.packing import decode
+from tiny_imagenet.dataset.jpeg import decode
 from tiny_imagenet.input_pipeline.packed import SIDE
 
 REPOSITORY = Path(__file__).resolve().parents[1]

@@ -26,9 +26,9 @@ import typer
 from tiny_imagenet import entry, plotting
 from tiny_imagenet.backend import runtime
 from tiny_imagenet.common.errors import UserError
-from tiny_imagenet.common.files import read_csv, write_text
+from tiny_imagenet.common.files import write_text
 from tiny_imagenet.reporting import paper
-from tiny_imagenet.repository.records import RunRecord
+from tiny_imagenet.repository.records import RunRecord, read_history
 
 DESTINATION = Path("docs/results/validation_gap")
 SUSPECT, OTHER = "model_1", "model_2"
@@ -137,7 +137,7 @@ def trained(model: str) -> dict[str, Any]:
 
 def by_epoch(model: str) -> pd.DataFrame:
     """Return the curves of a model, ours beside the authors': validation above training accuracy, epoch by epoch."""
-    history = read_csv(Path("models") / model / "history.csv").assign(model=model)
+    history = read_history(Path("models") / model / "history.csv").assign(model=model)
     if PROTOCOL not in history or history[PROTOCOL].isna().any():
         raise UserError(
             f"models/{model}/history.csv has no {PROTOCOL} of every epoch: set `paper_protocol_every_epoch: true` in "

@@ -5,10 +5,9 @@ import sys
 from tiny_imagenet import entry, plotting, tracking
 from tiny_imagenet.backend import runtime
 from tiny_imagenet.common.errors import UserError
-from tiny_imagenet.common.files import read_csv
 from tiny_imagenet.repository import dvc
 from tiny_imagenet.repository.paths import CACHE, MODELS, RESULTS
-from tiny_imagenet.repository.records import RunRecord
+from tiny_imagenet.repository.records import RunRecord, read_history
 
 
 def main(name: str) -> None:
@@ -23,7 +22,7 @@ def main(name: str) -> None:
 
     packed = open_packed(CACHE)
     run = RunRecord.read(source / "run.json")  # no dependency: a bit-identical retrain does not evaluate again
-    trained, history = saved_model.load_model(source / "model.keras"), read_csv(source / "history.csv")
+    trained, history = saved_model.load_model(source / "model.keras"), read_history(source / "history.csv")
     measured = evaluate.evaluate(trained, packed, history, job.recipe, best_epoch=run.best_epoch)
     evaluate.write_evaluation(measured, destination, model_md5=run.model_md5)
     about = plotting.trained_on(run.dataset, run.images, [measured.metrics.epochs])

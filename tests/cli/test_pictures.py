@@ -12,10 +12,14 @@ import zlib
 import cv2
 import numpy as np
 import pytest
+import simplejpeg
 from PIL import ExifTags, Image, ImageOps
 
 from tiny_imagenet.cli.pictures import MAX_PIXELS, ImageError, NotAnImageError, read_image
-from tiny_imagenet.dataset.packing import decode
+from tiny_imagenet.config.dataset import Expect, ImagesPerClass
+from tiny_imagenet.dataset.jpeg import decode, decode_jpeg
+from tiny_imagenet.dataset.layout import reorganize
+from tiny_imagenet.dataset.packing import pack
 
 LOSSLESS = {"BMP": {}, "JPEG2000": {"irreversible": False}, "PNG": {}, "PPM": {}, "QOI": {}, "TGA": {}, "TIFF": {},
             "WEBP": {"lossless": True}}  # fmt: skip
@@ -71,6 +75,62 @@ class TestPixelsOfTheRightSize:
     @pytest.mark.parametrize("kind", LOSSY)
     def test_come_through_lossy_formats_alike(self, kind, read, picture):
         assert np.abs(read(encoded(Image.fromarray(picture), kind)).astype(int) - picture).mean() < 8
+
+
+def without_adobe_marker(jpeg):
+    start = jpeg.index(b"\xff\xee")
+    return jpeg[:start] + jpeg[start + 2 + struct.unpack(">H", jpeg[start + 2 : start + 4])[0] :]
+
+
+def ycck(pixels, subsampling):
+    inks = 255 - np.asarray(Image.fromarray(pixels).convert("CMYK"))
+    return simplejpeg.encode_jpeg(np.ascontiguousarray(inks), colorspace="CMYK", colorsubsampling=subsampling)
+
+
+def with_xmp_orientation(jpeg, orientation):
+    text = b"http://ns.adobe.com/xap/1.0/\0" + b'<x:xmpmeta tiff:Orientation="%d"/>' % orientation
+    return jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(text) + 2) + text + jpeg[2:]
+
+
+def jpegs_of_every_kind(pixels):
+    """Return kind -> the picture as a JPEG of that kind."""
+    image = Image.fromarray(pixels)
+    cmyk = encoded(image.convert("CMYK"), "JPEG", quality=90)
+    kinds = {
+        "gray": encoded(image.convert("L"), "JPEG"),
+        "progressive": encoded(image, "JPEG", progressive=True),
+        "stored as RGB": encoded(image, "JPEG", keep_rgb=True),
+        "CMYK": cmyk,
+        "CMYK without Adobe's marker": without_adobe_marker(cmyk),
+        "orientation 6 in XMP": with_xmp_orientation(encoded(image, "JPEG"), 6),
+        "several in one file": encoded(image, "MPO", save_all=True, append_images=[image.rotate(90)]),
+    }
+    kinds |= {f"YCbCr {part}": encoded(image, "JPEG", subsampling=part) for part in ("4:4:4", "4:2:2", "4:2:0")}
+    kinds |= {f"YCCK {part}": ycck(pixels, part) for part in ("444", "422", "420")}
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[ExifTags.Base.Orientation] = orientation
+        kinds[f"orientation {orientation}"] = encoded(image, "JPEG", exif=exif)
+        kinds[f"gray, orientation {orientation}"] = encoded(image.convert("L"), "JPEG", exif=exif)
+        kinds[f"CMYK, orientation {orientation}"] = encoded(image.convert("CMYK"), "JPEG", exif=exif)
+    return kinds
+
+
+def test_an_image_of_the_dataset_gives_the_pixels_of_the_cache_whatever_kind_of_jpeg_it_is(
+    read, make_archive, make_pictures, tmp_path
+):
+    jpegs = [*jpegs_of_every_kind(make_pictures(1, seed=5)[0]).items()]
+    archive = make_archive(2, train=1, val=1)
+    first = archive.wnids[0]
+    for index, (_, jpeg) in enumerate(jpegs, start=1):
+        archive.members[f"train/{first}/images/{first}_{index:03}.JPEG"] = jpeg
+    source = archive.write(tmp_path / "dataset.zip")
+    reorganize(source, tmp_path / "images", expect=Expect(), images_per_class=ImagesPerClass())
+    cached = pack(tmp_path / "images", tmp_path / "cache").train.images[1 : len(jpegs) + 1]
+    differing = [kind for (kind, jpeg), pixels in zip(jpegs, cached, strict=True) if (read(jpeg) != pixels).any()]
+    assert not differing
+    upright = ImageOps.exif_transpose(Image.open(io.BytesIO(dict(jpegs)["orientation 6"])))
+    assert np.abs(cached[[kind for kind, _ in jpegs].index("orientation 6")].astype(int) - upright).max() <= 3
 
 
 class TestSixteenBits:
@@ -148,7 +208,7 @@ class TestOrientation:
         exif = Image.Exif()
         exif[ExifTags.Base.Orientation] = orientation
         content = encoded(image, kind, exif=exif, **LOSSLESS.get(kind, {}))
-        lying = decode(content) if kind == "JPEG" else picture
+        lying = decode_jpeg(content) if kind == "JPEG" else picture
         oracle = Image.fromarray(lying)
         oracle.getexif()[ExifTags.Base.Orientation] = orientation
         np.testing.assert_array_equal(read(content), np.asarray(ImageOps.exif_transpose(oracle)))

@@ -1,5 +1,6 @@
 """The dataset's contract, against small archives in the official layout that break it in one way each."""
 
+import copy
 import hashlib
 import io
 import json
@@ -7,7 +8,9 @@ import random
 import stat
 import struct
 import tracemalloc
+import unicodedata
 import zipfile
+from collections import defaultdict
 from pathlib import Path
 
 import pandas as pd
@@ -18,7 +21,7 @@ from hypothesis import strategies as st
 from tiny_imagenet.common.errors import DatasetError
 from tiny_imagenet.config.dataset import Expect, ImagesPerClass
 from tiny_imagenet.dataset import layout
-from tiny_imagenet.dataset.layout import natural_key, parse_boxes, reorganize
+from tiny_imagenet.dataset.layout import Problems, natural_key, parse_boxes, reorganize
 
 ANNOTATIONS = "val/val_annotations.txt"
 CENTRAL_HEADER = {"flags": (8, "<H"), "method": (10, "<H"), "size": (24, "<L"), "offset": (42, "<L")}
@@ -299,6 +302,31 @@ class TestMessage:
         assert message.endswith("... and 15 more") == (num_missing == 25)
         assert len(message.splitlines()) == 1 + min(num_missing, 10) + (num_missing > 10)
 
+    def test_shows_some_of_each_kind_of_problem(self, make_archive, refused):
+        archive = make_archive(3, train=2, val=20)
+        first, second, _ = archive.wnids
+        lines = archive.lines(ANNOTATIONS)
+        for index in range(20):
+            del archive.members[f"val/images/val_{index}.JPEG"]
+        lines[20:30] = [line.replace("\t", " ") for line in lines[20:30]]
+        lines[30] = f"val_30.JPEG\t{first}\t1\tx\t3\t4"
+        archive.set_lines(ANNOTATIONS, [*lines, f"val_31.JPEG\t{second}"])
+        archive.members["train/n99999999/images/n99999999_0.JPEG"] = b"jpeg"
+        message = refused(archive, expect=Expect(train=3))
+        for kind in (
+            "val/images/val_0.JPEG: annotated but missing",
+            f"{ANNOTATIONS} line 21: expected 2 or 6 columns",
+            f"{ANNOTATIONS} line 31: a corner of the box is not a whole number",
+            f"{ANNOTATIONS} line 61: 'val_31.JPEG' is annotated twice",
+            "val/images/val_20.JPEG: not annotated",
+            "train/n99999999: 1 images of a class that wnids.txt does not name",
+            f"train: expected 3 of class {first}, found 2",
+        ):
+            assert kind in message
+        counts = [int(line.split()[2]) for line in message.splitlines() if line.strip().startswith("... and")]
+        total = int(message.split("contract, ")[1].split()[0])
+        assert total == 20 + 10 + 1 + 1 + 11 + 1 + 3 == len(message.splitlines()) - 1 - len(counts) + sum(counts)
+
 
 class TestStrays:
     STRAYS = (
@@ -333,6 +361,191 @@ class TestStrays:
         source = with_member(archive.write(tmp_path / "mac.zip"), "__MACOSX/wnids.txt")
         assert len(contents(run(source) / "val.zip")) == 6
 
+    @pytest.mark.parametrize("kind", ["large", "link", "encrypted", "twice"])
+    @pytest.mark.filterwarnings("ignore:Duplicate name")
+    def test_are_left_out_whatever_they_are(self, archive, run, tmp_path, kind):
+        name = f"{archive.root}extra/notes.bin"
+        info = zipfile.ZipInfo(name)
+        if kind == "link":
+            info.external_attr = (stat.S_IFLNK | 0o777) << 16
+        source = with_member(archive.write(tmp_path / "strays.zip"), info, b"/etc/passwd")
+        if kind == "large":
+            with_header(source, "notes.bin", "size", 2**30)
+        elif kind == "encrypted":
+            with_header(source, "notes.bin", "flags", 1)
+        elif kind == "twice":
+            with_member(source, name)
+        folder = run(source, expect=TestCounts.EXPECT)
+        assert json.loads((folder / "layout.json").read_text())["strays"] == [name]
+        assert len(contents(folder / "val.zip")) == 6
+
+
+UMLAUTS = "\u00e4\u00f6\u00fc"
+"""Letters that macOS writes as two characters each."""
+
+
+class TestOtherSystems:
+    """What reaches the pipeline from a zip of another system is what it is of the same files zipped here."""
+
+    @pytest.fixture
+    def umlauts(self, archive):
+        """Return the archive with one image of each split renamed, in the composed form of Unicode."""
+        first = archive.wnids[0]
+        archive.members[f"train/{first}/images/{UMLAUTS}.JPEG"] = archive.members.pop(
+            f"train/{first}/images/{first}_0.JPEG"
+        )
+        boxes = f"train/{first}/{first}_boxes.txt"
+        archive.set_lines(boxes, [line.replace(f"{first}_0.", f"{UMLAUTS}.") for line in archive.lines(boxes)])
+        archive.members[f"val/images/{UMLAUTS}.JPEG"] = archive.members.pop("val/images/val_0.JPEG")
+        archive.set_lines(ANNOTATIONS, [line.replace("val_0.", f"{UMLAUTS}.") for line in archive.lines(ANNOTATIONS)])
+        return archive
+
+    @pytest.fixture
+    def same(self, run):
+        """Assert that an archive and a zip with the same files in other words give the same bytes."""
+
+        def same(archive, source):
+            outputs = [run(one, name=f"out_{turn}") for turn, one in enumerate((archive, source))]
+            one, two = ({path.name: path.read_bytes() for path in folder.iterdir()} for folder in outputs)
+            assert one == two
+
+        return same
+
+    @staticmethod
+    def zipped(archive, path, rename):
+        """Write the members under other names."""
+        with zipfile.ZipFile(path, "w") as file:
+            for name, content in archive.members.items():
+                info = zipfile.ZipInfo("x")
+                info.filename = rename(archive.root + name)
+                file.writestr(info, content)
+        return path
+
+    def test_backslashes_of_windows_part_folders(self, archive, same, tmp_path):
+        source = self.zipped(archive, tmp_path / "windows.zip", lambda name: name.replace("/", "\\"))
+        with_member(source, "tiny-imagenet-200\\train\\", b"")  # a folder
+        same(archive, source)
+
+    @pytest.mark.parametrize("before", ["./", ".//"])
+    def test_dots_and_double_slashes_say_nothing(self, archive, same, tmp_path, before):
+        same(archive, self.zipped(archive, tmp_path / "dots.zip", lambda name: before + name.replace("/", "//")))
+
+    @pytest.mark.parametrize("form", ["NFC", "NFD"])
+    @pytest.mark.parametrize("text_form", ["NFC", "NFD"])
+    def test_unicodes_forms_are_one(self, umlauts, same, tmp_path, form, text_form):
+        other = copy.deepcopy(umlauts)
+        for name in other.members:
+            if name.endswith(".txt"):
+                text = other.members[name].decode()
+                other.members[name] = unicodedata.normalize(text_form, text).encode()
+        source = self.zipped(other, tmp_path / "mac.zip", lambda name: unicodedata.normalize(form, name))
+        same(umlauts, source)
+
+    def test_utf8_that_is_not_declared_is_read_as_utf8(self, umlauts, same, tmp_path):
+        same(umlauts, without_utf8_flag(umlauts.write(tmp_path / "undeclared.zip")))
+
+    def test_a_name_in_another_encoding_is_told_so(self, umlauts, refused, tmp_path):
+        message = refused(without_utf8_flag(umlauts.write(tmp_path / "latin.zip"), "latin-1"))
+        assert "not annotated (its name is in an unknown encoding: write the zip with UTF-8 names)" in message
+
+    @pytest.mark.parametrize(
+        "name", ["12:30.JPEG", "a b.JPEG", "a\tb.JPEG", "#.jpg", "\u5e8f.jpeg", "x" * 200 + ".JPEG"]
+    )
+    def test_odd_names_of_images_are_taken(self, archive, run, name):
+        archive.members[f"train/{archive.wnids[0]}/images/{name}"] = b"jpeg"
+        archive.members["10:15.txt"] = b"a stray with a colon"
+        folder = run(archive)
+        stem = name.rsplit(".", 1)[0]
+        assert contents(folder / "train.zip")[f"{archive.wnids[0]}/{stem}.JPEG"] == b"jpeg"
+
+    @pytest.mark.filterwarnings("ignore:Duplicate name")
+    def test_two_forms_of_one_name_are_a_duplicate(self, umlauts, refused, tmp_path):
+        source = umlauts.write(tmp_path / "both.zip")
+        with_member(source, umlauts.root + unicodedata.normalize("NFD", f"val/images/{UMLAUTS}.JPEG"))
+        assert f"1 problem:\n  'tiny-imagenet-200/val/images/{UMLAUTS}.JPEG': occurs 2 times" in refused(source)
+
+
+class UndeclaredName(zipfile.ZipInfo):
+    """A member with a name that is not ASCII, as a program writes it that says nothing of its encoding."""
+
+    def _encodeFilenameFlags(self):  # noqa: N802 - zipfile's own
+        return self.filename.encode("cp437"), self.flag_bits
+
+
+def without_utf8_flag(path: Path, encoding: str = "utf-8") -> Path:
+    """Write names that are not ASCII in an encoding that the zip does not declare."""
+    with zipfile.ZipFile(path) as file:
+        members = [(info.filename, file.read(info)) for info in file.infolist()]
+    with zipfile.ZipFile(path, "w") as file:
+        for name, content in members:
+            file.writestr(UndeclaredName(name.encode(encoding).decode("cp437")), content)
+    return path
+
+
+class TestClassFoldersInVal:
+    """A val/ that somebody has moved into class folders already."""
+
+    PLACES = ("val/{wnid}/images/{file}", "val/{wnid}/{file}", "val/images/{wnid}/{file}")
+
+    @staticmethod
+    def moved(archive, place):
+        classes = {line.split("\t")[0]: line.split("\t")[1] for line in archive.lines(ANNOTATIONS)}
+        for file, wnid in classes.items():
+            archive.members[place.format(wnid=wnid, file=file)] = archive.members.pop(f"val/images/{file}")
+        return archive
+
+    @pytest.mark.parametrize("place", PLACES)
+    def test_is_taken_as_it_is(self, archive, run, place):
+        expected = run(archive, name="flat")
+        folder = run(self.moved(archive, place), expect=TestCounts.EXPECT, name="folders")
+        assert {path.name: path.read_bytes() for path in folder.iterdir()} == {
+            path.name: path.read_bytes() for path in expected.iterdir()
+        }
+
+    @pytest.mark.parametrize("place", PLACES)
+    def test_needs_no_annotations(self, archive, run, place):
+        expected = contents(run(archive, name="flat") / "val.zip")
+        del self.moved(archive, place).members[ANNOTATIONS]
+        folder = run(archive, expect=TestCounts.EXPECT, name="folders")
+        assert contents(folder / "val.zip") == expected
+        assert manifest_of(folder)["xmin"].isna().tolist() == [False] * 12 + [True] * 6
+
+    def test_that_contradicts_the_annotations_is_refused(self, archive, refused):
+        first, second, _ = archive.wnids
+        self.moved(archive, "val/{wnid}/{file}")
+        archive.members[f"val/{second}/val_0.JPEG"] = archive.members.pop(f"val/{first}/val_0.JPEG")
+        message = refused(archive)
+        assert (
+            f"1 problem:\n  val/{second}/val_0.JPEG: annotated as '{first}', and in the folder of '{second}'" in message
+        )
+
+    def test_of_a_class_that_is_not_known_is_named(self, archive, refused):
+        del archive.members[ANNOTATIONS]
+        archive.members = {name: one for name, one in archive.members.items() if not name.startswith("val/")}
+        archive.members["val/n99999999/val_0.JPEG"] = b"jpeg"
+        assert "val/n99999999: 1 images of a class that wnids.txt does not name" in refused(archive)
+
+    def test_of_which_an_image_is_missing_is_refused(self, archive, refused):
+        self.moved(archive, "val/{wnid}/{file}")
+        del archive.members[f"val/{archive.wnids[0]}/val_0.JPEG"]
+        assert "1 problem:\n  val/images/val_0.JPEG: annotated but missing" in refused(archive)
+
+    def test_of_which_a_part_is_moved_is_refused_and_says_where_the_rest_is(self, archive, refused):
+        first = archive.wnids[0]
+        archive.members[f"val/{first}/val_0.JPEG"] = archive.members.pop("val/images/val_0.JPEG")
+        message = refused(archive)
+        assert f"val/images/val_0.JPEG: annotated but missing (there is 'val/{first}/val_0.JPEG')" in message
+
+    def test_training_images_may_be_in_plain_class_folders_too(self, archive, run):
+        expected = contents(run(archive, name="official") / "train.zip")
+        archive.members = {
+            name.replace("/images/", "/") if name.startswith("train/") else name: content
+            for name, content in archive.members.items()
+        }
+        folder = run(archive, expect=TestCounts.EXPECT, name="plain")
+        assert contents(folder / "train.zip") == expected
+        assert json.loads((folder / "layout.json").read_text())["strays"] == []
+
 
 class TestBoxFiles:
     def test_longer_than_the_images_are_accepted_and_counted(self, archive, run):
@@ -363,22 +576,22 @@ class TestParseBoxes:
             "\t".join([name, wnid, *(str(corner) for corner in box or ())]) + "\n"
             for name, (wnid, box) in annotations.items()
         )
-        problems: list[str] = []
+        problems: Problems = defaultdict(list)
         assert parse_boxes(text, 2, "annotations", problems) == annotations
-        assert problems == []
+        assert problems == {}
 
     @given(st.dictionaries(names, boxes))
     def test_boxes_survive_a_round_trip(self, boxes):
         text = "".join("\t".join([name, *map(str, box or ())]) + "\r\n" for name, box in boxes.items())
-        problems: list[str] = []
+        problems: Problems = defaultdict(list)
         assert parse_boxes(text, 1, "boxes", problems) == {name: ("", box) for name, box in boxes.items()}
-        assert problems == []
+        assert problems == {}
 
     @given(st.text(st.sampled_from("ab.\t\n\r -+_0٣²") | st.characters()), st.sampled_from([1, 2]))
     def test_every_line_of_any_text_is_understood_or_a_problem(self, text, columns):
-        problems: list[str] = []
+        problems: Problems = defaultdict(list)
         parsed = parse_boxes(text, columns, "where", problems)
-        assert len(parsed) + len(problems) == sum(bool(line.strip()) for line in text.splitlines())
+        assert len(parsed) + sum(map(len, problems.values())) == sum(bool(line.strip()) for line in text.splitlines())
         for _, box in parsed.values():
             assert box is None or all(abs(corner) < 2**31 for corner in box)
 
@@ -439,11 +652,19 @@ class TestHostileMembers:
         return archive.write(tmp_path / "hostile.zip")
 
     @pytest.mark.parametrize(
-        "name",
-        ["/etc/passwd", "../outside.JPEG", "tiny-imagenet-200/train/../../x", "train\\..\\x.JPEG", "C:/x.JPEG"],
+        ("name", "reason"),
+        [
+            ("/etc/passwd", "its path is absolute"),
+            ("../outside.JPEG", "its path has '..'"),
+            ("tiny-imagenet-200/train/../../x", "its path has '..'"),
+            ("train\\..\\x.JPEG", "its path has '..'"),
+            ("C:/x.JPEG", "its path is absolute"),
+            ("C:\\x.JPEG", "its path is absolute"),
+            ("\\\\server\\share\\x.JPEG", "its path is absolute"),
+        ],
     )
-    def test_path_that_leads_outside_is_refused(self, source, refused, name):
-        assert f"1 problem:\n  {name!r}: its path leads outside the archive" in refused(with_member(source, name))
+    def test_path_that_leads_outside_is_refused_with_the_reason(self, source, refused, name, reason):
+        assert f"1 problem:\n  {name!r}: {reason}" in refused(with_member(source, name))
 
     @pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFIFO, stat.S_IFCHR])
     def test_link_or_special_file_is_refused(self, source, refused, kind):

@@ -8,12 +8,13 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from tiny_imagenet.common.errors import DatasetError
 from tiny_imagenet.config.dataset import Expect, ImagesPerClass
+from tiny_imagenet.dataset.jpeg import decode
 from tiny_imagenet.dataset.layout import reorganize
-from tiny_imagenet.dataset.packing import decode, pack, samples_per_class, summarize
+from tiny_imagenet.dataset.packing import image_paths, pack, samples_per_class, summarize
 from tiny_imagenet.input_pipeline.packed import PackedDataset, Split, open_packed
 
 
@@ -81,12 +82,18 @@ class TestDecode:
         assert (pixels == pixels[..., :1]).all()
         assert largest_difference(pixels, decode_with_pil(jpeg)) <= 1
 
-    @pytest.mark.parametrize("orientation", [3, 6])
-    def test_orientation_of_a_camera_is_ignored_as_pil_does(self, make_pictures, orientation):
+    @pytest.mark.parametrize("orientation", range(1, 9))
+    def test_orientation_of_a_camera_is_followed_as_pil_does(self, make_pictures, orientation):
         exif = Image.Exif()
         exif[0x0112] = orientation
         jpeg = saved(make_pictures(1)[0], exif=exif)
-        assert largest_difference(decode(jpeg), decode_with_pil(jpeg)) <= 3
+        oracle = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(jpeg))))
+        assert largest_difference(decode(jpeg), oracle) <= 3
+
+    def test_cmyk_becomes_rgb_with_pils_colours(self, make_pictures):
+        buffer = io.BytesIO()
+        Image.fromarray(make_pictures(1)[0]).convert("CMYK").save(buffer, "JPEG")
+        np.testing.assert_array_equal(decode(buffer.getvalue()), decode_with_pil(buffer.getvalue()))
 
     @pytest.mark.parametrize("shape", [(64, 63), (32, 32), (63, 64), (1, 1), (128, 64)])
     def test_wrong_size_is_told_as_width_by_height(self, shape):
@@ -96,23 +103,23 @@ class TestDecode:
     def test_cut_anywhere_is_refused(self, make_pictures):
         jpeg = saved(make_pictures(1)[0])
         for end in range(0, len(jpeg) - 1, 17):
-            with pytest.raises(ValueError, match="not a complete RGB or gray JPEG"):
+            with pytest.raises(ValueError, match="not a complete JPEG"):
                 decode(jpeg[:end])
 
     def test_cut_and_closed_with_an_end_marker_is_refused(self, make_pictures):
         jpeg = saved(make_pictures(1)[0])
         for end in range(len(jpeg) // 2, len(jpeg) - 100, 17):
-            with pytest.raises(ValueError, match="not a complete RGB or gray JPEG"):
+            with pytest.raises(ValueError, match="not a complete JPEG"):
                 decode(jpeg[:end] + b"\xff\xd9")
 
     def test_a_picture_of_another_format_is_refused(self, make_pictures):
         _, png = cv2.imencode(".png", make_pictures(1)[0])
-        with pytest.raises(ValueError, match="not a complete RGB or gray JPEG"):
+        with pytest.raises(ValueError, match="not a complete JPEG"):
             decode(png.tobytes() + b"\xff\xd9")
 
     @pytest.mark.parametrize("content", [b"", b"\xff\xd9", b"garbage" * 100 + b"\xff\xd9", bytes(1000) + b"\xff\xd9"])
     def test_garbage_is_refused(self, content):
-        with pytest.raises(ValueError, match=r"not a complete RGB or gray JPEG"):
+        with pytest.raises(ValueError, match=r"not a complete JPEG"):
             decode(content)
 
     def test_flipped_bytes_give_pixels_or_a_value_error(self, make_pictures):
@@ -196,8 +203,8 @@ class TestPack:
         message = str(caught.value)
         assert f"3 images of {tmp_path / 'images' / split}.zip cannot be used" in message
         assert f"{names[0]}: is 48 x 32, expected 64 x 64" in message
-        assert f"{names[1]}: is not a complete RGB or gray JPEG" in message
-        assert f"{names[2]}: is not a complete RGB or gray JPEG" in message
+        assert f"{names[1]}: is not a complete JPEG" in message
+        assert f"{names[2]}: is not a complete JPEG" in message
         assert not (tmp_path / "cache" / f"{split}_images.npy").exists()
         assert list((tmp_path / "cache").glob("*.partial")) == []
         with pytest.raises(DatasetError, match="is not a packed dataset"):
@@ -216,9 +223,66 @@ class TestPack:
             f"train/{wnid}/{wnid}_{index}.JPEG" for wnid in archive.wnids for index in range(6)
         )[:10]
 
+    def test_message_shows_each_kind_of_problem(self, make_archive, reorganized, make_jpeg, tmp_path):
+        archive = make_archive(2, train=12, val=1)
+        names = [name for name in archive.members if name.startswith("train/") and name.endswith(".JPEG")]
+        for name in names[:20]:
+            archive.members[name] = b"x"
+        archive.members[names[-1]] = make_jpeg(np.zeros((32, 48, 3), np.uint8))
+        with pytest.raises(DatasetError) as caught:
+            pack(reorganized(archive), tmp_path / "cache")
+        lines = str(caught.value).splitlines()
+        assert lines[0].startswith("21 images of")
+        assert sum("is not a complete JPEG" in line for line in lines) == 5
+        assert "  ... and 15 more" in lines
+        assert sum("is 48 x 32, expected 64 x 64" in line for line in lines) == 1
+
     def test_class_called_null_keeps_its_name(self, archive, reorganized, tmp_path):
         archive.set_lines("words.txt", [f"{wnid}\tNA" for wnid in archive.wnids])
         assert pack(reorganized(archive), tmp_path / "cache").class_names == ["NA"] * 3
+
+    @pytest.mark.parametrize(
+        "names",
+        [
+            ("01", "02", "03"),
+            ("007", "1.10", "1.1"),
+            ("1e5", "inf", "nan"),
+            ("True", "False", "null"),
+            ("2024-01-02", "12:30", "1_000"),
+            ("NA", "N/A", "None"),
+            ('"', "#", "5 %"),
+            ("ñ", "n\u0303", "\u5e8f"),
+        ],
+    )
+    def test_classes_keep_their_names_from_words_txt_to_the_cache_and_the_model(
+        self, archive, reorganized, tmp_path, names
+    ):
+        archive.set_lines("words.txt", map("\t".join, zip(archive.wnids, names, strict=True)))
+        packed = pack(reorganized(archive), tmp_path / "cache")
+        assert packed.classes["name"].tolist() == list(names)
+        assert packed.class_lists == {"wnids": archive.wnids, "class_names": list(names)}
+
+    @pytest.mark.parametrize("wnids", [("1", "02", "1.0"), ("inf", "nan", "1e5"), ("NA", "null", "True")])
+    def test_classes_keep_their_ids(self, archive, reorganized, tmp_path, wnids):
+        def renamed(text: str) -> str:
+            for old, new in zip(archive.wnids, wnids, strict=True):
+                text = text.replace(old, new)
+            return text
+
+        archive.members = {
+            renamed(name): renamed(content.decode()).encode() if name.endswith(".txt") else content
+            for name, content in archive.members.items()
+        }
+        packed = pack(reorganized(archive), tmp_path / "cache")
+        assert packed.classes["wnid"].tolist() == sorted(wnids)
+        assert packed.class_lists["wnids"] == sorted(wnids)
+        folders = [path.split("/")[0] for path in image_paths(tmp_path / "images")["train"]]
+        assert packed.classes["wnid"][packed.train.labels].tolist() == folders
+        assert summarize(packed, tmp_path / "images")["per_class"]["val"] == dict.fromkeys(sorted(wnids), 2)
+
+    def test_class_with_an_empty_name_is_named_by_its_id(self, archive, reorganized, tmp_path):
+        archive.set_lines("words.txt", [f"{archive.wnids[0]}\t ", f"{archive.wnids[1]}\t, second"])
+        assert pack(reorganized(archive), tmp_path / "cache").class_names == archive.wnids
 
 
 def in_memory(images: np.ndarray, labels: list[int], names: list[str]) -> PackedDataset:

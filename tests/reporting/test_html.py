@@ -260,6 +260,22 @@ def test_all_classes_are_listed_the_best_first(page, arguments):
     assert listed.index(best + "n") < listed.index(worst + "n")
 
 
+def test_classes_that_are_named_like_values_are_shown_by_their_names(tmp_path):
+    arguments = make_report(tmp_path, ["model_1"])
+    names = ["007", "1.10", "1e5", "NA", "null", "True", "inf", "2024-01-02"]
+    per_class, confusion = (tmp_path / "results" / "model_1" / name for name in ("per_class.csv", "confusion.csv"))
+    pd.DataFrame({"wnid": names, "name": names, "precision": 0.5, "recall": 0.5, "f1": 0.5, "support": 50}).to_csv(
+        per_class, index=False
+    )
+    wrong = pd.DataFrame({"actual": names, "predicted": [*names[1:], names[0]], "count": 7})
+    itself = pd.DataFrame({"actual": names, "predicted": names, "count": 43})
+    pd.concat([itself, wrong]).to_csv(confusion, index=False)
+    section = Page(results_html(**arguments)).all("section", id="model-model_1")[0]["text"]
+    for name, other in zip(wrong["actual"], wrong["predicted"], strict=True):
+        assert f"{name}{other}714 %" in section
+        assert f"{name}{name}" in section[section.index("All 8 classes") :]
+
+
 def test_what_a_sort_goes_by_is_the_number_and_not_what_is_shown(page, arguments):
     values = [cell["attributes"]["data-value"] for cell in page.all("td", **{"class": "n key"})]
     assert [float(value) for value in values] == arguments["inputs"].table.frame["val_accuracy"].tolist()

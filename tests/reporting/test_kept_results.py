@@ -10,6 +10,7 @@ import yaml
 from made_results import METRICS, VALUES, make_results
 
 from tiny_imagenet.common.errors import UserError
+from tiny_imagenet.common.tables import parse_csv
 from tiny_imagenet.config.params import parse_params
 from tiny_imagenet.reporting import kept_results
 from tiny_imagenet.reporting.figures import DRAWN
@@ -119,6 +120,18 @@ def test_replicates_are_kept_with_their_epochs_metrics_and_origin(repository):
     assert list(provenance["models"]) == ACTIVE
     assert list(provenance["replicates"]) == ["model_2-7"]
     assert "seed 1;" in kept_results.readme_section()
+
+
+@pytest.mark.parametrize("model", ["nan", "na", "null", "none", "inf", "true", "false"])
+def test_a_model_keeps_a_name_that_looks_like_a_value(repository, model):
+    changes = {"active": ["model_1", model], "models": VALUES["models"] | {model: VALUES["models"]["model_2"]}}
+    make_model(model, parse_params(PARAMS | changes).job(model).fingerprint, weights="1e5")
+    write_reports(**changes)
+    folder = keep(**changes)
+    kept = parse_csv((folder / "results.csv").read_text(), {"model": str, "weights": str})
+    assert kept["model"].tolist() == ["model_1", model]
+    assert kept["weights"].tolist() == ["weights.h5", "1e5"]
+    assert f"| {model} | " in kept_results.readme_section()
 
 
 def test_a_model_without_results_keeps_its_row_and_why(repository):

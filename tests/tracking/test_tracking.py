@@ -479,8 +479,8 @@ def result(
     shutil.rmtree(Path("results") / name, ignore_errors=True)
     run = {"run_id": run_id, "experiment": "restoring", "epoch_seconds": [10.0, 20.0]}
     make_results(Path(), name, run=run, metrics={"val_accuracy": 0.5} | metrics)
-    rows = "".join(f"{epoch},{loss}\n" for epoch, loss in enumerate(losses, start=1))
-    (Path("models") / name / "history.csv").write_text(f"epoch,loss\n{rows}")
+    rows = "".join(f"{epoch},0.5,0.5,{loss},1.5\n" for epoch, loss in enumerate(losses, start=1))
+    (Path("models") / name / "history.csv").write_text(f"epoch,accuracy,val_accuracy,loss,val_loss\n{rows}")
     return RunRecord.read(Path("models") / name / "run.json")
 
 

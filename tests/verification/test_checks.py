@@ -28,7 +28,7 @@ from tiny_imagenet.reporting.table import results_table
 from tiny_imagenet.repository import dvc, git, provenance
 from tiny_imagenet.repository.records import Metrics, RunRecord
 from tiny_imagenet.verification import checks as verification
-from tiny_imagenet.verification.evidence import Evidence
+from tiny_imagenet.verification.evidence import Evidence, has_results, table_rows, written_rows
 
 MODELS = ("model_1", "model_2")
 PARAMS = made_params(active=list(MODELS))
@@ -760,3 +760,20 @@ def test_a_model_is_measured_again_with_the_recipe_as_its_profile_has_it(flip, m
     Path("results/resnet18/per_class.csv").write_text("recall\n0.9\n")
     with pytest.raises(UserError, match=r"per_class.csv is not what the model gives"):
         verification._evaluation(evidence, evaluate=True)
+
+
+@pytest.mark.parametrize("model", ["nan", "inf", "null", "true"])
+def test_a_row_is_read_as_it_was_written_also_where_names_look_like_numbers(tmp_path, monkeypatch, model):
+    monkeypatch.chdir(tmp_path)
+    params = made_params(active=[model, "model_1"], models=VALUES["models"] | {model: VALUES["models"]["model_2"]})
+    run = {"run_id": "1" * 31 + "e", "device": "1e5", "weights": "007"}
+    make_results(Path(), model, run=run | {"hashes": {"params": params.job(model).fingerprint}})
+    frame = results_table(params).frame
+    Path("reports").mkdir()
+    frame.to_csv("reports/results.csv", index=False)
+    (row,) = table_rows(model)
+    assert {key: row[key] for key in run} == run
+    assert row["val_accuracy"] == METRICS["val_accuracy"]
+    assert (row["epochs"], row["parameters_paper"]) == (METRICS["epochs"], "")
+    assert has_results(model)
+    assert table_rows() == written_rows(frame)

@@ -1,7 +1,7 @@
 """Read any picture as the models take it: uint8, 64 x 64 x 3, RGB.
 
-JPEGs are decoded as `dataset.packing` does, so that an image of the dataset gives the same bits; all else is decoded by
-Pillow. Pictures come from anywhere, so nothing in a file is trusted.
+JPEGs are decoded by `dataset.jpeg`, so that an image of the dataset gives the same pixels; all else by Pillow.
+Pictures come from anywhere, so nothing in a file is trusted.
 """
 
 import re
@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-import simplejpeg
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
+from PIL import Image
 
 from tiny_imagenet.common.errors import UserError
+from tiny_imagenet.dataset.jpeg import decode_jpeg, jpeg_size, upright
 from tiny_imagenet.input_pipeline.packed import SIDE
 
 MAX_PIXELS = 1024**3 // 4 // 3
@@ -23,16 +23,6 @@ MAX_PIXELS = 1024**3 // 4 // 3
 _MAX_BYTES = 1 << 30  # no file of so many pixels needs more: 16-bit RGBA, uncompressed, takes 0.7 GB
 _MANY_PIXELS = 1 << 24
 _one_large_image = threading.Lock()  # an image of MAX_PIXELS takes about 1 GB while it is converted
-_TRANSPOSED = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-"""EXIF's orientation -> what turns the picture upright."""
 # Formats that Pillow identifies but does not decode; and PostScript, a program, which Ghostscript would run.
 _NO_PICTURES = {"BUFR", "GRIB", "HDF5", "MPEG"}
 _DRAWINGS = {"EPS", "WMF"}
@@ -69,7 +59,7 @@ def read_image(path: Path) -> NDArray[np.uint8]:
         with path.open("rb") as stream, _opened(stream) as image:
             large = image.width * image.height > _MANY_PIXELS
             with _one_large_image if large else nullcontext():
-                return np.asarray(_upright(_square(_decoded(image, stream)), image))
+                return np.asarray(upright(_square(_decoded(image, stream)), image))
     except OSError as error:
         raise ImageError(f"cannot be read: {error.strerror or error}") from None
     except MemoryError:
@@ -119,19 +109,17 @@ def _decoded(image: Image.Image, stream: BinaryIO) -> Image.Image:
 
 
 def _decoded_jpeg(image: Image.Image, stream: BinaryIO) -> Image.Image | None:
-    """Return the JPEG as `dataset.packing` decodes it, or None if that decoder cannot."""
+    """Return the JPEG as `cache` decodes it, or None if that decoder cannot."""
     stream.seek(0)
     content = stream.read()
-    cmyk = image.mode == "CMYK"
     try:
-        if simplejpeg.decode_jpeg_header(content)[:2] != image.size[::-1]:  # the size that was checked is another
+        if jpeg_size(content) != image.size:  # the size that was checked is another
             return None
-        pixels = simplejpeg.decode_jpeg(content, colorspace="CMYK" if cmyk else "RGB", strict=True)
+        return Image.fromarray(decode_jpeg(content))
     except ValueError as error:
         if _DAMAGED_JPEG.match(str(error)):
             raise ImageError(f"is damaged or cut short ({error})") from None
         return None
-    return Image.frombytes("CMYK", pixels.shape[1::-1], (255 - pixels).tobytes()) if cmyk else Image.fromarray(pixels)
 
 
 def _with_plain_colours(image: Image.Image) -> Image.Image:
@@ -153,13 +141,3 @@ def _square(image: Image.Image) -> Image.Image:
     if image.mode == "RGBA":
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     return image
-
-
-def _upright(picture: Image.Image, original: Image.Image) -> Image.Image:
-    """Return the picture turned as the original's EXIF says. Pillow turns a TIFF itself, and updates its EXIF."""
-    try:
-        orientation = original.getexif().get(ExifTags.Base.Orientation)
-    except Exception:  # broken EXIF has no orientation
-        return picture
-    turn = _TRANSPOSED.get(orientation) if isinstance(orientation, int) else None
-    return picture if turn is None else picture.transpose(turn)

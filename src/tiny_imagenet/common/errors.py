@@ -1,6 +1,6 @@
 """Errors that the user can fix, printed without a traceback by every stage and command."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 
 class UserError(ValueError):
@@ -12,10 +12,21 @@ class DivergedError(UserError):
 
 
 class DatasetError(UserError):
-    """The data break their contract. The message has the first ten offenders and the total."""
+    """The data break their contract. The message has some offenders of each kind and the total."""
 
 
 def first_ten(offenders: Sequence[str]) -> str:
     """Return the first ten offenders, a line each, and the number of the others."""
-    more = [f"... and {len(offenders) - 10:,} more"] if len(offenders) > 10 else []
-    return "\n".join(f"  {line}" for line in [*offenders[:10], *more])
+    return some_of_each({"": offenders})
+
+
+def some_of_each(offenders: Mapping[str, Sequence[str]]) -> str:
+    """Return the first offenders of each kind, a line each, and the number of the others: ten of one kind, two of many.
+
+    Args:
+        offenders: kind, which is not shown -> the lines of that kind.
+    """
+    kinds = [lines for lines in offenders.values() if lines]
+    shown = max(2, 10 // max(len(kinds), 1))
+    more = [[f"... and {len(lines) - shown:,} more"] if len(lines) > shown else [] for lines in kinds]
+    return "\n".join(f"  {line}" for lines, rest in zip(kinds, more, strict=True) for line in [*lines[:shown], *rest])

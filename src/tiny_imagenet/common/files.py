@@ -9,14 +9,11 @@ import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from filelock import FileLock, Timeout
 
 from tiny_imagenet.common.errors import UserError
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 PARTIAL_SUFFIX = ".partial"
 
@@ -103,27 +100,11 @@ def read_json(path: Path, needed: Sequence[str] = (), *, remedy: str = "") -> di
         reason: object = f"it lacks {', '.join(lacking) or 'keys and values'}"
     except (OSError, ValueError, TypeError, RecursionError) as error:
         reason = error
-    raise UserError(f"{path} cannot be read ({reason}): {remedy or _restore(path)}")
+    raise UserError(f"{path} cannot be read ({reason}): {remedy or restore_command(path)}")
 
 
-def read_csv(path: Path, needed: Sequence[str] = (), **options: Any) -> "pd.DataFrame":
-    """Return the table that a CSV file holds; `options` are of `pandas.read_csv`.
-
-    Raises:
-        UserError: it cannot be read, or lacks a column that is `needed`.
-    """
-    import pandas as pd
-
-    try:
-        table: pd.DataFrame = pd.read_csv(path, **options)
-    except (OSError, ValueError) as error:  # an empty file is a ValueError, too
-        raise UserError(f"{path} cannot be read ({error}): {_restore(path)}") from None
-    if lacking := [column for column in needed if column not in table]:
-        raise UserError(f"{path} cannot be read (it lacks {', '.join(lacking)}): {_restore(path)}")
-    return table
-
-
-def _restore(path: Path) -> str:
+def restore_command(path: Path) -> str:
+    """Return what brings back a file that DVC has, for the end of a message."""
     return f"`rm -f {path}` and `dvc checkout {path}` restore it"
 
 

@@ -1,7 +1,7 @@
 """Check the official archive against the dataset's contract, and write class folders.
 
-Validation images move into class folders by `val_annotations.txt`. Train and val become zips of `<wnid>/<image>.JPEG`
-whose bytes depend on the input only (stored, sorted, a fixed date).
+Validation images move into class folders by `val_annotations.txt`, unless they already are in such. Train and val
+become zips of `<wnid>/<image>.JPEG` whose bytes depend on the input only (stored, sorted, a fixed date).
 """
 
 import hashlib
@@ -10,16 +10,18 @@ import lzma
 import re
 import stat
 import struct
+import unicodedata
 import zipfile
 import zlib
 from collections import Counter, defaultdict
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from tiny_imagenet.common.errors import DatasetError, first_ten
+from tiny_imagenet.common.errors import DatasetError, some_of_each
 from tiny_imagenet.common.files import deterministic_member, replaced, write_text
 from tiny_imagenet.common.progress import track
 from tiny_imagenet.config.dataset import SPLITS, Expect, ImagesPerClass
@@ -33,7 +35,11 @@ _ZIP_ERRORS = (
     ValueError, OverflowError
 )  # fmt: skip
 _CORNER = re.compile(r"-?[0-9]{1,9}")
+_ENCRYPTED, _UTF8 = 0x1, 0x800
+"""Bits of a member's flags (APPNOTE.TXT, 4.4.4)."""
 Box = tuple[int, int, int, int]
+Problems = dict[str, list[str]]
+"""Kind -> what is wrong, a line each."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +62,7 @@ class Layout:
     strays: list[str]
     unlabelled: int
     boxes_without_image: int
-    problems: list[str]
+    problems: Problems
 
 
 def natural_key(name: str) -> list[tuple[int, int | str]]:
@@ -66,7 +72,7 @@ def natural_key(name: str) -> list[tuple[int, int | str]]:
 
 
 class _Archive:
-    """Read members of the archive. Refuse it if a path leads outside it, or a member is larger than images are."""
+    """Read members of the archive by their paths. Refuse it if a path leads outside it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -76,32 +82,49 @@ class _Archive:
             raise DatasetError(f"{path} does not exist; run `dvc repro download`") from None
         except _ZIP_ERRORS as error:
             raise DatasetError(f"{path} is not a readable zip: {error}") from None
-        self.members = [info for info in self.zip.infolist() if not info.filename.endswith("/")]
-        self._refuse_hostile()
-
-    def _refuse_hostile(self) -> None:
-        offenders = []
+        self.members: dict[str, list[zipfile.ZipInfo]] = defaultdict(list)
+        """Path -> the members of that path, of which there should be one."""
+        outside = []
         for info in self.zip.infolist():
-            parts = PurePosixPath(info.filename).parts
-            mode = info.external_attr >> 16
-            if info.filename.startswith("/") or ".." in parts or "\\" in info.filename or ":" in info.filename:
-                offenders.append(f"{info.filename!r}: its path leads outside the archive")
-            elif mode and stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
-                offenders.append(f"{info.filename!r}: a link or special file")
-            elif info.flag_bits & 1:
-                offenders.append(f"{info.filename!r}: encrypted")
-            elif info.file_size > _LARGEST_MEMBER:
-                offenders.append(f"{info.filename!r}: {info.file_size:,} bytes, more than {_LARGEST_MEMBER:,}")
-        counts = Counter(info.filename for info in self.members)
-        offenders += [f"{name!r}: occurs {count} times" for name, count in counts.items() if count > 1]
-        _raise_for(self.path, offenders)
+            name = plain_path(info)
+            if reason := _why_outside(name):
+                outside.append(f"{info.filename!r}: {reason}")
+            elif not name.endswith("/"):
+                self.members[name].append(info)
+        _raise_for(path, {"outside": outside})
+
+    def why_unusable(self, member: str) -> str:
+        """Return why a member cannot be an image or a text of the dataset, or "". Others need not be usable."""
+        infos = self.members[member]
+        info, kind = infos[0], stat.S_IFMT(infos[0].external_attr >> 16)
+        if len(infos) > 1:
+            return f"occurs {len(infos)} times"
+        if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+            return "a link or special file"
+        if info.flag_bits & _ENCRYPTED:
+            return "encrypted"
+        if info.file_size > _LARGEST_MEMBER:
+            return f"{info.file_size:,} bytes, more than {_LARGEST_MEMBER:,}"
+        return ""
+
+    def is_name_guessed(self, member: str) -> bool:
+        """Return whether a name is in an encoding that the zip does not tell."""
+        info = self.members[member][0]
+        return not (member.isascii() or info.flag_bits & _UTF8 or _as_utf8(info.filename))
 
     def read(self, member: str) -> bytes:
+        if reason := self.why_unusable(member):
+            raise DatasetError(f"{self.path}: '{member}' cannot be used: {reason}")
+        info = self.members[member][0]
         try:
-            with self.zip.open(member) as stream:
-                return stream.read(self.zip.getinfo(member).file_size)  # not more, even if it would inflate to more
+            with self.zip.open(info) as stream:
+                return stream.read(info.file_size)  # not more, even if it would inflate to more
         except _ZIP_ERRORS as error:
             raise DatasetError(f"{self.path}: '{member}' cannot be read: {error}") from None
+
+    def read_names(self, member: str) -> str:
+        """Return a text with names of files, in the form that `plain_path` gives them."""
+        return unicodedata.normalize("NFC", self.read_text(member))
 
     def read_text(self, member: str) -> str:
         try:
@@ -110,13 +133,38 @@ class _Archive:
             raise DatasetError(f"{self.path}: '{member}' is not UTF-8 text: {error}") from None
 
 
-def _raise_for(path: Path, problems: list[str]) -> None:
-    if problems:
-        count = f"{len(problems):,} problem" + ("s" if len(problems) != 1 else "")
-        raise DatasetError(f"{path} breaks the dataset's contract, {count}:\n{first_ten(problems)}")
+def plain_path(info: zipfile.ZipInfo) -> str:
+    """Return the path of a member with forward slashes, in Unicode's composed form; a folder's ends with a slash.
+
+    Windows writes backslashes, macOS decomposed letters, and some programs UTF-8 without saying so.
+    """
+    name = info.filename if info.flag_bits & _UTF8 else _as_utf8(info.filename) or info.filename
+    name = unicodedata.normalize("NFC", name.replace("\\", "/"))
+    parts = [part for part in name.split("/") if part not in ("", ".")]
+    return "/" * name.startswith("/") + "/".join(parts) + "/" * (name.endswith("/") and bool(parts))
 
 
-def parse_boxes(text: str, columns: int, where: str, problems: list[str]) -> dict[str, tuple[str, Box | None]]:
+def _as_utf8(name: str) -> str:
+    """Return a name that Python took for code page 437 as UTF-8, or "" if it is not that."""
+    try:
+        return name.encode("cp437").decode()
+    except UnicodeError:
+        return ""
+
+
+def _why_outside(path: str) -> str:
+    if path.startswith("/") or re.match("[A-Za-z]:/", path):
+        return "its path is absolute; write the zip with relative paths"
+    return "its path has '..'; write the zip without" if ".." in path.split("/") else ""
+
+
+def _raise_for(path: Path, problems: Problems) -> None:
+    if total := sum(map(len, problems.values())):
+        count = f"{total:,} problem" + ("s" if total != 1 else "")
+        raise DatasetError(f"{path} breaks the dataset's contract, {count}:\n{some_of_each(problems)}")
+
+
+def parse_boxes(text: str, columns: int, where: str, problems: Problems) -> dict[str, tuple[str, Box | None]]:
     """Parse `val_annotations.txt` (columns=2: file, id) or a `_boxes.txt` (columns=1: file), box optional.
 
     Return file name -> (id or "", box). A line that cannot be parsed, or repeats a file, is added to `problems`.
@@ -125,18 +173,18 @@ def parse_boxes(text: str, columns: int, where: str, problems: list[str]) -> dic
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip():
             continue
-        fields = line.rstrip().split("\t")
+        fields, start = line.rstrip().split("\t"), f"{where} line {number}:"
         corners = fields[columns:]
         if len(fields) < columns or not all(fields[:columns]) or len(corners) not in (0, 4):
-            problems.append(f"{where} line {number}: expected {columns} or {columns + 4} columns: {line[:80]!r}")
+            problems["columns"].append(f"{start} expected {columns} or {columns + 4} columns: {line[:80]!r}")
             continue
         if not all(_CORNER.fullmatch(corner) for corner in corners):
-            problems.append(f"{where} line {number}: a corner of the box is not a whole number: {line[:80]!r}")
+            problems["corners"].append(f"{start} a corner of the box is not a whole number: {line[:80]!r}")
             continue
         numbers = [int(corner) for corner in corners]
         name = fields[0]
         if name in parsed:
-            problems.append(f"{where} line {number}: '{name}' is annotated twice")
+            problems["annotated twice"].append(f"{start} '{name}' is annotated twice")
             continue
         box = (numbers[0], numbers[1], numbers[2], numbers[3]) if numbers else None
         parsed[name] = (fields[1] if columns == 2 else "", box)
@@ -148,107 +196,174 @@ def read_layout(archive: _Archive) -> Layout:
     root = _find_root(archive)
     listed = Counter(line.strip() for line in archive.read_text(f"{root}wnids.txt").splitlines() if line.strip())
     wnids = sorted(listed)
-    problems = [
+    problems: Problems = defaultdict(list)
+    problems["ids"] = [
         f"wnids.txt: '{wnid}' is not a class id: use letters, digits and '_', after the first also '.' and '-'"
         for wnid in wnids
         if not _SAFE_ID.match(wnid)
     ]
-    problems += [f"wnids.txt: '{wnid}' occurs {count} times" for wnid, count in listed.items() if count > 1]
+    problems["ids twice"] = [f"wnids.txt: '{wnid}' occurs {count} times" for wnid, count in listed.items() if count > 1]
     names = _read_words(archive, root)
-    strays: list[str] = []
-    unlabelled = 0
-    members: dict[str, dict[str, str]] = defaultdict(dict)  # wnid, or "" for validation -> file name -> member
-    texts: dict[str, str] = {}
-    for info in archive.members:
-        name = info.filename
+    files = _sort_members(archive, root)
+    train: list[LabelledImage] = []
+    boxes_without_image = 0  # not a problem: a part of the archive may have the box files of the whole
+    in_folders = files.by_class("train")
+    for wnid in wnids:
+        boxes: dict[str, tuple[str, Box | None]] = {}
+        if wnid in files.boxes:
+            where = f"train/{wnid}/{wnid}_boxes.txt"
+            boxes = parse_boxes(archive.read_names(files.boxes[wnid]), 1, where, problems)
+            boxes_without_image += len(boxes.keys() - in_folders[wnid])
+        train += [
+            LabelledImage(in_folders[wnid][file], wnid, file, boxes.get(file, ("", None))[1])
+            for file in sorted(in_folders[wnid])
+        ]
+    val = _val_images(archive, root, files, set(wnids), problems)
+    for split in SPLITS:
+        problems[f"unknown classes, {split}"] = [
+            f"{split}/{wnid}: {len(members)} images of a class that wnids.txt does not name"
+            for wnid, members in sorted(files.by_class(split).items())
+            if wnid and wnid not in listed
+        ]
+    for _, _, member in chain(*files.images.values()):
+        if reason := archive.why_unusable(member):
+            problems[re.sub("[0-9,]+", "", reason)].append(f"{member!r}: {reason}")
+    images = {"train": train, "val": val}
+    return Layout(wnids, names, images, sorted(files.strays), files.unlabelled, boxes_without_image, problems)
+
+
+@dataclass
+class _Files:
+    """The members of an archive by what they are."""
+
+    images: dict[str, list[tuple[str, str, str]]]
+    """Split -> class id ("" if the folder does not tell), file name and member of each image."""
+    boxes: dict[str, str]
+    """Class id -> member with the boxes of its training images."""
+    strays: list[str]
+    unlabelled: int
+
+    def by_class(self, split: str) -> dict[str, dict[str, str]]:
+        """Return class id -> file name -> member."""
+        members: dict[str, dict[str, str]] = defaultdict(dict)
+        for wnid, file, member in self.images[split]:
+            members[wnid][file] = member
+        return members
+
+
+def _sort_members(archive: _Archive, root: str) -> _Files:
+    """Find the images of both splits. Those in another place than the first that has any are strays."""
+    places: dict[str, dict[int, list[tuple[str, str, str]]]] = {split: defaultdict(list) for split in SPLITS}
+    files = _Files({}, {}, [], 0)
+    for name in archive.members:
         if not name.startswith(root) or "__MACOSX" in name:
-            strays.append(name)
+            files.strays.append(name)
             continue
         match name.removeprefix(root).split("/"):
             case ["wnids.txt" | "words.txt"] | ["val", "val_annotations.txt"]:
                 pass
             case ["train", wnid, file] if file == f"{wnid}_boxes.txt":
-                texts[wnid] = name
-            case ["train", wnid, "images", file] if _is_image(file) and not wnid.startswith("."):
-                members[wnid][file] = name
-            case ["val", "images", file] if _is_image(file):
-                members[""][file] = name
+                files.boxes[wnid] = name
             case ["test", "images", file] if _is_image(file):
-                unlabelled += 1
+                files.unlabelled += 1
+            case ["train", wnid, "images", file] if _is_image(file, wnid):
+                places["train"][0].append((wnid, file, name))
+            case ["train", wnid, file] if _is_image(file, wnid):
+                places["train"][1].append((wnid, file, name))
+            case ["val", "images", file] if _is_image(file):
+                places["val"][0].append(("", file, name))
+            case ["val", wnid, "images", file] if _is_image(file, wnid):
+                places["val"][1].append((wnid, file, name))
+            case ["val", wnid, file] if _is_image(file, wnid):
+                places["val"][2].append((wnid, file, name))
+            case ["val", "images", wnid, file] if _is_image(file, wnid):
+                places["val"][3].append((wnid, file, name))
             case _:
-                strays.append(name)
-
-    known = set(wnids)
-    problems += [
-        f"train/{wnid}: {len(members[wnid])} images of a class that wnids.txt does not name"
-        for wnid in sorted(set(members) - known - {""})
-    ]
-    train: list[LabelledImage] = []
-    boxes_without_image = 0  # not a problem: a part of the archive may have the box files of the whole
-    for wnid in wnids:
-        boxes: dict[str, tuple[str, Box | None]] = {}
-        if wnid in texts:
-            where = f"train/{wnid}/{wnid}_boxes.txt"
-            boxes = parse_boxes(archive.read_text(texts[wnid]), 1, where, problems)
-            boxes_without_image += len(boxes.keys() - members[wnid])
-        train += [
-            LabelledImage(members[wnid][file], wnid, file, boxes.get(file, ("", None))[1])
-            for file in sorted(members[wnid])
-        ]
-    annotated = parse_boxes(archive.read_text(f"{root}val/val_annotations.txt"), 2, "val/val_annotations.txt", problems)
-    problems += [f"val/images/{file}: annotated but missing" for file in sorted(annotated.keys() - members[""])]
-    problems += [f"val/images/{file}: not annotated" for file in sorted(members[""].keys() - annotated)]
-    val: list[LabelledImage] = []
-    for file in sorted(annotated.keys() & members[""]):
-        wnid, box = annotated[file]
-        if wnid not in known:
-            problems.append(f"val/images/{file}: its class '{wnid}' is not in wnids.txt")
-        val.append(LabelledImage(members[""][file], wnid, file, box))
-    images = {"train": train, "val": val}
-    return Layout(wnids, names, images, sorted(strays), unlabelled, boxes_without_image, problems)
+                files.strays.append(name)
+    for split, by_place in places.items():
+        first = min(by_place, default=0)
+        files.images[split] = by_place.pop(first, [])
+        files.strays += [member for others in by_place.values() for _, _, member in others]
+    return files
 
 
-def _is_image(file: str) -> bool:
-    return PurePosixPath(file).suffix.lower() in _IMAGE_SUFFIXES and not file.startswith(".")
+def _val_images(
+    archive: _Archive, root: str, files: _Files, known: set[str], problems: Problems
+) -> list[LabelledImage]:
+    """Return the validation images, of the class that val_annotations.txt says, or else their folder."""
+    annotations = f"{root}val/val_annotations.txt"
+    in_folders = any(wnid for wnid, _, _ in files.images["val"])
+    annotated: dict[str, tuple[str, Box | None]] = {}
+    if annotations in archive.members:
+        annotated = parse_boxes(archive.read_names(annotations), 2, "val/val_annotations.txt", problems)
+    elif not in_folders:
+        raise DatasetError(
+            f"{archive.path} has no '{annotations}', and no validation images in class folders, val/<id>/*.JPEG"
+        )
+    images = []
+    for folder, file, member in sorted(files.images["val"], key=lambda image: (image[1], image[0])):
+        shown = member.removeprefix(root)
+        wnid, box = annotated.get(file, (folder, None))
+        if not wnid:
+            guessed = archive.is_name_guessed(member)
+            hint = " (its name is in an unknown encoding: write the zip with UTF-8 names)" if guessed else ""
+            problems["not annotated"].append(f"{shown}: not annotated{hint}")
+            continue
+        if folder and wnid != folder:
+            problems["folder"].append(f"{shown}: annotated as '{wnid}', and in the folder of '{folder}'")
+        elif wnid not in known and not folder:
+            problems["annotated class"].append(f"{shown}: its class '{wnid}' is not in wnids.txt")
+        images.append(LabelledImage(member, wnid, file, box))
+    elsewhere = {
+        PurePosixPath(name).stem.casefold(): name
+        for name in (*files.strays, *(member for _, file, member in files.images["val"] if file not in annotated))
+        if name.startswith(f"{root}val/")
+    }
+    for file in sorted(annotated.keys() - {file for _, file, _ in files.images["val"]}):
+        other = elsewhere.get(PurePosixPath(file).stem.casefold())
+        hint = f" (there is '{other.removeprefix(root)}')" if other else ""
+        problems["missing"].append(f"val/images/{file}: annotated but missing{hint}")
+    return images
+
+
+def _is_image(file: str, folder: str = "") -> bool:
+    return PurePosixPath(file).suffix.lower() in _IMAGE_SUFFIXES and not file.startswith(".") and folder[:1] != "."
 
 
 def _find_root(archive: _Archive) -> str:
     """Return the folder of `wnids.txt` inside the archive, with a slash at its end, or ""."""
     candidates = [
-        info.filename
-        for info in archive.members
-        if PurePosixPath(info.filename).name == "wnids.txt" and "__MACOSX" not in info.filename
+        name for name in archive.members if PurePosixPath(name).name == "wnids.txt" and "__MACOSX" not in name
     ]
     if not candidates:
         raise DatasetError(
             f"{archive.path} has no 'wnids.txt'; expected Tiny ImageNet's layout: wnids.txt, words.txt, "
             "train/<id>/images/*.JPEG, val/images/*.JPEG, val/val_annotations.txt"
         )
-    root = min(candidates, key=lambda name: (name.count("/"), name)).removesuffix("wnids.txt")
-    if f"{root}val/val_annotations.txt" not in {info.filename for info in archive.members}:
-        raise DatasetError(f"{archive.path} has no '{root}val/val_annotations.txt'")
-    return root
+    return min(candidates, key=lambda name: (name.count("/"), name)).removesuffix("wnids.txt")
 
 
 def _read_words(archive: _Archive, root: str) -> dict[str, str]:
-    if f"{root}words.txt" not in {info.filename for info in archive.members}:
+    if f"{root}words.txt" not in archive.members:
         return {}
     rows = (line.split("\t", 1) for line in archive.read_text(f"{root}words.txt").splitlines())
-    return {row[0].strip(): row[1].strip() for row in rows if len(row) == 2}
+    return {row[0].strip(): row[1].strip() for row in rows if len(row) == 2 and row[1].strip()}
 
 
-def check_counts(layout: Layout, expect: Expect) -> list[str]:
+def check_counts(layout: Layout, expect: Expect) -> Problems:
     """Return a message for each count of classes or of images per class that is not what `expect` says."""
-    problems = [] if layout.wnids else ["wnids.txt: names no class"]
+    problems: Problems = defaultdict(list)
+    if not layout.wnids:
+        problems["classes"].append("wnids.txt: names no class")
     if expect.classes is not None and len(layout.wnids) != expect.classes:
-        problems.append(f"wnids.txt: expected {expect.classes} classes, found {len(layout.wnids)}")
+        problems["classes"].append(f"wnids.txt: expected {expect.classes} classes, found {len(layout.wnids)}")
     for split in SPLITS:
         expected = getattr(expect, split)
         counts = Counter(image.wnid for image in layout.images[split])
         for wnid in layout.wnids:
             if counts[wnid] != expected and (expected is not None or counts[wnid] == 0):
                 wanted = "at least one" if expected is None else str(expected)
-                problems.append(f"{split}: expected {wanted} of class {wnid}, found {counts[wnid]}")
+                problems[f"images, {split}"].append(f"{split}: expected {wanted} of class {wnid}, found {counts[wnid]}")
     return problems
 
 
@@ -274,7 +389,7 @@ def reorganize(
     """
     archive = _Archive(source)
     layout = read_layout(archive)
-    _raise_for(source, layout.problems + check_counts(layout, expect))
+    _raise_for(source, layout.problems | check_counts(layout, expect))
 
     wnids = _spread(layout.wnids, num_classes, source)
     labels = {wnid: label for label, wnid in enumerate(wnids)}
@@ -287,7 +402,7 @@ def reorganize(
         )
         for split in SPLITS
     }
-    _raise_for(source, collisions)
+    _raise_for(source, {"collisions": collisions})
     rows: list[tuple[object, ...]] = []
     with ExitStack() as files:  # both zips are complete before either is renamed
         for split in SPLITS:

@@ -8,6 +8,7 @@ import json
 import sys
 import zipfile
 import zlib
+from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -17,35 +18,18 @@ from typing import Any
 
 import cv2
 import numpy as np
-import pandas as pd
-import simplejpeg
 from numpy.typing import NDArray
 
 from tiny_imagenet.common.cores import cores
-from tiny_imagenet.common.errors import DatasetError, first_ten
+from tiny_imagenet.common.errors import DatasetError, first_ten, some_of_each
 from tiny_imagenet.common.files import replaced, reserve, write_text
 from tiny_imagenet.common.progress import track
+from tiny_imagenet.common.tables import read_csv
 from tiny_imagenet.config.dataset import SPLITS
-from tiny_imagenet.input_pipeline.packed import SIDE, PackedDataset, open_packed
+from tiny_imagenet.dataset.jpeg import decode
+from tiny_imagenet.input_pipeline.packed import CLASS_COLUMNS, SIDE, PackedDataset, open_packed
 
 _CHUNK = 512
-
-
-def decode(jpeg: bytes) -> NDArray[np.uint8]:
-    """Return the pixels of a JPEG of 64 x 64, uint8 RGB; grayscale becomes RGB.
-
-    Raises:
-        ValueError: it cannot be decoded, is truncated, or has another size.
-    """
-    # OpenCV and PIL fill the rest of a truncated file with gray; libjpeg-turbo in strict mode refuses it.
-    try:
-        height, width, _, _ = simplejpeg.decode_jpeg_header(jpeg, strict=True)
-        if (height, width) == (SIDE, SIDE):  # first: an image of 12,000 x 12,000 takes much memory
-            pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(jpeg, colorspace="RGB", strict=True)
-            return pixels
-    except ValueError as error:
-        raise ValueError(f"is not a complete RGB or gray JPEG ({error})") from None
-    raise ValueError(f"is {width} x {height}, expected {SIDE} x {SIDE}")
 
 
 def pack(images: Path, destination: Path) -> PackedDataset:
@@ -54,12 +38,12 @@ def pack(images: Path, destination: Path) -> PackedDataset:
     Write `{train,val}_images.npy`, `{train,val}_labels.npy` and `classes.csv`.
 
     Raises:
-        DatasetError: a file is missing, or images are broken or of a wrong size, with the first ten and their number.
+        DatasetError: a file is missing, or images are broken or of a wrong size: some of each kind, and their number.
     """
     for name in ("classes.csv", *(f"{split}.zip" for split in SPLITS)):
         if not (images / name).is_file():
             raise DatasetError(f"{images / name} does not exist; run `dvc repro reorganize`")
-    classes = pd.read_csv(images / "classes.csv", dtype={"wnid": str}, keep_default_na=False)
+    classes = read_csv(images / "classes.csv", CLASS_COLUMNS, remedy="run `dvc repro -f reorganize`")
     labels_of = {wnid: int(label) for label, wnid in zip(classes["label"], classes["wnid"], strict=True)}
     for split in SPLITS:
         _pack_split(images / f"{split}.zip", destination, split, labels_of)
@@ -68,7 +52,7 @@ def pack(images: Path, destination: Path) -> PackedDataset:
 
 
 def _pack_split(source: Path, destination: Path, split: str, labels_of: dict[str, int]) -> None:
-    problems: list[str] = []
+    problems: dict[str, list[str]] = defaultdict(list)
     with _open_zip(source) as archive, replaced(destination / f"{split}_images.npy") as partial:
         names = archive.namelist()
         unknown = sorted({name.split("/")[0] for name in names} - labels_of.keys())
@@ -82,7 +66,7 @@ def _pack_split(source: Path, destination: Path, split: str, labels_of: dict[str
                 try:
                     pixels[index] = decode(archive.read(names[index]))
                 except (ValueError, zipfile.BadZipFile, zlib.error) as error:
-                    problems.append(f"{split}/{names[index]}: {error}")
+                    problems[type(error).__name__].append(f"{split}/{names[index]}: {error}")
             return indices
 
         chunks = [range(start, min(start + _CHUNK, len(names))) for start in range(0, len(names), _CHUNK)]
@@ -91,7 +75,9 @@ def _pack_split(source: Path, destination: Path, split: str, labels_of: dict[str
             for _ in track(packed, f"cache {split}", len(names)):
                 pass
         if problems:
-            raise DatasetError(f"{len(problems):,} images of {source} cannot be used:\n{first_ten(sorted(problems))}")
+            number = sum(map(len, problems.values()))
+            offenders = some_of_each({kind: sorted(lines) for kind, lines in sorted(problems.items())})
+            raise DatasetError(f"{number:,} images of {source} cannot be used:\n{offenders}")
     _write_array(destination / f"{split}_labels.npy", labels)
 
 

@@ -12,9 +12,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tiny_imagenet.common.errors import DatasetError
+from tiny_imagenet.common.tables import ColumnType, parse_csv
 from tiny_imagenet.config.dataset import SPLITS
 
 SIDE = 64
+CLASS_COLUMNS: dict[str, ColumnType] = {"label": int, "wnid": str, "name": str}
+"""Of classes.csv."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +48,13 @@ class PackedDataset:
     @property
     def class_lists(self) -> dict[str, list[str]]:
         """`wnids` and `class_names`, by label: what a saved model says of its classes."""
-        return {"wnids": [str(wnid) for wnid in self.classes["wnid"]], "class_names": self.class_names}
+        return {"wnids": self.classes["wnid"].tolist(), "class_names": self.class_names}
 
     @property
     def class_names(self) -> list[str]:
-        """The first name of each class: "goldfish" of "goldfish, Carassius auratus"."""
-        return [str(name).split(",")[0].strip() for name in self.classes["name"]]
+        """The first name of each class: "goldfish" of "goldfish, Carassius auratus". A class without has its id."""
+        firsts = [name.split(",")[0].strip() for name in self.classes["name"]]
+        return [first or wnid for first, wnid in zip(firsts, self.classes["wnid"], strict=True)]
 
 
 def open_packed(folder: Path) -> PackedDataset:
@@ -67,7 +71,7 @@ def open_packed(folder: Path) -> PackedDataset:
             if len(images) != len(labels):
                 raise ValueError(f"{split}: {len(images)} images, {len(labels)} labels")
             splits[split] = Split(images, labels)
-        classes = pd.read_csv(folder / "classes.csv", dtype={"wnid": str}, keep_default_na=False)
+        classes = parse_csv((folder / "classes.csv").read_bytes().decode(), CLASS_COLUMNS)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise DatasetError(f"{folder} is not a packed dataset: {error}; run `dvc repro cache`") from None
     return PackedDataset(splits["train"], splits["val"], classes)

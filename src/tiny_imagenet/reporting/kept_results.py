@@ -11,17 +11,17 @@ import re
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import yaml
 
 from tiny_imagenet.common.errors import UserError
 from tiny_imagenet.common.files import PARTIAL_SUFFIX, md5, read_json, write_text
+from tiny_imagenet.common.tables import read_csv
 from tiny_imagenet.config.params import Params
 from tiny_imagenet.reporting.columns import Row, columns, markdown_rows
 from tiny_imagenet.reporting.figures import DRAWN
 from tiny_imagenet.reporting.formats import markdown
 from tiny_imagenet.reporting.paper import comparable
-from tiny_imagenet.reporting.table import PRETRAINED, ResultsTable, concatenated, group_of
+from tiny_imagenet.reporting.table import PRETRAINED, TYPES, ResultsTable, concatenated, group_of
 from tiny_imagenet.reporting.wording import NOTES, mirrored_line
 from tiny_imagenet.repository.paths import ARCHIVE, KEPT_RESULTS, MODELS, REPORTS, RESULTS
 from tiny_imagenet.repository.records import Metrics, RunRecord
@@ -72,8 +72,8 @@ def keep(name: str, about: str, params: Params, now: ResultsTable) -> Path:
     others = sorted(path for path in present if path.removesuffix(PARTIAL_SUFFIX) not in _FILES)
     if others:
         raise UserError(f"{folder} has files that `keep` did not make ({', '.join(others[:3])}): choose another name")
+    table = read_csv(REPORTS / _TABLE, dict.fromkeys(("model", "run_id", "weights"), str), remedy="run `dvc repro`")
     try:
-        table = pd.read_csv(REPORTS / _TABLE, dtype=str, keep_default_na=False)
         copied = {path: (REPORTS / path).read_text(encoding="utf-8") for path in _COPIED}
     except (OSError, ValueError) as error:
         raise UserError(f"a file of {REPORTS} cannot be read ({error}): run `dvc repro`") from None
@@ -214,10 +214,8 @@ def _read_provenance(folder: Path) -> dict[str, Any]:
 def _table(folder: Path, page: Path) -> str:
     """Return what a folder of docs/results has, in Markdown for a page in the folder `page`."""
     provenance = _read_provenance(folder)
-    try:
-        rows = pd.read_csv(folder / _TABLE, usecols=_SHOWN).to_dict("records")
-    except (OSError, ValueError) as error:
-        raise UserError(f"{folder / _TABLE} cannot be read ({error}): {_remedy(folder)}") from None
+    shown_types = {name: TYPES[name] for name in _SHOWN}
+    rows = read_csv(folder / _TABLE, shown_types, remedy=_remedy(folder)).to_dict("records")
     groups = provenance.get("group") or {  # older folders do not have it
         row["model"]: group_of(row["model"], pretrained=row["weights"] != "random") for row in rows
     }

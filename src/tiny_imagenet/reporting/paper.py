@@ -3,16 +3,20 @@
 import json
 from collections.abc import Collection
 from importlib import resources
-from io import StringIO
 from typing import Any
 
 import pandas as pd
 
+from tiny_imagenet.common.tables import ColumnType, parse_csv
 from tiny_imagenet.config.dataset import Expect, ImagesPerClass
 from tiny_imagenet.config.params import Params
 
 PUBLISHED = "_as_published"
 """Ends the name of a block that does what the authors' run did; its row has the paper's metrics too."""
+_PAPER: dict[str, ColumnType] = {
+    "model": str, "description": str, "parameters": int, "train_accuracy": float, "val_accuracy": float
+}  # fmt: skip
+_LOGS: dict[str, ColumnType] = {"model": str, "epoch": int}
 _TINY_IMAGENET = Expect(classes=200, train=500, val=50)
 
 
@@ -22,12 +26,12 @@ def _reference(name: str) -> str:
 
 def paper_table() -> pd.DataFrame:
     """Return the paper's two tables (figures 9 and 10), by model."""
-    return pd.read_csv(StringIO(_reference("paper.csv"))).set_index("model")
+    return parse_csv(_reference("paper.csv"), _PAPER).set_index("model")
 
 
 def authors_logs() -> pd.DataFrame:
     """Return the authors' published training logs: a row per model and epoch."""
-    return pd.read_csv(StringIO(_reference("authors_logs.csv")))
+    return parse_csv(_reference("authors_logs.csv"), _LOGS, float)
 
 
 def recipes() -> dict[str, dict[str, Any]]:

@@ -12,12 +12,13 @@ from typing import Any
 import pandas as pd
 
 from tiny_imagenet.common.errors import UserError
-from tiny_imagenet.common.files import fingerprint, read_csv, read_json
+from tiny_imagenet.common.files import fingerprint, read_json
+from tiny_imagenet.common.tables import ColumnType, read_csv
 from tiny_imagenet.config.params import Params
 from tiny_imagenet.reporting.paper import authors_logs, base_of, comparable, is_of_paper, paper_table
 from tiny_imagenet.repository import dvc
 from tiny_imagenet.repository.paths import CACHE, MODELS, OVERVIEW, RESULTS
-from tiny_imagenet.repository.records import Architecture, DataReport, Metrics, RunRecord
+from tiny_imagenet.repository.records import Architecture, DataReport, Metrics, RunRecord, read_history
 from tiny_imagenet.repository.workspace import why_not_trained
 
 COLUMNS = [
@@ -29,12 +30,15 @@ COLUMNS = [
 ]  # fmt: skip
 SPREAD = ["val_accuracy_mean", "val_accuracy_std", "num_seeds"]
 """Three more columns if params.yaml has replicates."""
+TYPES: dict[str, ColumnType] = dict.fromkeys(COLUMNS, float) | dict.fromkeys(
+    ("model", "architecture", "device", "backend", "weights", "profile", "dataset", "run_id"), str
+)
+"""Column of results.csv -> type to read it with. A number may be missing."""
 PAPER, FROM_SCRATCH, PRETRAINED = "The paper's models", "From scratch", "Pretrained on ImageNet"
 """The groups that a report has a table for, in their order."""
 NOT_CURRENT = "trained with other params or on other images than those of now"
 """Why a model that was trained has no results."""
 _COUNTS = ["parameters", "parameters_200_classes", "parameters_paper", "epochs", "best_epoch", "seed", "num_seeds"]
-_HISTORY = ("epoch", "accuracy", "val_accuracy", "loss", "val_loss")
 
 
 @dataclass(frozen=True)
@@ -204,8 +208,7 @@ def _spread(params: Params, model: str, status: Mapping[str, str], root: Path) -
 
 def read_histories(models: Sequence[str], root: Path = Path()) -> dict[str, pd.DataFrame]:
     """Return model -> history.csv."""
-    numbers = {name: int if name == "epoch" else float for name in _HISTORY}
-    return {model: read_csv(root / MODELS / model / "history.csv", _HISTORY, dtype=numbers) for model in models}
+    return {model: read_history(root / MODELS / model / "history.csv") for model in models}
 
 
 def concatenated(paths: Mapping[str, Path]) -> pd.DataFrame:
@@ -216,7 +219,7 @@ def concatenated(paths: Mapping[str, Path]) -> pd.DataFrame:
     Args:
         paths: model -> a CSV file.
     """
-    frames = [read_csv(path, dtype=str, keep_default_na=False).assign(model=model) for model, path in paths.items()]
+    frames = [read_csv(path, {}).assign(model=model) for model, path in paths.items()]
     if not frames:
         return pd.DataFrame(columns=["model"])
     whole = pd.concat(frames, ignore_index=True)

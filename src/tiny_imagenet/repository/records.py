@@ -1,17 +1,24 @@
-"""The JSON files that the pipeline writes, each as a type: what it holds is defined here and nowhere else.
+"""The JSON files that the pipeline writes, each as a type, and history.csv: what they hold is defined here alone.
 
-A file that lacks a key, or has one of the wrong type, is a `UserError` that says how to restore it.
+A file that lacks a key or a column, or has a value of the wrong type, is a `UserError` that says how to restore it.
 """
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveInt, ValidationError
 
 from tiny_imagenet.common.errors import UserError
 from tiny_imagenet.common.files import read_json, write_text
+from tiny_imagenet.common.tables import ColumnType, read_csv
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+_HISTORY: dict[str, ColumnType] = {
+    "epoch": int, "accuracy": float, "val_accuracy": float, "loss": float, "val_loss": float
+}  # fmt: skip
 _Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -192,3 +199,12 @@ class DataReport(Record):
     train_channel_standard_deviations: list[float]
     duplicates: dict[str, Any]
     """`dataset.duplicates.describe_duplicates`."""
+
+
+def read_history(path: Path, *, remedy: str = "") -> "pd.DataFrame":
+    """Return history.csv, a row per epoch, exact to the last digit.
+
+    Raises:
+        UserError: the file cannot be read, lacks a column, or has a cell that is no number.
+    """
+    return read_csv(path, _HISTORY, float, remedy=remedy)

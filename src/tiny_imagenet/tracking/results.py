@@ -14,10 +14,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from tiny_imagenet.common.errors import UserError
-from tiny_imagenet.common.files import fingerprint, hashes_below, md5, read_csv
+from tiny_imagenet.common.files import fingerprint, hashes_below, md5
 from tiny_imagenet.repository.paths import MODELS, RESULTS
 from tiny_imagenet.repository.provenance import run_tags
-from tiny_imagenet.repository.records import Metrics, RunRecord
+from tiny_imagenet.repository.records import Metrics, RunRecord, read_history
 from tiny_imagenet.tracking.additions import (
     MODEL_FILE,
     add_dataset,
@@ -160,7 +160,7 @@ def complete(
         UserError: the store cannot be reached, or a file cannot be read.
     """
     file, folder = MODELS / name / "history.csv", RESULTS / name
-    history = read_csv(file, ("epoch",)).set_index("epoch")
+    history = read_history(file).set_index("epoch")
     metrics = Metrics.read(folder / "metrics.json").as_dict()
     start = datetime.fromisoformat(record.started_at).timestamp()
     ends = [int(1000 * (start + sum(record.epoch_seconds[:epoch]))) for epoch in range(len(history) + 1)]

@@ -16,12 +16,12 @@ from typing import Any
 from tiny_imagenet import tracking
 from tiny_imagenet.backend import runtime
 from tiny_imagenet.common.errors import UserError
-from tiny_imagenet.common.files import hashes_below, read_csv
+from tiny_imagenet.common.files import hashes_below
 from tiny_imagenet.config.params import Params
 from tiny_imagenet.reporting.table import results_table
 from tiny_imagenet.repository import dvc, git, provenance
 from tiny_imagenet.repository.paths import CACHE, MODELS, RESULTS, TABLE
-from tiny_imagenet.repository.records import RunRecord
+from tiny_imagenet.repository.records import RunRecord, read_history
 from tiny_imagenet.verification.evidence import (
     FINAL,
     SIZES,
@@ -29,11 +29,11 @@ from tiny_imagenet.verification.evidence import (
     NotAskedError,
     differences,
     has_results,
-    parse_table,
     read_store,
     restore,
     short,
     table_rows,
+    written_rows,
 )
 
 _SHOWN = 5
@@ -225,7 +225,7 @@ def _final_metrics(evidence: Evidence) -> str:
 def _epochs(evidence: Evidence) -> str:
     """Check that the run's metrics of each epoch are those of history.csv, no more and no fewer."""
     tracked, history = evidence.tracked, evidence.history
-    written = {f"{name} of epoch {epoch:g}": value for name in history for epoch, value in history[name].items()}
+    written = {f"{name} of epoch {epoch}": value for name in history for epoch, value in history[name].items()}
     remedy = f"`tiny-imagenet sync`, or {_restore_run(tracked.run)}"
     _same(tracked.epochs, written, ("in MLflow", "in history.csv"), remedy)
     return f"{len(history)}, with {len(written)} metrics, as in history.csv"
@@ -255,13 +255,13 @@ def _row(evidence: Evidence, params: Params) -> str:
     if len(rows) != 1:
         raise UserError(f"{TABLE} has {len(rows)} rows of {name}: {restore(TABLE)}")
     remedy = f"`rm -r reports results/{name}` and `dvc checkout reports results/{name}`"
-    _same(rows[0], parse_table(table.to_csv(index=False))[0], (f"in {TABLE}", "by the files"), remedy)
+    _same(rows[0], written_rows(table)[0], (f"in {TABLE}", "by the files"), remedy)
     return f"{TABLE} has what the files give"
 
 
 def _other_rows(params: Params) -> str:
     """Check that each row of the table is of an active model."""
-    others = {str(row.get("model")) for row in table_rows()} - set(params.active)
+    others = {row["model"] for row in table_rows()} - set(params.active)
     _none([f"{TABLE} has a row of {name}, which is not active" for name in sorted(others)], "`dvc repro`")
     return f"{TABLE} has rows of active models alone"
 
@@ -278,7 +278,7 @@ def _evaluation(evidence: Evidence, *, evaluate: bool) -> str:
     from tiny_imagenet.models import saved_model
 
     trained = saved_model.load_model(MODELS / job.name / "model.keras")
-    history = read_csv(MODELS / job.name / "history.csv")
+    history = read_history(MODELS / job.name / "history.csv")
     logging.disable(logging.WARNING)  # the backend does not expect several models in one process
     try:
         measured = evaluation.evaluate(trained, open_packed(CACHE), history, job.recipe, best_epoch=record.best_epoch)

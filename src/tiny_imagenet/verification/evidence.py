@@ -3,8 +3,6 @@
 A file that is missing or broken is a UserError that says how to restore it.
 """
 
-import csv
-import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +12,12 @@ import pandas as pd
 
 from tiny_imagenet import tracking
 from tiny_imagenet.common.errors import UserError
+from tiny_imagenet.common.tables import parse_csv, read_csv
 from tiny_imagenet.config.jobs import Job
+from tiny_imagenet.reporting.table import TYPES
 from tiny_imagenet.repository import dvc
 from tiny_imagenet.repository.paths import MODELS, REPORTS, RESULTS, TABLE
-from tiny_imagenet.repository.records import Architecture, Metrics, RunRecord
+from tiny_imagenet.repository.records import Architecture, Metrics, RunRecord, read_history
 
 SIZES = ("parameters", "parameters_200_classes")
 """What the table has of architecture.json."""
@@ -69,10 +69,7 @@ class Evidence:
     def history(self) -> pd.DataFrame:
         """history.csv to the last digit, by epoch."""
         path = MODELS / self.job.name / "history.csv"
-        try:
-            return pd.read_csv(path, dtype=str).astype(float).set_index("epoch")
-        except (OSError, ValueError, KeyError) as error:
-            raise UserError(f"{path} cannot be read ({error}): {restore(path)}") from None
+        return read_history(path, remedy=restore(path)).set_index("epoch")
 
     @property
     def tracked(self) -> Tracked:
@@ -115,25 +112,19 @@ def read_store(names: Sequence[str]) -> dict[str, Tracked]:
 
 
 def table_rows(model: str | None = None) -> list[dict[str, Any]]:
-    """Return the rows of the table, all or a model's, as `parse_table` does."""
-    try:
-        rows = parse_table(TABLE.read_text(encoding="utf-8"))
-    except (OSError, ValueError, csv.Error) as error:
-        raise UserError(f"{TABLE} cannot be read ({error}): {restore(TABLE)}") from None
-    return [row for row in rows if model in (None, row.get("model"))]
+    """Return the rows of the table, all or a model's: numbers to the last digit, "" if there is none."""
+    rows = _rows(read_csv(TABLE, TYPES, float, remedy=restore(TABLE)))
+    return [row for row in rows if model in (None, row["model"])]
 
 
-def parse_table(text: str) -> list[dict[str, Any]]:
-    """Return the rows of a CSV; a cell that is a number is one, to the last digit."""
-    rows = csv.DictReader(io.StringIO(text))
-    return [{str(column): _number(cell) for column, cell in row.items()} for row in rows]
+def written_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the rows that `table_rows` would return if the table were this one."""
+    return _rows(parse_csv(frame.to_csv(index=False), TYPES, float))
 
 
-def _number(cell: object) -> object:
-    try:
-        return float(str(cell))
-    except ValueError:
-        return cell
+def _rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    rows = frame.to_dict("records")
+    return [{str(column): "" if pd.isna(value) else value for column, value in row.items()} for row in rows]
 
 
 def differences(

@@ -1,14 +1,14 @@
 """What the page says of one model: all that models/<model> and results/<model> have of it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from tiny_imagenet.common.files import read_csv
 from tiny_imagenet.common.schema import flatten
+from tiny_imagenet.common.tables import ColumnType, read_csv
 from tiny_imagenet.reporting.formats import count, limits, number, percent
 from tiny_imagenet.reporting.html import provenance
 from tiny_imagenet.reporting.html.charts import Chart, charts
@@ -18,7 +18,7 @@ from tiny_imagenet.reporting.inputs import ReportInputs
 from tiny_imagenet.reporting.table import NOT_CURRENT
 from tiny_imagenet.reporting.wording import overrides
 from tiny_imagenet.repository.paths import MODELS, RESULTS
-from tiny_imagenet.repository.records import Architecture, Metrics, RunRecord
+from tiny_imagenet.repository.records import Architecture, Metrics, RunRecord, read_history
 
 MOST_CONFUSED = 20
 _PICTURES = {
@@ -41,11 +41,10 @@ _NUMBERS = {"val_loss": "validation, cross-entropy"}
 _COUNTS = {"epochs": "epochs", "best_epoch": "epoch whose weights are kept", "num_images": "validation images",
            "num_train_images": "training images"}  # fmt: skip
 
-_HISTORY = ("epoch", "accuracy", "val_accuracy", "loss", "val_loss")
-_CONFUSION = ("actual", "predicted", "count")
-_NAMES = {"dtype": dict.fromkeys(("wnid", "name", "actual", "predicted"), str), "keep_default_na": False}
-"""How to read names of classes as text: one may be "NA", or "007"."""
-_CLASSES = ("wnid", "name", "precision", "recall", "f1", "support")
+_CONFUSION: dict[str, ColumnType] = {"actual": str, "predicted": str, "count": int}
+_CLASSES: dict[str, ColumnType] = {
+    "wnid": str, "name": str, "precision": float, "recall": float, "f1": float, "support": int
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -96,9 +95,9 @@ def model_page(model: str, inputs: ReportInputs, root: Path = Path()) -> ModelPa
     run = RunRecord.read(record) if record else None
     metrics = Metrics.read(metrics_file) if metrics_file else None
     architecture = Architecture.read(architecture_file) if architecture_file else None
-    history = _csv(training, "history.csv", _HISTORY)
-    confusion = _csv(results, "confusion.csv", _CONFUSION, **_NAMES)
-    classes = _csv(results, "per_class.csv", _CLASSES, **_NAMES)
+    history = _table(training, "history.csv", read_history)
+    confusion = _table(results, "confusion.csv", lambda path: read_csv(path, _CONFUSION))
+    classes = _table(results, "per_class.csv", lambda path: read_csv(path, _CLASSES))
     pictures = {
         name: picture(results / "figures", name, f"{caption}, {model}") if results else None
         for name, caption in _PICTURES.items()
@@ -124,9 +123,9 @@ def model_page(model: str, inputs: ReportInputs, root: Path = Path()) -> ModelPa
     )
 
 
-def _csv(folder: Path | None, name: str, needed: Sequence[str], **options: Any) -> pd.DataFrame:
+def _table(folder: Path | None, name: str, read: Callable[[Path], pd.DataFrame]) -> pd.DataFrame:
     """Return a table of a folder; empty if there is none."""
-    return read_csv(folder / name, needed, **options) if folder and (folder / name).is_file() else pd.DataFrame()
+    return read(folder / name) if folder and (folder / name).is_file() else pd.DataFrame()
 
 
 def _metric_lines(metrics: dict[str, Any]) -> list[MetricLine]:

@@ -1,0 +1,78 @@
+"""The one reader of CSV files. No type is inferred: a column is text unless its type is named."""
+
+import csv
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tiny_imagenet.common.errors import UserError
+from tiny_imagenet.common.files import restore_command
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ColumnType = type[str] | type[int] | type[float]
+
+
+def parse_csv(text: str, columns: Mapping[str, ColumnType], others: ColumnType = str) -> "pd.DataFrame":
+    """Return the table that the text of a CSV file holds.
+
+    Text stays as it is: a class may be named "007", "NA" or "1e5". Numbers are exact to the last digit. In a column of
+    floats, an empty cell is NaN.
+
+    Args:
+        text: of the file, with its own line ends.
+        columns: that the file must have -> their types.
+        others: type of all other columns.
+
+    Raises:
+        ValueError: a column is missing or there twice, a row has too few or too many cells, or a cell is no number.
+    """
+    import pandas as pd
+
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    try:
+        lines = [row for row in reader if row]
+    except csv.Error as error:
+        raise ValueError(f"line {reader.line_num}: {error}") from None
+    if not lines:
+        raise ValueError("it is empty")
+    header, *rows = lines
+    if lacking := [column for column in columns if column not in header]:
+        raise ValueError(f"it lacks {', '.join(lacking)}")
+    if len(set(header)) < len(header):
+        raise ValueError(f"it has a column twice: {', '.join(header)}")
+    for number, row in enumerate(rows, start=1):
+        if len(row) != len(header):
+            raise ValueError(f"row {number} has {len(row)} cells, expected {len(header)}")
+    return pd.DataFrame(
+        {
+            column: _typed([row[index] for row in rows], column, columns.get(column, others))
+            for index, column in enumerate(header)
+        }
+    )
+
+
+def _typed(cells: list[str], column: str, kind: ColumnType) -> "pd.Series[Any]":
+    import pandas as pd
+
+    try:
+        return pd.Series([kind("nan" if kind is float and not cell else cell) for cell in cells], dtype=kind)
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"column {column}: {error}") from None
+
+
+def read_csv(
+    path: Path, columns: Mapping[str, ColumnType], others: ColumnType = str, *, remedy: str = ""
+) -> "pd.DataFrame":
+    """Return the table that a CSV file holds, as `parse_csv` does.
+
+    Raises:
+        UserError: it cannot be read. The message ends with the `remedy`, by default to restore the file from DVC's
+            cache.
+    """
+    try:
+        return parse_csv(path.read_bytes().decode("utf-8-sig"), columns, others)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}): {remedy or restore_command(path)}") from None

@@ -1,0 +1,83 @@
+"""The one decoder of JPEGs, for the images of a dataset and for those of `predict`: the same file, the same pixels."""
+
+import io
+
+import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
+from PIL import ExifTags, Image
+
+from tiny_imagenet.input_pipeline.packed import SIDE
+
+_TRANSPOSED = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""EXIF's orientation -> what turns the picture upright."""
+
+
+class WrongSizeError(ValueError):
+    """An image of a dataset has another size than 64 x 64."""
+
+
+def jpeg_size(jpeg: bytes) -> tuple[int, int]:
+    """Return width and height in the header of a JPEG; raises ValueError if there is none."""
+    height, width, _, _ = simplejpeg.decode_jpeg_header(jpeg, strict=True)
+    return width, height
+
+
+def decode_jpeg(jpeg: bytes) -> NDArray[np.uint8]:
+    """Return the pixels of a JPEG as they are stored: uint8 RGB, height x width x 3. Gray and CMYK become RGB.
+
+    Raises:
+        ValueError: it cannot be decoded, or is damaged or truncated.
+    """
+    # OpenCV and PIL fill the rest of a truncated file with gray; libjpeg-turbo in strict mode refuses it.
+    *_, colours, _ = simplejpeg.decode_jpeg_header(jpeg, strict=True)
+    pixels: NDArray[np.uint8]
+    if colours not in ("CMYK", "YCCK"):
+        pixels = simplejpeg.decode_jpeg(jpeg, colorspace="RGB", strict=True)
+        return pixels
+    # libjpeg-turbo's own conversion makes white 254. The inks are stored inverted.
+    pixels = simplejpeg.decode_jpeg(jpeg, colorspace="CMYK", strict=True)
+    inks = Image.frombytes("CMYK", pixels.shape[1::-1], (255 - pixels).tobytes())
+    return np.asarray(inks.convert("RGB"))
+
+
+def upright(picture: Image.Image, original: Image.Image) -> Image.Image:
+    """Return the picture turned as the original's EXIF says. Pillow turns a TIFF itself, and updates its EXIF."""
+    try:
+        orientation = original.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # broken EXIF has no orientation
+        return picture
+    turn = _TRANSPOSED.get(orientation) if isinstance(orientation, int) else None
+    return picture if turn is None else picture.transpose(turn)
+
+
+def decode(jpeg: bytes) -> NDArray[np.uint8]:
+    """Return the pixels of an image of a dataset: 64 x 64 x 3, uint8 RGB, upright.
+
+    Raises:
+        ValueError: it cannot be decoded, is truncated, or has another size.
+    """
+    try:
+        width, height = jpeg_size(jpeg)
+        if (width, height) == (SIDE, SIDE):  # first: an image of 12,000 x 12,000 takes much memory
+            pixels = decode_jpeg(jpeg)
+            return _turned(pixels, jpeg) if b"Exif\0\0" in jpeg or b"tiff:Orientation" in jpeg else pixels
+    except ValueError as error:
+        raise ValueError(f"is not a complete JPEG ({error})") from None
+    raise WrongSizeError(f"is {width} x {height}, expected {SIDE} x {SIDE}")
+
+
+def _turned(pixels: NDArray[np.uint8], jpeg: bytes) -> NDArray[np.uint8]:
+    try:
+        original = Image.open(io.BytesIO(jpeg), formats=("JPEG",))
+    except Exception:  # Pillow refuses odd headers, and raises anything
+        return pixels
+    return np.asarray(upright(Image.fromarray(pixels), original))
