@@ -15,6 +15,7 @@ import json, os, sys
 with open(os.path.join(os.environ["KERAS_HOME"], "keras.json"), "w") as stream:
     json.dump({"image_data_format": "channels_first", "floatx": "float16", "epsilon": 0.1, "backend": "jax",
                "nnx_enabled": True}, stream)
+given = list(os.environ)
 from tiny_imagenet.backend import runtime
 assert "keras" not in sys.modules
 runtime.prepare(11)
@@ -22,6 +23,7 @@ import keras, numpy, random
 def draws():
     return [float(keras.random.uniform(())), float(numpy.random.random()), random.random()]
 found = {
+    "given": given,
     "environment": {n: os.environ[n] for n in ("KERAS_BACKEND", "TF_ENABLE_ONEDNN_OPTS", "TF_CPP_MIN_LOG_LEVEL")},
     "backend": keras.backend.backend(),
     "draws": draws(),
@@ -35,6 +37,8 @@ found["draws_after_keras_own_seeding"] = draws()
 if found["backend"] == "tensorflow":
     from tensorflow.python.framework import config
     found["deterministic"] = config.is_op_determinism_enabled()
+import cv2, matplotlib.pyplot, mlflow, pandas, sklearn.metrics
+found["numerics_with_all_libraries"] = runtime.numerics()
 try:
     runtime.prepare(11)
 except RuntimeError as error:
@@ -46,7 +50,7 @@ print(json.dumps(found))
 @pytest.fixture(scope="module")
 def fresh(tmp_path_factory):
     """Return what a fresh process found, in which the user had set one thing, and its stderr."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("TF_", "KERAS_"))}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("TF_", "KERAS_", "KMP_"))}
     environment |= {"TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_MAX_EPOCHS": "1"}
     environment["KERAS_HOME"] = str(tmp_path_factory.mktemp("keras"))
     done = subprocess.run([sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True)
@@ -192,6 +196,15 @@ def test_another_process_on_this_machine_has_the_same_numerics(fresh, keras, mon
         monkeypatch.delenv(name)
     monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "1")
     assert json.loads(json.dumps(runtime.numerics())) == fresh[0]["numerics"]
+
+
+@pytest.mark.slow
+def test_variables_that_libraries_set_as_they_are_imported_are_left_out(fresh):
+    """scikit-learn sets two of OpenMP: a key must not depend on whether it was imported before."""
+    found, _ = fresh
+    named = {part.partition("=")[0] for part in found["numerics"]["threads"].split(", ")[1:]}
+    assert named <= {*found["given"], "TF_ENABLE_ONEDNN_OPTS"}
+    assert found["numerics_with_all_libraries"] == found["numerics"]
 
 
 def test_the_driver_of_a_gpu_and_its_packages_are_part_of_the_numerics(keras, tmp_path, monkeypatch):
