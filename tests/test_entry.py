@@ -1,9 +1,12 @@
 """How commands end, and that params are checked in full."""
 
+import errno
 import os
+import re
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -73,6 +76,32 @@ def test_a_signal_that_is_ignored_stays_so(monkeypatch):
         assert entry.run(lambda: os.kill(os.getpid(), signal.SIGINT)) == 0
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        FileNotFoundError(errno.ENOENT, "No usable temporary directory"),
+    ],
+)
+def test_a_full_disk_that_the_error_does_not_name_is_one_of_two(error, capsys, tmp_path, monkeypatch):
+    """As when the folder of temporary files is a small disk of its own."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert entry.run(failing(error)) == 1
+    said = capsys.readouterr().err
+    free = r"\([\d,.]+ MB free\)"
+    folders = f"{re.escape(str(Path.cwd()))} {free} or {re.escape(str(tmp_path))} {free}"
+    assert re.fullmatch(f"error: {folders}: {error.strerror}; fix this and rerun\n", said)
+
+
+def test_without_any_folder_for_temporary_files_the_message_is_the_same(capsys, monkeypatch):
+    def none() -> str:
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found")
+
+    monkeypatch.setattr(entry, "gettempdir", none)
+    assert entry.run(none) == 1
+    assert capsys.readouterr().err.endswith(" MB free): No usable temporary directory found; fix this and rerun\n")
 
 
 @pytest.mark.parametrize("error", [ValueError("a bug"), KeyError("a bug"), SystemExit(2)])

@@ -2,9 +2,12 @@
 
 import argparse
 import errno
+import shutil
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from tempfile import gettempdir
 
 from tiny_imagenet.common import signals
 from tiny_imagenet.common.errors import UserError
@@ -50,11 +53,20 @@ def run(main: Callable[[], None]) -> int:
     except OSError as error:
         if error.errno not in _DISK_ERRORS:
             raise
-        path = error.filename2 or error.filename or "the disk"
+        path = error.filename2 or error.filename or _disks()
         return _fail(f"error: {path}: {error.strerror}; fix this and rerun", 1)
     except KeyboardInterrupt:
         return _fail("stopped", signals.STOPPED)
     return 0
+
+
+def _disks() -> str:
+    """Return the folders that are written to, with the free space of each: some errors do not say which is full."""
+    folders = [Path.cwd()]
+    with suppress(OSError):  # no folder for temporary files can be written to
+        folders.append(Path(gettempdir()))
+    free = (f"{folder} ({shutil.disk_usage(folder).free / 1e6:,.1f} MB free)" for folder in dict.fromkeys(folders))
+    return " or ".join(free)
 
 
 def _fail(message: str, code: int) -> int:

@@ -13,7 +13,9 @@ from tiny_imagenet.common.errors import UserError
 SCRIPT = """
 import json, os, sys
 with open(os.path.join(os.environ["KERAS_HOME"], "keras.json"), "w") as stream:
-    json.dump({"image_data_format": "channels_first", "floatx": "float16", "epsilon": 0.1, "backend": "jax"}, stream)
+    json.dump({"image_data_format": "channels_first", "floatx": "float16", "epsilon": 0.1, "backend": "jax",
+               "nnx_enabled": True}, stream)
+given = list(os.environ)
 from tiny_imagenet.backend import runtime
 assert "keras" not in sys.modules
 runtime.prepare(11)
@@ -21,17 +23,22 @@ import keras, numpy, random
 def draws():
     return [float(keras.random.uniform(())), float(numpy.random.random()), random.random()]
 found = {
+    "given": given,
     "environment": {n: os.environ[n] for n in ("KERAS_BACKEND", "TF_ENABLE_ONEDNN_OPTS", "TF_CPP_MIN_LOG_LEVEL")},
     "backend": keras.backend.backend(),
     "draws": draws(),
     "config": [keras.config.image_data_format(), keras.config.floatx(), keras.config.epsilon()],
     "max_epochs": keras.config.max_epochs(),
+    "nnx": keras.config.is_nnx_enabled(),
+    "numerics": runtime.numerics(),
 }
 keras.utils.set_random_seed(11)
 found["draws_after_keras_own_seeding"] = draws()
 if found["backend"] == "tensorflow":
     from tensorflow.python.framework import config
     found["deterministic"] = config.is_op_determinism_enabled()
+import cv2, matplotlib.pyplot, mlflow, pandas, sklearn.metrics
+found["numerics_with_all_libraries"] = runtime.numerics()
 try:
     runtime.prepare(11)
 except RuntimeError as error:
@@ -43,7 +50,7 @@ print(json.dumps(found))
 @pytest.fixture(scope="module")
 def fresh(tmp_path_factory):
     """Return what a fresh process found, in which the user had set one thing, and its stderr."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("TF_", "KERAS_"))}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("TF_", "KERAS_", "KMP_"))}
     environment |= {"TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_MAX_EPOCHS": "1"}
     environment["KERAS_HOME"] = str(tmp_path_factory.mktemp("keras"))
     done = subprocess.run([sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True)
@@ -63,6 +70,7 @@ def test_preparing_chooses_tensorflow_and_onednn_and_determinism(fresh):
 def test_what_keras_json_says_and_a_limit_of_epochs_change_no_training(fresh):
     assert fresh[0]["config"] == ["channels_last", "float32", 1e-7]
     assert fresh[0]["max_epochs"] is None
+    assert fresh[0]["nnx"] is False
 
 
 @pytest.mark.parametrize(
@@ -145,11 +153,77 @@ def test_the_backend_is_keras_own(keras):
     assert runtime.backend() == f"tensorflow {tensorflow.__version__}"
 
 
-def test_threads_name_the_cores_and_what_limits_them(monkeypatch):
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    assert runtime.threads().startswith(f"{runtime.cores()} cores")
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    assert "OMP_NUM_THREADS=1" in runtime.threads()
+@pytest.mark.parametrize(
+    "name",
+    [
+        "TF_XLA_FLAGS", "XLA_FLAGS", "TF_ENABLE_ONEDNN_OPTS", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA",
+        "TF_SET_ONEDNN_FPMATH_MODE", "ONEDNN_DEFAULT_FPMATH_MODE", "TF_USE_EIGEN_PARALLEL_FOR_IN_WORK_SHARDER",
+        "OMP_NUM_THREADS", "OMP_THREAD_LIMIT", "GOMP_CPU_AFFINITY", "KMP_AFFINITY", "MKL_NUM_THREADS", "MKL_CBWR",
+        "OPENBLAS_CORETYPE", "OPENBLAS_NUM_THREADS", "GOTO_NUM_THREADS", "NPY_DISABLE_CPU_FEATURES",
+        "OPENCV_CPU_DISABLE", "GLIBC_TUNABLES", "JAX_DEFAULT_MATMUL_PRECISION", "KERAS_TORCH_DEVICE",
+        "NVIDIA_TF32_OVERRIDE", "TF_CUDNN_DETERMINISTIC", "CUBLAS_WORKSPACE_CONFIG",
+    ],
+)  # fmt: skip
+def test_each_variable_that_may_decide_a_result_is_one_of_threads(name, keras, monkeypatch):
+    monkeypatch.delenv(name, raising=False)
+    without, before = runtime.threads(), runtime.numerics()
+    assert without.startswith(f"{runtime.cores()} cores")
+    monkeypatch.setenv(name, "a value")
+    assert f", {name}=a value" in runtime.threads()
+    assert runtime.numerics() == before | {"threads": runtime.threads()}
+    monkeypatch.delenv(name)
+    assert runtime.threads() == without
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "TF_CPP_MIN_LOG_LEVEL", "TF_CPP_VMODULE", "ONEDNN_VERBOSE", "DNNL_VERBOSE", "OMP_DISPLAY_ENV", "KERAS_HOME",
+        "TORCH_HOME", "JAX_COMPILATION_CACHE_DIR", "KERAS_DISTRIBUTION_PROCESS_ID", "KERAS_DISTRIBUTION_JOB_ADDRESSES",
+        "XLA_PYTHON_CLIENT_MEM_FRACTION", "TF_VAR_password", "TF_TOKEN_app_terraform_io", "TF_LOG", "TF_WORKSPACE",
+        "PATH", "HOME", "CUDA_VISIBLE_DEVICES",
+    ],
+)  # fmt: skip
+def test_logs_folders_addresses_and_secrets_decide_nothing(name, monkeypatch):
+    before = runtime.threads()
+    monkeypatch.setenv(name, "1")
+    assert runtime.threads() == before
+
+
+@pytest.mark.slow
+def test_another_process_on_this_machine_has_the_same_numerics(fresh, keras, monkeypatch):
+    for name in [name for name in os.environ if name.startswith(("TF_", "KERAS_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "1")
+    assert json.loads(json.dumps(runtime.numerics())) == fresh[0]["numerics"]
+
+
+@pytest.mark.slow
+def test_variables_that_libraries_set_as_they_are_imported_are_left_out(fresh):
+    """scikit-learn sets two of OpenMP: a key must not depend on whether it was imported before."""
+    found, _ = fresh
+    named = {part.partition("=")[0] for part in found["numerics"]["threads"].split(", ")[1:]}
+    assert named <= {*found["given"], "TF_ENABLE_ONEDNN_OPTS"}
+    assert found["numerics_with_all_libraries"] == found["numerics"]
+
+
+def test_the_driver_of_a_gpu_and_its_packages_are_part_of_the_numerics(keras, tmp_path, monkeypatch):
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text('#!/bin/sh\ncase "$1" in *driver_version) echo 580.65.06;; *memory.total) echo 2048;; esac\n')
+    tool.chmod(0o755)
+    package = tmp_path / "nvidia_cudnn_cu12-9.3.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: nvidia-cudnn-cu12\nVersion: 9.3\n")
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.syspath_prepend(tmp_path)
+    gpu = runtime.Device("gpu", "some", 1, runtime._gpu_memory_gib())
+    assert gpu.memory_gib == 2
+    monkeypatch.setattr(runtime, "device", lambda: gpu)
+    numerics = runtime.numerics()
+    assert (numerics["driver"], numerics["nvidia-cudnn-cu12"]) == ("580.65.06", "9.3")
+    tool.unlink()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert runtime.numerics()["driver"] is None
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the names of threads from /proc")

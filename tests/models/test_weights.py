@@ -54,6 +54,24 @@ def test_a_path_is_taken_as_it_is(tmp_path, monkeypatch):
     assert weights.weights_file("~/mine.h5", "resnet50") == path
 
 
+def test_a_process_without_a_home_is_told_to_name_a_folder(tmp_path, monkeypatch):
+    """As in a container, under a number that is nobody's."""
+
+    def no_home(_path: object = None) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", no_home)
+    monkeypatch.delenv("KERAS_HOME", raising=False)
+    with pytest.raises(UserError, match=r"Could not determine home directory\. Set KERAS_HOME"):
+        weights.weights_file("imagenet", "resnet50")
+    pretend(monkeypatch, b"weights")
+    file = tmp_path / "models" / FILE
+    file.parent.mkdir()
+    file.write_bytes(b"weights")
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    assert weights.weights_file("imagenet", "resnet50") == file
+
+
 def test_an_architecture_without_a_published_file_is_told_what_to_give():
     with pytest.raises(
         UserError, match=r"no file of ImageNet weights is known for my_own.*path of an HDF5 file, or null"

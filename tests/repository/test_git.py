@@ -1,6 +1,9 @@
 """What git says of the tree that a training begins in."""
 
+import os
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -172,17 +175,57 @@ def test_the_difference_applies(content, committed, tmp_path):
     assert not (committed / ".gitignore").exists()
 
 
-def test_variables_of_a_hook_of_another_repository_change_nothing(committed, tmp_path_factory, monkeypatch):
-    (committed / "code.py").write_text("2")
-    plain = state.git_state(committed)
+@pytest.fixture
+def other(tmp_path_factory) -> Path:
+    """Return another repository, with a commit of its own."""
     other = tmp_path_factory.mktemp("other")
     git(other, "init", "--quiet")
-    for name, value in {
-        "GIT_DIR": other / ".git", "GIT_WORK_TREE": other, "GIT_INDEX_FILE": other / "index", "GIT_PREFIX": "a/",
-        "GIT_EXTERNAL_DIFF": "false", "GIT_DIFF_OPTS": "--unified=0", "LANGUAGE": "de", "LC_ALL": "de_DE.UTF-8",
-    }.items():  # fmt: skip
-        monkeypatch.setenv(name, str(value))
+    git(other, "commit", "--quiet", "--allow-empty", "-m", "of another repository")
+    return other
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    {
+        "GIT_DIR": "{other}/.git", "GIT_WORK_TREE": "{other}", "GIT_COMMON_DIR": "{other}/.git", "GIT_PREFIX": "a/",
+        "GIT_INDEX_FILE": "{other}/.git/index", "GIT_OBJECT_DIRECTORY": "{other}/.git/objects",
+        "GIT_ALTERNATE_OBJECT_DIRECTORIES": "{other}/.git/objects", "GIT_NAMESPACE": "other",
+        "GIT_SHALLOW_FILE": "{other}/shallow", "GIT_GRAFT_FILE": "{other}/grafts", "GIT_REPLACE_REF_BASE": "refs/x/",
+        "GIT_IMPLICIT_WORK_TREE": "0", "GIT_QUARANTINE_PATH": "{other}", "GIT_INTERNAL_SUPER_PREFIX": "a/",
+        "GIT_EXTERNAL_DIFF": "false", "GIT_DIFF_OPTS": "--unified=0", "GIT_LITERAL_PATHSPECS": "1",
+        "GIT_ICASE_PATHSPECS": "1", "GIT_ATTR_SOURCE": "nothing", "GIT_TRACE": "1", "GIT_TRACE2": "1",
+        "GIT_TRACE_SETUP": "1", "GIT_PAGER": "false", "GIT_DEFAULT_HASH": "sha256", "LANGUAGE": "de",
+        "LC_ALL": "de_DE.UTF-8",
+    }.items(),
+)  # fmt: skip
+def test_no_variable_of_git_or_of_a_hook_changes_what_is_recorded(name, value, committed, other, monkeypatch):
+    (committed / "code.py").write_text("2")
+    plain, commit = state.git_state(committed), git(committed, "rev-parse", "HEAD")
+    monkeypatch.setenv(name, value.format(other=other))
     assert state.git_state(committed) == plain
+    assert state.commit_exists(committed, commit)
+
+
+def test_within_a_hook_of_another_repository_the_commit_is_this_ones(committed, other):
+    """git itself sets the variables of a hook."""
+    commit, hook = git(committed, "rev-parse", "HEAD"), other / ".git" / "hooks" / "post-commit"
+    script = "import sys; from pathlib import Path; from tiny_imagenet.repository.git import git_state as state"
+    hook.write_text(
+        f"#!/bin/sh\n'{sys.executable}' -c '{script}; print(state(Path(sys.argv[1])))' '{committed}' >found\n"
+    )
+    hook.chmod(0o755)
+    identity = ["-c", "user.name=Somebody", "-c", "user.email=somebody@example.org", "-c", "commit.gpgsign=false"]
+    subprocess.run(["git", *identity, "commit", "--quiet", "--allow-empty", "-m", "a"], cwd=other, check=True)
+    assert f"commit='{commit}' dirty=False" in (other / "found").read_text()
+
+
+def test_what_lets_git_read_the_repository_stays(committed, refusing, monkeypatch):
+    """As in a container that allows a repository of somebody else by variables."""
+    assert "dubious ownership" in state.git_state(committed).problem
+    variables = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "safe.directory", "GIT_CONFIG_VALUE_0": str(committed)}
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert state.git_state(committed).commit == git(committed, "rev-parse", "HEAD")
 
 
 def test_a_worktree_is_a_repository(committed, tmp_path_factory):
@@ -193,16 +236,21 @@ def test_a_worktree_is_a_repository(committed, tmp_path_factory):
     assert "not a git repository" in state.git_state(place).problem
 
 
-def test_a_repository_that_git_refuses_is_told_from_none(committed, tmp_path):
-    """git refuses a repository that belongs to somebody else; its own tests make it believe so by this variable."""
-    commit = git(committed, "rev-parse", "HEAD")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
-        patch.setenv("HOME", str(tmp_path))  # where no safe.directory is configured
-        found = state.git_state(committed)
-        assert (found.commit, found.dirty, found.diff) == (None, None, "")
-        assert "dubious ownership" in found.problem
-        assert "safe.directory" in found.problem
-        with pytest.raises(UserError, match=r"git refuses to answer: .*dubious ownership"):
-            state.commit_exists(committed, commit)
-    assert state.commit_exists(committed, commit)
+@pytest.fixture
+def refusing(committed, tmp_path_factory, monkeypatch) -> None:
+    """Have git refuse each repository as one of somebody else; its own tests make it believe so by this variable."""
+    folder = tmp_path_factory.mktemp("refusing")
+    program = folder / "git"
+    program.write_text(f"#!/bin/sh\nGIT_TEST_ASSUME_DIFFERENT_OWNER=1 exec '{shutil.which('git')}' \"$@\"\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
+    monkeypatch.setenv("HOME", str(folder))  # where no safe.directory is configured
+
+
+def test_a_repository_that_git_refuses_is_told_from_none(committed, refusing):
+    found = state.git_state(committed)
+    assert (found.commit, found.dirty, found.diff) == (None, None, "")
+    assert "dubious ownership" in found.problem
+    assert "safe.directory" in found.problem
+    with pytest.raises(UserError, match=r"git refuses to answer: .*dubious ownership"):
+        state.commit_exists(committed, "0" * 40)

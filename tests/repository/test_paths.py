@@ -1,5 +1,6 @@
 """A user's file that is where the pipeline writes is refused before DVC could remove it."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -66,3 +67,12 @@ def test_links_are_followed_on_either_side(tmp_path):
 def test_only_what_the_chosen_profile_and_the_active_models_name_matters(tmp_path):
     params = params_with({"archive": "data/raw/dataset.zip"})
     refuse_own_paths(params.model_copy(update={"profile": "demo"}), tmp_path)
+
+
+def test_a_path_below_a_home_that_does_not_exist_is_named(tmp_path, monkeypatch):
+    def no_home(_path: Path) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "expanduser", no_home)
+    with pytest.raises(UserError, match=r"dataset\.archive: ~/own\.zip: Could not .* Give the full path, or set HOME"):
+        refuse_own_paths(params_with({"archive": "~/own.zip"}), tmp_path)

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory) -> Copy:
-    copy = copy_of_repository(tmp_path_factory.mktemp("pipeline") / "repository")
+    copy = copy_of_repository(tmp_path_factory.mktemp("pipeline") / "Ordner mit ä, 'Strich' & (Klammern)" / "é")
     copy.edit(lambda params: (small_models(params), params.update(active=MODELS)))
     copy.commit()
     return copy

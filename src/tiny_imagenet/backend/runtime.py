@@ -7,17 +7,19 @@ import ctypes
 import math
 import os
 import platform
+import re
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, distributions, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tiny_imagenet.backend import processor
 from tiny_imagenet.common.cores import cores as cores
 from tiny_imagenet.common.errors import UserError
 
@@ -37,15 +39,22 @@ _RECORDED_PACKAGES = (
     "tensorflow",
     "torch",
 )
-_DECIDING_VARIABLES = (
-    "NVIDIA_TF32_OVERRIDE",
-    "OMP_NUM_THREADS",
-    "ONEDNN_MAX_CPU_ISA",
-    "TF_ENABLE_ONEDNN_OPTS",
-    "TF_NUM_INTEROP_THREADS",
-    "TF_NUM_INTRAOP_THREADS",
-    "XLA_FLAGS",
+# The families of variables by which libraries choose kernels, precision and threads. A list of names would miss some.
+_DECIDING = re.compile(
+    r"(TF|XLA|JAX|KERAS|TORCH|PYTORCH|ATEN|ONEDNN|DNNL|ZENDNN|MKL|OMP|GOMP|KMP|OPENBLAS|GOTO|BLIS|VECLIB|EIGEN|NPY"
+    r"|CUBLAS|CUBLASLT|CUDNN|MIOPEN)_|OPENCV_(CPU_DISABLE|IPP|OPENCL)|NVIDIA_TF32_OVERRIDE$|GLIBC_TUNABLES$"
 )
+# Of these families: logs, memory, folders, addresses; what `prepare` overrides; what Keras and scikit-learn set as they
+# are imported; Terraform's TF_, which has secrets.
+_DECIDES_NOTHING = re.compile(
+    r"TF_(CPP|CONFIG|VAR|TOKEN|CLI|CLOUD|IN_AUTOMATION|INPUT|PLUGIN|REATTACH|REGISTRY|WORKSPACE)(_|$)"
+    r"|TF_FORCE_GPU_ALLOW_GROWTH$|XLA_PYTHON_CLIENT_|KERAS_(BACKEND|NNX_ENABLED|DISTRIBUTION_.*)$"
+    r"|KMP_(DUPLICATE_LIB_OK|INIT_AT_FORK)$"
+    r"|.*(LOG|VERBOSE|DISPLAY|DUMP|TOKEN|SECRET|PASSWORD)|.*_(DIR|HOME|PATH)$"
+)
+_OF_GPUS = ("nvidia-", "jax")
+"""How the names of packages begin that a backend brings along for a GPU, each with a version of its own."""
+_DETERMINISTIC_XLA = "--xla_gpu_deterministic_ops=true"
 
 
 @dataclass(frozen=True)
@@ -85,14 +94,16 @@ def prepare(seed: int, *, exact: bool = True) -> None:
     _require_backend(os.environ.setdefault("KERAS_BACKEND", "tensorflow"))
     for name in ("KERAS_MAX_EPOCHS", "KERAS_MAX_STEPS_PER_EPOCH"):  # would cut a training short
         os.environ.pop(name, None)
+    os.environ["KERAS_NNX_ENABLED"] = "false"  # whatever keras.json says, as below
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # 1.5 to 2.7 x on a CPU
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors and warnings only
     _keep_freed_pages()
 
     if os.environ["KERAS_BACKEND"] == "jax":  # read as it starts
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-        if exact:
-            os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true".strip()
+        flags = os.environ.get("XLA_FLAGS", "")
+        if exact and _DETERMINISTIC_XLA not in flags.split():
+            os.environ["XLA_FLAGS"] = f"{flags} {_DETERMINISTIC_XLA}".strip()
     elif os.environ["KERAS_BACKEND"] == "torch" and exact:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
@@ -180,13 +191,13 @@ def device() -> Device:
         return gpu
     import psutil
 
-    return Device("cpu", _cpu_name(), cores(), psutil.virtual_memory().total / 2**30)
+    return Device("cpu", processor.name(), cores(), psutil.virtual_memory().total / 2**30)
 
 
 def threads() -> str:
     """Return the number of cores, and the environment variables that limit threads or choose kernels."""
-    named = {name: os.environ[name] for name in _DECIDING_VARIABLES if name in os.environ}
-    return ", ".join([f"{cores()} cores", *(f"{name}={value}" for name, value in named.items())])
+    named = [name for name in sorted(os.environ) if _DECIDING.match(name) and not _DECIDES_NOTHING.match(name)]
+    return ", ".join([f"{cores()} cores", *(f"{name}={os.environ[name]}" for name in named)])
 
 
 def thread_settings(num_threads: int) -> dict[str, str]:
@@ -256,25 +267,23 @@ _FIND_GPU = {"tensorflow": _tensorflow_gpu, "jax": _jax_gpu, "torch": _torch_gpu
 
 
 def _gpu_memory_gib() -> float:
-    """Return the memory of the first GPU by its driver, or NaN if the driver's tool is missing."""
+    """Return the memory of the first GPU, or NaN if the driver does not say."""
     try:
-        answer = subprocess.run(
-            ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"],
-            check=True, capture_output=True, text=True,
-        )  # fmt: skip
-        return float(answer.stdout.splitlines()[0]) / 1024
-    except (OSError, subprocess.CalledProcessError, ValueError, IndexError):
+        return float(_ask_driver("memory.total") or math.nan) / 1024
+    except ValueError:
         return math.nan
 
 
-def _cpu_name() -> str:
+def _ask_driver(key: str) -> str | None:
+    """Return what the driver of the first GPU answers, or None if the driver's tool is missing."""
     try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
+        answer = subprocess.run(
+            ["nvidia-smi", f"--query-gpu={key}", "--format=csv,noheader,nounits"],
+            check=True, capture_output=True, text=True,
+        )  # fmt: skip
+        return answer.stdout.splitlines()[0].strip()
+    except (OSError, subprocess.CalledProcessError, IndexError):
+        return None
 
 
 def requirements() -> list[str]:
@@ -286,10 +295,16 @@ def requirements() -> list[str]:
 
 def numerics() -> dict[str, object]:
     """Return what decides the last bits of a result on this machine: processor, threads, versions of what computes."""
-    processor = device()
+    used = device()
     computing = {name: number for name, number in versions().items() if name not in ("dvc", "mlflow")}
-    machine = {"device": [processor.kind, processor.name, processor.count], "threads": threads(), "backend": backend()}
-    return {**machine, **computing}
+    computing |= {str(one.name): one.version for one in distributions() if str(one.name).startswith(_OF_GPUS)}
+    return computing | {
+        "device": [used.kind, used.name, used.count],
+        "driver": _ask_driver("driver_version") if used.kind == "gpu" else None,
+        "processor": processor.identity(),
+        "threads": threads(),
+        "backend": backend(),
+    }
 
 
 def versions() -> dict[str, str]:

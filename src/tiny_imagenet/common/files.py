@@ -9,13 +9,14 @@ import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from filelock import FileLock, Timeout
 
 from tiny_imagenet.common.errors import UserError
 
 PARTIAL_SUFFIX = ".partial"
+_LARGEST_WITHOUT_ZIP64 = 2**31 - 1  # zipfile.ZIP64_LIMIT
 
 
 @contextmanager
@@ -140,3 +141,13 @@ def deterministic_member(name: str) -> zipfile.ZipInfo:
     info.create_system = 3
     info.external_attr = (stat.S_IFREG | 0o644) << 16
     return info
+
+
+def open_member(archive: zipfile.ZipFile, name: str, size: int) -> IO[bytes]:
+    """Open a member of a known size for writing. Its header depends on name, size and content alone.
+
+    With `force_zip64`, and for sizes just below 2 GiB, the versions of Python write different headers.
+    """
+    member = deterministic_member(name)
+    member.file_size = size if size > _LARGEST_WITHOUT_ZIP64 else 0  # 0: no 64-bit header, until the size is known
+    return archive.open(member, "w")

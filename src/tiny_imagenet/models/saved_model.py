@@ -6,12 +6,13 @@ the optimizer's state is not saved.
 
 import json
 import re
+import shutil
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tiny_imagenet.common.errors import UserError
-from tiny_imagenet.common.files import deterministic_member, replaced
+from tiny_imagenet.common.files import deterministic_member, open_member, replaced
 
 if TYPE_CHECKING:
     import keras
@@ -33,29 +34,24 @@ def save_model(model: "keras.Model", path: Path, *, wnids: list[str], class_name
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         bare.save(raw)
-        with (
-            replaced(path) as partial,
-            zipfile.ZipFile(raw) as source,
-            zipfile.ZipFile(partial, "w") as target,
-        ):
-            for name in sorted(source.namelist()):
-                member = deterministic_member(name)
-                if name == _METADATA:
-                    metadata = json.loads(source.read(name)) | {
-                        "date_saved": "1980-01-01@00:00:00",
-                        "wnids": wnids,
-                        "class_names": class_names,
-                    }
-                    target.writestr(member, json.dumps(metadata))
-                    continue
-                if name == "config.json":
-                    target.writestr(member, _renumbered(source.read(name).decode()))
-                    continue
-                with source.open(name) as content, target.open(member, "w", force_zip64=True) as copy:
-                    while block := content.read(1 << 24):
-                        copy.write(block)
+        _rewrite(raw, path, {"wnids": wnids, "class_names": class_names})
     finally:
         raw.unlink(missing_ok=True)
+
+
+def _rewrite(raw: Path, path: Path, classes: dict[str, list[str]]) -> None:
+    """Copy a model as Keras saved it, so that the bytes depend on the model and the classes alone."""
+    with replaced(path) as partial, zipfile.ZipFile(raw) as source, zipfile.ZipFile(partial, "w") as target:
+        for member in sorted(source.infolist(), key=lambda member: member.filename):
+            name = member.filename
+            if name == _METADATA:
+                metadata = json.loads(source.read(name)) | {"date_saved": "1980-01-01@00:00:00"} | classes
+                target.writestr(deterministic_member(name), json.dumps(metadata))
+            elif name == "config.json":
+                target.writestr(deterministic_member(name), _renumbered(source.read(name).decode()))
+            else:
+                with source.open(name) as content, open_member(target, name, member.file_size) as copy:
+                    shutil.copyfileobj(content, copy, 1 << 24)
 
 
 def _renumbered(config: str) -> str:

@@ -78,7 +78,7 @@ def weights_file(weights: str | None, architecture: str) -> Path | None:
             "the path of an HDF5 file, or null to train from scratch"
         )
     published = IMAGENET[architecture]
-    folder = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")) / "models"
+    folder = _keras_home() / "models"
     path = folder / published.file
     if not path.is_file():
         kind = "sha256" if len(published.digest) == 64 else "md5"
@@ -96,6 +96,16 @@ def weights_file(weights: str | None, architecture: str) -> Path | None:
             f"weights: {path} has {kind} {actual}, expected {published.digest}; remove it to download it again"
         )
     return path
+
+
+def _keras_home() -> Path:
+    """Return the folder in which Keras keeps its files."""
+    if home := os.environ.get("KERAS_HOME"):
+        return Path(home)
+    try:
+        return Path.home() / ".keras"
+    except RuntimeError as error:
+        raise UserError(f"weights: imagenet: {error} Set KERAS_HOME to a folder for the file, or set HOME") from None
 
 
 def origin(weights: str | None, architecture: str, file: Path | None) -> str | None:

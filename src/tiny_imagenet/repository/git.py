@@ -12,13 +12,9 @@ _MOST_DIFF = 100_000
 _MOST_NEW_FILES = 1000
 _ALL_BUT_THE_LOCK = ("--", ".", ":(exclude)dvc.lock")
 """dvc.lock, which every run rewrites, does not make a tree dirty."""
-# Variables that a hook of git sets: they would send git to the repository of the hook, or to its index.
-_OF_A_HOOK = (
-    "GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY", "GIT_PREFIX",
-    "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_NAMESPACE", "GIT_QUARANTINE_PATH", "GIT_EXTERNAL_DIFF", "GIT_DIFF_OPTS",
-    "GIT_LITERAL_PATHSPECS", "GIT_GLOB_PATHSPECS", "GIT_NOGLOB_PATHSPECS", "GIT_ICASE_PATHSPECS",
-    "GIT_TRACE", "GIT_TRACE2",
-)  # fmt: skip
+# git's variables that say how to find git, its configuration and the repository. All others are dropped: a hook's name
+# another repository or index, and some change what git prints.
+_KEPT_VARIABLES = ("GIT_CONFIG", "GIT_CEILING_DIRECTORIES", "GIT_DISCOVERY_ACROSS_FILESYSTEM", "GIT_EXEC_PATH")
 _SETTINGS = (
     "core.quotePath=false",
     "diff.orderFile=/dev/null",
@@ -103,7 +99,11 @@ def _text(root: Path, *arguments: str) -> str:
 
 def _git(root: Path, *arguments: str) -> bytes:
     """Return what git prints; the same under any configuration, locale or hook."""
-    environment = {name: value for name, value in os.environ.items() if name not in _OF_A_HOOK}
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("GIT_") or name.startswith(_KEPT_VARIABLES)
+    }
     environment |= {"LC_ALL": "C", "LANGUAGE": "C", "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0"}
     settings = [word for setting in _SETTINGS for word in ("-c", setting)]
     command = ["git", "--no-pager", *settings, *arguments]

@@ -51,7 +51,10 @@ def refuse_own_paths(params: Params, root: Path) -> None:
     for key, name in named:
         if name is None or name == "imagenet":
             continue
-        path = (root / Path(name).expanduser()).resolve()
+        try:
+            path = (root / Path(name).expanduser()).resolve()
+        except RuntimeError as error:  # a process without a home directory
+            raise UserError(f"params.yaml: {key}: {name}: {error} Give the full path, or set HOME") from None
         for own in _OWN:
             if path.is_relative_to((root / own).resolve()):
                 raise UserError(

@@ -55,7 +55,7 @@ def open_checkpoint(folder: Path, key: str) -> "Checkpoint":
     elif checkpoint.other:
         say(
             f"{folder.name}: starting from scratch; checkpoint {checkpoint.other} (other params, data, code, versions, "
-            "processor or threads) is kept until this training is complete"
+            "processor, threads or variables of the environment) is kept until this training is complete"
         )
     return checkpoint
 

@@ -1,0 +1,86 @@
+"""The processor, as far as it decides the last bits of a result.
+
+Eigen and oneDNN choose their kernels by the instruction sets, and cut large sums into blocks by the sizes of the
+caches. Two processors of one name may differ in both. On Linux all of it is read from files; elsewhere only the
+processor's name is known.
+"""
+
+import platform
+import re
+from pathlib import Path
+
+_CPUINFO = Path("/proc/cpuinfo")
+_CPUS = Path("/sys/devices/system/cpu")
+# Of x86 and of ARM. Left out is what a restart or another kernel changes: clock, microcode, bugs.
+_IDENTITY = (
+    "vendor_id", "cpu family", "model", "model name", "stepping",
+    "CPU implementer", "CPU architecture", "CPU variant", "CPU part", "CPU revision",
+)  # fmt: skip
+_ARM_INSTRUCTIONS = "Features"
+_X86_INSTRUCTIONS = "flags"  # many of these are the kernel's own, such as what it does against bugs
+_COMPUTING = re.compile(r"3dnow|abm|amx|avx|bmi|f16c|fma|gfni|mmx|pni|popcnt|sse|ssse|vaes|vpclmul|xop")
+
+
+def name() -> str:
+    """Return what the processor calls itself, or its architecture."""
+    names = [cpu["model name"] for cpu in _cpus() if "model name" in cpu]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def identity() -> dict[str, list[str]]:
+    """Return `kinds`, `instructions` and `caches` of the machine's processors: the same after each restart.
+
+    `kinds` has more than one entry if a machine has fast and economical cores. A cache is given with the number of
+    processors that share it.
+    """
+    cpus = _cpus()
+    kinds = {", ".join(cpu[key] for key in _IDENTITY if key in cpu) for cpu in cpus} - {""}
+    instructions = {" ".join(sorted(_instructions(cpu))) for cpu in cpus} - {""}
+    return {
+        "kinds": sorted(kinds) or [name()],
+        "instructions": sorted(instructions),
+        "caches": sorted(_caches()),
+    }
+
+
+def _cpus() -> list[dict[str, str]]:
+    """Return key -> value of each processor in /proc/cpuinfo."""
+    try:
+        blocks = _CPUINFO.read_text(encoding="utf-8", errors="replace").split("\n\n")
+    except OSError:
+        return []
+    cpus = [dict(_pair(line) for line in block.splitlines() if ":" in line) for block in blocks]
+    return [cpu for cpu in cpus if cpu]
+
+
+def _pair(line: str) -> tuple[str, str]:
+    key, _, value = line.partition(":")
+    return key.strip(), value.strip()
+
+
+def _instructions(cpu: dict[str, str]) -> list[str]:
+    x86 = [flag for flag in cpu.get(_X86_INSTRUCTIONS, "").split() if _COMPUTING.match(flag)]
+    return x86 + cpu.get(_ARM_INSTRUCTIONS, "").split()
+
+
+def _caches() -> set[str]:
+    """Return each kind of data cache, such as "L3 Unified 32768K of 8"."""
+    caches = set()
+    for cache in _CPUS.glob("cpu[0-9]*/cache/index[0-9]*"):
+        level, kind, size, sharing = (_line(cache / key) for key in ("level", "type", "size", "shared_cpu_list"))
+        if kind in ("Data", "Unified"):
+            caches.add(f"L{level} {kind} {size} of {_count(sharing)}")
+    return caches
+
+
+def _line(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except OSError:
+        return ""
+
+
+def _count(ranges: str) -> int:
+    """Return how many numbers a list such as "0-3,8" has."""
+    ends = [part.split("-") for part in ranges.split(",") if part]
+    return sum(int(end[-1]) - int(end[0]) + 1 for end in ends)
