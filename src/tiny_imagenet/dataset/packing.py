@@ -8,7 +8,7 @@ import json
 import sys
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import chain
@@ -26,6 +26,7 @@ from tiny_imagenet.common.errors import DatasetError, first_ten
 from tiny_imagenet.common.files import replaced, reserve, write_text
 from tiny_imagenet.common.progress import track
 from tiny_imagenet.config.dataset import SPLITS
+from tiny_imagenet.dataset.layout import natural_key
 from tiny_imagenet.input_pipeline.packed import SIDE, PackedDataset, open_packed
 
 _CHUNK = 512
@@ -51,7 +52,7 @@ def decode(jpeg: bytes) -> NDArray[np.uint8]:
 def pack(images: Path, destination: Path) -> PackedDataset:
     """Decode `train.zip` and `val.zip` of the folder `images` into `destination`, and return the packed dataset.
 
-    Write `{train,val}_images.npy`, `{train,val}_labels.npy` and `classes.csv`.
+    Write `{train,val}_images.npy`, `{train,val}_labels.npy`, `{train,val}_ranks.npy` and `classes.csv`.
 
     Raises:
         DatasetError: a file is missing, or images are broken or of a wrong size, with the first ten and their number.
@@ -93,6 +94,14 @@ def _pack_split(source: Path, destination: Path, split: str, labels_of: dict[str
         if problems:
             raise DatasetError(f"{len(problems):,} images of {source} cannot be used:\n{first_ten(sorted(problems))}")
     _write_array(destination / f"{split}_labels.npy", labels)
+    _write_array(destination / f"{split}_ranks.npy", _ranks(names))
+
+
+def _ranks(names: Sequence[str]) -> NDArray[np.int32]:
+    """Return the rank of each name by the numbers in it."""
+    ranks = np.empty(len(names), np.int32)
+    ranks[sorted(range(len(names)), key=lambda index: natural_key(names[index]))] = np.arange(len(names))
+    return ranks
 
 
 def _open_zip(path: Path) -> zipfile.ZipFile:
@@ -160,6 +169,7 @@ def drop_from_train(destination: Path, indices: NDArray[np.int64]) -> PackedData
         for start in range(0, len(kept), _CHUNK):
             pixels[start : start + _CHUNK] = train.images[kept[start : start + _CHUNK]]
     _write_array(destination / "train_labels.npy", train.labels[kept])
+    _write_array(destination / "train_ranks.npy", np.load(destination / "train_ranks.npy")[kept])
     return open_packed(destination)
 
 
