@@ -3,7 +3,6 @@
 import json
 import shutil
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,15 +58,13 @@ class Training:
 
     def logged(self, run_id: str) -> dict:
         """Return the steps at which each metric of the epochs was logged, in their order, and the number of models."""
-        script = (
-            "import json, mlflow, sys; client = mlflow.MlflowClient('sqlite:///mlflow.db');"
-            "experiment = client.get_run(sys.argv[1]).info.experiment_id;"
-            "models = len(client.search_logged_models([experiment], f\"source_run_id = '{sys.argv[1]}'\"));"
-            "names = ['loss', 'accuracy', 'val_loss', 'val_accuracy', 'learning_rate'];"
-            "steps = {name: [point.step for point in client.get_metric_history(sys.argv[1], name)] for name in names};"
-            "print(json.dumps({'steps': steps, 'models': models}))"
-        )
-        return json.loads(self.copy.succeed(sys.executable, "-c", script, run_id).splitlines()[-1])
+        client = self.copy.mlflow
+        experiment = client.get_run(run_id).info.experiment_id
+        names = ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate")
+        return {
+            "steps": {name: [point.step for point in client.get_metric_history(run_id, name)] for name in names},
+            "models": len(client.search_logged_models([experiment], f"source_run_id = '{run_id}'")),
+        }
 
     def go_on(self, expected: dict[str, str]) -> dict:
         """Let the next `dvc repro` go on, check all that has to hold, and return run.json."""

@@ -2,6 +2,10 @@
 
 import ast
 import copy
+import importlib
+import inspect
+import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,6 +15,7 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 import yaml
+from standin import small_backbone
 
 from tiny_imagenet.common.errors import UserError
 from tiny_imagenet.config.params import load_params, parse_params
@@ -129,6 +134,19 @@ def small(model: str, **given: Any) -> Any:
     return build_classifier(block.architecture, input_shape=INPUT_SHAPE, num_classes=10, **build | given)
 
 
+DISTINCT = {
+    json.dumps([block.architecture, block.build]): model for model, block in reversed(PARAMS.models.items())
+}.values()
+"""The first block of each architecture with other arguments. What else blocks differ in changes no model."""
+
+
+@pytest.fixture(scope="module", params=DISTINCT)
+def built(request, keras):
+    """Yield the small model of a block; batch normalization remembers the last batch alone."""
+    yield small(request.param, batch_normalization_momentum=0.0)
+    keras.backend.clear_session()
+
+
 def pixels(num_images: int) -> Any:
     return np.random.default_rng(0).integers(0, 256, (num_images, *INPUT_SHAPE), np.uint8)
 
@@ -209,13 +227,12 @@ def test_every_layer_is_trained_and_the_model_is_not_compiled(whole):
     assert not model.compiled
 
 
-@pytest.mark.parametrize("model", PARAMS.models)
-def test_every_weight_gets_a_gradient(model, keras):
+def test_every_weight_gets_a_gradient(built, keras):
     if keras.backend.backend() != "tensorflow":
         pytest.skip("the tape is TensorFlow's")
     import tensorflow as tf
 
-    built, labels = small(model, batch_normalization_momentum=0.0), np.arange(8)
+    labels = np.arange(8)
     built(pixels(8), training=True)  # averages of this batch: with those of a new layer, deep features fade away
     for layer in all_layers(built):
         if type(layer).__name__ == "LayerScale":
@@ -232,11 +249,9 @@ def test_every_weight_gets_a_gradient(model, keras):
     assert {path: value for path, value in largest.items() if not 1e-7 < value < np.inf} == {}
 
 
-@pytest.mark.parametrize("model", PARAMS.models)
-def test_a_saved_model_gives_the_same_bits(model, keras, tmp_path):
+def test_a_saved_model_gives_the_same_bits(built, tmp_path):
     from tiny_imagenet.models.saved_model import load_model, save_model
 
-    built = small(model)
     path = tmp_path / "model.keras"
     save_model(built, path, wnids=[f"n{label}" for label in range(10)], class_names=list("abcdefghij"))
     loaded = load_model(path)
@@ -308,6 +323,82 @@ def test_a_momentum_of_zero_remembers_the_last_batch_alone(keras):
     seen = keras.Model(model.inputs, convolution.output).predict_on_batch(images)
     remembered = keras.ops.convert_to_numpy(normalization.moving_mean)
     np.testing.assert_allclose(remembered, seen.mean((0, 1, 2)), rtol=1e-3, atol=1e-4)
+
+
+# --- every argument has an effect ---
+
+# Values of each keyword argument, the first of which is what the others are compared with.
+ARGUMENTS: dict[str, list[Any]] = {
+    "preprocessing": ["rescale", "caffe", "tf", "none"],
+    "filters": [(3, 4), (4, 3), (3, 5)],
+    "convolutions": [(1, 2), (2, 1)],
+    "dense_units": [3, 4],
+    "l2": [0.25, 0.0, 0.5],
+    "dropout": [0.25, 0.0, 0.75],
+    "input_size": [80, 96],
+    "blocks_per_stage": [1, 2],
+}
+OF_ARCHITECTURE: dict[str, dict[str, list[Any]]] = {
+    "deep_conv": {"dense_units": [(3, 4), (4, 3), (3,)]},
+    "efficientnet_b0": {"preprocessing": ["none"]},  # these three scale pixels themselves
+    "efficientnet_v2_s": {"preprocessing": ["none"]},
+    "convnext_tiny": {"preprocessing": ["none"]},
+}
+TRANSFER = [name for name in architectures() if name in weights.IMAGENET]
+
+
+@pytest.fixture
+def configuration(keras, monkeypatch):
+    """Return the layers and connections of an architecture, and its weights' shapes; backbones are small ones."""
+
+    def backbone(*, pooling: str | None = None, **given: Any) -> Any:
+        body = small_backbone(**given)
+        pooled = keras.layers.GlobalAveragePooling2D()(body.output) if pooling == "avg" else body.output
+        return keras.Model(body.input, pooled, name="backbone")
+
+    for name in ("ResNet50", "VGG16", "InceptionV3", "EfficientNetB0", "EfficientNetV2S", "ConvNeXtTiny"):
+        assert hasattr(keras.applications, name)
+        monkeypatch.setattr(keras.applications, name, backbone)
+
+    def of(architecture: str, **given: Any) -> str:
+        keras.backend.clear_session()  # or else layers are numbered through
+        model = build_classifier(architecture, input_shape=INPUT_SHAPE, num_classes=5, **given)
+        made = json.dumps([model.get_config(), [tuple(weight.shape) for weight in model.weights]], default=str)
+        return re.sub(r'"shared_object_id": \d+', "", made)  # an address in memory
+
+    return of
+
+
+def keywords(architecture: str) -> dict[str, list[Any]]:
+    """Return the values to try of each argument of an architecture's `build`; its file is what names them."""
+    build = importlib.import_module(f"tiny_imagenet.architectures.{architecture}").build
+    names = inspect.signature(build).parameters.keys() - {"input_shape", "num_classes", "weights"}
+    return {name: (ARGUMENTS | OF_ARCHITECTURE.get(architecture, {}))[name] for name in sorted(names)}
+
+
+@pytest.mark.parametrize("architecture", architectures())
+def test_every_value_of_every_argument_makes_another_model(architecture, configuration):
+    values = keywords(architecture)
+    usual = {name: choices[0] for name, choices in values.items()}
+    before = configuration(architecture, **usual)
+    assert configuration(architecture, **usual) == before
+    for name, choices in values.items():
+        made = [configuration(architecture, **usual | {name: value}) for value in choices]
+        assert len({before, *made}) == len(choices), name
+
+
+@pytest.mark.parametrize("architecture", TRANSFER)
+def test_the_head_of_a_transfer_model_is_what_its_arguments_say(architecture, configuration, keras):
+    preprocessing = keywords(architecture)["preprocessing"][0]
+    configuration(architecture)
+    model = build_classifier(
+        architecture, input_shape=INPUT_SHAPE, num_classes=7, preprocessing=preprocessing, dense_units=5, dropout=0.125,
+        input_size=80,
+    )  # fmt: skip
+    assert [layer.rate for layer in model.layers if type(layer).__name__ == "Dropout"] == [0.125]
+    backbone = next(layer for layer in model.layers if layer.name == "backbone")
+    assert backbone.input_shape == (None, 80, 80, 3)
+    assert model.count_params() == backbone.count_params() + (4 + 1) * 5 + (5 + 1) * 7  # the backbone has 4 features
 
 
 # --- what is refused before Keras is imported ---

@@ -420,3 +420,11 @@ def test_of_many_pairs_ten_are_shown_and_all_are_counted(make_pictures):
         duplicates.refuse_leakage(duplicates.describe_duplicates(pairs, paths))
     assert str(refused.value).startswith("15 pairs")
     assert str(refused.value).count("(exact)") == 10
+
+
+def test_near_copies_within_training_are_left_out_too(make_pictures):
+    """Another quality of JPEG: other pixels, the same picture."""
+    train, val = make_pictures(12, seed=5), make_pictures(4, seed=6)
+    train[7] = recoded(train[3])
+    assert (train[7] != train[3]).any()
+    assert duplicates.train_copies(find_duplicates(train, val)).tolist() == [7]

@@ -14,7 +14,7 @@ from tiny_imagenet.common.errors import DatasetError
 from tiny_imagenet.config.dataset import Expect, ImagesPerClass
 from tiny_imagenet.dataset.jpeg import decode
 from tiny_imagenet.dataset.layout import reorganize
-from tiny_imagenet.dataset.packing import image_paths, pack, samples_per_class, summarize
+from tiny_imagenet.dataset.packing import drop_from_train, image_paths, pack, samples_per_class, summarize
 from tiny_imagenet.input_pipeline.packed import PackedDataset, Split, open_packed
 
 
@@ -166,7 +166,7 @@ class TestPack:
     def test_cache_holds_the_files_that_the_stage_promises_and_the_same_bytes_again(self, packed_at, tmp_path):
         before = {path.name: path.read_bytes() for path in packed_at.iterdir()}
         assert before.keys() == {
-            f"{split}_{what}.npy" for split in ("train", "val") for what in ("images", "labels")
+            f"{split}_{what}.npy" for split in ("train", "val") for what in ("images", "labels", "ranks")
         } | {"classes.csv"}
         pack(tmp_path / "images", packed_at)
         assert {path.name: path.read_bytes() for path in packed_at.iterdir()} == before
@@ -330,3 +330,32 @@ class TestSamplesPerClass:
         samples = samples_per_class(in_memory(images, [0, 1, 2, 3, 4, 5] * 2, list("abcdef")), num_images=1)
         assert list(samples) == list("abcd")
         assert (samples["c"] == images[2:3]).all()
+
+
+class TestRanks:
+    def test_are_by_the_numbers_in_the_names_of_the_files(self, make_archive, reorganized, tmp_path):
+        packed = pack(reorganized(make_archive(2, train=12, val=11)), tmp_path / "cache")
+        by_name = sorted(range(12), key=str)
+        assert packed.train.ranks.tolist() == by_name + [12 + number for number in by_name]
+        # The archive's validation images take turns among the classes: val_0, val_2, ... are of the first.
+        numbers = sorted(range(0, 22, 2), key=str)
+        assert packed.val.ranks[:11].tolist() == [number // 2 for number in numbers]
+
+
+class TestDropFromTrain:
+    def test_more_images_than_two_chunks_keep_pixels_labels_and_order_of_numbers(self, make_pictures, tmp_path):
+        images = make_pictures(40)[np.arange(1_300) % 40].copy()
+        images[:, 0, 0, :2] = np.stack([np.arange(1_300) // 256, np.arange(1_300) % 256], -1)  # each tells its index
+        labels = (np.arange(1_300) % 3).astype(np.int32)
+        ranks = np.random.default_rng(0).permutation(1_300).astype(np.int32)
+        for split in ("train", "val"):
+            for name, array in (("images", images), ("labels", labels), ("ranks", ranks)):
+                np.save(tmp_path / f"{split}_{name}.npy", array)
+        (tmp_path / "classes.csv").write_text("label,wnid,name\n0,a,first\n1,b,second\n2,c,third\n")
+        dropped = np.array([0, 511, 512, 513, 700, 1_299])
+        packed = drop_from_train(tmp_path, dropped)
+        expected = np.delete(np.arange(1_300), dropped)
+        assert (packed.train.images == images[expected]).all()
+        assert (packed.train.labels == labels[expected]).all()
+        assert (np.argsort(packed.train.ranks) == np.argsort(ranks[expected])).all()
+        assert (packed.val.images == images).all()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binomtest
+from scipy.stats import binom, binomtest
 from sklearn.metrics import balanced_accuracy_score
 
 from tiny_imagenet.evaluation import metrics
@@ -86,15 +86,34 @@ def test_balanced_accuracy_is_scikit_learns_with_the_interval_of_a_bootstrap_ove
     predicted = np.where(rng.uniform(size=300) < 0.3 + 0.2 * labels, labels, (labels + 1) % 4)
     found = metrics.balanced_accuracy(labels, predicted)
     assert found["val_balanced_accuracy"] == pytest.approx(balanced_accuracy_score(labels, predicted))
-    resampled = []
-    for _ in range(3000):
-        chosen = np.concatenate(
-            [rng.choice(np.flatnonzero(labels == label), (labels == label).sum()) for label in range(4)]
-        )
-        resampled.append(balanced_accuracy_score(labels[chosen], predicted[chosen]))
-    low, high = np.quantile(resampled, [0.025, 0.975])
-    assert found["val_balanced_accuracy_low"] == pytest.approx(low, abs=0.015)
-    assert found["val_balanced_accuracy_high"] == pytest.approx(high, abs=0.015)
+    classes = [(predicted == labels)[labels == label] for label in range(4)]
+    recalls = [rng.choice(is_right, (20_000, len(is_right))).mean(axis=1) for is_right in classes]
+    low, high = np.quantile(np.mean(recalls, axis=0), [0.025, 0.975])
+    assert found["val_balanced_accuracy_low"] == pytest.approx(low, abs=0.005)
+    assert found["val_balanced_accuracy_high"] == pytest.approx(high, abs=0.005)
+
+
+@pytest.mark.parametrize(
+    ("right", "count"), [([180, 50, 110, 150], 200), ([390, 40], 400), ([5, 30, 45, 25, 10, 40, 20, 35], 50)]
+)
+def test_the_interval_of_balanced_accuracy_has_the_exact_probability_of_its_resamples(right, count):
+    """Of classes of one size the mean of recalls is a sum of binomials, whose distribution SciPy and NumPy give."""
+    labels = np.repeat(np.arange(len(right), dtype=np.int32), count)
+    is_right = np.concatenate([np.arange(count) < number for number in right])
+    found = metrics.balanced_accuracy(labels, np.where(is_right, labels, len(right)))
+    distribution = np.ones(1)
+    for number in right:
+        distribution = np.convolve(distribution, binom.pmf(np.arange(count + 1), count, number / count))
+    values = np.arange(len(distribution)) / (count * len(right))
+    deviation = np.sqrt(sum(number * (count - number) / count for number in right)) / (count * len(right))
+    # Ends of 2,000 resamples have a standard error of 0.06 deviations, and `values` have steps. The ends of a 90 %
+    # interval would be 0.3 deviations away, those of one of 99 % 0.6.
+    tolerance = 0.12 * deviation + values[1]
+    assert tolerance < 0.3 * deviation
+    cumulative = distribution.cumsum()
+    for end, probability in (("low", 0.025), ("high", 0.975)):
+        exact = values[np.searchsorted(cumulative, probability)]
+        assert found[f"val_balanced_accuracy_{end}"] == pytest.approx(exact, abs=tolerance)
 
 
 def test_the_intervals_of_a_balanced_set_are_those_of_its_accuracies():

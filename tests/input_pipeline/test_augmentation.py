@@ -302,6 +302,62 @@ class TestStreams:
         assert (with_trivial[alone] == augmented(PAPER_AUGMENTATION, pictures)[alone]).all()
 
 
+def noise_of(*, seed: int, epoch: int, num_images: int) -> np.ndarray:
+    """Return the red of the first pixel of each image's noise; the picture is black, so noise shows."""
+    black = np.zeros((num_images, 64, 64, 3), np.uint8)
+    noisy = augmented(Augmentation(erasing=1), black, seed=seed, epoch=epoch)
+    corners = [np.argwhere(image.any(axis=2)).min(axis=0) for image in noisy]
+    return np.array([image[row, column, 0] for image, (row, column) in zip(noisy, corners, strict=True)])
+
+
+# A number for each image, from each stream that makes one; those of mixing are in test_mixing.py.
+DRAWN = {
+    "warp": lambda **key: draw(PAPER_AUGMENTATION, **key).rotation,
+    "order": epoch_order,
+    "crop sideways": lambda **key: draw_crops(32, **key)[:, 0],
+    "crop up and down": lambda **key: draw_crops(32, **key)[:, 1],
+    "erased rectangle": lambda **key: draw_erased(1.0, height=640, width=640, **key)[:, 0],
+    "noise": noise_of,
+}
+# How many pictures may come out alike in two epochs, by chance: half of them are mirrored or not in both.
+ALIKE = {"flip": 0.6, "trivial_augment": 0.15}
+ALONE = PARTS | {
+    "crop": Augmentation(crop_padding=8), "trivial_augment": Augmentation(trivial_augment=True),
+    "erasing": Augmentation(erasing=1),
+}  # fmt: skip
+
+
+class TestWhatRandomNumbersDependOn:
+    """Seed, epoch and index, each by itself, and nothing else."""
+
+    @pytest.mark.parametrize("stream", DRAWN)
+    def test_each_stream_changes_with_seed_epoch_and_index(self, stream):
+        num_images = 500 if stream == "noise" else 5_000
+        first = DRAWN[stream](seed=3, epoch=1, num_images=num_images)
+        assert (DRAWN[stream](seed=3, epoch=1, num_images=num_images) == first).all()
+        assert len(np.unique(first)) > 50
+        others = [DRAWN[stream](seed=seed, epoch=epoch, num_images=num_images) for seed, epoch in [(3, 2), (4, 1)]]
+        for other in (*others, np.roll(first, 1)):
+            assert abs(np.corrcoef(first, other)[0, 1]) < 4.5 / np.sqrt(num_images)
+
+    @pytest.mark.parametrize("part", ALONE)
+    def test_each_part_alone_makes_other_pictures_of_another_seed_epoch_and_index(self, pictures, part):
+        first, most_alike = augmented(ALONE[part], pictures), ALIKE.get(part, 0.02)
+        for other in (augmented(ALONE[part], pictures, epoch=1), augmented(ALONE[part], pictures, seed=2)):
+            assert (first == other).all(axis=(1, 2, 3)).mean() < most_alike
+        one_picture = augmented(ALONE[part], np.repeat(pictures[:1], 500, axis=0))
+        neighbours = (one_picture[1:] == one_picture[:-1]).all(axis=(1, 2, 3))
+        assert neighbours.mean() < most_alike
+
+    @pytest.mark.parametrize("part", ALONE)
+    def test_each_part_alone_makes_the_same_pictures_whatever_else_there_is(self, pictures, part):
+        first = augmented(ALONE[part], pictures)
+        augment = Augmenter(ALONE[part], seed=1, num_images=10_000, threads=3)
+        some = np.array([400, 7, 8, 99])
+        augment(pictures[some], some, 4)
+        assert (augment(pictures[some], some, 0) == first[some]).all()
+
+
 class TestCrop:
     def test_is_a_shift_by_whole_pixels_with_the_edge_repeated(self, pictures):
         begins = draw_crops(8, seed=1, epoch=0, num_images=len(pictures))

@@ -57,9 +57,14 @@ def ordered(keras, split):
 
 @pytest.fixture(scope="module")
 def hold_out(keras):
+    """Return `hold_out` for labels alone, and ranks where a test gives them."""
     from tiny_imagenet.input_pipeline.batches import hold_out
 
-    return hold_out
+    def hold_out_of_labels(labels: np.ndarray, per_class: int, ranks: list[int] | None = None) -> Any:
+        no_pixels = np.empty((len(labels), 0, 0, 3), np.uint8)
+        return hold_out(Split(no_pixels, labels, None if ranks is None else np.array(ranks)), per_class)
+
+    return hold_out_of_labels
 
 
 def batches_of(dataset: Any, num_epochs: int) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -429,6 +434,14 @@ class TestHoldOut:
         training, held_out = hold_out(labels, 1)
         assert held_out.tolist() == [3, 6, 7]
         assert training.tolist() == [0, 1, 2, 4, 5]
+
+    def test_the_last_are_those_of_the_highest_numbers_wherever_they_are(self, hold_out):
+        numbers = [0, 1, 10, 11, 2, 9] * 2  # as their names are sorted
+        ranks = [sorted(numbers).index(number) for number in numbers]
+        labels = np.repeat(np.arange(2, dtype=np.int32), 6)
+        training, held_out = hold_out(labels, 2, ranks)
+        assert [numbers[index] for index in held_out] == [10, 11] * 2
+        assert [numbers[index] for index in training] == [0, 1, 2, 9] * 2
 
     def test_of_none_leaves_all(self, hold_out):
         training, held_out = hold_out(np.array([1, 0, 1], np.int32), 0)

@@ -93,6 +93,22 @@ class TestDraws:
         assert (mixes.partner != others.partner).mean() > 0.99
         assert (mixes.share != others.share).mean() > 0.99
 
+    @pytest.mark.parametrize(
+        "drawn",
+        [
+            lambda **key: mixes_of(MIXUP, **key).partner,
+            lambda **key: mixes_of(BOTH, **key).cut,
+            lambda **key: mixes_of(MIXUP, **key).share,
+            lambda **key: np.subtract(*mixes_of(CUTMIX, height=3_000, **key).box.T[:2]),  # how tall
+            lambda **key: np.add(*mixes_of(CUTMIX, height=3_000, **key).box.T[:2]),  # and how far up
+        ],
+        ids=["partner", "mixup or cutmix", "share of mixup", "height of the rectangle", "place of the rectangle"],
+    )
+    def test_each_changes_with_seed_epoch_and_index(self, drawn):
+        first = drawn()
+        for other in (drawn(epoch=3), drawn(seed=8), np.roll(first, 1)):
+            assert abs(np.corrcoef(first, other)[0, 1]) < 4.5 / np.sqrt(NUM_DRAWS)
+
 
 @pytest.fixture(scope="module")
 def pictures(make_pictures):

@@ -13,13 +13,14 @@ def packed_at(tmp_path):
     for split, num_images in (("train", 12), ("val", 6)):
         np.save(tmp_path / f"{split}_images.npy", np.zeros((num_images, SIDE, SIDE, 3), np.uint8))
         np.save(tmp_path / f"{split}_labels.npy", np.arange(num_images, dtype=np.int32) % 3)
+        np.save(tmp_path / f"{split}_ranks.npy", np.arange(num_images, dtype=np.int32))
     names = ["goldfish, Carassius auratus", "NA", "crane"]
     rows = [f'{label},n{label},"{name}"\n' for label, name in enumerate(names)]
     (tmp_path / "classes.csv").write_text("label,wnid,name\n" + "".join(rows))
     return tmp_path
 
 
-@pytest.mark.parametrize("name", ["train_images.npy", "val_labels.npy", "classes.csv"])
+@pytest.mark.parametrize("name", ["train_images.npy", "val_labels.npy", "train_ranks.npy", "classes.csv"])
 @pytest.mark.parametrize("damage", ["missing", "empty", "garbage"])
 def test_cache_with_a_bad_file_is_refused_and_says_what_to_do(packed_at, name, damage):
     (packed_at / name).unlink()

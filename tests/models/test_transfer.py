@@ -1,6 +1,5 @@
 """The pretrained architectures against `keras.applications` itself, with files of weights that are made here."""
 
-import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -50,10 +49,31 @@ class Made:
 
 @pytest.fixture(scope="module", params=IN_KERAS)
 def made(request, keras, tmp_path_factory):
+    """Return a file of weights. It takes a second and more to build a backbone, so the tests share what they build."""
     found = Made(keras, request.param, tmp_path_factory.mktemp("weights"))
     yield found
     found.path.unlink()  # up to 110 MB
     keras.backend.clear_session()
+
+
+@pytest.fixture(scope="module")
+def model(made):
+    """Return our model with the weights of the file."""
+    return build(made.architecture, weights=str(made.path))
+
+
+@pytest.fixture(scope="module")
+def theirs(made):
+    """Return Keras's own pretrained model, for which Keras fetches the file itself, and what it asks for."""
+    asked = {}
+
+    def fetch(name: str, origin: str, *, cache_subdir: str, file_hash: str) -> str:
+        asked.update(name=name, url=origin, folder=cache_subdir, digest=file_hash)
+        return str(made.path)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("keras.src.utils.file_utils.get_file", fetch)
+        return made.in_keras("imagenet", pooling="avg"), asked
 
 
 def build(architecture: str, **given: Any) -> Any:
@@ -66,55 +86,38 @@ def backbone_of(model: Any) -> Any:
     return next(layer for layer in model.layers if hasattr(layer, "layers"))
 
 
-def test_every_weight_of_the_file_arrives_in_the_backbone(made):
-    found = backbone_of(build(made.architecture, weights=str(made.path))).get_weights()
+def test_every_weight_of_the_file_arrives_in_the_backbone(made, model):
+    found = backbone_of(model).get_weights()
     assert len(found) == len(made.weights)
     assert [place for place, (one, other) in enumerate(zip(found, made.weights, strict=True))
             if one.shape != other.shape or (one != other).any()] == []  # fmt: skip
 
 
-def test_the_features_are_those_of_keras_own_pretrained_model_on_the_same_pixels(made, keras, monkeypatch):
-    """Keras fetches the file itself, as it does for `weights="imagenet"`, and preprocesses as it says one should."""
-    monkeypatch.setattr("keras.src.utils.file_utils.get_file", lambda *_, **__: str(made.path))
-    theirs = made.in_keras("imagenet", pooling="avg")
+def test_the_features_are_those_of_keras_own_pretrained_model_on_the_same_pixels(made, model, theirs, keras):
+    """Keras preprocesses as it says one should."""
     images = np.random.default_rng(1).integers(0, 256, (3, *INPUT_SHAPE), np.uint8)
     large = np.stack([cv2.resize(image.astype(np.float32), (SIDE, SIDE)) for image in images])
-    expected = theirs.predict_on_batch(
+    expected = theirs[0].predict_on_batch(
         getattr(keras.applications, IN_KERAS[made.architecture][1]).preprocess_input(large)
     )
 
-    model = build(made.architecture, weights=str(made.path))
     dropout = next(layer for layer in model.layers if type(layer).__name__ == "Dropout")
     features = keras.Model(model.inputs, dropout.input).predict_on_batch(images)
     assert expected.std() > 1e-3  # or else nothing could be told
     np.testing.assert_allclose(features, expected, rtol=1e-3, atol=1e-3 * expected.std())
 
 
-def test_the_file_is_the_one_that_keras_fetches(made, monkeypatch):
-    class Fetched(Exception):  # noqa: N818 - a way out, not an error
-        pass
-
-    asked = {}
-
-    def note(name: str, origin: str, *, cache_subdir: str, file_hash: str) -> None:
-        asked.update(name=name, url=origin, folder=cache_subdir, digest=file_hash)
-        raise Fetched
-
-    monkeypatch.setattr("keras.src.utils.file_utils.get_file", note)
-    with contextlib.suppress(Fetched):
-        made.in_keras("imagenet")
+def test_the_file_is_the_one_that_keras_fetches(made, theirs):
     published = pretrained.IMAGENET[made.architecture]
-    assert asked == {"name": published.file, "url": published.url, "folder": "models", "digest": published.digest}
+    assert theirs[1] == {"name": published.file, "url": published.url, "folder": "models", "digest": published.digest}
 
 
-def test_parameters_are_the_backbones_and_the_heads(made):
+def test_parameters_are_the_backbones_and_the_heads(made, model):
     backbone = sum(weights.size for weights in made.weights if weights.dtype != np.int32)
     features = {"vgg16": 512, "convnext_tiny": 768, "resnet50": 2048, "inception_v3": 2048}.get(made.architecture, 1280)
     # Normalization counts the batches that it was adapted to in one integer, which Keras counts as a parameter.
     counters = sum(weights.size for weights in made.weights if weights.dtype == np.int32)
-    assert build(made.architecture).count_params() == backbone + counters + (features + 1) * 7
-    with_dense = build(made.architecture, dense_units=5)
-    assert with_dense.count_params() == backbone + counters + (features + 1) * 5 + (5 + 1) * 7
+    assert model.count_params() == backbone + counters + (features + 1) * 7
 
 
 def test_a_saved_efficientnet_keeps_the_normalization_of_its_file(keras, tmp_path):

@@ -80,6 +80,16 @@ def test_models_that_a_claim_is_not_about_change_no_verdict(tmp_path):
     assert judged(dataclasses.replace(found, paired=others), "A third convolution").equals(judgement)
 
 
+def test_of_several_differences_each_needs_more_than_one_alone_would(tmp_path):
+    """Two of four have 6 images of 1,000 in it: p = 2 / 2^6 = 0.031 each, and by Holm's correction twice that."""
+    close = BETTER_BY_DEPTH | {"model_1": 0.250, "model_2": 0.250, "model_3": 0.256}
+    judgement = judged(made(tmp_path / "two", close), "Depth helps")
+    assert judgement["verdict"] == claims.NOT_SHOWN
+    assert "model_3 against model_1, p = 0.062; model_3 against model_2, p = 0.062" in judgement["reason"]
+    one = close | {"model_1": 0.15}  # the other of the two is beyond doubt then
+    assert judged(made(tmp_path / "one", one), "Depth helps")["verdict"] == claims.HOLDS
+
+
 @pytest.mark.parametrize(
     ("accuracy", "verdict"), [(0.20, claims.FAILS), (0.248, claims.NOT_SHOWN), (0.252, claims.NOT_SHOWN)]
 )

@@ -75,6 +75,20 @@ def keep(name: str = "part", about: str = "On a part.", **changes) -> Path:
     return kept_results.keep(name, about, params, results_table(params))
 
 
+def test_readme_has_each_figure_of_a_model_under_its_heading(repository):
+    keep()
+    lines = kept_results.readme_section().splitlines()
+    headings, row = (
+        [cell.strip() for cell in next(line for line in lines if line.startswith(f"| {first} |")).strip("|").split("|")]
+        for first in ("model", "model_2")
+    )
+    assert dict(zip(headings, row, strict=True)) == {
+        "model": "model_2", "train": "50.00", "val (95 % interval)": "38.61 (37.7-39.6)",
+        "val (paper protocol)": "35.14", "val (top-5)": "65.12", "epochs": "15", "best epoch": "12", "images/s": "426",
+        "minutes": "0.1",
+    }  # fmt: skip
+
+
 def test_what_is_kept_is_the_table_all_epochs_and_where_they_come_from(repository):
     folder = keep()
     assert folder == Path("docs/results/part")

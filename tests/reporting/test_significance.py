@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import binom
+from scipy.stats import binom, norm
 
 from tiny_imagenet.common.errors import UserError
 from tiny_imagenet.reporting import significance
@@ -63,6 +63,22 @@ def test_holm_by_hand():
     assert significance.holm([0.03, 0.01, 0.5, 0.02]) == pytest.approx([0.06, 0.04, 0.5, 0.06])
     assert significance.holm([0.9, 0.8]) == [1.0, 1.0]
     assert significance.holm([]) == []
+
+
+def test_the_interval_is_the_published_one():
+    """The example of R's package PropCIs 0.3-0, `diffpropci.mp(b = 40, c = 20, n = 160)`, with the other sign."""
+    assert significance.paired_interval(40, 20, 160) == pytest.approx((0.03089632, 0.21601726), abs=5e-9)
+
+
+@pytest.mark.parametrize(("only_a", "only_b", "images"), [(40, 20, 160), (3, 9, 32), (0, 1, 20), (700, 650, 10_000)])
+def test_the_interval_is_that_of_a_multinomial_with_half_an_image_more_in_each_cell(only_a, only_b, images):
+    cells = np.array([only_a, only_b, images - only_a - only_b, 0]) + 0.5
+    share = cells / cells.sum()
+    contrast = np.array([1, -1, 0, 0])
+    covariance = (np.diag(share) - np.outer(share, share)) / cells.sum()
+    difference, deviation = contrast @ share, np.sqrt(contrast @ covariance @ contrast)
+    expected = norm(difference, deviation).interval(0.95)
+    assert significance.paired_interval(only_a, only_b, images) == pytest.approx(expected, rel=1e-9)
 
 
 @pytest.mark.parametrize(("only_a", "only_b"), [(0.05, 0.05), (0.3, 0.1), (0.05, 0.01)])

@@ -1,7 +1,10 @@
 """Where a training comes from: its key, its tags, the environment."""
 
+import shutil
+from pathlib import Path
+
 import pytest
-from made_results import VALUES
+from made_results import ROOT, VALUES
 
 from tiny_imagenet.config.params import parse_params
 from tiny_imagenet.repository import provenance
@@ -63,3 +66,49 @@ def test_the_environment_has_another_hash_with_another_package(tmp_path, monkeyp
     (package / "METADATA").write_text("Metadata-Version: 2.1\nName: some-package\nVersion: 1.0\n")
     monkeypatch.syspath_prepend(tmp_path)
     assert provenance.environment_hash() != before
+
+
+@pytest.fixture
+def set_up(tmp_path, monkeypatch):
+    """Return a function that makes the setup of a training in a folder with data, code and the project's dvc.yaml."""
+    shutil.copy(ROOT / "dvc.yaml", tmp_path)
+    for name in ("data/cache/train_images.npy", "data/cache/train_labels.npy", "data/cache/val_images.npy",
+                 "data/cache/val_labels.npy", "data/cache/classes.csv", "src/tiny_imagenet/training/train.py",
+                 "data/overview/report.json"):  # fmt: skip
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(provenance.runtime, "device", lambda: "CPU of a test")
+    monkeypatch.setattr(provenance.runtime, "backend", lambda: "keras of a test")
+    monkeypatch.setattr(provenance.runtime, "numerics", lambda: NUMERICS)
+    monkeypatch.setattr(provenance.devices, "count", lambda number: number)
+    monkeypatch.setattr(provenance, "environment_hash", lambda: "of a test")  # the real one takes a second
+
+    def set_up() -> dict[str, str]:
+        images = {"classes": 10, "train": 40, "val": 20}
+        setup = provenance.training_setup(
+            PARAMS, JOB, images=images, preprocessing="rescale", architecture="", weights=None, weights_file=None
+        )
+        return setup.hashes
+
+    return set_up
+
+
+@pytest.mark.parametrize("name", ["train_images.npy", "train_labels.npy", "val_images.npy", "val_labels.npy"])
+def test_other_images_or_labels_of_either_split_are_other_data_and_another_training(name, set_up):
+    before = set_up()
+    assert set_up() == before
+    Path("data/cache", name).write_text("changed")
+    after = set_up()
+    assert {key for key in before if before[key] != after[key]} == {"data", "training"}
+
+
+@pytest.mark.parametrize(
+    ("name", "changed"),
+    [("src/tiny_imagenet/training/train.py", {"training"}), ("data/overview/report.json", set())],
+)
+def test_other_code_is_another_training_on_the_same_data_and_another_report_is_neither(name, changed, set_up):
+    before = set_up()
+    Path(name).write_text("changed")
+    after = set_up()
+    assert {key for key in before if before[key] != after[key]} == changed

@@ -3,6 +3,9 @@
 import json
 import shutil
 import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -10,6 +13,9 @@ import yaml
 from repository_copy import Copy, copy_of_repository
 from standin import small_models
 
+from stages import download
+from tiny_imagenet import entry
+from tiny_imagenet.common.files import md5
 from tiny_imagenet.reporting.table import COLUMNS
 
 MODELS = ["model_1", "model_2"]  # all five, whose starts alone take two minutes: tests/e2e
@@ -95,7 +101,9 @@ def test_a_retrain_to_the_same_bits_evaluates_nothing_and_its_run_has_the_final_
     assert [line.split("'")[1] for line in printed.splitlines() if line.startswith("Running stage '")] == ["compare"]
     runs = copy.runs().set_index("run_id")
     assert len(runs) == before + 1
-    newest = json.loads((copy.root / "models" / "model_2" / "run.json").read_text())["run_id"]
+    record = json.loads((copy.root / "models" / "model_2" / "run.json").read_text())
+    newest = record["run_id"]
+    assert record["resumed_from"] == []  # DVC has noted the one before: it is no checkpoint to resume
     metrics = json.loads((copy.root / "results" / "model_2" / "metrics.json").read_text())
     assert runs.loc[newest, "metrics.final_val_accuracy"] == metrics["val_accuracy"]
     table = pd.read_csv(copy.root / "reports" / "results.csv").set_index("model")
@@ -195,43 +203,144 @@ def test_a_new_architecture_file_and_block_train_the_new_model_alone(copy, made)
     assert copy.would_run() == set()
 
 
-def test_an_edit_reruns_three_stages_and_the_table_points_to_the_new_run(copy, made):
-    copy.edit(lambda params: params["models"]["model_2"]["optimizer"].update(learning_rate=0.003))
-    printed = copy.succeed("dvc", "repro")
-    ran = {line.split("'")[1] for line in printed.splitlines() if line.startswith("Running stage '")}
-    assert ran == {"train@model_2", "evaluate@model_2", "compare"}
-    runs = copy.runs()
-    assert len(runs) == len(MODELS) + 2
-    newest = runs[runs["params.optimizer.learning_rate"] == "0.003"]["run_id"].item()
-    table = pd.read_csv(copy.root / "reports" / "results.csv").set_index("model")
-    assert table.loc["model_2", "run_id"] == newest
-    assert current_runs(copy) == {model: [table.loc[model, "run_id"]] for model in table.index}
+REPLICATE, RATE = "model_1-9", 0.003
+TRAINED = [*MODELS, REPLICATE]
 
 
-def test_a_replicate_is_trained_beside_its_model_and_widens_the_table(copy, made):
-    def replicate(params: dict) -> None:
-        params["replicates"] = {"models": ["model_1"], "seeds": [9]}
+@dataclass(frozen=True)
+class Edited:
+    ran: set[str]
+    runs_before: int
+    by_the_library: Path
+    """The folder with model.keras and history.csv of model_1, trained with the seed of its replicate by no stage."""
+    predicted: pd.DataFrame
+    """A row per training and validation image: training, wnid, answer, probability."""
 
-    with copy.edited(replicate):
+
+# The library trains; stock Keras loads what the stages have saved, and Pillow decodes what is in the zip of images.
+TRAIN_AND_PREDICT = """
+import io, sys, zipfile
+from pathlib import Path
+from tiny_imagenet.backend import runtime
+runtime.prepare(9)
+import keras, numpy, pandas
+from PIL import Image
+from tiny_imagenet.config.params import load_params
+from tiny_imagenet.input_pipeline.packed import open_packed
+from tiny_imagenet.models.saved_model import save_model
+from tiny_imagenet.training.train import train, write_history
+
+folder, packed = Path(sys.argv[1]), open_packed(Path("data/cache"))
+trained = train(load_params().job("model_1").recipe, packed, seed=9)
+save_model(trained.model, folder / "model.keras", **packed.class_lists)
+write_history(trained.history, folder / "history.csv")
+
+with zipfile.ZipFile("data/images/val.zip") as archive:
+    names = sorted(archive.namelist())
+    pixels = [numpy.asarray(Image.open(io.BytesIO(archive.read(name))).convert("RGB")) for name in names]
+frames = []
+for training in sys.argv[2:]:
+    probabilities = keras.saving.load_model(f"models/{training}/model.keras").predict(numpy.stack(pixels), verbose=0)
+    frames.append(pandas.DataFrame({
+        "training": training, "wnid": [name.split("/")[0] for name in names],
+        "answer": probabilities.argmax(1), "probability": probabilities.max(1),
+    }))
+pandas.concat(frames).to_parquet(folder / "predicted.parquet")
+"""
+
+
+@pytest.fixture(scope="class")
+def edited(copy, made, tmp_path_factory) -> Iterator[Edited]:
+    """One model edited and the other replicated with another seed, by one `dvc repro`; afterwards no replicate."""
+    before = len(copy.runs())
+    copy.edit(lambda params: params["models"]["model_2"]["optimizer"].update(learning_rate=RATE))
+    with copy.edited(lambda params: params.update(replicates={"models": ["model_1"], "seeds": [9]})):
         printed = copy.succeed("dvc", "repro")
         ran = {line.split("'")[1] for line in printed.splitlines() if line.startswith("Running stage '")}
-        assert ran >= {"replicate@model_1-9", "evaluate_replicate@model_1-9", "compare"}
-        assert ran.isdisjoint({"train@model_1", "evaluate@model_1"})
-        table = pd.read_csv(copy.root / "reports" / "results.csv").set_index("model")
-        accuracies = [
-            json.loads((copy.root / "results" / name / "metrics.json").read_text())["val_accuracy"]
-            for name in ("model_1", "model_1-9")
-        ]
-        assert table.loc["model_1", "val_accuracy_mean"] == pytest.approx(sum(accuracies) / 2)
-        assert table.loc["model_1", "num_seeds"] == 2
-        assert "model_1-9" not in table.index
-        run = copy.runs().set_index("tags.mlflow.runName").loc["model_1-9"]
-        assert (run["params.seed"], run["status"]) == ("9", "FINISHED")
-        assert run["metrics.final_val_accuracy"] == accuracies[1]
-        assert run["tags.dvc.stage"] == "replicate@model_1-9"
-        assert json.loads(copy.succeed("dvc", "status", "--json")) == {}
+        folder = tmp_path_factory.mktemp("by the library")
+        copy.succeed(sys.executable, "-c", TRAIN_AND_PREDICT, str(folder), *TRAINED)
+        yield Edited(ran, before, folder, pd.read_parquet(folder / "predicted.parquet"))
     copy.succeed("dvc", "repro")
     assert "num_seeds" not in pd.read_csv(copy.root / "reports" / "results.csv")
+
+
+def read(copy: Copy, name: str) -> dict:
+    return json.loads((copy.root / name).read_text())
+
+
+class TestOneEditAndOneReplicate:
+    """Two models, and two seeds of one of them: what was trained, measured and logged, seen from outside."""
+
+    def test_an_edit_reruns_three_stages_and_a_replicate_has_two_of_its_own(self, copy, edited):
+        assert edited.ran == {
+            "train@model_2", "evaluate@model_2", f"replicate@{REPLICATE}", f"evaluate_replicate@{REPLICATE}", "compare"
+        }  # fmt: skip
+        assert json.loads(copy.succeed("dvc", "status", "--json")) == {}
+
+    def test_the_table_points_to_the_run_of_the_edited_model(self, copy, edited):
+        runs = copy.runs()
+        assert len(runs) == edited.runs_before + 2
+        newest = runs[runs["params.optimizer.learning_rate"] == str(RATE)]["run_id"].item()
+        table = pd.read_csv(copy.root / "reports" / "results.csv").set_index("model")
+        assert table.loc["model_2", "run_id"] == newest
+        expected = {model: [table.loc[model, "run_id"]] for model in table.index}
+        assert current_runs(copy) == expected | {REPLICATE: [read(copy, f"models/{REPLICATE}/run.json")["run_id"]]}
+
+    def test_a_replicate_widens_the_table_of_its_model(self, copy, edited):
+        table = pd.read_csv(copy.root / "reports" / "results.csv").set_index("model")
+        accuracies = [read(copy, f"results/{name}/metrics.json")["val_accuracy"] for name in ("model_1", REPLICATE)]
+        assert table.loc["model_1", "val_accuracy_mean"] == pytest.approx(sum(accuracies) / 2)
+        assert table.loc["model_1", "num_seeds"] == 2
+        assert REPLICATE not in table.index
+
+    def test_a_replicate_is_its_model_trained_with_another_seed_to_the_bit(self, copy, edited):
+        for name in ("model.keras", "history.csv"):
+            expected = (edited.by_the_library / name).read_bytes()
+            assert (copy.root / "models" / REPLICATE / name).read_bytes() == expected
+            assert (copy.root / "models" / "model_1" / name).read_bytes() != expected
+
+    def test_the_figures_are_what_the_saved_models_say_of_the_images(self, copy, edited):
+        """By stock Keras, Pillow and pandas; none of the project's code takes part."""
+        table = pd.read_csv(copy.root / "reports" / "results.csv").set_index("model")
+        classes = pd.read_csv(copy.root / "data" / "cache" / "classes.csv").set_index("wnid")["label"]
+        for training, found in edited.predicted.groupby("training"):
+            predictions = pd.read_parquet(copy.root / "results" / training / "predictions.parquet")
+            assert predictions["label"].tolist() == classes[found["wnid"]].tolist()
+            assert predictions["label_1"].tolist() == found["answer"].tolist()
+            assert predictions["probability_1"].to_numpy() == pytest.approx(found["probability"].to_numpy(), abs=1e-3)
+            accuracy = (found["answer"].to_numpy() == classes[found["wnid"]].to_numpy()).mean()
+            assert read(copy, f"results/{training}/metrics.json")["val_accuracy"] == pytest.approx(accuracy)
+            if training in table.index:
+                assert table.loc[training, "val_accuracy"] == pytest.approx(accuracy)
+                record = read(copy, f"models/{training}/run.json")
+                assert table.loc[training, "seconds"] == pytest.approx(sum(record["epoch_seconds"]), abs=0.05)
+
+    @pytest.mark.parametrize("training", TRAINED)
+    def test_the_run_has_the_params_that_were_trained_with_and_the_metrics_of_each_epoch(self, copy, edited, training):
+        params = yaml.safe_load((copy.root / "params.yaml").read_text())
+        block = params["models"][training.partition("-")[0]]
+        demo = params["profiles"]["demo"]["training"]
+        history = pd.read_csv(copy.root / "models" / training / "history.csv")
+        run = copy.mlflow.get_run(read(copy, f"models/{training}/run.json")["run_id"])
+        assert (run.info.run_name, run.info.status) == (training, "FINISHED")
+        stage = "replicate" if training == REPLICATE else "train"
+        assert run.data.tags["dvc.stage"] == f"{stage}@{training}"
+        expected = {
+            "architecture": block["architecture"],
+            "seed": "9" if training == REPLICATE else str(params["seed"]),
+            "epochs": str(len(history)),
+            "batch_size": str(demo["batch_size"]),
+            "optimizer.name": block["optimizer"]["name"],
+            "build.filters": str(block["build"]["filters"]),
+        }
+        assert {name: run.data.params[name] for name in expected} == expected
+        rate = demo.get("learning_rate") or block["optimizer"]["learning_rate"]
+        assert float(run.data.params["optimizer.learning_rate"]) == rate
+        assert history["learning_rate"].iloc[0] == pytest.approx(rate, rel=1e-6)
+        for name in ("loss", "val_accuracy"):
+            points = copy.mlflow.get_metric_history(run.info.run_id, name)
+            assert [point.step for point in points] == history["epoch"].tolist()
+            assert [point.value for point in points] == history[name].tolist()
 
 
 def test_no_table_is_made_of_the_images_of_another_profile(copy, made):
@@ -246,20 +355,25 @@ def test_no_table_is_made_of_the_images_of_another_profile(copy, made):
     assert table.read_bytes() == before
 
 
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        (lambda params: params["models"]["model_2"].update(optimiser={}), "did you mean 'optimizer'?"),
-        (lambda params: params["models"]["model_2"].update(epochs=-1), "models.model_2.epochs"),
-        (lambda params: params["models"]["model_2"].update(architecture="three_cnv"), "did you mean 'three_conv'?"),
-    ],
-)
-def test_a_mistake_in_params_stops_before_any_work_with_one_message(copy, made, change, said):
-    with copy.edited(change):
+def test_a_mistake_in_params_stops_before_any_work_with_one_message(copy, made):
+    with copy.edited(lambda params: params["models"]["model_2"].update(architecture="three_cnv")):
         done = copy.run("dvc", "repro")
     assert done.returncode != 0
-    assert said in done.stderr
+    assert "did you mean 'three_conv'?" in done.stderr
     assert "Traceback" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [({"optimiser": {}}, "did you mean 'optimizer'?"), ({"epochs": -1}, "models.model_2.epochs")],
+)
+def test_any_other_mistake_in_params_stops_the_first_stage(copy, made, monkeypatch, capsys, change, said):
+    monkeypatch.chdir(copy.root)
+    before = md5(copy.root / "data" / "raw" / "dataset.zip")
+    with copy.edited(lambda params: params["models"]["model_2"].update(change)):
+        assert entry.run(download.main) == 1
+    assert said in capsys.readouterr().err
+    assert md5(copy.root / "data" / "raw" / "dataset.zip") == before
 
 
 def test_own_images_go_through_the_whole_pipeline_as_one_more_profile(copy, made, make_archive):

@@ -35,8 +35,9 @@ def undisturbed(training) -> dict[str, str]:
     return training.outputs()
 
 
-def test_killed_it_goes_on_in_the_same_run_to_the_same_bits(training, undisturbed):
-    runs = len(training.copy.runs())
+def test_killed_it_goes_on_in_the_same_run_to_the_same_bits_and_is_never_done_again(training, undisturbed):
+    runs, lock = len(training.copy.runs()), training.copy.root / "dvc.lock"
+    before = lock.read_bytes()
     process = training.start_anew()
     wait_for_epoch(process, 4)
     os.killpg(process.pid, signal.SIGKILL)
@@ -45,24 +46,16 @@ def test_killed_it_goes_on_in_the_same_run_to_the_same_bits(training, undisturbe
     assert record["resumed_from"][0] >= 4
     assert len(training.copy.runs()) == runs + 1
 
-
-def test_killed_before_dvc_has_noted_it_a_whole_training_is_not_done_again(training, undisturbed):
-    lock = training.copy.root / "dvc.lock"
-    before = lock.read_bytes()
-    process = training.start_anew()
-    process.communicate()
-    whole = training.record()["run_id"]
-    lock.write_bytes(before)  # as DVC, killed, would leave it
+    lock.write_bytes(before)  # as DVC would leave it, killed before it has noted the whole training
     training.forget()
-    record = training.go_on(undisturbed)
-    assert record["run_id"] == whole
-    assert record["resumed_from"] == [EPOCHS]
-    training.copy.succeed("dvc", "repro", "--force", "--single-item", f"train@{MODEL}")  # noted now: from the start
-    assert training.record()["resumed_from"] == []
-    assert training.record()["run_id"] != whole
+    again = training.go_on(undisturbed)
+    assert again["run_id"] == record["run_id"]
+    assert again["resumed_from"] == [*record["resumed_from"], EPOCHS]
+    assert len(training.copy.runs()) == runs + 1
 
 
 def test_interrupted_it_says_so_marks_the_run_and_goes_on_later(training, undisturbed):
+    noted = training.record()["run_id"]  # by DVC: the next one starts from scratch, in a new run
     process = training.start_anew()
     wait_for_epoch(process, 2)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does on Ctrl-C
@@ -72,7 +65,10 @@ def test_interrupted_it_says_so_marks_the_run_and_goes_on_later(training, undist
     assert re.search(r"exited with (130|-2)\b", rest)  # -2: dash, where it is the shell between, ends by the signal
     assert "Traceback" not in rest
     assert training.newest_run()["status"] == "KILLED"
-    assert training.go_on(undisturbed)["resumed_from"][0] >= 2
+    record = training.go_on(undisturbed)
+    [resumed_from] = record["resumed_from"]
+    assert resumed_from >= 2
+    assert record["run_id"] != noted
 
 
 def test_after_an_edit_the_old_checkpoint_is_not_used_and_its_run_is_marked(training, undisturbed):

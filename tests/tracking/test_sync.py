@@ -46,13 +46,14 @@ def write_lock(models: list[str]) -> None:
     stages = {}
     for model in models:
         paths = [Path("models") / model / name for name in ("model.keras", "history.csv")]
-        stages[f"evaluate@{model}"] = {"deps": [{"path": str(path), "md5": files.md5(path)} for path in paths]}
+        stage = "evaluate_replicate" if "-" in model else "evaluate"
+        stages[f"{stage}@{model}"] = {"deps": [{"path": str(path), "md5": files.md5(path)} for path in paths]}
     Path("dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": stages}))
 
 
 def run_sync(**changes) -> list[str]:
-    descriptions = {name: f"about {name}" for name in ACTIVE}
-    return sync.sync(made_params(active=ACTIVE, **changes), descriptions, "about the table")
+    params = made_params(active=ACTIVE, **changes)
+    return sync.sync(params, {job.name: f"about {job.name}" for job in params.jobs}, "about the table")
 
 
 def statuses(name: str) -> dict[str, str]:
@@ -72,6 +73,28 @@ def test_runs_that_the_store_lacks_are_restored_once(root):
     assert run.tags["workspace"] == workspace.workspace_id()
     assert run.tags["mlflow.note.content"] == "about model_1"
     assert store.client().get_experiment_by_name("demo").tags["mlflow.note.content"] == "about the table"
+
+
+def test_a_replicate_that_is_trained_again_has_one_current_run_too(root):
+    name, record = "model_1-7", root / "models" / "model_1-7" / "run.json"
+    make_results(root, name, run={"run_id": "first_of_the_replicate"})
+    (root / "models" / name / "model.keras").symlink_to(root / "models" / "model_1" / "model.keras")
+    write_lock([*ACTIVE, name])
+    replicates = {"replicates": {"models": ["model_1"], "seeds": [7]}}
+    try:
+        run_sync(**replicates)
+        first = tracking.find_run(root, "first_of_the_replicate")
+        assert first.is_current
+        record.write_text(json.dumps(json.loads(record.read_text()) | {"run_id": "second_of_the_replicate"}))
+        run_sync(**replicates)
+    finally:
+        shutil.rmtree(record.parent)
+        shutil.rmtree(root / "results" / name)
+        write_lock(ACTIVE)
+    second = tracking.find_run(root, "second_of_the_replicate")
+    assert second.is_current
+    assert tracking.find_run(root, "first_of_the_replicate").tags["superseded_by"] == second.run_id
+    assert all(tracking.find_run(root, f"run_of_{model}").is_current for model in ACTIVE)
 
 
 def test_a_run_that_died_is_marked_and_one_that_is_trained_now_is_not(root):

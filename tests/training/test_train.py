@@ -82,6 +82,35 @@ def trained(observed):
     return observed[:2]
 
 
+@pytest.fixture(scope="module")
+def rich(train, witness):
+    """Return two epochs of a recipe that measures all that can be measured, a witness, and how each pass was loaded."""
+    seen = witness()
+    with pytest.MonkeyPatch.context() as patch:
+        tuned = watch_loading(patch)
+        result = train(
+            callbacks=[seen], epochs=2, augmentation=PAPER_AUGMENTATION, label_smoothing=0.2, batches_per_epoch=3,
+            holdout_per_class=5, paper_protocol_every_epoch=True,
+        )  # fmt: skip
+    return result, seen, tuned
+
+
+def watch_loading(patch: pytest.MonkeyPatch) -> list[bool]:
+    """Return the list to which each pass over a tf.data pipeline adds whether TensorFlow's tuner is on."""
+    tuned: list[bool] = []
+    if os.environ.get("KERAS_BACKEND", "tensorflow") == "tensorflow":
+        import tensorflow
+
+        begin = tensorflow.data.Dataset.__iter__
+
+        def watching(dataset: Any) -> Any:
+            tuned.append(dataset.options().autotune.enabled)
+            return begin(dataset)
+
+        patch.setattr(tensorflow.data.Dataset, "__iter__", watching)
+    return tuned
+
+
 def spoil(keras: Any, epoch: int) -> Any:
     """Return a callback that ruins the weights as an epoch begins, so that this and later epochs are not the best."""
 
@@ -140,13 +169,13 @@ def test_the_last_batch_may_be_smaller_and_more_batches_than_there_are_means_all
     assert seen.batches == [4]
 
 
-def test_validation_figures_are_of_the_clean_validation_images(keras, packed, train):
-    result = train(epochs=1, augmentation=PAPER_AUGMENTATION)
-    losses = keras.losses.sparse_categorical_crossentropy(
-        packed.val.labels, result.model.predict_on_batch(packed.val.images)
-    )
-    assert val_accuracy(result.model, packed) == pytest.approx(result.history["val_accuracy"].iloc[0])
-    assert float(keras.ops.mean(losses)) == pytest.approx(result.history["val_loss"].iloc[0], rel=1e-4)
+def test_validation_figures_are_of_the_clean_validation_images_with_the_losss_label_smoothing(keras, packed, rich):
+    result = rich[0]
+    loss = keras.losses.CategoricalCrossentropy(label_smoothing=0.2)
+    shares = np.eye(10, dtype=np.float32)[packed.val.labels]
+    expected = float(loss(shares, result.model.predict_on_batch(packed.val.images)))
+    assert result.history["val_loss"].iloc[-1] == pytest.approx(expected, rel=1e-4)
+    assert result.history["val_accuracy"].iloc[-1] == pytest.approx(val_accuracy(result.model, packed))
 
 
 def test_the_loss_has_the_penalty_in_it(train):
@@ -156,9 +185,8 @@ def test_the_loss_has_the_penalty_in_it(train):
     assert history["val_loss"] > 10 * math.log(10)
 
 
-def test_an_epoch_may_be_limited_to_some_batches(train, witness):
-    seen = witness()
-    result = train(callbacks=[seen], batches_per_epoch=3, epochs=2)
+def test_an_epoch_may_be_limited_to_some_batches(rich):
+    result, seen, _ = rich
     assert seen.batches == [3, 3]
     assert len(result.history) == 2
 
@@ -225,6 +253,52 @@ def test_training_stops_after_so_many_epochs_without_improvement_as_in_keras(tra
 def test_training_goes_on_while_it_improves(train):
     stop = {"monitor": "loss", "patience": 0, "restore_best_weights": True}
     assert len(train(epochs=3, early_stopping=stop).history) == 3
+
+
+# --- which figure is watched ---
+
+# Five epochs in which the two sets of images disagree: held-out images improve until the third epoch, validation images
+# until the first, and then from the third on.
+HOLDOUT, VALIDATION = [0.5, 0.4, 0.3, 0.6, 0.7], [0.2, 0.9, 0.8, 0.1, 0.05]
+
+
+@pytest.mark.parametrize(("holdout_per_class", "watched"), [(8, HOLDOUT), (0, VALIDATION)])
+@pytest.mark.parametrize("quantity", ["loss", "accuracy"])
+def test_stops_schedules_and_the_kept_epoch_watch_held_out_images_where_there_are_any(
+    keras, quantity, holdout_per_class, watched
+):
+    """Keras's own callbacks, given the metrics of five epochs and weights that tell the epoch; nothing is trained."""
+    from tiny_imagenet.training.callbacks import kept_epoch, schedules_and_stops
+
+    monitor = f"val_{quantity}"
+    recipe = small_recipe(
+        holdout_per_class=holdout_per_class,
+        early_stopping={"monitor": monitor, "patience": 9, "restore_best_weights": True},
+        reduce_learning_rate={"monitor": monitor, "factor": 0.5, "patience": 1},
+    )
+    model = keras.Sequential([keras.layers.Input((1,)), keras.layers.Dense(1, use_bias=False)])
+    model.compile(keras.optimizers.SGD(1.0), "mse")
+    callbacks = schedules_and_stops(recipe)
+    for callback in callbacks:
+        callback.set_model(model)
+        callback.on_train_begin()
+    rates = []
+    for epoch, (holdout, validation) in enumerate(zip(HOLDOUT, VALIDATION, strict=True)):
+        model.layers[0].kernel.assign([[epoch + 1.0]])
+        logs = {"holdout_loss": holdout, "holdout_accuracy": 1 - holdout, "val_loss": validation,
+                "val_accuracy": 1 - validation, "loss": 1.0, "accuracy": 0.1}  # fmt: skip
+        for callback in callbacks:
+            callback.on_epoch_end(epoch, logs)
+        rates.append(float(model.optimizer.learning_rate))
+    for callback in callbacks:
+        callback.on_train_end()
+    best = int(np.argmin(watched)) + 1
+    assert kept_epoch(callbacks, 5) == best == {8: 3, 0: 5}[holdout_per_class]
+    assert model.get_weights()[0].item() == best
+    # An epoch without an improvement halves the rate; patience 1 means that one is enough.
+    lows = np.minimum.accumulate(watched)
+    improved = [True, *(lows[1:] < lows[:-1])]
+    np.testing.assert_allclose(rates, 0.5 ** np.cumsum(np.logical_not(improved)))
 
 
 # --- which epoch's weights are kept ---
@@ -301,7 +375,7 @@ def test_weight_decay_shrinks_kernels_and_leaves_biases_and_batch_normalization(
 @pytest.mark.parametrize(
     ("schedule", "expected"),
     [
-        # 4 epochs of 10 steps; the rate after each epoch
+        # 4 epochs of 100 steps; the rate after each epoch
         ({"decay": "cosine"}, [(1 + math.cos(math.pi * epoch / 4)) / 2 for epoch in range(1, 5)]),
         (
             {"decay": "cosine", "warmup_epochs": 2, "final_fraction": 0.1},
@@ -310,19 +384,19 @@ def test_weight_decay_shrinks_kernels_and_leaves_biases_and_batch_normalization(
         ({"decay": "none", "warmup_epochs": 2}, [0.5, 1.0, 1.0, 1.0]),
     ],
 )
-def test_the_learning_rate_follows_its_schedule_step_by_step(train, schedule, expected):
-    optimizer = {"name": "sgd", "learning_rate": 0.01}
-    history = train(optimizer=optimizer, learning_rate_schedule=schedule).history
-    np.testing.assert_allclose(history["learning_rate"], 0.01 * np.array(expected), rtol=1e-4, atol=1e-9)
+def test_the_learning_rate_follows_its_schedule_step_by_step(keras, schedule, expected):
+    optimizer = build(optimizer={"name": "sgd", "learning_rate": 0.01}, learning_rate_schedule=schedule).optimizer
+    rates = []
+    for steps in (100, 200, 300, 400):
+        optimizer.iterations.assign(steps)
+        rates.append(float(keras.ops.convert_to_numpy(optimizer.learning_rate)))
+    np.testing.assert_allclose(rates, 0.01 * np.array(expected), rtol=1e-4, atol=1e-9)
 
 
-def test_label_smoothing_is_keras_own_in_training_and_in_validation(keras, packed, train):
-    result = train(epochs=1, label_smoothing=0.2)
-    loss = keras.losses.CategoricalCrossentropy(label_smoothing=0.2)
-    shares = np.eye(10, dtype=np.float32)[packed.val.labels]
-    expected = float(loss(shares, result.model.predict_on_batch(packed.val.images)))
-    assert result.history["val_loss"].iloc[0] == pytest.approx(expected, rel=1e-4)
-    assert result.history["val_accuracy"].iloc[0] == pytest.approx(val_accuracy(result.model, packed))
+def test_a_training_takes_the_steps_of_its_own_epochs_from_the_schedule(train):
+    optimizer, schedule = {"name": "sgd", "learning_rate": 0.01}, {"decay": "cosine", "warmup_epochs": 2}
+    history = train(optimizer=optimizer, learning_rate_schedule=schedule).history  # 4 epochs of 10 steps
+    np.testing.assert_allclose(history["learning_rate"], [0.005, 0.01, 0.005, 0.0], rtol=1e-4, atol=1e-9)
 
 
 def test_labels_as_shares_give_the_same_training_as_class_numbers(train, trained):
@@ -434,10 +508,10 @@ def test_a_class_without_an_image_left_is_refused(train):
         train(holdout_per_class=50)
 
 
-def test_the_paper_protocol_is_measured_after_every_epoch_where_asked_for(packed, train):
+def test_the_paper_protocol_is_measured_after_every_epoch_where_asked_for(packed, rich):
     from tiny_imagenet.evaluation.evaluate import predict
 
-    result = train(paper_protocol_every_epoch=True, epochs=2)
+    result = rich[0]
     accuracies = result.history["val_accuracy_paper_protocol"]
     augmented = predict(result.model, packed.val, "", PAPER_AUGMENTATION).argmax(1)
     assert accuracies.iloc[-1] == pytest.approx(float((augmented == packed.val.labels).mean()))
@@ -447,20 +521,11 @@ def test_the_paper_protocol_is_measured_after_every_epoch_where_asked_for(packed
 # --- the same seed, the same bits ---
 
 
-def test_tensorflow_tunes_none_of_the_loading(keras, train, monkeypatch):
+def test_tensorflow_tunes_none_of_the_loading(keras, rich):
     """Its tuner lets epochs begin late: docs/decisions/0028-tf-data-does-not-tune-itself.md."""
     if keras.backend.backend() != "tensorflow":
         pytest.skip("other backends do not load through tf.data")
-    import tensorflow
-
-    tuned, begin = [], tensorflow.data.Dataset.__iter__
-
-    def watching(dataset: Any) -> Any:
-        tuned.append(dataset.options().autotune.enabled)
-        return begin(dataset)
-
-    monkeypatch.setattr(tensorflow.data.Dataset, "__iter__", watching)
-    train(holdout_per_class=5, paper_protocol_every_epoch=True, epochs=1)
+    tuned = rich[2]
     assert len(tuned) >= 4  # training, validation, held-out images, paper protocol
     assert set(tuned) == {False}
 

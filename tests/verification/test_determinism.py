@@ -31,6 +31,7 @@ def repository(tmp_path, monkeypatch) -> Params:
     for split in ("train", "val"):
         np.save(cache / f"{split}_images.npy", getattr(packed, split).images)
         np.save(cache / f"{split}_labels.npy", getattr(packed, split).labels)
+        np.save(cache / f"{split}_ranks.npy", np.arange(len(getattr(packed, split))))
     packed.classes.to_csv(cache / "classes.csv", index=False)
     values = yaml.safe_load((ROOT / "params.yaml").read_text())
     values["models"]["model_2"]["build"] = STANDINS["model_2"]["build"]

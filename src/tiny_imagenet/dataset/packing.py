@@ -9,7 +9,7 @@ import sys
 import zipfile
 import zlib
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import chain
@@ -27,6 +27,7 @@ from tiny_imagenet.common.progress import track
 from tiny_imagenet.common.tables import read_csv
 from tiny_imagenet.config.dataset import SPLITS
 from tiny_imagenet.dataset.jpeg import decode
+from tiny_imagenet.dataset.layout import natural_key
 from tiny_imagenet.input_pipeline.packed import CLASS_COLUMNS, SIDE, PackedDataset, open_packed
 
 _CHUNK = 512
@@ -35,7 +36,7 @@ _CHUNK = 512
 def pack(images: Path, destination: Path) -> PackedDataset:
     """Decode `train.zip` and `val.zip` of the folder `images` into `destination`, and return the packed dataset.
 
-    Write `{train,val}_images.npy`, `{train,val}_labels.npy` and `classes.csv`.
+    Write `{train,val}_images.npy`, `{train,val}_labels.npy`, `{train,val}_ranks.npy` and `classes.csv`.
 
     Raises:
         DatasetError: a file is missing, or images are broken or of a wrong size: some of each kind, and their number.
@@ -79,6 +80,14 @@ def _pack_split(source: Path, destination: Path, split: str, labels_of: dict[str
             offenders = some_of_each({kind: sorted(lines) for kind, lines in sorted(problems.items())})
             raise DatasetError(f"{number:,} images of {source} cannot be used:\n{offenders}")
     _write_array(destination / f"{split}_labels.npy", labels)
+    _write_array(destination / f"{split}_ranks.npy", _ranks(names))
+
+
+def _ranks(names: Sequence[str]) -> NDArray[np.int32]:
+    """Return the rank of each name by the numbers in it."""
+    ranks = np.empty(len(names), np.int32)
+    ranks[sorted(range(len(names)), key=lambda index: natural_key(names[index]))] = np.arange(len(names))
+    return ranks
 
 
 def _open_zip(path: Path) -> zipfile.ZipFile:
@@ -146,6 +155,7 @@ def drop_from_train(destination: Path, indices: NDArray[np.int64]) -> PackedData
         for start in range(0, len(kept), _CHUNK):
             pixels[start : start + _CHUNK] = train.images[kept[start : start + _CHUNK]]
     _write_array(destination / "train_labels.npy", train.labels[kept])
+    _write_array(destination / "train_ranks.npy", np.load(destination / "train_ranks.npy")[kept])
     return open_packed(destination)
 
 

@@ -70,7 +70,7 @@ def evaluate(
     clean = predict(model, packed.val, "validation, clean", flip=flip)
     augmented = answers(model, packed.val, "validation, paper protocol", PAPER_AUGMENTATION, flip=flip)
     training = answers(model, packed.train, "training, clean", flip=flip)
-    trained_on, _ = hold_out(packed.train.labels, recipe.holdout_per_class)
+    trained_on, _ = hold_out(packed.train, recipe.holdout_per_class)
     learnt = (training == packed.train.labels)[trained_on]
 
     predicted = clean.argmax(1)

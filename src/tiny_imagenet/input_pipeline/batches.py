@@ -24,12 +24,13 @@ Batch = tuple[NDArray[np.uint8], NDArray[np.int32] | NDArray[np.float32]]
 """Images N x H x W x 3, and labels: int32 (N,), or float32 (N, classes), the share of each class."""
 
 
-def hold_out(labels: NDArray[np.int32], per_class: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the indices of the images to train on, and of those held out: the last `per_class` of each class.
+def hold_out(split: Split, per_class: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the indices of images to train on, and of those held out: of each class the last `per_class` by number.
 
     Raises:
         UserError: a class would have no image to train on.
     """
+    labels = split.labels
     present, counts = np.unique(labels, return_counts=True)
     smallest = np.argmin(counts)
     if counts[smallest] <= per_class:
@@ -37,9 +38,10 @@ def hold_out(labels: NDArray[np.int32], per_class: int) -> tuple[NDArray[np.int6
             f"class {present[smallest]} has {counts[smallest]:,} training images: with {per_class:,} held out, none is "
             f"left to train on. `holdout_per_class` can be at most {counts[smallest] - 1:,}."
         )
-    by_class = [np.flatnonzero(labels == label) for label in present]
+    by_number = np.arange(len(split)) if split.ranks is None else np.argsort(split.ranks)
+    by_class = [by_number[labels[by_number] == label] for label in present]
     held_out = np.sort(np.concatenate([own[len(own) - per_class :] for own in by_class]))
-    return np.setdiff1d(np.arange(len(labels)), held_out), held_out
+    return np.setdiff1d(by_number, held_out), held_out
 
 
 @dataclass(frozen=True, eq=False)

@@ -26,6 +26,9 @@ class Split:
 
     images: NDArray[np.uint8]
     labels: NDArray[np.int32]
+    ranks: NDArray[np.int32] | None = None
+    """Rank of each image by the number in the name of its file, N: "x_9" is before "x_10", but not in the arrays, which
+    are in the order of the names. None: the order of the arrays."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -67,10 +70,10 @@ def open_packed(folder: Path) -> PackedDataset:
     try:
         for split in SPLITS:
             images = np.load(folder / f"{split}_images.npy", mmap_mode="r")
-            labels = np.load(folder / f"{split}_labels.npy")
-            if len(images) != len(labels):
-                raise ValueError(f"{split}: {len(images)} images, {len(labels)} labels")
-            splits[split] = Split(images, labels)
+            labels, ranks = (np.load(folder / f"{split}_{name}.npy") for name in ("labels", "ranks"))
+            if not len(images) == len(labels) == len(ranks):
+                raise ValueError(f"{split}: {len(images)} images, {len(labels)} labels, {len(ranks)} ranks")
+            splits[split] = Split(images, labels, ranks)
         classes = parse_csv((folder / "classes.csv").read_bytes().decode(), CLASS_COLUMNS)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise DatasetError(f"{folder} is not a packed dataset: {error}; run `dvc repro cache`") from None

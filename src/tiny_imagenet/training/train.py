@@ -109,7 +109,7 @@ class _Images:
             "num_classes": packed.num_classes if recipe.soft_labels else None,
             "share": share,
         }
-        self._trained, self.held_out = hold_out(packed.train.labels, recipe.holdout_per_class)
+        self._trained, self.held_out = hold_out(packed.train, recipe.holdout_per_class)
 
     def training(self, first_epoch: int = 0) -> TrainingBatches:
         return TrainingBatches(

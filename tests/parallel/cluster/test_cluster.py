@@ -11,6 +11,7 @@ from tiny_imagenet.backend import runtime
 from tiny_imagenet.common.errors import UserError
 from tiny_imagenet.parallel import cluster
 from tiny_imagenet.parallel.cluster import Allotment, Cluster, Node
+from tiny_imagenet.parallel.sweep.schema import Sweep
 
 
 def machines(*cores: int, gpus: int = 0) -> Cluster:
@@ -107,3 +108,23 @@ def test_a_cluster_that_refuses_is_named_with_the_token_that_it_may_want(kind, t
     expected = r"the Ray cluster at first:1 cannot be used: no token\. If `ray start` said .* RAY_AUTH_MODE=token"
     with pytest.raises(UserError, match=expected), cluster.connected("first:1", tmp_path):
         pass
+
+
+@pytest.mark.parametrize(
+    ("metric", "good", "bad"),
+    [("val_loss", 1.0, 2.0), ("holdout_loss", 1.0, 2.0), ("val_accuracy", 0.6, 0.3), ("holdout_accuracy", 0.6, 0.3)],
+)
+def test_trials_are_stopped_early_by_the_worse_of_a_loss_and_of_an_accuracy(metric, good, bad):
+    """Half of the trials continue after epoch 1: the fourth has to be better than the median of three known ones."""
+    tune = pytest.importorskip("ray.tune", reason="Ray is not installed: make extras")
+    stop_early = {"grace_epochs": 1, "reduction_factor": 2}
+    sweep = Sweep.model_validate(
+        {"model": "model_2", "metric": metric, "epochs": 8, "trials": 9, "stop_early": stop_early,
+         "search": {"optimizer.learning_rate": {"uniform": [0.1, 0.2]}}}
+    )  # fmt: skip
+    middle = (good + bad) / 2
+    known = {number: [{metric: middle + 0.001 * number}] for number in range(3)}
+    for value, decision in ((good, "CONTINUE"), (bad, "STOP")):
+        asha, trial = cluster.scheduler(tune, sweep, known), SimpleNamespace(trial_id="a trial")
+        asha.on_trial_add(None, trial)
+        assert asha.on_trial_result(None, trial, {"epoch": 1, metric: value}) == decision

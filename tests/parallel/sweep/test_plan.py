@@ -51,6 +51,18 @@ def test_what_a_profile_changes_does_not_undo_what_is_searched():
     assert recipe.augmentation == Augmentation()
 
 
+def test_a_whole_optimizer_that_is_searched_keeps_its_learning_rate():
+    values = json.loads(json.dumps(VALUES))
+    values["profiles"]["demo"]["training"]["learning_rate"] = 0.5
+    drawn = {"name": "sgd", "learning_rate": 0.03, "momentum": 0.9}
+    sweep = {"model": "model_2", "epochs": 4, "search": {"optimizer": {"grid": [drawn]}}}
+    given = parse_params(values | {"sweeps": {"rates": sweep}})
+    assert given.recipe("model_2").optimizer.learning_rate == 0.5
+    (trial,) = plan(given, "rates")
+    assert trial.recipe.optimizer.model_dump(exclude_unset=True) == drawn
+    assert trial.block["keeps"] == ["learning_rate"]  # so that the block trains with it, too, under this profile
+
+
 def test_the_block_has_the_values_and_nothing_of_the_sweep():
     trial = only({"batch_size": 33, "build.dropout": 0.3})
     block = json.loads(json.dumps(VALUES["models"]["model_2"]))
