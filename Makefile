@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup extras repro ui test e2e faults check readme pictures format lock clean
+.PHONY: help setup extras repro ui test e2e faults mutants check readme pictures format lock clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,12 @@ e2e: extras  ## Run the longer end-to-end tests: MLflow's pages and servers, DVC
 
 faults: extras  ## Kill stages, trainings and nodes of a Ray cluster, again and again; half an hour and more
 	@python -m pytest -m faults
+
+LIMIT := 40
+SEED := 1
+
+mutants: $(READY)  ## Plant faults in a room of src; list those that its tests miss (make mutants ROOM=evaluation LIMIT=40)
+	@python -m benchmarks.mutants $(ROOM) --limit $(LIMIT) --seed $(SEED)
 
 check: $(READY)  ## Lint, types, layers, and whether the lock fits pyproject.toml
 	@ruff check .
