@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tiny_imagenet.common.errors import UserError
-from tiny_imagenet.dataset.jpeg import decode_jpeg, jpeg_size, upright
+from tiny_imagenet.dataset.jpeg import decode_jpeg, read_header, upright
 from tiny_imagenet.input_pipeline.packed import SIDE
 
 MAX_PIXELS = 1024**3 // 4 // 3
@@ -113,9 +113,10 @@ def _decoded_jpeg(image: Image.Image, stream: BinaryIO) -> Image.Image | None:
     stream.seek(0)
     content = stream.read()
     try:
-        if jpeg_size(content) != image.size:  # the size that was checked is another
+        width, height, colours = read_header(content)
+        if (width, height) != image.size:  # the size that was checked is another
             return None
-        return Image.fromarray(decode_jpeg(content))
+        return Image.fromarray(decode_jpeg(content, colours))
     except ValueError as error:
         if _DAMAGED_JPEG.match(str(error)):
             raise ImageError(f"is damaged or cut short ({error})") from None

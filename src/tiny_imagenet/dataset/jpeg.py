@@ -25,20 +25,23 @@ class WrongSizeError(ValueError):
     """An image of a dataset has another size than 64 x 64."""
 
 
-def jpeg_size(jpeg: bytes) -> tuple[int, int]:
-    """Return width and height in the header of a JPEG; raises ValueError if there is none."""
-    height, width, _, _ = simplejpeg.decode_jpeg_header(jpeg, strict=True)
-    return width, height
+def read_header(jpeg: bytes) -> tuple[int, int, str]:
+    """Return width, height and colour space ("YCbCr", "CMYK", ...) of a JPEG; raises ValueError if it is none."""
+    height, width, colours, _ = simplejpeg.decode_jpeg_header(jpeg, strict=True)
+    return width, height, colours
 
 
-def decode_jpeg(jpeg: bytes) -> NDArray[np.uint8]:
+def decode_jpeg(jpeg: bytes, colours: str) -> NDArray[np.uint8]:
     """Return the pixels of a JPEG as they are stored: uint8 RGB, height x width x 3. Gray and CMYK become RGB.
+
+    Args:
+        jpeg: content of the file.
+        colours: its colour space, by `read_header`.
 
     Raises:
         ValueError: it cannot be decoded, or is damaged or truncated.
     """
     # OpenCV and PIL fill the rest of a truncated file with gray; libjpeg-turbo in strict mode refuses it.
-    *_, colours, _ = simplejpeg.decode_jpeg_header(jpeg, strict=True)
     pixels: NDArray[np.uint8]
     if colours not in ("CMYK", "YCCK"):
         pixels = simplejpeg.decode_jpeg(jpeg, colorspace="RGB", strict=True)
@@ -66,9 +69,9 @@ def decode(jpeg: bytes) -> NDArray[np.uint8]:
         ValueError: it cannot be decoded, is truncated, or has another size.
     """
     try:
-        width, height = jpeg_size(jpeg)
+        width, height, colours = read_header(jpeg)
         if (width, height) == (SIDE, SIDE):  # first: an image of 12,000 x 12,000 takes much memory
-            pixels = decode_jpeg(jpeg)
+            pixels = decode_jpeg(jpeg, colours)
             return _turned(pixels, jpeg) if b"Exif\0\0" in jpeg or b"tiff:Orientation" in jpeg else pixels
     except ValueError as error:
         raise ValueError(f"is not a complete JPEG ({error})") from None
