@@ -25,7 +25,7 @@ Batch = tuple[NDArray[np.uint8], NDArray[np.int32] | NDArray[np.float32]]
 
 
 def hold_out(split: Split, per_class: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the indices of the images to train on, and of those held out: of each class the last `per_class` by number.
+    """Return the indices of the images to train on and of those held out: of each class the last `per_class` by number.
 
     Raises:
         UserError: a class would have no image to train on.
