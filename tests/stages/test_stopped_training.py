@@ -91,7 +91,9 @@ def test_after_an_edit_the_old_checkpoint_is_not_used_and_its_run_is_marked(trai
 def test_a_second_training_of_the_same_model_is_refused_and_the_first_goes_on(training, undisturbed):
     first = training.copy.start(sys.executable, "-m", "stages.train", MODEL)
     wait_for_epoch(first, 1)
+    os.killpg(first.pid, signal.SIGSTOP)  # or else it may be done before the second has started
     second = training.copy.run(sys.executable, "-m", "stages.train", MODEL)
+    os.killpg(first.pid, signal.SIGCONT)
     rest, _ = first.communicate(timeout=120)
     assert second.returncode == 1
     assert f"{MODEL} is being trained by another process" in second.stderr
