@@ -191,7 +191,7 @@ def _terminal_rows(rows: Sequence[Row], title: str, *, with_paper: bool) -> Tabl
 def experiment_description(table: ResultsTable, params: Params) -> str:
     """Return the table in Markdown, narrow enough for MLflow's page over the runs of a profile."""
     shown = columns("model", "val", "val_protocol", "train", "val_paper", "train_paper", "epochs")
-    lines = [comparability(params)]
+    lines = [f"{comparability(params)} Accuracies are in percent; in brackets is the 95 % interval."]
     for group, rows in table.groups().items():
         lines += ["", f"**{group}.** {NOTES[group]}"] if group in NOTES else []
         lines += ["", *markdown_rows(shown, rows)]
