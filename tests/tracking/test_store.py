@@ -7,8 +7,10 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from contextlib import closing
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from urllib.parse import quote
 
@@ -18,7 +20,7 @@ from servers import free_port
 from tiny_imagenet.common.errors import UserError
 from tiny_imagenet.tracking import store
 from tiny_imagenet.tracking.results import find_run, result_hashes
-from tiny_imagenet.tracking.run import start_run
+from tiny_imagenet.tracking.run import mark_killed, start_run
 
 FOLDERS = ["feature%2Ffoo", "50% done? #1", "a#b", "a?b=c", "a_b", "Größe 'x' \"y\" & [z]*@:;"]
 
@@ -254,6 +256,27 @@ def test_a_server_that_is_not_reached_through_a_proxy_is_refused_with_the_proxy(
     assert "secret" not in str(caught.value)
 
 
+@pytest.mark.parametrize(("status", "remedy"), [(401, "MLFLOW_TRACKING_USERNAME"), (503, "Start its server")])
+def test_a_server_that_refuses_is_told_from_one_that_is_away(status, remedy, monkeypatch, tmp_path):
+    class Refusing(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", "2")
+            self.end_headers()
+            self.wfile.write(b"no")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with HTTPServer(("127.0.0.1", 0), Refusing) as server:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{server.server_port}")
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with pytest.raises(UserError, match=f"{status}.*\n.*{remedy}"):
+            mark_killed(tmp_path, name="m", tags={})
+        server.shutdown()
+
+
 # --- several users ---
 
 AS_ANOTHER_USER = """
@@ -261,7 +284,7 @@ import os, sys
 from pathlib import Path
 from tiny_imagenet.common.errors import UserError
 from tiny_imagenet.tracking.results import find_run, result_hashes
-from tiny_imagenet.tracking.run import start_run
+from tiny_imagenet.tracking.run import mark_killed, start_run
 
 root, umask, *run = sys.argv[1:]
 os.umask(int(umask, 8))

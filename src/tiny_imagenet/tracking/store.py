@@ -55,6 +55,7 @@ _SQLITE_REMEDIES |= {"SQLITE_CORRUPT": _SQLITE_REMEDIES["SQLITE_NOTADB"]}
 _OF_OBJECTS = (
     "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS", "INVALID_PARAMETER_VALUE", "INVALID_STATE",
 )  # fmt: skip
+_OF_PERMISSIONS = ("UNAUTHENTICATED", "PERMISSION_DENIED", "CUSTOMER_UNAUTHORIZED")
 
 
 def mlflow() -> Any:
@@ -127,6 +128,8 @@ def _remedy(stores: dict[str, str], error: BaseException) -> str:
             "The store answers: what was asked for may have been changed or deleted in MLflow. `tiny-imagenet sync` "
             "restores runs and models of the current results."
         )
+    if getattr(error, "error_code", None) in _OF_PERMISSIONS:
+        return "Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or ask its owner for the permission."
     if uri.startswith("http"):
         proxy = "".join(
             f" Requests go through the proxy {public(address)}: name the server in no_proxy to avoid it."
