@@ -2,12 +2,13 @@
 
 import sys
 
-from tiny_imagenet import entry, plotting, tracking
+from tiny_imagenet import entry, plotting
 from tiny_imagenet.backend import runtime
 from tiny_imagenet.common.errors import UserError
 from tiny_imagenet.repository import dvc
 from tiny_imagenet.repository.paths import CACHE, MODELS, RESULTS
 from tiny_imagenet.repository.records import RunRecord, read_history
+from tiny_imagenet.tracking.results import add_results
 
 
 def main(name: str) -> None:
@@ -29,7 +30,7 @@ def main(name: str) -> None:
     figures.draw(measured, packed, f"{name}, clean validation images\n{about}", destination / "figures")
     print(f"{name}: validation accuracy {measured.metrics.val_accuracy:.2%} on {len(packed.val):,} images")
     try:
-        found = tracking.add_results(dvc.repository_root(), run.run_id, measured.metrics.as_dict(), destination)
+        found = add_results(dvc.repository_root(), run.run_id, measured.metrics.as_dict(), destination)
         later = "" if found else f"MLflow has no run {run.run_id} (deleted, or made in another store)"
     except UserError as error:
         later = str(error)

@@ -3,7 +3,7 @@
 import sys
 from functools import partial
 
-from tiny_imagenet import entry, tracking
+from tiny_imagenet import entry
 from tiny_imagenet.backend import devices, runtime
 from tiny_imagenet.common.files import md5, only_one
 from tiny_imagenet.config.jobs import Job
@@ -12,6 +12,7 @@ from tiny_imagenet.models import registry, weights
 from tiny_imagenet.repository import provenance, workspace
 from tiny_imagenet.repository.paths import CACHE, CHECKPOINTS, MODELS
 from tiny_imagenet.repository.records import RunRecord
+from tiny_imagenet.tracking.run import training_run
 
 
 def main(name: str) -> None:
@@ -62,7 +63,7 @@ def _train(params: Params, job: Job) -> None:
         with devices.shared_by(setup.devices) as share:
             fit(share=share)
         return
-    with tracking.training_run(setup, job.name, resume=checkpoint.run_id, history=checkpoint.history()) as run:
+    with training_run(setup, job.name, resume=checkpoint.run_id, history=checkpoint.history()) as run:
         checkpoint.begin(run.run_id)
         with devices.shared_by(setup.devices) as share:
             trained = fit(callbacks=[run.epoch_callback()], share=share)

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import mlflow
 
-from tiny_imagenet import tracking
+from tiny_imagenet.tracking.results import add_results
+from tiny_imagenet.tracking.run import start_run
 
 root, name = Path(sys.argv[1]), sys.argv[2]
 folder = root / "results" / name
@@ -21,11 +22,11 @@ folder.mkdir(parents=True)
 (folder / "metrics.json").write_text(name)
 print("ready", flush=True)
 sys.stdin.readline()
-with tracking.start_run(root, experiment="demo", name=name, params={{"model": name}}, tags={{"model": name}}) as run:
+with start_run(root, experiment="demo", name=name, params={{"model": name}}, tags={{"model": name}}) as run:
     for epoch in range(1, {EPOCHS} + 1):
         run.log_epoch(epoch, {{"loss": epoch / 10, "accuracy": 1 - epoch / 10}})
     run.log_artifact(folder / "metrics.json")
-assert tracking.add_results(root, run.run_id, {{"val_accuracy": 0.5}}, folder)
+assert add_results(root, run.run_id, {{"val_accuracy": 0.5}}, folder)
 """
 
 

@@ -20,6 +20,7 @@ from tiny_imagenet.cli import app
 from tiny_imagenet.cli import predict as prediction
 from tiny_imagenet.cli.predict import Classes, Refusal, Source, find_sources, predict
 from tiny_imagenet.common.errors import UserError
+from tiny_imagenet.tracking import store
 
 ROOT = Path(__file__).parents[2]
 NUM_CLASSES = 7
@@ -256,6 +257,26 @@ class TestChoiceOfTheModel:
         assert (code, output) == (1, "")
         assert expected in errors
         assert "Traceback" not in errors
+
+    @pytest.mark.slow
+    def test_a_champion_that_somebody_registered_is_used_or_refused_with_its_version(
+        self, command, repository, tmp_path, monkeypatch
+    ):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+        store.connect(repository)
+        client, image = store.client(), write_shade(tmp_path / "a.png", 1)
+        client.create_registered_model("tiny-imagenet")
+        version = client.create_model_version("tiny-imagenet", str(tmp_path / "theirs"))
+        client.set_registered_model_alias("tiny-imagenet", "champion", version.version)
+        code, output, errors = command(image, "--model", "champion")
+        assert (code, output) == (1, "")
+        assert errors.startswith("error: tiny-imagenet@champion is version 1, not registered by this pipeline, and ")
+        make_model_file(
+            tmp_path / "theirs" / "data" / "model.keras", {"wnids": CLASSES.wnids, "class_names": CLASSES.names}
+        )
+        code, output, errors = command(image, "--model", "champion", "--json")
+        assert (code, json.loads(output)["model"]) == (0, "tiny-imagenet@champion")
+        assert "tiny-imagenet@champion (which is version 1, not registered by this pipeline)" in errors
 
     def test_before_there_is_any_says_what_to_do(self, command, repository, tmp_path):
         for metrics in repository.glob("results/*/metrics.json"):

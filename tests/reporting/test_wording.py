@@ -213,6 +213,7 @@ def test_mlflow_shows_the_table_in_few_columns_and_a_run_its_row_in_a_sentence(r
     params, table = results
     lines = wording.experiment_description(table, params).splitlines()
     assert "not comparable with the paper's" in lines[0]
+    assert lines[0].endswith("Accuracies are in percent; in brackets is the 95 % interval.")
     rows = [line.strip("| ").split(" | ") for line in lines[2:]]
     assert {len(row) for row in rows} == {5}
     assert rows[2] == ["model_1", "38.61 (37.7-39.6)", "35.14", "50.00", "15"]

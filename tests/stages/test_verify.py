@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 from repository_copy import Copy, copy_of_repository, tiny
 
-from tiny_imagenet import tracking
 from tiny_imagenet.config.params import load_params
 from tiny_imagenet.models import saved_model
 from tiny_imagenet.repository.records import RunRecord
+from tiny_imagenet.tracking import store
+from tiny_imagenet.tracking.results import find_run
 from tiny_imagenet.verification import checks as verification
 
 MODEL = "model_2"
@@ -161,7 +162,7 @@ def test_another_model_in_mlflow_than_in_dvc_is_found_and_mended_as_the_answer_s
 def client_and_run() -> tuple[Any, str]:
     import mlflow
 
-    tracking.connect(Path.cwd())
+    store.connect(Path.cwd())
     return mlflow.MlflowClient(), RunRecord.read(RUN).run_id
 
 
@@ -177,7 +178,7 @@ def test_a_run_that_was_tampered_with_is_mended_as_the_answer_says(copy):
 
 @pytest.mark.parametrize("name", ["results/per_class.csv", "history.csv"])
 def test_a_file_of_the_run_that_was_changed_is_found(copy, name):
-    run_id = tracking.find_run(Path.cwd(), client_and_run()[1]).run_id  # or the one that was restored from it
+    run_id = find_run(Path.cwd(), client_and_run()[1]).run_id  # or the one that was restored from it
     [path] = Path("mlruns").rglob(f"{run_id}/artifacts/{name}")
     content = path.read_bytes()
     path.write_bytes(a_bit(content))

@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 import yaml
 
-from tiny_imagenet import tracking
 from tiny_imagenet.common.files import md5
 from tiny_imagenet.repository import dvc
 from tiny_imagenet.tracking import additions, store
+from tiny_imagenet.tracking.run import start_run
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def root(tmp_path_factory) -> Any:
     root = tmp_path_factory.mktemp("store")
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        with tracking.start_run(root, experiment="demo", name="model_1", params={}, tags={}) as run:
+        with start_run(root, experiment="demo", name="model_1", params={}, tags={}) as run:
             run.log_epoch(1, {"loss": 1.0})
         client = store.client()
         experiment = client.get_run(run.run_id).info.experiment_id

@@ -9,11 +9,12 @@ import pytest
 import yaml
 from made_results import made_params, make_results
 
-from tiny_imagenet import tracking
 from tiny_imagenet.common import files
 from tiny_imagenet.common.errors import UserError
 from tiny_imagenet.repository import workspace
 from tiny_imagenet.tracking import store, sync
+from tiny_imagenet.tracking.results import champion_file, find_run, metric_history, model_md5
+from tiny_imagenet.tracking.run import start_run
 
 ACTIVE = ["model_1", "model_2"]
 
@@ -37,7 +38,7 @@ def root(tmp_path_factory, keras):
             path = root / "models" / name / "model.keras"
             saved_model.save_model(model, path, wnids=["n1", "n2"], class_names=["one", "two"])
         write_lock(ACTIVE)
-        tracking.connect(root)
+        store.connect(root)
         yield root
 
 
@@ -67,9 +68,9 @@ def test_runs_that_the_store_lacks_are_restored_once(root):
     assert [line.split(":")[0] for line in first] == ACTIVE
     assert all("did not have the run run_of_model_" in line for line in first)
     assert second == []
-    run = tracking.find_run(root, "run_of_model_1")
+    run = find_run(root, "run_of_model_1")
     assert run.metrics["final_val_accuracy"] == 0.3
-    assert sorted(tracking.metric_history(root, run.run_id, "loss")) == [(1, 3.0), (2, 2.0)]
+    assert sorted(metric_history(root, run.run_id, "loss")) == [(1, 3.0), (2, 2.0)]
     assert run.tags["workspace"] == workspace.workspace_id()
     assert run.tags["mlflow.note.content"] == "about model_1"
     assert store.client().get_experiment_by_name("demo").tags["mlflow.note.content"] == "about the table"
@@ -83,7 +84,7 @@ def test_a_replicate_that_is_trained_again_has_one_current_run_too(root):
     replicates = {"replicates": {"models": ["model_1"], "seeds": [7]}}
     try:
         run_sync(**replicates)
-        first = tracking.find_run(root, "first_of_the_replicate")
+        first = find_run(root, "first_of_the_replicate")
         assert first.is_current
         record.write_text(json.dumps(json.loads(record.read_text()) | {"run_id": "second_of_the_replicate"}))
         run_sync(**replicates)
@@ -91,17 +92,17 @@ def test_a_replicate_that_is_trained_again_has_one_current_run_too(root):
         shutil.rmtree(record.parent)
         shutil.rmtree(root / "results" / name)
         write_lock(ACTIVE)
-    second = tracking.find_run(root, "second_of_the_replicate")
+    second = find_run(root, "second_of_the_replicate")
     assert second.is_current
-    assert tracking.find_run(root, "first_of_the_replicate").tags["superseded_by"] == second.run_id
-    assert all(tracking.find_run(root, f"run_of_{model}").is_current for model in ACTIVE)
+    assert find_run(root, "first_of_the_replicate").tags["superseded_by"] == second.run_id
+    assert all(find_run(root, f"run_of_{model}").is_current for model in ACTIVE)
 
 
 def test_a_run_that_died_is_marked_and_one_that_is_trained_now_is_not(root):
     here = {"workspace": workspace.workspace_id()}
     begun = {}
     for model in ACTIVE:
-        with tracking.start_run(root, experiment="demo", name=model, params={}, tags=here) as run:
+        with start_run(root, experiment="demo", name=model, params={}, tags=here) as run:
             begun[model] = run.run_id
         store.client().update_run(run.run_id, status="RUNNING")
     with files.only_one(sync.CHECKPOINTS / "model_2.lock", "model_2 is being trained"):
@@ -117,13 +118,13 @@ def test_a_run_that_died_is_marked_and_one_that_is_trained_now_is_not(root):
 
 def test_a_model_that_was_trained_and_not_evaluated_yet_keeps_its_run_as_it_is(root):
     history = Path("models/model_1/history.csv")
-    before, run = history.read_text(), tracking.find_run(root, "run_of_model_1")
+    before, run = history.read_text(), find_run(root, "run_of_model_1")
     history.write_text(before.replace("0.3,2.0", "0.4,2.0"))
     try:
         assert run_sync() == ["model_1: not evaluated since it was trained: `dvc repro`"]
     finally:
         history.write_text(before)
-    assert tracking.find_run(root, "run_of_model_1") == run
+    assert find_run(root, "run_of_model_1") == run
 
 
 @pytest.mark.parametrize(
@@ -150,8 +151,8 @@ def test_a_model_whose_file_mlflow_has_lost_is_logged_anew(root):
     shutil.rmtree(root / "mlruns")
     run_sync()
     for name in ACTIVE:
-        run = tracking.find_run(root, f"run_of_{name}")
-        assert tracking.model_md5(root, run.run_id) == files.md5(Path("models") / name / "model.keras")
+        run = find_run(root, f"run_of_{name}")
+        assert model_md5(root, run.run_id) == files.md5(Path("models") / name / "model.keras")
         found = {file.path for file in store.client().list_artifacts(run.run_id)}
         assert found >= {"history.csv", "results"}
 
@@ -160,11 +161,13 @@ def test_the_champion_is_the_best_of_the_profiles_that_are_asked_for(root):
     assert run_sync() == []  # paper alone, by default
     champion = {"metric": "val_accuracy", "profiles": ["demo"]}
     assert run_sync(champion=champion) == ["tiny-imagenet@champion: model_2, version 1, by val_accuracy"]
-    with tracking.champion_file(root) as (path, name):
-        assert (name, path.read_bytes()) == ("model_2", Path("models/model_2/model.keras").read_bytes())
+    with champion_file(root) as (path, name):
+        assert (name, path.read_bytes()) == ("version 1, model_2", Path("models/model_2/model.keras").read_bytes())
     # Of equals the first, as in `active`.
     equal = champion | {"metric": "val_macro_f1"}
-    assert run_sync(champion=equal) == ["tiny-imagenet@champion: model_1, version 2, by val_macro_f1"]
+    assert run_sync(champion=equal) == [
+        "tiny-imagenet@champion: model_1, version 2, by val_macro_f1; before: version 1, model_2"
+    ]
 
 
 def test_the_champion_is_judged_by_the_one_view_that_is_served(root):
@@ -199,5 +202,5 @@ def test_an_experiments_copy_completes_its_runs_and_leaves_table_and_champion_al
     params = made_params(active=["model_3"], champion={"metric": "val_accuracy", "profiles": ["demo"]})
     done = sync.sync(params, {"model_3": "about model_3"}, "about an experiment")
     assert [line.split(":")[0] for line in done] == ["model_3"]
-    assert tracking.find_run(root, "run_of_an_experiment").tags["workspace"] == workspace.workspace_id()
+    assert find_run(root, "run_of_an_experiment").tags["workspace"] == workspace.workspace_id()
     assert store.client().get_experiment_by_name("demo").tags["mlflow.note.content"] == "about the table"

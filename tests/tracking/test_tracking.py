@@ -14,10 +14,20 @@ import numpy as np
 import pytest
 from made_results import RUN, make_results
 
-from tiny_imagenet import tracking
 from tiny_imagenet.common.errors import UserError
 from tiny_imagenet.repository.records import RunRecord
-from tiny_imagenet.tracking import store
+from tiny_imagenet.tracking import results, store, sweeps
+from tiny_imagenet.tracking import run as tracking_run
+from tiny_imagenet.tracking.additions import add_model
+from tiny_imagenet.tracking.results import (
+    add_results,
+    champion_file,
+    describe_experiment,
+    find_run,
+    register_champion,
+    supersede,
+)
+from tiny_imagenet.tracking.run import Run, mark_killed, start_run
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +42,7 @@ def root(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         root = tmp_path_factory.mktemp("a repository")
-        tracking.connect(root)
+        store.connect(root)
         yield root
 
 
@@ -40,13 +50,13 @@ def root(tmp_path_factory):
 def client(root):
     import mlflow
 
-    return mlflow.MlflowClient(tracking.tracking_uri(root))
+    return mlflow.MlflowClient(store.tracking_uri(root))
 
 
 def train(root: Path, *, experiment: str = "demo", epochs: int = 0, **given: Any) -> str:
     """Write a run of some epochs, whose loss is the epoch, and return its id."""
     values: dict[str, Any] = {"name": "model_1", "params": {}, "tags": {}}
-    with tracking.start_run(root, experiment=experiment, **values | given) as run:
+    with start_run(root, experiment=experiment, **values | given) as run:
         for epoch in range(1, epochs + 1):
             run.log_epoch(epoch, {"loss": float(epoch)})
     return run.run_id
@@ -60,17 +70,17 @@ def history(client: Any, run_id: str, name: str) -> list[tuple[int, float]]:
 
 
 def test_the_store_is_in_the_root_unless_the_environment_names_another(tmp_path, monkeypatch):
-    assert tracking.tracking_uri(tmp_path) == f"sqlite:///{tmp_path}/mlflow.db"
+    assert store.tracking_uri(tmp_path) == f"sqlite:///{tmp_path}/mlflow.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://somewhere:5000")
-    assert tracking.tracking_uri(tmp_path) == "http://somewhere:5000"
+    assert store.tracking_uri(tmp_path) == "http://somewhere:5000"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
-    assert tracking.tracking_uri(tmp_path) == f"sqlite:///{tmp_path}/mlflow.db"
+    assert store.tracking_uri(tmp_path) == f"sqlite:///{tmp_path}/mlflow.db"
 
 
 def test_connecting_says_where_and_sends_no_telemetry(root):
     import mlflow
 
-    assert tracking.connect(root) == mlflow.get_tracking_uri() == f"sqlite:///{root}/mlflow.db"
+    assert store.connect(root) == mlflow.get_tracking_uri() == f"sqlite:///{root}/mlflow.db"
     assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
 
 
@@ -81,9 +91,9 @@ def alembic_version(database: Path) -> str:
 
 WRITER = """
 import pathlib, sys
-from tiny_imagenet import tracking
+from tiny_imagenet.tracking.run import start_run
 root, name = pathlib.Path(sys.argv[1]), sys.argv[2]
-with tracking.start_run(root, experiment="demo", name=name, params={}, tags={}) as run:
+with start_run(root, experiment="demo", name=name, params={}, tags={}) as run:
     run.log_epoch(1, {"loss": 1.0})
 """
 
@@ -93,7 +103,7 @@ def test_three_processes_that_start_at_once_make_one_whole_database(root, tmp_pa
     import mlflow
 
     # What a process that was killed may have left.
-    for leftover in ("mlflow.db.0a.partial", "mlflow.db.0a.partial-journal"):
+    for leftover in (f"mlflow.db.{'0a' * 16}.partial", f"mlflow.db.{'0a' * 16}.partial-journal"):
         (tmp_path / leftover).write_bytes(b"half a database")
     command = [sys.executable, "-c", WRITER, str(tmp_path)]
     processes = [subprocess.Popen([*command, f"model_{n}"], stderr=subprocess.PIPE, text=True) for n in (1, 2, 3)]
@@ -105,7 +115,7 @@ def test_three_processes_that_start_at_once_make_one_whole_database(root, tmp_pa
     assert alembic_version(tmp_path / "mlflow.db") == alembic_version(root / "mlflow.db")
     assert list(tmp_path.glob("*.partial*")) == []
 
-    client = mlflow.MlflowClient(tracking.tracking_uri(tmp_path))
+    client = mlflow.MlflowClient(store.tracking_uri(tmp_path))
     experiment = client.get_experiment_by_name("demo")
     runs = client.search_runs([experiment.experiment_id])
     assert {run.info.run_name for run in runs} == {"model_1", "model_2", "model_3"}
@@ -167,18 +177,18 @@ def test_epochs_are_logged_at_steps_from_1_as_in_history_csv(root, client):
 
 
 def test_the_callback_logs_keras_epoch_0_as_step_1_under_the_same_names(root, client, keras):
-    with tracking.start_run(root, experiment="demo", name="m", params={}, tags={}) as run:
+    with start_run(root, experiment="demo", name="m", params={}, tags={}) as run:
         callback = run.epoch_callback()
         for epoch in range(2):
             callback.on_epoch_end(epoch, {"val_accuracy": np.float32(0.5), "learning_rate": 0.1})
     assert history(client, run.run_id, "val_accuracy") == [(1, 0.5), (2, 0.5)]
     assert history(client, run.run_id, "learning_rate") == [(1, 0.1), (2, 0.1)]
-    assert run.tracking_uri == tracking.tracking_uri(root)
+    assert run.tracking_uri == store.tracking_uri(root)
 
 
 @pytest.mark.parametrize(("error", "status"), [(ValueError, "FAILED"), (KeyboardInterrupt, "KILLED")])
 def test_a_run_whose_training_fails_or_is_stopped_says_so_and_the_error_goes_on(error, status, root, client):
-    with pytest.raises(error), tracking.start_run(root, experiment="demo", name="m", params={}, tags={}) as run:
+    with pytest.raises(error), start_run(root, experiment="demo", name="m", params={}, tags={}) as run:
         raise error
     assert client.get_run(run.run_id).info.status == status
 
@@ -187,7 +197,7 @@ def test_ctrl_c_waits_for_the_end_of_a_batch_and_the_second_one_does_not(root, c
     reached, before = [], signal.getsignal(signal.SIGINT)
 
     def interrupted(times):
-        with tracking.start_run(root, experiment="demo", name="m", params={}, tags={}) as run:
+        with start_run(root, experiment="demo", name="m", params={}, tags={}) as run:
             reached.append(run.run_id)
             for _ in range(times):
                 os.kill(os.getpid(), signal.SIGINT)
@@ -207,7 +217,7 @@ def test_ctrl_c_waits_for_the_end_of_a_batch_and_the_second_one_does_not(root, c
 
 def test_ctrl_c_after_the_last_batch_is_not_lost(root, client):
     def interrupted():
-        with tracking.start_run(root, experiment="demo", name="m", params={}, tags={}):
+        with start_run(root, experiment="demo", name="m", params={}, tags={}):
             os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
@@ -219,7 +229,7 @@ def test_ctrl_c_after_the_last_batch_is_not_lost(root, client):
 
 def stop(root, *, epochs=2, name="m"):
     """Start a run that is killed after some epochs: it stays RUNNING."""
-    started = tracking.start_run(root, experiment="demo", name=name, params={"a": 1}, tags={"tag": "first"})
+    started = start_run(root, experiment="demo", name=name, params={"a": 1}, tags={"tag": "first"})
     with started as run:
         for epoch in range(1, epochs + 1):
             run.log_epoch(epoch, {"loss": float(epoch)})
@@ -228,7 +238,7 @@ def stop(root, *, epochs=2, name="m"):
 
 
 def resume(root, run_id):
-    return tracking.start_run(root, experiment="demo", name="m", params={"a": 1}, tags={"tag": "second"}, resume=run_id)
+    return start_run(root, experiment="demo", name="m", params={"a": 1}, tags={"tag": "second"}, resume=run_id)
 
 
 def test_a_stopped_run_is_gone_on_with_and_ends_finished(root, client):
@@ -273,14 +283,14 @@ def test_dead_runs_of_a_workspace_are_marked_as_killed_and_others_left_alone(roo
 
     dead, kept, failed = create(), create(), create(status="FAILED")
     elsewhere, other = create(workspace="there"), create(name="other")
-    tracking.mark_killed(root, name="m", tags={"workspace": "here"}, but=kept)
+    mark_killed(root, name="m", tags={"workspace": "here"}, but=kept)
     found = {run_id: client.get_run(run_id).info.status for run_id in (dead, kept, failed, elsewhere, other)}
     assert list(found.values()) == ["KILLED", "RUNNING", "FAILED", "RUNNING", "RUNNING"]
 
 
 def test_a_run_gone_on_with_keeps_its_params_and_gets_those_it_lacks(root, client):
     stopped = stop(root)
-    with tracking.start_run(root, experiment="demo", name="m", params={"a": 2, "b": 3}, tags={}, resume=stopped):
+    with start_run(root, experiment="demo", name="m", params={"a": 2, "b": 3}, tags={}, resume=stopped):
         pass
     assert client.get_run(stopped).data.params == {"a": "1", "b": "3"}
 
@@ -336,7 +346,7 @@ def test_a_deleted_experiment_is_a_users_mistake_with_the_command_that_restores_
 
 def test_artifacts_lie_in_the_root_beside_the_database(root, client, tmp_path):
     (tmp_path / "history.csv").write_text("epoch\n1\n")
-    with tracking.start_run(root, experiment="with artifacts", name="m", params={}, tags={}) as run:
+    with start_run(root, experiment="with artifacts", name="m", params={}, tags={}) as run:
         run.log_artifact(tmp_path / "history.csv")
     assert Path(client.get_run(run.run_id).info.artifact_uri).is_relative_to(root / "mlruns")
     assert next((root / "mlruns").rglob("history.csv")).read_text() == "epoch\n1\n"
@@ -346,7 +356,7 @@ def test_a_logged_model_takes_plain_pixels_and_gives_the_same_bits(root, client,
     import mlflow
 
     model, path, *_ = small
-    with tracking.start_run(root, experiment="models", name="m", params={}, tags={}) as run:
+    with start_run(root, experiment="models", name="m", params={}, tags={}) as run:
         uri = run.log_model(*small)
     assert capfd.readouterr().out == ""
     info = mlflow.models.get_model_info(uri)
@@ -365,7 +375,7 @@ def test_a_logged_model_takes_plain_pixels_and_gives_the_same_bits(root, client,
 
 def test_the_dataset_is_the_input_of_the_run_and_named_once(root, client):
     setup = RunRecord.model_validate(RUN)
-    with tracking.start_run(root, experiment="demo", name="m", params={}, tags={}) as run:
+    with start_run(root, experiment="demo", name="m", params={}, tags={}) as run:
         run.log_dataset(setup)
         run.log_dataset(setup)
     [logged] = client.get_run(run.run_id).inputs.dataset_inputs
@@ -374,13 +384,12 @@ def test_the_dataset_is_the_input_of_the_run_and_named_once(root, client):
 
 
 def test_a_password_in_the_address_stays_out_of_what_is_shared():
-    assert tracking.public("postgresql://me:secret@host/db") == "postgresql://host/db"
+    assert store.public("postgresql://me:secret@host/db") == "postgresql://host/db"
     assert (
-        tracking.public("failed at http://me:se@host:5000 and http://a:b@c")
-        == "failed at http://host:5000 and http://c"
+        store.public("failed at http://me:se@host:5000 and http://a:b@c") == "failed at http://host:5000 and http://c"
     )
-    assert tracking.public("http://me:s@e/c@host:5000/path") == "http://host:5000/path"
-    assert tracking.public("sqlite:////a/b@c/mlflow.db") == "sqlite:////a/b@c/mlflow.db"
+    assert store.public("http://me:s@e/c@host:5000/path") == "http://host:5000/path"
+    assert store.public("sqlite:////a/b@c/mlflow.db") == "sqlite:////a/b@c/mlflow.db"
 
 
 # --- the store goes away ---
@@ -411,12 +420,12 @@ class Away:
 
 @pytest.fixture
 def store_away(monkeypatch):
-    monkeypatch.setattr(tracking.run, "_PATIENCE", 0)
+    monkeypatch.setattr(tracking_run, "_PATIENCE", 0)
     return Away(monkeypatch)
 
 
 def test_a_store_that_takes_long_to_fail_is_asked_less_often(root, store_away, monkeypatch):
-    monkeypatch.setattr(tracking.run, "_PATIENCE", 10)
+    monkeypatch.setattr(tracking_run, "_PATIENCE", 10)
     seconds, asked = [0.0], []
 
     def log_batch(*arguments, **named):
@@ -426,9 +435,9 @@ def test_a_store_that_takes_long_to_fail_is_asked_less_often(root, store_away, m
         seconds[0] += 30
         raise mlflow.exceptions.MlflowException("timed out")
 
-    with tracking.start_run(root, experiment="demo", name="m", params={}, tags={}) as run:
+    with start_run(root, experiment="demo", name="m", params={}, tags={}) as run:
         monkeypatch.setattr(store.mlflow().MlflowClient, "log_batch", log_batch)
-        monkeypatch.setattr(tracking.run.time, "monotonic", lambda: seconds[0])
+        monkeypatch.setattr(tracking_run.time, "monotonic", lambda: seconds[0])
         for epoch in range(1, 11):
             run.log_epoch(epoch, {"loss": 1.0})
             seconds[0] += 60
@@ -437,19 +446,19 @@ def test_a_store_that_takes_long_to_fail_is_asked_less_often(root, store_away, m
 
 
 def test_epochs_that_the_store_missed_are_delivered_when_it_is_back(root, client, store_away, capfd):
-    with tracking.start_run(root, experiment="demo", name="m", params={}, tags={}) as run:
+    with start_run(root, experiment="demo", name="m", params={}, tags={}) as run:
         for epoch in range(1, 6):
             store_away.is_away = epoch in (2, 3)
             run.log_epoch(epoch, {"loss": float(epoch)})
     assert history(client, run.run_id, "loss") == [(epoch, float(epoch)) for epoch in range(1, 6)]
     printed = capfd.readouterr().err
-    assert printed.count("is away (connection refused)") == 1
+    assert printed.count("cannot be used (connection refused)") == 1
     assert printed.count("is back, and has") == 1
     assert client.get_run(run.run_id).info.status == "FINISHED"
 
 
 def test_what_arrived_though_the_answer_was_lost_is_not_logged_twice(root, client, store_away):
-    with tracking.start_run(root, experiment="demo", name="m", params={}, tags={}) as run:
+    with start_run(root, experiment="demo", name="m", params={}, tags={}) as run:
         run.log_epoch(1, {"loss": 1.0})
         store_away.loses_answer = True
         run.log_epoch(2, {"loss": 2.0})
@@ -459,7 +468,7 @@ def test_what_arrived_though_the_answer_was_lost_is_not_logged_twice(root, clien
 
 
 def test_a_store_that_stays_away_does_not_stop_a_training(root, client, store_away, tmp_path, small):
-    with tracking.start_run(root, experiment="demo", name="m", params={}, tags={}) as run:
+    with start_run(root, experiment="demo", name="m", params={}, tags={}) as run:
         store_away.is_away = True
         run.log_epoch(1, {"loss": 1.0})
         run.log_artifact(tmp_path / "not read")
@@ -485,13 +494,13 @@ def result(
 
 
 def complete(root, record, small, name="model_1"):
-    return tracking.complete(
+    return results.complete(
         root,
         name,
         record,
         tags={"workspace": "here"},
         description="a row",
-        log_model=lambda run_id: tracking.add_model(run_id, *small),
+        log_model=lambda run_id: add_model(run_id, *small),
     )
 
 
@@ -507,7 +516,7 @@ def test_a_run_that_is_not_in_the_store_is_restored_from_the_files_and_never_twi
     (first, restored), (second, again) = (complete(root, record, small) for _ in range(2))
     assert (restored, again) == (True, False)
     assert first.run_id == second.run_id
-    assert tracking.find_run(root, "0" * 32).run_id == first.run_id
+    assert find_run(root, "0" * 32).run_id == first.run_id
     run = client.get_run(first.run_id)
     assert run.data.tags["restored_from"] == "0" * 32
     assert run.data.tags["mlflow.note.content"] == "a row"
@@ -547,10 +556,10 @@ def test_of_the_finished_runs_of_a_workspace_one_is_current(root, client):
     def superseded():
         return [client.get_run(run).data.tags.get("superseded_by") for run in (first, second, elsewhere, other)]
 
-    tracking.supersede(root, tracking.find_run(root, second), here)
+    supersede(root, find_run(root, second), here)
     assert superseded() == [second, None, None, None]
-    assert not tracking.find_run(root, first).is_current
-    tracking.supersede(root, tracking.find_run(root, first), here)  # switched back to it, out of DVC's cache
+    assert not find_run(root, first).is_current
+    supersede(root, find_run(root, first), here)  # switched back to it, out of DVC's cache
     assert superseded() == [None, first, None, None]
 
 
@@ -558,24 +567,28 @@ def test_the_champion_is_registered_once_and_the_alias_moves(root, client, worki
     runs = []
     for number, name in enumerate(("model_1", "model_2")):
         runs.append(complete(root, result(f"{number + 1:032}", name=name), small, name)[0])
-    with pytest.raises(UserError, match="has no tiny-imagenet@champion yet"), tracking.champion_file(root):
+    with pytest.raises(UserError, match="has no tiny-imagenet@champion yet"), champion_file(root):
         pass
-    assert [tracking.register_champion(root, run, "a row") for run in (*runs, runs[1], runs[0])] == ["1", "2", "2", "1"]
+    registered = [register_champion(root, run, "a row") for run in (*runs, runs[1], runs[0])]
+    assert [(each.version, each.other) for each in registered] == [
+        ("1", None), ("2", "version 1, model_1"), ("2", None), ("1", "version 2, model_2"),
+    ]  # fmt: skip
+    assert all(each.is_champion for each in registered)
     assert len(client.search_model_versions("name = 'tiny-imagenet'")) == 2
     version = client.get_model_version_by_alias("tiny-imagenet", "champion")
     assert (version.run_id, version.description) == (runs[0].run_id, "a row")
-    with tracking.champion_file(root) as (path, name):
-        assert (path.read_bytes(), name) == (small[1].read_bytes(), "model_1")
+    with champion_file(root) as (path, name):
+        assert (path.read_bytes(), name) == (small[1].read_bytes(), "version 1, model_1")
 
 
 def test_an_experiments_description_is_what_was_said_last(root, client):
     for text in ("a table", "another"):
-        tracking.describe_experiment(root, "described", text)
+        describe_experiment(root, "described", text)
     assert client.get_experiment_by_name("described").tags["mlflow.note.content"] == "another"
 
 
 def test_results_of_a_run_that_this_store_does_not_have_are_reported_and_no_error(root, tmp_path):
-    assert tracking.add_results(root, "0123456789abcdef0123456789abcdef", {"val_accuracy": 0.5}, tmp_path) is False
+    assert add_results(root, "0123456789abcdef0123456789abcdef", {"val_accuracy": 0.5}, tmp_path) is False
 
 
 # --- a store that has moved ---
@@ -587,11 +600,11 @@ def test_after_the_repository_has_moved_its_artifacts_are_found_at_the_new_place
     here, there = shutil.copytree(root, tmp_path / "here"), tmp_path / "there"
     note = tmp_path / "note.txt"
     note.write_text("kept")
-    with tracking.start_run(here, experiment="moving", name="before", params={}, tags={}) as before:
+    with start_run(here, experiment="moving", name="before", params={}, tags={}) as before:
         before.log_artifact(note)
     here.rename(there)
     monkeypatch.delenv("MLFLOW_TRACKING_URI")  # MLflow sets it, for the processes that this one would start
-    with tracking.start_run(there, experiment="moving", name="after", params={}, tags={}) as after:
+    with start_run(there, experiment="moving", name="after", params={}, tags={}) as after:
         after.log_artifact(note)
     client = mlflow.MlflowClient(f"sqlite:///{there / 'mlflow.db'}")
     for run in (before, after):
@@ -604,12 +617,12 @@ def test_a_store_without_its_artifacts_beside_it_is_left_as_it_is(root, tmp_path
     import mlflow
 
     here, alone = shutil.copytree(root, tmp_path / "here"), tmp_path / "alone"
-    with tracking.start_run(here, experiment="moving", name="before", params={}, tags={}) as run:
+    with start_run(here, experiment="moving", name="before", params={}, tags={}) as run:
         pass
     alone.mkdir()
     (here / "mlflow.db").rename(alone / "mlflow.db")
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    tracking.connect(alone)
+    store.connect(alone)
     client = mlflow.MlflowClient(f"sqlite:///{alone / 'mlflow.db'}")
     assert client.get_run(run.run_id).info.artifact_uri.startswith(str(here))
 
@@ -618,12 +631,12 @@ def test_metrics_for_a_store_that_cannot_be_reached_are_no_missing_run(tmp_path,
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with pytest.raises(UserError, match="cannot be used"):
-        tracking.add_results(tmp_path, "0" * 32, {"val_accuracy": 0.5}, tmp_path)
+        add_results(tmp_path, "0" * 32, {"val_accuracy": 0.5}, tmp_path)
 
 
 def test_runs_of_a_sweep_are_open_at_once_are_gone_on_with_and_end_as_told(root, client):
-    def open_run(name: str, **more: Any) -> tracking.Run:
-        return tracking.open_run(
+    def open_run(name: str, **more: Any) -> Run:
+        return sweeps.open_run(
             root, experiment="sweeps", name=name, params={"rate": 0.1}, tags={"sweep": "rates"}, **more
         )
 
@@ -661,4 +674,4 @@ def test_ctrl_c_while_mlflow_is_imported_stays_one(root, monkeypatch):
 
     monkeypatch.setattr(store, "mlflow", half_imported)
     with pytest.raises(KeyboardInterrupt):
-        tracking.mark_killed(root, name="a", tags={})
+        mark_killed(root, name="a", tags={})

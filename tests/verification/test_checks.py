@@ -18,7 +18,6 @@ import pytest
 import yaml
 from made_results import METRICS, RUN, VALUES, made_params, make_results
 
-from tiny_imagenet import tracking
 from tiny_imagenet.cli import app
 from tiny_imagenet.common.errors import UserError
 from tiny_imagenet.common.files import hashes_below, md5
@@ -27,7 +26,9 @@ from tiny_imagenet.config.params import Params
 from tiny_imagenet.reporting.table import results_table
 from tiny_imagenet.repository import dvc, git, provenance
 from tiny_imagenet.repository.records import Metrics, RunRecord
+from tiny_imagenet.tracking.results import TrackedRun
 from tiny_imagenet.verification import checks as verification
+from tiny_imagenet.verification import evidence
 from tiny_imagenet.verification.evidence import Evidence, has_results, table_rows, written_rows
 
 MODELS = ("model_1", "model_2")
@@ -51,7 +52,7 @@ class Repository:
     """Two models with all that stands for their numbers, in the working directory; tests change it."""
 
     def __init__(self) -> None:
-        self.runs: dict[str, tracking.TrackedRun] = {}
+        self.runs: dict[str, TrackedRun] = {}
         self.histories: dict[str, dict[str, dict[int, float]]] = {}
         self.again: dict[tuple[str, str], list[tuple[int, float]]] = {}
         """Points that are there a second time: run, metric -> step, value."""
@@ -91,7 +92,7 @@ class Repository:
         self.files[run_id] = {f"results/{path}": digest for path, digest in hashes_below(results).items()}
         self.files[run_id]["history.csv"] = md5(models / "history.csv")
         self.histories[run_id] = {name: dict(points) for name, points in HISTORY.items()}
-        self.runs[run_id] = tracking.TrackedRun(
+        self.runs[run_id] = TrackedRun(
             run_id=run_id,
             name=name,
             status="FINISHED",
@@ -172,10 +173,10 @@ def repository(tmp_path, monkeypatch) -> Repository:
     made = Repository()
     monkeypatch.setattr(dvc, "changed_since_lock", lambda _: made.changed)
     monkeypatch.setattr(git, "commit_exists", lambda _, commit: commit in made.commits)
-    monkeypatch.setattr(tracking, "find_run", lambda _, run_id: made.runs.get(run_id))
-    monkeypatch.setattr(tracking, "model_md5", lambda _, run_id: made.models[run_id])
-    monkeypatch.setattr(tracking, "metric_history", made.history)
-    monkeypatch.setattr(tracking, "result_hashes", lambda _, run_id: made.files[run_id])
+    monkeypatch.setattr(evidence, "find_run", lambda _, run_id: made.runs.get(run_id))
+    monkeypatch.setattr(verification, "model_md5", lambda _, run_id: made.models[run_id])
+    monkeypatch.setattr(evidence, "metric_history", made.history)
+    monkeypatch.setattr(verification, "result_hashes", lambda _, run_id: made.files[run_id])
     return made
 
 
@@ -512,7 +513,7 @@ def test_a_store_that_is_away_is_one_failure_and_the_other_questions_are_asked(r
     def away(root: Path, run_id: str) -> None:
         raise UserError("MLflow's store http://nowhere:5000 cannot be used: refused\nStart its server.")
 
-    monkeypatch.setattr(tracking, "find_run", away)
+    monkeypatch.setattr(evidence, "find_run", away)
     edit("results/model_2/metrics.json", "0.3861", "0.9861")
     failures = repository.failures_within()
     assert set(failures) == {("pipeline", "MLflow"), ("model_2", "files"), ("model_2", "table")}

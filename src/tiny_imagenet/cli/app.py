@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from tiny_imagenet import entry, tracking
+from tiny_imagenet import entry
 from tiny_imagenet.cli import predict as prediction
 from tiny_imagenet.cli import reference, scale_commands
 from tiny_imagenet.common import signals
@@ -29,6 +29,7 @@ from tiny_imagenet.repository import dvc
 from tiny_imagenet.repository.paths import DETERMINISM, IMAGES, KEPT_RESULTS, OVERVIEW, PARAMS, SUMMARY
 from tiny_imagenet.repository.records import DataReport
 from tiny_imagenet.tracking import sync as synchronization
+from tiny_imagenet.tracking.results import CHAMPION, REGISTERED_MODEL, champion_file
 from tiny_imagenet.verification import checks as verification
 from tiny_imagenet.verification import determinism
 
@@ -281,9 +282,9 @@ def _print_refusal(refusal: prediction.Refusal) -> None:
 def _model_file(model: str | None) -> Iterator[tuple[Path, str]]:
     """Yield the file of a model, or of the best one, and its name; print on stderr which it is."""
     with ExitStack() as stack:
-        if model == tracking.CHAMPION:
-            path, trained = stack.enter_context(tracking.champion_file(dvc.repository_root()))
-            name, why = f"{tracking.REGISTERED_MODEL}@{tracking.CHAMPION}", f"which is {trained}"
+        if model == CHAMPION:
+            path, trained = stack.enter_context(champion_file(dvc.repository_root()))
+            name, why = f"{REGISTERED_MODEL}@{CHAMPION}", f"which is {trained}"
         elif model:
             path = Path(model) if model.endswith(".keras") else prediction.trained_model(dvc.repository_root(), model)
             name, why = str(path), "as requested"

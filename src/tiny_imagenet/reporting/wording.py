@@ -194,7 +194,7 @@ def experiment_description(table: ResultsTable, params: Params) -> str:
     shown = columns(
         "model", "val", "val_protocol", "train", "val_paper", "train_paper", "epochs", with_paper=table.comparable
     )
-    lines = [comparability(params)]
+    lines = [f"{comparability(params)} Accuracies are in percent; in brackets is the 95 % interval."]
     for group, rows in table.groups().items():
         lines += ["", f"**{group}.** {NOTES[group]}"] if group in NOTES else []
         lines += ["", *markdown_rows(shown, rows)]

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 MODEL_FILE = Path("data/model.keras")
 """In the folder of a logged model."""
+_MODEL_NAME = "model"
 
 
 def now() -> int:
@@ -55,6 +56,15 @@ def add_params(run_id: str, params: Mapping[str, Any]) -> None:
         client().log_batch(run_id, params=missing[start : start + 100])
 
 
+def add_tags(run: Any, tags: Mapping[str, str]) -> None:
+    """Set the tags that a run lacks, or has with another value; its other tags stay."""
+    from mlflow.entities import RunTag
+
+    wrong = [RunTag(key, value) for key, value in tags.items() if run.data.tags.get(key) != value]
+    for start in range(0, len(wrong), 100):  # at most 100 per call
+        client().log_batch(run.info.run_id, tags=wrong[start : start + 100])
+
+
 def add_dataset(run_id: str, setup: TrainingSetup) -> None:
     """Log the images of a training as the input of a run, without reading them. MLflow keeps one of each digest."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
@@ -71,15 +81,33 @@ def add_dataset(run_id: str, setup: TrainingSetup) -> None:
 
 
 def logged_model(run_id: str) -> Any | None:
-    """Return MLflow's record of the model that a run has logged, if it is complete and has its file."""
-    experiment = client().get_run(run_id).info.experiment_id
-    for logged in client().search_logged_models([experiment], f"source_run_id = '{run_id}'"):
-        if logged.status == "READY":
-            files = client().list_logged_model_artifacts(logged.model_id, MODEL_FILE.parent.as_posix())
-            if MODEL_FILE.as_posix() in {file.path for file in files}:
-                return logged
-        client().delete_logged_model(logged.model_id)  # killed while it was logged, or its folder is gone
+    """Return MLflow's record of the model that a training has logged, if it is complete and has its file.
+
+    Others may have logged models to the run since; that of the training is the oldest.
+    """
+    for logged in _models(run_id):
+        if logged.status == "READY" and MODEL_FILE.as_posix() in _files(logged, MODEL_FILE.parent.as_posix()):
+            return logged
     return None
+
+
+def _models(run_id: str) -> list[Any]:
+    """Return MLflow's records of the models of a run that have the name of the pipeline's, the oldest first."""
+    found = client().search_logged_models(
+        [client().get_run(run_id).info.experiment_id], f"source_run_id = '{run_id}' AND name = '{_MODEL_NAME}'"
+    )
+    return sorted(found, key=lambda logged: logged.creation_timestamp)
+
+
+def _files(logged: Any, folder: str | None = None) -> set[str]:
+    return {file.path for file in client().list_logged_model_artifacts(logged.model_id, folder)}
+
+
+def _remove_remnants(run_id: str) -> None:
+    """Remove what is left of a model that was killed while it was logged, or whose folder is gone."""
+    for logged in _models(run_id):
+        if logged.status != "READY" or not _files(logged):
+            client().delete_logged_model(logged.model_id)
 
 
 @dataclass(frozen=True)
@@ -111,6 +139,7 @@ def add_model(
     logged = logged_model(run_id)
     if logged is not None:
         return str(logged.model_uri)
+    _remove_remnants(run_id)
     from mlflow.models import Model, ModelSignature
     from mlflow.types import Schema, TensorSpec
 
@@ -123,7 +152,7 @@ def add_model(
     with redirect_stdout(StringIO()):  # Keras's summary of the model
         logged = Model.log(
             artifact_path=None,
-            name="model",
+            name=_MODEL_NAME,
             flavor=_KerasFlavor(file),
             run_id=run_id,
             model=model,

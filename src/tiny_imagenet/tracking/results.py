@@ -23,17 +23,20 @@ from tiny_imagenet.tracking.additions import (
     add_dataset,
     add_params,
     add_points,
+    add_tags,
     logged_model,
     now,
     points,
 )
-from tiny_imagenet.tracking.store import client, connected, experiment_id, is_missing, mlflow
+from tiny_imagenet.tracking.store import client, connected, experiment_id, is_missing, local_path, mlflow, public
 
 REGISTERED_MODEL = "tiny-imagenet"
 CHAMPION = "champion"
 SUPERSEDED_BY, RESTORED_FROM = "superseded_by", "restored_from"
 _NOTE = "mlflow.note.content"
 _RESULTS = "results"
+_TRAINING = "model"
+"""Tag of the versions that the pipeline has registered: the name of the training."""
 
 
 @dataclass(frozen=True)
@@ -175,6 +178,7 @@ def complete(
                 run_name=name,
             )
         run_id = run.info.run_id
+        add_tags(run, run_tags(record))
         add_params(run_id, record.params)
         add_dataset(run_id, record)
         rows: list[dict[str, float]] = history.to_dict("records")  # type: ignore[assignment] # the columns are words
@@ -233,15 +237,27 @@ def describe_experiment(root: Path, experiment: str, text: str) -> None:
             client().set_experiment_tag(number, _NOTE, text)
 
 
-def register_champion(root: Path, run: TrackedRun, description: str) -> str:
-    """Give a run's model the alias `champion` of the registered model, and return its version.
+@dataclass(frozen=True)
+class Registration:
+    """What `register_champion` did."""
 
-    The model is registered if it is not yet. The former champion keeps its version.
+    version: str
+    """Of the model."""
+    other: str | None
+    """The other version that had the alias before, or still has it, with its training; None if there is none."""
+    is_champion: bool
+    """Whether the model has the alias now."""
+
+
+def register_champion(root: Path, run: TrackedRun, description: str) -> Registration:
+    """Give a run's model the alias `champion` of the registered model.
+
+    The model is registered if it is not yet. The former champion keeps its version. If somebody has given the alias to
+    a version that the pipeline did not register, it stays there.
 
     Raises:
         UserError: the store cannot be reached.
     """
-    module = mlflow()
     with connected(root):
         versions, logged = _versions(), logged_model(run.run_id)
         if logged is None:
@@ -254,19 +270,35 @@ def register_champion(root: Path, run: TrackedRun, description: str) -> str:
                 REGISTERED_MODEL,
                 logged.model_uri,
                 run.run_id,
-                tags={"model": run.name},
+                tags={_TRAINING: run.name},
                 description=description,
                 model_id=logged.model_id,
             )
+        if version.tags.get(_TRAINING) != run.name:
+            client().set_model_version_tag(REGISTERED_MODEL, version.version, _TRAINING, run.name)
         if version.description != description:
             client().update_model_version(REGISTERED_MODEL, version.version, description)
-        try:
-            present = client().get_model_version_by_alias(REGISTERED_MODEL, CHAMPION).version
-        except module.exceptions.MlflowException:
-            present = None
-        if present != version.version:
-            client().set_registered_model_alias(REGISTERED_MODEL, CHAMPION, version.version)
-        return str(version.version)
+        present = _champion()
+        if present is None or str(present.version) != str(version.version):
+            is_ours = present is None or _TRAINING in present.tags
+            if is_ours:
+                client().set_registered_model_alias(REGISTERED_MODEL, CHAMPION, version.version)
+            return Registration(str(version.version), present and _described(present), is_ours)
+        return Registration(str(version.version), None, is_champion=True)
+
+
+def _champion() -> Any | None:
+    """Return the version that has the alias `champion`, if there is one."""
+    try:
+        return client().get_model_version_by_alias(REGISTERED_MODEL, CHAMPION)
+    except mlflow().exceptions.MlflowException as error:
+        if not is_missing(error) and error.error_code != "INVALID_PARAMETER_VALUE":  # no model, or no alias
+            raise
+        return None
+
+
+def _described(version: Any) -> str:
+    return f"version {version.version}, {version.tags.get(_TRAINING, 'not registered by this pipeline')}"
 
 
 def _versions() -> list[Any]:
@@ -283,45 +315,60 @@ def _create_registered_model() -> None:
 
 @contextmanager
 def champion_file(root: Path) -> Iterator[tuple[Path, str]]:
-    """Yield the file of the registered champion, fetched if the store is elsewhere, and its model's name.
+    """Yield the file of the registered champion, fetched if the store is elsewhere, and its version and training.
 
     Raises:
-        UserError: there is none, or the store cannot be reached.
+        UserError: there is none, it has no file of this pipeline, or the store cannot be reached.
     """
     with TemporaryDirectory(prefix="champion") as folder:
         with connected(root):
-            try:
-                version = client().get_model_version_by_alias(REGISTERED_MODEL, CHAMPION)
-            except mlflow().exceptions.MlflowException as error:
-                if not is_missing(error) and error.error_code != "INVALID_PARAMETER_VALUE":
-                    raise
+            version = _champion()
+            if version is None:
                 raise UserError(
                     f"MLflow has no {REGISTERED_MODEL}@{CHAMPION} yet: `compare` registers the best model of the "
                     "profiles that `champion.profiles` of params.yaml names"
-                ) from None
-            path = _fetched(version.source.rpartition("/")[2], Path(folder))
-        yield path, version.tags["model"]
+                )
+            location = client().get_model_version_download_uri(REGISTERED_MODEL, version.version)
+            path = _fetched(location, Path(folder))
+            if path is None:
+                remedy = "`tiny-imagenet sync` registers the best model again"
+                if _TRAINING not in version.tags:
+                    remedy = (
+                        "give the alias to another version in MLflow, or remove it there and run `tiny-imagenet sync`"
+                    )
+                raise UserError(
+                    f"{REGISTERED_MODEL}@{CHAMPION} is {_described(version)}, and there is no {MODEL_FILE} in "
+                    f"{public(location)}: {remedy}"
+                )
+        yield path, _described(version)
 
 
-def model_md5(root: Path, run_id: str) -> str | None:
-    """Return the MD5 of the model's file that MLflow has for a run, or None if it has none.
+def model_md5(root: Path, run_id: str) -> str:
+    """Return the MD5 of the model's file that MLflow has for a run.
 
     Raises:
-        UserError: the store cannot be reached.
+        UserError: it has none, or the store cannot be reached.
     """
     with TemporaryDirectory(prefix="model") as folder, connected(root):
-        experiment = client().get_run(run_id).info.experiment_id
-        models = client().search_logged_models([experiment], f"source_run_id = '{run_id}'")
-        return md5(_fetched(models[0].model_id, Path(folder))) if models else None
+        logged = logged_model(run_id)
+        path = logged and _fetched(logged.artifact_location, Path(folder))
+        if path is None:
+            raise UserError(f"MLflow does not have the model of the run {run_id}: `tiny-imagenet sync` restores it")
+        return md5(path)
 
 
-def _fetched(model_id: str, folder: Path) -> Path:
-    """Return the path of a logged model's file: MLflow's own if it is on this disk, else a download in the folder."""
-    location = client().get_logged_model(model_id).artifact_location
-    path = Path(location.removeprefix("file://")) / MODEL_FILE
-    if path.is_absolute():
-        if path.is_file():
-            return path
-        raise UserError(f"MLflow's file of the model, {path}, is gone: `tiny-imagenet sync` restores it")
+def _fetched(location: str, folder: Path) -> Path | None:
+    """Return the path of a logged model's file, if it has one.
+
+    Args:
+        location: address of the model's folder.
+        folder: for a download if that is not on this disk.
+    """
+    if local := local_path(location):
+        return local / MODEL_FILE if (local / MODEL_FILE).is_file() else None
+    artifacts = mlflow().artifacts
+    files = artifacts.list_artifacts(artifact_uri=f"{location}/{MODEL_FILE.parent.as_posix()}")
+    if MODEL_FILE.name not in {Path(file.path).name for file in files}:
+        return None
     with redirect_stderr(StringIO()):  # a progress bar
-        return Path(mlflow().artifacts.download_artifacts(f"{location}/{MODEL_FILE.as_posix()}", dst_path=str(folder)))
+        return Path(artifacts.download_artifacts(f"{location}/{MODEL_FILE.as_posix()}", dst_path=str(folder)))

@@ -140,8 +140,8 @@ class Run:
             self._not_before = time.monotonic() + _PATIENCE * (time.monotonic() - began)
             if not self._is_away:
                 print(  # noqa: T201 - for the user
-                    f"warning: MLflow's store {self.tracking_uri} is away ({reason(error)}): the training continues. "
-                    "What the run lacks is logged when the store is back, or when the command is rerun",
+                    f"warning: MLflow's store {self.tracking_uri} cannot be used ({reason(error)}): the training "
+                    "continues. What the run lacks is logged when the store is back, or when the command is rerun",
                     file=sys.stderr,
                 )
             self._is_away = self._may_have_been_sent = True

@@ -1,26 +1,32 @@
 """MLflow's store: `mlflow.db` and `mlruns/` in the repository's root, or what MLFLOW_TRACKING_URI names.
 
-Plain `mlflow ui` in the root finds the former.
+Plain `mlflow ui` in the root finds the former. MLFLOW_REGISTRY_URI may name another store for registered models.
 """
 
 import contextlib
+import glob
+import ipaddress
 import logging
 import os
 import re
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote, urlsplit
 from uuid import uuid4
 
+import sqlalchemy
 from filelock import FileLock
-from requests import RequestException
+from requests.utils import get_environ_proxies
 from sqlalchemy.exc import SQLAlchemyError
 
 from tiny_imagenet.common.errors import UserError
 
 _DATABASE = "mlflow.db"
+_DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 # Table, column of each absolute path. MLflow has no call that changes one: decisions/0029 says why this is SQL.
 _ARTIFACT_PATHS = (
     ("experiments", "artifact_location"),
@@ -37,6 +43,19 @@ _DEFAULTS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # it may have a password in it
 }
+# What to do about an error of SQLite, by the first two words of its name.
+_SQLITE_REMEDIES = {
+    "SQLITE_NOTADB": "{file} is broken: move it away. `tiny-imagenet sync` restores the runs of the results.",
+    "SQLITE_READONLY": "Make {file} and its folder writable for this user, or name another store in {variable}.",
+    "SQLITE_CANTOPEN": "Make {file} and its folder readable and writable for this user, or name another in {variable}.",
+    "SQLITE_BUSY": "Another process is writing to {file}: wait for it and rerun.",
+    "SQLITE_FULL": "Make room on the disk of {file} and rerun.",
+}
+_SQLITE_REMEDIES |= {"SQLITE_CORRUPT": _SQLITE_REMEDIES["SQLITE_NOTADB"]}
+_OF_OBJECTS = (
+    "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS", "INVALID_PARAMETER_VALUE", "INVALID_STATE",
+)  # fmt: skip
+_OF_PERMISSIONS = ("UNAUTHENTICATED", "PERMISSION_DENIED", "CUSTOMER_UNAUTHORIZED")
 
 
 def mlflow() -> Any:
@@ -56,8 +75,11 @@ def client() -> Any:
 
 
 def store_errors() -> tuple[type[Exception], ...]:
-    """Return what MLflow raises if its store is missing, broken or away, or the database's driver is missing."""
-    return (mlflow().exceptions.MlflowException, SQLAlchemyError, sqlite3.Error, RequestException, ImportError)
+    """Return what MLflow raises if its store is missing, broken or away, or the database's driver is missing.
+
+    OSError is raised by requests, and by artifacts in a folder that this user may not write.
+    """
+    return (mlflow().exceptions.MlflowException, SQLAlchemyError, sqlite3.Error, OSError, ImportError)
 
 
 def is_missing(error: Exception) -> bool:
@@ -66,27 +88,96 @@ def is_missing(error: Exception) -> bool:
 
 
 def reason(error: Exception) -> str:
-    """Return the first line of what MLflow says, without passwords."""
+    """Return the first line of what SQLite or MLflow says, without passwords."""
+    error = _sqlite_error(error) or error
     return public((str(error).strip() or type(error).__name__).splitlines()[0])
 
 
 @contextmanager
 def connected(root: Path) -> Iterator[str]:
     """Connect to the store for the block, and yield its address; raise a UserError if the store fails in the block."""
+    with _explained(root):
+        yield connect(root)
+
+
+@contextmanager
+def _explained(root: Path, only: str | None = None) -> Iterator[None]:
+    """Raise errors of the store and the registry, or of `only` one of them, as a UserError."""
     errors = store_errors()  # now: after Ctrl-C in the block, MLflow may be half imported
     try:
-        yield connect(root)
+        yield
     except errors as error:
-        raise UserError(
-            f"MLflow's store {public(tracking_uri(root))} cannot be used: {reason(error)}\n"
-            "Start its server, correct MLFLOW_TRACKING_URI, make mlflow.db writable, or move a broken one away: a new "
-            "one is created."
-        ) from None
+        if isinstance(error, OSError) and error.filename:
+            raise UserError(f"{error.filename2 or error.filename}: {error.strerror}; fix this and rerun") from None
+        stores = {uri: variable for uri, variable in _stores(root).items() if only in (None, uri)}
+        named = " or its registry ".join(public(uri) for uri in stores)
+        raise UserError(f"MLflow's store {named} cannot be used: {reason(error)}\n{_remedy(stores, error)}") from None
+
+
+def _remedy(stores: dict[str, str], error: BaseException) -> str:
+    """Return what to do about an error of one of the stores."""
+    (uri, variable), *_ = stores.items()
+    if isinstance(error, ImportError):
+        return f"Install this package, or correct {variable}."
+    if broken := _sqlite_error(error):
+        kind = "_".join(broken.sqlite_errorname.split("_")[:2])
+        files = " or ".join(str(file) for file in map(_sqlite_file, stores) if file)
+        return _SQLITE_REMEDIES.get(kind, "Look at {file}.").format(file=files, variable=variable)
+    if getattr(error, "error_code", None) in _OF_OBJECTS:
+        return (
+            "The store answers: what was asked for may have been changed or deleted in MLflow. `tiny-imagenet sync` "
+            "restores runs and models of the current results."
+        )
+    if getattr(error, "error_code", None) in _OF_PERMISSIONS:
+        return "Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or ask its owner for the permission."
+    if uri.startswith("http"):
+        proxy = "".join(
+            f" Requests go through the proxy {public(address)}: name the server in no_proxy to avoid it."
+            for scheme, address in get_environ_proxies(uri).items()
+            if scheme == urlsplit(uri).scheme
+        )
+        return f"Start its server, or correct {variable}.{proxy}"
+    return f"Correct {variable}, or do what the message says."
+
+
+def _sqlite_error(error: BaseException | None) -> sqlite3.Error | None:
+    """Return the error of SQLite that caused an error, if one did."""
+    while error is not None and not isinstance(error, sqlite3.Error):
+        error = getattr(error, "orig", None) or error.__cause__ or error.__context__
+    return error if error is not None and hasattr(error, "sqlite_errorname") else None
 
 
 def tracking_uri(root: Path) -> str:
     """Return the address of the store: MLFLOW_TRACKING_URI, or the database in the repository's root."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root / _DATABASE}"
+    return os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(root / _DATABASE)
+
+
+def _stores(root: Path) -> dict[str, str]:
+    """Return address -> variable that names it, of the store and of the registry if it is another one."""
+    registry = os.environ.get("MLFLOW_REGISTRY_URI")
+    return {tracking_uri(root): "MLFLOW_TRACKING_URI"} | ({registry: "MLFLOW_REGISTRY_URI"} if registry else {})
+
+
+def sqlite_uri(database: Path) -> str:
+    """Return the address of an SQLite file.
+
+    If its path has a character that has a meaning in addresses, all of it is quoted, slashes too: MLflow creates the
+    folder that an address names before it is decoded.
+    """
+    path = str(database)
+    return f"sqlite:///{quote(path, safe='') if set('%?') & set(path) else path}"
+
+
+def artifact_uri(folder: Path) -> str:
+    """Return the address of a folder of artifacts: its path, or a file URI if an address has to quote the path."""
+    return folder.as_uri() if set("%?#") & set(str(folder)) else str(folder)
+
+
+def local_path(uri: str) -> Path | None:
+    """Return the path that an address of artifacts names, or None if they are not on this disk."""
+    if uri.startswith("file:"):
+        return Path(unquote(urlsplit(uri).path))
+    return Path(unquote(uri)) if uri.startswith("/") else None  # MLflow decodes paths, too
 
 
 def public(text: str) -> str:
@@ -100,42 +191,136 @@ def connect(root: Path) -> str:
     Several processes may do this at once. Two that create one SQLite file together would corrupt it, so one of them
     creates it, under a lock and a temporary name.
     """
-    uri = tracking_uri(root)
-    database = root / _DATABASE
-    if uri == f"sqlite:///{database}":
-        with FileLock(root / f"{_DATABASE}.lock"):
-            if not database.exists():
-                _create_database(database)
-            else:
+    stores = _stores(root)
+    for uri, variable in stores.items():
+        _require_quoted(uri, variable)
+    for uri in stores:
+        _bypass_proxies(uri)
+        with _explained(root, uri):
+            if database := _sqlite_file(uri):
+                _create_if_missing(database)
+            if uri.partition(":")[0].partition("+")[0] in _DATABASES:
+                _require_mlflow_tables(uri)
+            if database == root / _DATABASE:
                 _follow_move(database, root / "mlruns")
+    uri = tracking_uri(root)
     mlflow().set_tracking_uri(uri)
     return uri
+
+
+def _require_quoted(uri: str, variable: str) -> None:
+    """Refuse an address of a file in which a character of the path has another meaning, if there is no such file."""
+    try:
+        uri.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"MLflow's store cannot be at {uri!r}, which is not UTF-8: rename the folder") from None
+    text, _, query = uri.partition("?")
+    path = _sqlite_file(uri) or local_path(uri)
+    is_wrong = path is not None and (
+        ("%" in text and not path.parent.is_dir())
+        or (uri.startswith("sqlite:") and "/" in query)
+        or (uri.startswith("file:") and ("?" in uri or "#" in uri))
+    )
+    if is_wrong:
+        raise UserError(
+            f"{variable} is {public(uri)}, which means {path}: in an address, write % as %25, ? as %3F and # as %23"
+        )
+
+
+def _bypass_proxies(uri: str) -> None:
+    """Let requests to a server on this machine bypass the proxy of `http_proxy`."""
+    host = urlsplit(uri).hostname if uri.startswith("http") else None
+    if host is None or not _is_loopback(host):
+        return
+    bypassed = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    if not {host, "*"} & {name.strip() for name in bypassed.split(",")}:
+        os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join(filter(None, (bypassed, host)))
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+def _sqlite_file(uri: str) -> Path | None:
+    """Return the file that an address of SQLite names, if it names one."""
+    if not uri.startswith("sqlite"):
+        return None
+    url = sqlalchemy.make_url(uri)
+    is_file = url.database not in (None, "", ":memory:") and "uri" not in url.query
+    return Path(str(url.database)).absolute() if is_file else None
+
+
+def _create_if_missing(database: Path) -> None:
+    try:
+        if not _has_content(database):
+            with FileLock(_lock(database)):
+                if not _has_content(database):
+                    _create_database(database)
+    except OSError as error:
+        raise UserError(
+            f"MLflow's database {database} cannot be used: {error.filename}: {error.strerror}; give this user the "
+            "permission, or name another store in MLFLOW_TRACKING_URI"
+        ) from None
+
+
+def _has_content(database: Path) -> bool:
+    return database.is_dir() or (database.exists() and database.stat().st_size > 0)
+
+
+def _lock(database: Path) -> Path:
+    return database.with_name(f"{database.name}.lock")
+
+
+@cache
+def _require_mlflow_tables(uri: str) -> None:
+    """Refuse a database of something else. Raises the database's error at once; MLflow would try for two minutes."""
+    engine = sqlalchemy.create_engine(uri)
+    try:
+        tables = sqlalchemy.inspect(engine).get_table_names()
+    finally:
+        engine.dispose()
+    if tables and "experiments" not in tables:
+        raise UserError(f"{public(uri)} is a database of something else than MLflow: name another one")
 
 
 def _follow_move(database: Path, artifacts: Path) -> None:
     """Correct the absolute paths in a database that was moved together with the folder `artifacts`.
 
-    An experiment whose folder is not in `artifacts` keeps its path.
+    An experiment whose folder is not in `artifacts` keeps its path. A database that this user may only read stays.
     """
-    with closing(sqlite3.connect(database, timeout=60)) as connection, connection:
+    connect = sqlite3.connect
+    with suppress(PermissionError), FileLock(_lock(database)), closing(connect(database, timeout=60)) as connection:
         rows = connection.execute("SELECT artifact_location FROM experiments").fetchall()
-        for old in {Path(location).parent for (location,) in rows if location and location.startswith("/")}:
-            moved = [location for (location,) in rows if location and Path(location).parent == old]
-            if old == artifacts or not any((artifacts / Path(location).name).is_dir() for location in moved):
-                continue
-            for table, column in _ARTIFACT_PATHS:
-                connection.execute(
-                    f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE {column} LIKE ? || '/%'",  # noqa: S608 - fixed names
-                    (str(artifacts), len(str(old)) + 1, str(old)),
-                )
+        folders = {location: path for (location,) in rows if location and (path := local_path(location))}
+        for old in {location.rpartition("/")[0] for location in folders}:
+            moved = [path for location, path in folders.items() if location.rpartition("/")[0] == old]
+            if local_path(old) != artifacts and any((artifacts / path.name).is_dir() for path in moved):
+                _replace_paths(connection, old, artifact_uri(artifacts))
+        connection.commit()
+
+
+def _replace_paths(connection: sqlite3.Connection, old: str, new: str) -> None:
+    """Replace the first part of each address of artifacts that is in the folder `old`."""
+    for table, column in _ARTIFACT_PATHS:
+        connection.execute(
+            f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?",  # noqa: S608 - fixed names
+            (new, len(old) + 1, len(old) + 1, f"{old}/"),
+        )
 
 
 def _create_database(database: Path) -> None:
     partial = database.with_name(f"{database.name}.{uuid4().hex}.partial")  # MLflow keeps a store of each name
-    for leftover in database.parent.glob(f"{database.name}.*partial*"):
+    for leftover in database.parent.glob(f"{glob.escape(database.name)}.{'[0-9a-f]' * 32}.partial*"):
         leftover.unlink()
+    partial.touch()  # with the permissions that the umask gives; SQLite would let nobody else write
+    artifacts = database.parent / "mlruns"
     with contextlib.chdir(database.parent):  # the artifacts of experiments without a location go into ./mlruns
-        mlflow().MlflowClient(f"sqlite:///{partial}").search_experiments(max_results=1)
+        mlflow().MlflowClient(sqlite_uri(partial)).search_experiments(max_results=1)
+    with closing(sqlite3.connect(partial)) as connection, connection:
+        _replace_paths(connection, str(artifacts), artifact_uri(artifacts))
     partial.replace(database)
 
 
@@ -144,7 +329,7 @@ def experiment_id(name: str, root: Path) -> str:
     experiment = client().get_experiment_by_name(name)
     if experiment is None:
         local = tracking_uri(root).startswith("sqlite:")
-        location = str(root / "mlruns" / name) if local else None
+        location = artifact_uri(root / "mlruns" / name) if local else None
         try:
             return str(client().create_experiment(name, artifact_location=location))
         except mlflow().exceptions.MlflowException:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 
-from tiny_imagenet import tracking
 from tiny_imagenet.backend import runtime
 from tiny_imagenet.common.files import BusyError, md5, only_one
 from tiny_imagenet.config.jobs import Job
@@ -16,6 +15,17 @@ from tiny_imagenet.models.saved_model import load_model, read_metadata, without_
 from tiny_imagenet.repository import dvc, workspace
 from tiny_imagenet.repository.paths import CACHE, CHECKPOINTS, MODELS, RESULTS
 from tiny_imagenet.repository.records import Metrics, RunRecord
+from tiny_imagenet.tracking.additions import add_model
+from tiny_imagenet.tracking.results import (
+    CHAMPION,
+    REGISTERED_MODEL,
+    TrackedRun,
+    complete,
+    describe_experiment,
+    register_champion,
+    supersede,
+)
+from tiny_imagenet.tracking.run import mark_killed
 
 
 def sync(params: Params, run_descriptions: Mapping[str, str], experiment_description: str) -> list[str]:
@@ -42,7 +52,7 @@ def _sync(params: Params, run_descriptions: Mapping[str, str], experiment_descri
     for job in params.jobs:
         try:
             with only_one(workspace.lock_file(job.name), f"{job.name} is being trained"):
-                killed = tracking.mark_killed(root, name=job.name, tags=here)
+                killed = mark_killed(root, name=job.name, tags=here)
                 workspace.drop_finished_checkpoint(job)
         except BusyError:
             continue
@@ -55,7 +65,7 @@ def _sync(params: Params, run_descriptions: Mapping[str, str], experiment_descri
             done.append(f"{job.name}: not evaluated since it was trained: `dvc repro`")
             continue
         record = RunRecord.read(MODELS / job.name / "run.json")
-        run, restored = tracking.complete(
+        run, restored = complete(
             root,
             job.name,
             record,
@@ -65,17 +75,17 @@ def _sync(params: Params, run_descriptions: Mapping[str, str], experiment_descri
         )
         if restored:
             done.append(f"{job.name}: MLflow did not have the run {record.run_id}; restored as {run.run_id}")
-        tracking.supersede(root, run, here)
+        supersede(root, run, here)
         if not job.is_replicate:
             runs[job.name] = run
     if root == Path.cwd():  # not in the copy in which DVC runs an experiment
-        tracking.describe_experiment(root, params.profile, experiment_description)
+        describe_experiment(root, params.profile, experiment_description)
         done += _register_champion(root, params, run_descriptions, runs)
     return done
 
 
 def _register_champion(
-    root: Path, params: Params, run_descriptions: Mapping[str, str], runs: Mapping[str, tracking.TrackedRun]
+    root: Path, params: Params, run_descriptions: Mapping[str, str], runs: Mapping[str, TrackedRun]
 ) -> list[str]:
     """Register the champion, if the profile has one. Its accuracy is that of the model as it is served."""
     if params.profile not in params.champion.profiles or not runs:
@@ -86,9 +96,15 @@ def _register_champion(
         return metrics.val_accuracy_as_served if key == "val_accuracy" else float(getattr(metrics, key))
 
     model = max(runs, key=score)  # of equals the first
-    version = tracking.register_champion(root, runs[model], run_descriptions[model])
-    name = f"{tracking.REGISTERED_MODEL}@{tracking.CHAMPION}"
-    return [f"{name}: {model}, version {version}, by {params.champion.metric}"]
+    registration = register_champion(root, runs[model], run_descriptions[model])
+    name = f"{REGISTERED_MODEL}@{CHAMPION}"
+    best = f"{model}, version {registration.version}, by {params.champion.metric}"
+    if registration.is_champion:
+        return [f"{name}: {best}" + (f"; before: {registration.other}" if registration.other else "")]
+    return [
+        f"{name} stays {registration.other}; the best is {best}. To give it the alias, remove the alias in MLflow and "
+        "run `tiny-imagenet sync`"
+    ]
 
 
 def _is_evaluated(job: Job) -> bool:
@@ -106,7 +122,7 @@ def _log_model(run_id: str, model: str) -> None:
         runtime.prepare(seed=0)  # nothing is drawn
     example = np.load(CACHE / "val_images.npy", mmap_mode="r")[:1]
     metadata = read_metadata(path)
-    tracking.add_model(
+    add_model(
         run_id,
         without_optimizer(load_model(path)),
         path,

@@ -13,7 +13,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from tiny_imagenet import tracking
 from tiny_imagenet.backend import runtime
 from tiny_imagenet.common.errors import UserError
 from tiny_imagenet.common.files import hashes_below
@@ -22,6 +21,7 @@ from tiny_imagenet.reporting.table import results_table
 from tiny_imagenet.repository import dvc, git, provenance
 from tiny_imagenet.repository.paths import CACHE, MODELS, RESULTS, TABLE
 from tiny_imagenet.repository.records import RunRecord, read_history
+from tiny_imagenet.tracking.results import TrackedRun, model_md5, result_hashes
 from tiny_imagenet.verification.evidence import (
     FINAL,
     SIZES,
@@ -205,10 +205,10 @@ def _run(evidence: Evidence) -> str:
     by_store = {f"tag {key}": value for key, value in run.tags.items() if key in tags}
     by_store |= {f"param {key}": _plain(value) for key, value in run.params.items()}
     _same(by_store, by_run, ("in MLflow", "in run.json"), _restore_run(run))
-    model_md5 = tracking.model_md5(dvc.repository_root(), run.run_id)
-    if model_md5 != record.model_md5:
+    logged = model_md5(dvc.repository_root(), run.run_id)
+    if logged != record.model_md5:
         raise UserError(
-            f"the run's model is {short(model_md5)}, {short(record.model_md5)} in run.json: {_restore_run(run)}"
+            f"the run's model is {short(logged)}, {short(record.model_md5)} in run.json: {_restore_run(run)}"
         )
     origin = "" if run.run_id == record.run_id else f", restored from {record.run_id}"
     return f"{run.run_id}{origin}: finished, current, {len(by_run)} tags and params and the model as in run.json"
@@ -236,7 +236,7 @@ def _files_of_run(evidence: Evidence) -> str:
     run, name = evidence.tracked.run, evidence.job.name
     on_disk = {f"results/{path}": digest for path, digest in hashes_below(RESULTS / name).items()}
     on_disk["history.csv"] = evidence.path_md5(MODELS / name / "history.csv") or ""
-    logged = tracking.result_hashes(dvc.repository_root(), run.run_id)
+    logged = result_hashes(dvc.repository_root(), run.run_id)
     wrong = [
         f"{path} is {short(logged.get(path))} in MLflow, {short(digest)} on disk"
         for path, digest in on_disk.items()
@@ -334,7 +334,7 @@ def _retrain(evidence: Evidence) -> str:
     return f"`dvc repro --force {evidence.job.train_stage}` and `dvc repro`"
 
 
-def _restore_run(run: tracking.TrackedRun) -> str:
+def _restore_run(run: TrackedRun) -> str:
     return f"`mlflow runs delete --run-id {run.run_id}` and `tiny-imagenet sync`, which restores it from the files"
 
 

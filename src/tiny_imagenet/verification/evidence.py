@@ -10,7 +10,6 @@ from typing import Any
 
 import pandas as pd
 
-from tiny_imagenet import tracking
 from tiny_imagenet.common.errors import UserError
 from tiny_imagenet.common.tables import parse_csv, read_csv
 from tiny_imagenet.config.jobs import Job
@@ -18,6 +17,7 @@ from tiny_imagenet.reporting.table import TYPES
 from tiny_imagenet.repository import dvc
 from tiny_imagenet.repository.paths import MODELS, REPORTS, RESULTS, TABLE
 from tiny_imagenet.repository.records import Architecture, Metrics, RunRecord, read_history
+from tiny_imagenet.tracking.results import TrackedRun, find_run, metric_history
 
 SIZES = ("parameters", "parameters_200_classes")
 """What the table has of architecture.json."""
@@ -35,7 +35,7 @@ class NotAskedError(Exception):
 class Tracked:
     """What MLflow has of a training."""
 
-    run: tracking.TrackedRun
+    run: TrackedRun
     epochs: Mapping[str, float]
     """"<metric> of epoch <step>" -> value; the second value of a step is "..., again"."""
 
@@ -99,12 +99,12 @@ def read_store(names: Sequence[str]) -> dict[str, Tracked]:
             run_id = RunRecord.read(MODELS / name / "run.json").run_id
         except UserError:
             continue  # reported by the checks that need the file
-        if run := tracking.find_run(root, run_id):
+        if run := find_run(root, run_id):
             epochs: dict[str, float] = {}
             for metric in run.metrics:
                 if metric.startswith((FINAL, _SYSTEM)):
                     continue
-                for step, value in tracking.metric_history(root, run.run_id, metric):
+                for step, value in metric_history(root, run.run_id, metric):
                     key = f"{metric} of epoch {step}"
                     epochs[f"{key}, again" if key in epochs else key] = value
             tracked[name] = Tracked(run, epochs)

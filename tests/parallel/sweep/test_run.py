@@ -130,7 +130,7 @@ def started(tmp_path, monkeypatch):
     monkeypatch.setattr(run.dvc, "repro", lambda *_: None)
     monkeypatch.setattr(run.cluster, "require", lambda *_: None)
     monkeypatch.setattr(run.cluster, "run_trials", Machines().run_trials)
-    monkeypatch.setattr(sweep_progress.tracking, "open_run", lambda *_, name, **__: Run(name))
+    monkeypatch.setattr(sweep_progress, "open_run", lambda *_, name, **__: Run(name))
     return start
 
 
@@ -195,7 +195,7 @@ def progress(tmp_path, monkeypatch):
         runs[name] = Run(resume or f"id of {name}")
         return runs[name]
 
-    monkeypatch.setattr(sweep_progress.tracking, "open_run", open_run)
+    monkeypatch.setattr(sweep_progress, "open_run", open_run)
     monkeypatch.setattr(sweep_progress.dvc, "repository_root", lambda: tmp_path)
     given = params()
     trials = {trial.number: trial for trial in plan(given, "rates")}
@@ -251,13 +251,13 @@ def test_how_a_trial_ends_stands_in_its_record(reports, error, status, run_statu
 
 def test_what_mlflow_missed_while_it_was_away_is_brought_to_it_later(progress, monkeypatch):
     course, runs, folders = progress
-    open_run = sweep_progress.tracking.open_run
+    open_run = sweep_progress.open_run
 
     def away(*_: Any, **__: Any) -> Run:
         raise UserError("MLflow's store is away")
 
     course.started(1)
-    monkeypatch.setattr(sweep_progress.tracking, "open_run", away)
+    monkeypatch.setattr(sweep_progress, "open_run", away)
     course.started(2)
     runs["rates-1"].is_away = True
     for number in (1, 2):
@@ -267,7 +267,7 @@ def test_what_mlflow_missed_while_it_was_away_is_brought_to_it_later(progress, m
     trials = [course._trials[number] for number in (1, 2)]
     course.deliver(trials)  # still away
     assert [read_record(folders[number]).in_mlflow for number in (1, 2)] == [False, False]
-    monkeypatch.setattr(sweep_progress.tracking, "open_run", open_run)
+    monkeypatch.setattr(sweep_progress, "open_run", open_run)
     course.deliver(trials)
     for number in (1, 2):
         record = read_record(folders[number])

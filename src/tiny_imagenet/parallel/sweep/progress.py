@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tiny_imagenet import tracking
 from tiny_imagenet.common.errors import UserError
 from tiny_imagenet.common.files import write_text
 from tiny_imagenet.common.progress import say
@@ -14,6 +13,8 @@ from tiny_imagenet.parallel.sweep import results
 from tiny_imagenet.parallel.sweep.plan import Trial, sweep_named
 from tiny_imagenet.parallel.sweep.results import FAILED, FINISHED, STOPPED, Record
 from tiny_imagenet.repository import dvc
+from tiny_imagenet.tracking.run import Run
+from tiny_imagenet.tracking.sweeps import open_run
 
 
 def experiment(params: Params) -> str:
@@ -21,14 +22,14 @@ def experiment(params: Params) -> str:
     return f"{params.profile}-sweeps"
 
 
-def open_parent(params: Params, name: str, noted: Path) -> tracking.Run:
+def open_parent(params: Params, name: str, noted: Path) -> Run:
     """Open the run of the whole sweep: the one named in the file `noted`, or a new one, which is then noted.
 
     The number of trials is no parameter of it: a sweep may grow, and parameters of a run cannot change.
     """
     sweep = sweep_named(params, name)
     values = sweep.model_dump(mode="json", exclude_unset=True, exclude={"trials"})
-    run = tracking.open_run(
+    run = open_run(
         dvc.repository_root(),
         experiment=experiment(params),
         name=name,
@@ -56,7 +57,7 @@ class Progress:
         self,
         name: str,
         params: Params,
-        parent: tracking.Run,
+        parent: Run,
         trials: Mapping[int, Trial],
         folders: Mapping[int, Path],
         records: dict[int, Record],
@@ -65,7 +66,7 @@ class Progress:
         self._sweep = sweep_named(params, name)
         self._trials, self._folders, self._records = trials, folders, records
         self._running: dict[int, Record] = {}
-        self._runs: dict[int, tracking.Run] = {}
+        self._runs: dict[int, Run] = {}
         self._refused: dict[int, str] = {}
         self.lost: dict[int, str] = {}
         """Trials whose process or node was lost too often, or whose images or code changed -> the reason."""
@@ -80,10 +81,10 @@ class Progress:
         except UserError as error:
             say(f"trial {number}: {error}\ntrial {number}: continues; its run is made when the store is back")
 
-    def _open(self, trial: Trial) -> tracking.Run:
+    def _open(self, trial: Trial) -> Run:
         """Return the trial's run: the one noted in its folder, or a new one, which is then noted."""
         number, noted = trial.number, self._folders[trial.number] / "run"
-        run = tracking.open_run(
+        run = open_run(
             dvc.repository_root(),
             experiment=experiment(self._params),
             name=f"{self._name}-{number}",
@@ -152,6 +153,6 @@ class Progress:
             run.end("KILLED")
 
 
-def _end(run: tracking.Run, record: Record) -> bool:
+def _end(run: Run, record: Record) -> bool:
     """End the run of a trial, and return whether the store has all of it."""
     return run.end("FAILED" if record.status == FAILED else "FINISHED")

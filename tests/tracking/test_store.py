@@ -1,0 +1,371 @@
+"""Where the store is: paths that an address has to quote, stores that cannot be used, proxies, and other users."""
+
+import ctypes
+import os
+import re
+import shutil
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from contextlib import closing
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+from servers import free_port
+
+from tiny_imagenet.common.errors import UserError
+from tiny_imagenet.tracking import store
+from tiny_imagenet.tracking.results import find_run, result_hashes
+from tiny_imagenet.tracking.run import mark_killed, start_run
+
+FOLDERS = ["feature%2Ffoo", "50% done? #1", "a#b", "a?b=c", "a_b", "Größe 'x' \"y\" & [z]*@:;"]
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch):
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID"):
+        monkeypatch.setenv(name, "")  # so that the value is restored, which MLflow sets
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="module")
+def empty_store(tmp_path_factory):
+    """Return a database of MLflow, which takes 5 s to make, in a folder whose name has to be quoted."""
+    root = tmp_path_factory.mktemp("made in") / "feature%2Ffoo"
+    root.mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        store.connect(root)
+        patch.setenv("MLFLOW_TRACKING_URI", "")
+    return root / "mlflow.db"
+
+
+def write_run(root: Path, text: str = "kept") -> str:
+    """Write a run with a file into the store of `root`, and return its id."""
+    with start_run(root, experiment="demo", name="m", params={}, tags={}) as run:
+        run.log_epoch(1, {"loss": 1.0})
+        run.log_text(text, "history.csv")
+    return run.run_id
+
+
+def locations(database: Path) -> set[str]:
+    with closing(sqlite3.connect(database)) as connection:
+        return {location for (location,) in connection.execute("SELECT artifact_location FROM experiments")}
+
+
+def test_a_database_is_created_in_a_folder_whose_name_has_to_be_quoted_and_nothing_beside_it(empty_store):
+    root = empty_store.parent
+    assert [path.name for path in root.parent.iterdir()] == ["feature%2Ffoo"]
+    assert locations(empty_store) == {f"file://{quote(str(root))}/mlruns/0"}
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_a_repository_may_be_in_a_folder_of_any_name(name, empty_store, tmp_path):
+    root = tmp_path / name
+    root.mkdir()
+    shutil.copy(empty_store, root)
+    run_id = write_run(root)
+    assert [path.relative_to(root).parts[:2] for path in tmp_path.rglob("history.csv")] == [("mlruns", "demo")]
+    assert list(result_hashes(root, run_id)) == ["history.csv"]
+    assert find_run(root, run_id).metrics == {"loss": 1.0}
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_repository_may_move_to_and_from_a_folder_of_any_name(empty_store, tmp_path, monkeypatch):
+    root = tmp_path / "plain"
+    root.mkdir()
+    shutil.copy(empty_store, root)
+    run_id = write_run(root)
+    for name in [*FOLDERS, "plain again"]:
+        monkeypatch.delenv("MLFLOW_TRACKING_URI")
+        root = root.rename(tmp_path / name)
+        assert list(result_hashes(root, run_id)) == ["history.csv"], name
+    assert str(root / "mlruns" / "demo") in locations(root / "mlflow.db")
+
+
+def test_a_move_leaves_paths_alone_that_only_look_alike(empty_store, tmp_path, monkeypatch):
+    """`_` and `%` are wildcards of SQL."""
+    root, other = tmp_path / "a_b", tmp_path / "aXb" / "mlruns" / "other"
+    root.mkdir()
+    shutil.copy(empty_store, root)
+    write_run(root)
+    store.client().create_experiment("other", artifact_location=str(other))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    root = root.rename(tmp_path / "moved")
+    store.connect(root)
+    assert {str(root / "mlruns" / "demo"), str(other)} <= locations(root / "mlflow.db")
+
+
+@pytest.mark.parametrize(
+    ("uri", "meant"),
+    [
+        ("sqlite:///{}/feature%2Ffoo/x.db", "feature/foo/x.db"),
+        ("sqlite:///{}/what?/x.db", "what"),
+        ("{}/feature%2Ffoo/mlruns", "feature/foo/mlruns"),
+        ("file://{}/feature%2Ffoo/mlruns", "feature/foo/mlruns"),
+        ("file://{}/what#1/mlruns", "what"),
+    ],
+)
+@pytest.mark.parametrize("variable", ["MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"])
+def test_an_address_with_a_path_that_is_not_quoted_is_refused_with_what_it_means(
+    variable, uri, meant, tmp_path, monkeypatch
+):
+    for name in ("feature%2Ffoo", "what?", "what#1"):
+        (tmp_path / name).mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    monkeypatch.setenv(variable, uri.format(tmp_path))
+    with pytest.raises(UserError, match=f"{variable} is .*%25") as caught, store.connected(tmp_path):
+        pass
+    assert f"means {tmp_path}/{meant}" in str(caught.value)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_quoted_address_of_the_user_is_used(empty_store, tmp_path, monkeypatch):
+    (tmp_path / "what? 50%").mkdir()
+    database = shutil.copy(empty_store, tmp_path / "what? 50%" / "x.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{quote(str(database))}")
+    run_id = write_run(tmp_path)
+    with closing(sqlite3.connect(database)) as connection:
+        assert connection.execute("SELECT run_uuid FROM runs").fetchall() == [(run_id,)]
+    assert not (tmp_path / "mlflow.db").exists()
+
+
+def test_a_root_that_is_not_utf_8_is_refused(tmp_path):
+    root = tmp_path / os.fsdecode(b"latin-\xe9")
+    root.mkdir()
+    with pytest.raises(UserError, match="not UTF-8: rename the folder"), store.connected(root):
+        pass
+    assert list(root.iterdir()) == []
+
+
+# --- stores that cannot be used ---
+
+
+def not_a_database(path: Path) -> None:
+    path.write_bytes(b"no database" * 100)
+
+
+def another_database(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE addresses (street TEXT)")
+
+
+def a_folder(path: Path) -> None:
+    path.mkdir()
+
+
+def an_older_one(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE alembic_version SET version_num = '0'")
+
+
+def use(root: Path) -> None:
+    with store.connected(root):
+        store.client().search_experiments()
+        store.client().search_registered_models()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (not_a_database, "is broken: move it away"),
+        (another_database, "is a database of something else than MLflow"),
+        (a_folder, "readable and writable"),
+        (an_older_one, "mlflow db upgrade"),
+    ],
+)
+@pytest.mark.parametrize("variable", [None, "MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"])
+def test_a_database_that_cannot_be_used_is_refused_at_once_and_only_a_broken_one_is_to_be_moved_away(
+    variable, spoil, said, empty_store, tmp_path, monkeypatch
+):
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    database = tmp_path / ("other.db" if variable else "mlflow.db")
+    if spoil is an_older_one:
+        if variable == "MLFLOW_REGISTRY_URI":
+            return  # MLflow does not compare the versions of a registry
+        shutil.copy(empty_store, database)
+    else:
+        database.unlink(missing_ok=True)
+    spoil(database)
+    if variable:
+        monkeypatch.setenv(variable, f"sqlite:///{database}")
+    began = time.monotonic()
+    with pytest.raises(UserError, match=said) as caught:
+        use(tmp_path)
+    assert time.monotonic() - began < 10
+    assert database.name in str(caught.value)
+    assert ("move it away" in str(caught.value)) == (spoil is not_a_database)
+
+
+def test_a_server_of_a_database_that_is_away_is_refused_at_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"postgresql+psycopg2://me:secret@127.0.0.1:{free_port()}/mlflow")
+    began = time.monotonic()
+    with pytest.raises(UserError, match="Correct MLFLOW_TRACKING_URI") as caught, store.connected(tmp_path):
+        store.client().search_experiments()
+    assert time.monotonic() - began < 10
+    assert "secret" not in str(caught.value)
+    assert "move" not in str(caught.value)
+
+
+def test_an_empty_file_becomes_a_database(tmp_path):
+    """SQLite leaves one behind when it is asked about a file that does not exist."""
+    (tmp_path / "mlflow.db").touch()
+    store.connect(tmp_path)
+    assert locations(tmp_path / "mlflow.db") == {f"{tmp_path}/mlruns/0"}
+
+
+# --- proxies ---
+
+
+@pytest.mark.parametrize(
+    ("uri", "before", "after"),
+    [
+        ("http://127.0.0.1:{}", None, "127.0.0.1"),
+        ("http://localhost:{}", "example.org", "example.org,localhost"),
+        ("http://me:secret@127.0.0.2:{}/path", "", "127.0.0.2"),
+        ("http://127.0.0.1:{}", "*", "*"),
+        ("http://mlflow.example.org:{}", "example.com", "example.com"),
+    ],
+)
+def test_a_server_on_this_machine_is_reached_past_a_proxy(uri, before, after, monkeypatch, tmp_path):
+    from requests.utils import get_environ_proxies
+
+    uri = uri.format(free_port())
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.setenv(name, before or "")
+    for name in ("http_proxy", "HTTP_PROXY"):
+        monkeypatch.setenv(name, f"http://proxy.example.org:{free_port()}")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    store.connect(tmp_path)
+    assert os.environ["no_proxy"] == after
+    assert bool(get_environ_proxies(uri)) == ("mlflow.example.org" in uri)
+
+
+def test_a_server_that_is_not_reached_through_a_proxy_is_refused_with_the_proxy(monkeypatch, tmp_path):
+    for name in ("no_proxy", "NO_PROXY", "HTTP_PROXY"):
+        monkeypatch.setenv(name, "")
+    monkeypatch.setenv("http_proxy", "http://me:secret@127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow.example.org:5000")
+    with pytest.raises(UserError, match=r"through the proxy http://127\.0\.0\.1:9: name .* no_proxy") as caught:
+        write_run(tmp_path)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("status", "remedy"), [(401, "MLFLOW_TRACKING_USERNAME"), (503, "Start its server")])
+def test_a_server_that_refuses_is_told_from_one_that_is_away(status, remedy, monkeypatch, tmp_path):
+    class Refusing(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", "2")
+            self.end_headers()
+            self.wfile.write(b"no")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with HTTPServer(("127.0.0.1", 0), Refusing) as server:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{server.server_port}")
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with pytest.raises(UserError, match=f"{status}.*\n.*{remedy}"):
+            mark_killed(tmp_path, name="m", tags={})
+        server.shutdown()
+
+
+# --- several users ---
+
+AS_ANOTHER_USER = """
+import os, sys
+from pathlib import Path
+from tiny_imagenet.common.errors import UserError
+from tiny_imagenet.tracking.results import find_run, result_hashes
+from tiny_imagenet.tracking.run import mark_killed, start_run
+
+root, umask, *run = sys.argv[1:]
+os.umask(int(umask, 8))
+try:
+    if run:
+        print(list(result_hashes(Path(root), *run)), find_run(Path(root), *run).name)
+    else:
+        with start_run(Path(root), experiment="demo", name="theirs", params={}, tags={}) as run:
+            run.log_epoch(1, {"loss": 2.0})
+            run.log_text("theirs", "history.csv")
+        print(run.run_id)
+except UserError as error:
+    print("error:", error)
+"""
+OWNER, GROUP = 54321, 54300
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to another user")
+
+
+def lose_capabilities() -> None:
+    """Let the permissions of files count for root, too, in the command that is executed next."""
+    prctl, drop_from_bounding_set = ctypes.CDLL(None).prctl, 24
+    for capability in range(4):  # chown, and those that override permissions
+        assert prctl(drop_from_bounding_set, capability, 0, 0, 0) == 0
+
+
+def another_user(root: Path, umask: int, *run_id: str) -> str:
+    """Read a run from the store of `root`, or write one, as a member of GROUP; return what is printed."""
+    done = subprocess.run(
+        [sys.executable, "-c", AS_ANOTHER_USER, str(root), f"{umask:o}", *run_id],
+        cwd=root, capture_output=True, text=True, check=False, preexec_fn=lose_capabilities, extra_groups=[GROUP],
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def owned_store(root: Path, empty_store: Path, umask: int) -> str:
+    """Let OWNER have a store in `root`, which GROUP may write, and return the id of its run."""
+    before = os.umask(umask)
+    try:
+        if umask == 0o002:
+            store.connect(root)
+        else:
+            shutil.copyfile(empty_store, root / "mlflow.db")
+        run_id = write_run(root)
+    finally:
+        os.umask(before)
+    for path in (root, *root.rglob("*")):
+        os.chown(path, OWNER, GROUP)
+    root.chmod(0o2775)
+    return run_id
+
+
+@needs_root
+@pytest.mark.slow
+def test_users_of_a_group_share_a_store_if_their_umask_lets_them(tmp_path, empty_store):
+    run_id = owned_store(tmp_path, empty_store, 0o002)
+    assert another_user(tmp_path, 0o002, run_id) == "['history.csv'] m"
+    theirs = another_user(tmp_path, 0o002)
+    assert find_run(tmp_path, theirs).metrics == {"loss": 2.0}
+    assert list(result_hashes(tmp_path, theirs)) == ["history.csv"]
+
+
+@needs_root
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("umask", "read", "written"),
+    [
+        (0o022, r"\['history.csv'\] m", r"error: .*readonly database.*mlflow.db and its folder writable"),
+        (0o077, r"error: .*mlflow.db and its folder readable", r"error: .*mlflow.db and its folder readable"),
+    ],
+)
+def test_what_another_user_may_not_do_is_one_message(umask, read, written, tmp_path, empty_store):
+    run_id = owned_store(tmp_path, empty_store, umask)
+    assert re.match(read, another_user(tmp_path, umask, run_id), re.DOTALL)
+    assert re.match(written, another_user(tmp_path, umask), re.DOTALL)
+
+
+@needs_root
+@pytest.mark.slow
+def test_artifacts_that_another_user_may_not_write_do_not_stop_a_training(tmp_path, empty_store):
+    owned_store(tmp_path, empty_store, 0o002)
+    (tmp_path / "mlruns" / "demo").chmod(0o755)
+    theirs = find_run(tmp_path, another_user(tmp_path, 0o002))
+    assert (theirs.status, theirs.metrics) == ("FINISHED", {"loss": 2.0})
