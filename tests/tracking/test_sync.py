@@ -184,6 +184,19 @@ def test_the_champion_is_judged_by_the_one_view_that_is_served(root):
     assert line.startswith("tiny-imagenet@champion: model_1, ")
 
 
+def test_a_champion_that_somebody_registered_stays_and_each_sync_says_so(root):
+    champion, client = {"metric": "val_accuracy", "profiles": ["demo"]}, store.client()
+    best = run_sync(champion=champion)[-1].removeprefix("tiny-imagenet@champion: ").partition(";")[0]
+    theirs = client.create_model_version("tiny-imagenet", "/theirs").version
+    client.set_registered_model_alias("tiny-imagenet", "champion", theirs)
+    stays = f"tiny-imagenet@champion stays version {theirs}, not registered by this pipeline; the best is {best}. "
+    for _ in range(2):
+        [line] = run_sync(champion=champion)
+        assert line.startswith(f"{stays}To give it the alias, remove the alias in MLflow")
+    client.delete_model_version("tiny-imagenet", theirs)  # and its alias
+    assert run_sync(champion=champion) == [f"tiny-imagenet@champion: {best}"]
+
+
 def test_two_at_once_would_restore_a_run_twice_so_the_second_is_refused(root):
     with files.only_one(sync.CHECKPOINTS / "sync.lock", ""), pytest.raises(UserError, match="another process"):
         run_sync()
