@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup extras repro ui test e2e faults mutants check readme format lock clean
+.PHONY: help setup extras repro ui test e2e faults mutants check readme pictures format lock clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -70,6 +70,9 @@ check: $(READY)  ## Lint, types, layers, and whether the lock fits pyproject.tom
 
 readme: $(READY)  ## Update the generated pages: README's results, docs/results, docs/reference
 	@tiny-imagenet readme
+
+pictures: $(READY)  ## Take README's pictures of the report and of MLflow's compare view, in Chromium, after `make repro`
+	@python -m benchmarks.pictures
 
 format: $(READY)  ## Format the code and fix what ruff can
 	@ruff check --fix .
