@@ -78,7 +78,7 @@ def test_check_says_what_would_run(command, repository):
     assert (code, errors) == (0, "")
     for part in ("profile demo", "digits", "embedded", "model_1, model_2, model_3, model_4, model_5"):
         assert part in output
-    assert "what the profile changes in their recipes:\n  epochs: 15 -> 6 (all models)\n" in output
+    assert "the profile changes their recipes:\n  epochs: 15 -> 6 (all models)\n" in output
 
 
 def test_check_remarks_on_a_sweep_that_cannot_run_and_does_not_fail(command, repository):

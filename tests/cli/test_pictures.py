@@ -337,10 +337,10 @@ class TestOtherFiles:
         ("content", "expected"),
         [
             (b"", "empty"),
-            (b"no picture at all\n", "no image"),
-            (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "no image"),
-            (b"%PDF-1.7\n", "no image"),
-            (os.urandom(1000), "no image"),
+            (b"no picture at all\n", "not an image"),
+            (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not an image"),
+            (b"%PDF-1.7\n", "not an image"),
+            (os.urandom(1000), "not an image"),
             (HDF5, "is HDF5"),
         ],
     )

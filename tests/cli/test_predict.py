@@ -328,7 +328,7 @@ class TestWhatIsPrinted:
         (tmp_path / "in" / "notes.txt").write_text("no image")
         code, output, errors = command(tmp_path / "in")
         assert (code, output) == (1, "")
-        assert "no image" in errors
+        assert "none of these files is an image" in errors
 
 
 def test_what_cannot_be_answered_is_said_without_starting_keras(repository, tmp_path):

@@ -44,8 +44,8 @@ def command(monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["train"], "name models, or give --all"),
-        (["train", "model_1", "--all"], "name models, or give --all"),
+        (["train"], "name either models or --all"),
+        (["train", "model_1", "--all"], "name either models or --all"),
         (["train", "model_22"], "'model_22' is not active in params.yaml (did you mean 'model_2'?)"),
         (["train", "model_2_as_published"], "'model_2_as_published' is not active"),
         (["sweep", "rate"], "no sweep 'rate' in params.yaml (did you mean 'rates'?); known: rates"),

@@ -452,9 +452,7 @@ def test_a_picture_that_is_cut_short_or_broken_is_named(tmp_path, size):
     of_other_length = whole[:length] + (100).to_bytes(4, "big") + whole[length + 4 :]
     for content in (whole[: len(whole) // 2], of_other_length):
         (tmp_path / "some.png").write_bytes(content)
-        with pytest.raises(
-            UserError, match=r"some\.png cannot be read as a picture: `rm -f .*` and `dvc repro`"
-        ):
+        with pytest.raises(UserError, match=r"some\.png cannot be read as a picture: `rm -f .*` and `dvc repro`"):
             picture(tmp_path, "some", "Some")
 
 
