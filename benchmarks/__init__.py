@@ -1,1 +1,1 @@
-"""What the documents quote, measured: `python -m benchmarks.<name> --help`."""
+"""The measurements that the documents quote: `python -m benchmarks.<name> --help`."""

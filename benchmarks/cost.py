@@ -1,10 +1,10 @@
-"""What the paper profile costs: arithmetic of each model, its speed on this machine, hours for 15 epochs.
+"""Estimate the cost of the paper profile: each model's arithmetic, its speed on this machine, hours for 15 epochs.
 
     python -m benchmarks.cost                     # all five, about two minutes on two cores
     python -m benchmarks.cost --steps 20 model_2
 
-Random images of 64 x 64, 200 classes, batch 64, the recipe's own optimizer; the median of the steps after two that warm
-up. The loader is left out: it runs beside the step and is faster than any of these models on a CPU.
+Uses random images of 64 x 64, 200 classes, batch 64 and the recipe's optimizer. Reports the median step, after two for
+warm-up. The loader is left out: it runs beside the step and is faster than any of these models on a CPU.
 """
 
 import math
@@ -20,7 +20,7 @@ from tiny_imagenet.backend.layers import all_layers
 
 IMAGES = 100_000 * 15
 GPU_TERAFLOPS = 10.0
-"""What a GPU of the last years does of 32-bit convolutions in practice; an assumption, not a measurement."""
+"""32-bit convolutions of a recent GPU in practice; an assumption, not a measurement."""
 
 
 def main(models: Annotated[list[str] | None, typer.Argument()] = None, steps: int = 6) -> None:
@@ -62,7 +62,7 @@ def forward_flops(model: Any) -> float:
 
 
 def step_flops(model: Any) -> float:
-    """Return what a training step costs for one image.
+    """Return the FLOPs of a training step for one image.
 
     Forward, gradient of the weights, gradient of the input: thrice forward, but the first layer needs no gradient of
     its input. Batch normalization, pools, activations and the optimizer are not counted.

@@ -1,11 +1,11 @@
-"""How the time and memory of `reorganize` and `cache` grow: 1x, 2x and 4x the images of an archive.
+"""Measure how time and memory of `reorganize` and `cache` grow, with 1x, 2x and 4x the images of an archive.
 
     python -m benchmarks.data_stages path/to/tiny-imagenet-200.zip            # as it is: 1x
     python -m benchmarks.data_stages path/to/tiny-imagenet-200.zip --steps 55 --steps 110 --steps 220
 
-Each size is the first so many training images of each class (validation whole), in a folder of its own under the
-temporary directory, as a process of its own. Seconds are wall time; memory is the peak of what is anonymous (RssAnon),
-since touched pages of a memory map belong to the file.
+Each size takes the first training images of each class and all validation images, and runs in its own process and
+temporary folder. Seconds are wall time. Memory is the peak of anonymous memory (RssAnon), since touched pages of a
+memory map belong to the file.
 """
 
 import json

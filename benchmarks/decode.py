@@ -1,9 +1,9 @@
-"""Decoding JPEGs of 64 x 64: libjpeg-turbo, OpenCV, PIL and tf.data beside each other, in one run.
+"""Compare decoders of 64 x 64 JPEGs: libjpeg-turbo, OpenCV, PIL and tf.data, in one run.
 
     python -m benchmarks.decode                                     # the images of data/images (`dvc repro reorganize`)
     python -m benchmarks.decode --images some/folder --rounds 5
 
-Images per second, median of the rounds, in which all take turns. All the bytes are in memory before.
+Prints images per second, the median of the rounds, in which all take turns. All bytes are in memory beforehand.
 """
 
 import os

@@ -1,13 +1,12 @@
-"""How time, memory and disk of each step grow with the images: 1x, 2x and 4x the training images of an archive.
+"""Measure how time, memory and disk of each step grow, with 1x, 2x and 4x the training images of an archive.
 
     python -m benchmarks.growth path/to/tiny-imagenet-200.zip --steps 55 --steps 110 --steps 220
 
-Each step is a process of its own, in a folder of its own: `reorganize`, `pack` (what `cache` decodes), `report` (what
-else `cache` does), `hash` (the MD5 of all that lies there then, as DVC takes it), `train` (one epoch of model_2, as
-params.yaml's `paper` has it, validation included) and `evaluate`. Seconds are wall time with Python's and TensorFlow's
-start, "CPU, s" what all threads computed, which other work on the machine changes less; memory is the peak of what is
-anonymous (RssAnon); written is what the step leaves on the disk. In the end, what an epoch's random draws and the
-metrics take.
+Each step is a separate process: `reorganize`, `pack` (the decoding of `cache`), `report` (the rest of `cache`), `hash`
+(the MD5 of all files so far, as DVC does it), `train` (one epoch of model_2 in the profile `paper`, with validation)
+and `evaluate`. Seconds are wall time, including the start of Python and TensorFlow. "CPU, s" is the time of all
+threads, which other work on the machine changes less. Memory is the peak of anonymous memory (RssAnon). "Written" is
+what the step leaves on the disk. The last lines are the memory of an epoch's random draws and of the metrics.
 """
 
 import resource
@@ -95,13 +94,13 @@ def _bytes(folder: Path) -> int:
 
 
 def _cpu_seconds() -> float:
-    """Return what the processes that have ended computed."""
+    """Return the CPU seconds of all processes that have ended."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
 
 def _allocated(call: Callable[[], object]) -> tuple[int, int]:
-    """Return what is left of what a call allocates, and the most of it, in bytes."""
+    """Return the memory that a call keeps, and its peak, in bytes."""
     tracemalloc.start()
     result = call()
     kept, peak = tracemalloc.get_traced_memory()
@@ -111,7 +110,7 @@ def _allocated(call: Callable[[], object]) -> tuple[int, int]:
 
 
 def _draws(augmentation: Augmentation, num_images: int) -> Augmenter:
-    """Make the first batch of an epoch, for which all of the epoch is drawn."""
+    """Make the first batch of an epoch, which draws the whole epoch."""
     augmenter = Augmenter(augmentation, seed=1, num_images=num_images)
     augmenter(np.zeros((1, 64, 64, 3), np.uint8), np.zeros(1, np.int64), 0)
     return augmenter

@@ -1,4 +1,4 @@
-"""The most anonymous memory that a process has had (RssAnon): pages of a mapped file are not its own."""
+"""Measure the peak of a process's anonymous memory (RssAnon), without pages of mapped files."""
 
 import subprocess
 import threading
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 class AnonymousMemory:
-    """Looks at a process every 20 ms until it ends; Linux only."""
+    """Poll a process every 20 ms until it ends. Linux only."""
 
     def __init__(self, process: subprocess.Popen[str]):
         self._process = process

@@ -1,11 +1,11 @@
-"""Which faults the tests notice: plants small faults (mutants) in one room of src, one at a time, and runs its tests.
+"""Plant small faults (mutants) in one room of src, one at a time, and show which ones its tests miss.
 
     python -m benchmarks.mutants evaluation --limit 40 --seed 1
 
 Cosmic Ray makes the mutants: another operator, comparison or number, a negated condition, a loop that does not run, a
-missing decorator. Places are drawn at random, and one of the mutants of each place, so that an operator which can be
-replaced in eleven ways counts once. Works in a copy, so that the working tree never has a fault. Prints a line per
-mutant, then each survivor as a difference, and the share that was caught with its 95 % interval (Wilson).
+missing decorator. Positions are drawn at random, with one mutant for each, so that an operator with eleven replacements
+counts once. Works in a copy: the working tree never has a fault. Prints a line per mutant, then each survivor as a
+difference, and the share of caught mutants with its 95 % interval (Wilson).
 """
 
 import ast
@@ -33,29 +33,30 @@ from tiny_imagenet.evaluation.metrics import wilson_interval
 
 PACKAGE, TESTS = Path("src/tiny_imagenet"), Path("tests")
 _LEFT_OUT = ("core/VariableInserter", "core/VariableReplacer")
-"""They need to be told names of variables."""
+"""They need names of variables as input."""
 
 
 def rooms() -> list[str]:
-    """Return the rooms that have tests of their own."""
+    """Return the rooms that have their own tests."""
     return sorted(path.name for path in TESTS.iterdir() if (PACKAGE / path.name / "__init__.py").is_file())
 
 
 def mutants(room: Path, limit: int, seed: int) -> list[MutationSpec]:
-    """Return up to `limit` mutants of the modules below a folder, of as many places, in random order."""
+    """Return up to `limit` mutants of the modules below a folder, each at another position, in random order."""
     with tempfile.TemporaryDirectory() as folder, use_db(f"{folder}/mutants.sqlite", WorkDB.Mode.create) as database:
         init(sorted(find_modules([room])), database, {})
-        found = [mutation for item in database.work_items for mutation in item.mutations]
-    spans = {path: annotations(path) for path in {mutation.module_path for mutation in found}}
-    places = defaultdict(list)
-    for mutation in found:
+        mutations = [mutation for item in database.work_items for mutation in item.mutations]
+    spans = {path: annotations(path) for path in {mutation.module_path for mutation in mutations}}
+    by_position = defaultdict(list)
+    for mutation in mutations:
         start = mutation.start_pos
         annotated = any(first <= start < last for first, last in spans[mutation.module_path])
         if not annotated and mutation.operator_name not in _LEFT_OUT:
-            places[str(mutation.module_path), start].append(mutation)
+            by_position[str(mutation.module_path), start].append(mutation)
     draw = random.Random(seed)  # noqa: S311 - no secret
-    chosen = draw.sample(sorted(places), min(limit, len(places)))
-    return [draw.choice(sorted(places[place], key=lambda one: (one.operator_name, one.occurrence))) for place in chosen]
+    positions = draw.sample(sorted(by_position), min(limit, len(by_position)))
+    ordered = (sorted(by_position[key], key=lambda one: (one.operator_name, one.occurrence)) for key in positions)
+    return [draw.choice(candidates) for candidates in ordered]
 
 
 def annotations(path: Path) -> list[tuple[tuple[int, int], tuple[int, int]]]:
@@ -70,11 +71,11 @@ def annotations(path: Path) -> list[tuple[tuple[int, int], tuple[int, int]]]:
 
 
 def main(
-    room: Annotated[str, typer.Argument(help="A folder of src/tiny_imagenet that has one in tests, too.")],
-    limit: Annotated[int, typer.Option(min=1, help="How many mutants.")] = 40,
-    seed: Annotated[int, typer.Option(help="Of the choice.")] = 1,
+    room: Annotated[str, typer.Argument(help="A folder of src/tiny_imagenet that has tests.")],
+    limit: Annotated[int, typer.Option(min=1, help="Number of mutants.")] = 40,
+    seed: Annotated[int, typer.Option(help="Seed of the choice.")] = 1,
 ) -> None:
-    """Plant faults in a room, one at a time, and print those that its tests miss; exit with 1 if there are any."""
+    """Plant faults in a room, one at a time, and print those that its tests miss. Exits with 1 if there are any."""
     if room not in rooms():
         raise SystemExit(f"error: no room '{room}' with tests; known: {', '.join(rooms())}")
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:

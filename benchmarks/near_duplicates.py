@@ -1,11 +1,11 @@
-"""How many pairs of images there are at each hash distance, and how many of them are duplicates: judge by eye.
+"""Count the pairs of images at each hash distance, and draw some, to judge by eye how many are duplicates.
 
     python -m benchmarks.near_duplicates data/cache /tmp/pairs.png
     python -m benchmarks.near_duplicates tiny-imagenet-200.zip /tmp/pairs.png --mirrored
 
-Prints how many planted copies of random images are found, then the pairs at each distance and how many of them
-`similarity` confirms, and draws a random sample of those pairs. With `--mirrored`, each image meets the mirror images
-of all others instead: a second, independent set of pairs of which hardly any are duplicates.
+Prints the share of planted copies of random images that is detected, then the pairs at each distance and the number
+that `similarity` confirms. Draws a random sample of the pairs. With `--mirrored`, each image is compared with the
+mirror images of all others instead: a second, independent set of pairs with hardly any duplicates.
 """
 
 import argparse
@@ -149,11 +149,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path, help="cache folder, or zip in the official layout")
     parser.add_argument("sheet", type=Path, help="PNG to write, outside the repository")
-    parser.add_argument("--pairs", type=int, default=24, help="at most so many of each distance are drawn")
-    parser.add_argument("--copies", type=int, default=2000, help="so many images are copied to be found again")
+    parser.add_argument("--pairs", type=int, default=24, help="number of pairs to draw per distance, at most")
+    parser.add_argument("--copies", type=int, default=2000, help="number of images to copy and detect")
     parser.add_argument("--max-distance", type=int, default=MAX_DISTANCE, help="bits, 0 to 15")
     parser.add_argument("--mirrored", action="store_true", help="compare with the mirror images of the others")
-    parser.add_argument("--seed", type=int, default=0, help="of the sample")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the sample")
     arguments = parser.parse_args()
     if arguments.sheet.resolve().is_relative_to(REPOSITORY):
         parser.error(f"{arguments.sheet} is in the repository: ImageNet's pictures must not be; name a path outside")

@@ -1,7 +1,7 @@
-"""The five models in PyTorch's own modules, channels last: a process that `benchmarks.training step` asks for steps.
+"""Train the five models in PyTorch's own modules, channels last, as a child process of `benchmarks.training step`.
 
-Started with the name of a model; then each line on stdin is a number of steps, and each answer a line of JSON.
-Adam is PyTorch's fused one, its fastest; threads and allocator are as PyTorch comes.
+The argument is the name of a model. Each line on stdin is a number of steps; each answer is a line of JSON. Adam is
+PyTorch's fused one, its fastest; threads and allocator have PyTorch's defaults.
 """
 
 import json

@@ -1,13 +1,13 @@
-"""How fast training is: the loader, whole epochs against the authors' way, one step against the machine's best.
+"""Measure the speed of training: the loader, whole epochs against the authors' way, one step against the best GEMM.
 
     python -m benchmarks.training                                 # loader, epoch, step
     python -m benchmarks.training --data /some/clone/data epoch model_1 --images 6400
     python -m benchmarks.training --data /some/clone/data starts model_1
     python -m benchmarks.training memory /some/clone model_1      # runs its train@model_1 to the end
 
-Images are those of DATA, which `dvc repro cache` has made; the steps use random ones. Whatever is compared runs in turn
-(A B A B), each side in a process of its own; figures are medians. The authors' way is Keras as it comes, without any
-settings, and `ImageDataGenerator.flow_from_directory` on class folders. PyTorch takes part where it can be imported.
+Images come from DATA, made by `dvc repro cache`; steps use random ones. The sides of a comparison run in turn (A B A
+B), each in its own process; figures are medians. The authors' way is Keras with its default settings, and
+`ImageDataGenerator.flow_from_directory` on class folders. PyTorch is included if it is installed.
 """
 
 import json
@@ -381,11 +381,11 @@ def memory(repository: Path, model: Annotated[str, typer.Argument()] = "model_1"
 
 
 def _class_folders(data: Path, folder: Path, num_images: int) -> list[int]:
-    """Write the first images of each class as files, and return their places in the packed arrays."""
+    """Write the first images of each class as files, and return their indices in the packed arrays."""
     from tiny_imagenet.dataset.packing import image_paths
 
     if not (data / "cache" / "train_images.npy").is_file():
-        raise SystemExit(f"{data}/cache holds no images: run `dvc repro cache`, or give --data")
+        raise SystemExit(f"{data}/cache has no images: run `dvc repro cache`, or name another folder with --data")
     classes: dict[str, list[int]] = {}
     names = image_paths(data / "images")["train"]
     for place, name in enumerate(names):
@@ -398,12 +398,12 @@ def _class_folders(data: Path, folder: Path, num_images: int) -> list[int]:
 
 
 def _child(code: str, *arguments: object, plain: Mapping[str, str] | None = None) -> Any:
-    """Run Python code in a process of its own and return what its last line says, as JSON.
+    """Run Python code in a new process, and return its last line of output, parsed as JSON.
 
     Args:
         code: the program.
-        arguments: of the program.
-        plain: settings for the libraries, instead of those that this project, or whoever runs it, has made.
+        arguments: the program's arguments.
+        plain: environment variables for the libraries, instead of the current ones.
     """
     environment = dict(os.environ)
     if plain is not None:
@@ -418,7 +418,7 @@ def _child(code: str, *arguments: object, plain: Mapping[str, str] | None = None
 
 
 class _Server:
-    """A process that takes numbers of steps, one per line, and answers with seconds, as JSON."""
+    """A process that reads numbers of steps, one per line, and answers with seconds, as JSON."""
 
     def __init__(self, command: list[str]):
         self._process = subprocess.Popen(
@@ -427,7 +427,7 @@ class _Server:
         self.hello = self._answer()
 
     def ask(self, steps: int) -> dict[str, list[float]]:
-        """Have `steps` steps done and return the seconds of each."""
+        """Run `steps` steps and return the seconds of each."""
         assert self._process.stdin  # noqa: S101 - opened above
         self._process.stdin.write(f"{steps}\n")
         self._process.stdin.flush()

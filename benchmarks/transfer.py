@@ -1,11 +1,12 @@
-"""What the pretrained models are made of and cost: parameters, input, arithmetic; counted, not timed.
+"""Count parameters, input and arithmetic of the pretrained models, without timing them.
 
     python -m benchmarks.transfer                 # every block of params.yaml that has weights; half a minute
     python -m benchmarks.transfer vgg16
 
-With 200 classes and random weights. Hours are those of the block's epochs of 100,000 images at 10 TFLOP/s, an
-assumption as in `benchmarks.cost`: an epoch of the head costs a forward pass, one of all layers a whole step. That a
-`backbone_share` below 1 saves something is not counted.
+With 200 classes and random weights. Hours are for the block's epochs of 100,000 images at 10 TFLOP/s, an assumption as
+in
+`benchmarks.cost`: an epoch of the head costs a forward pass, one of all layers a whole step. Savings of a
+`backbone_share` below 1 are not counted.
 """
 
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""Why two of the authors' models lose a third of their accuracy on validation images: the candidates, tried.
+"""Test why two of the authors' models lose a third of their accuracy on validation images.
 
     dvc repro train@model_1 train@model_2         # 200 classes of real images, as many as there are
     python -m benchmarks.validation_gap           # half a minute; --workspace DIR for a trained pipeline elsewhere
@@ -6,9 +6,9 @@
 The blocks of model_1 and model_2 in params.yaml need `paper_protocol_every_epoch: true`, which is off by default: the
 curves are of augmented validation images, as the authors' are. docs/validation-gap.md has the whole edit.
 
-Reads the models, their curves and the packed images of a workspace, and the authors' logs. Every candidate is applied
-to the predictions of our model 1, whose validation is whole, to see what it costs; then the one that is left is fitted
-to the authors' curves twice, by accuracy and by loss, which need not agree. Writes docs/results/validation_gap.
+Reads the models, their curves and the packed images of a workspace, and the authors' logs. Applies every candidate to
+the predictions of our model 1, whose validation images are intact. Then fits the remaining one to the authors' curves
+twice, by accuracy and by loss, which need not agree. Writes docs/results/validation_gap.
 """
 
 import json
@@ -34,12 +34,12 @@ DESTINATION = Path("docs/results/validation_gap")
 SUSPECT, OTHER = "model_1", "model_2"
 PROTOCOL = "val_accuracy_paper_protocol"
 SETTLED = 3
-"""The first epoch whose running training accuracy is not mostly that of a model that knows nothing yet."""
+"""The first epoch whose running training accuracy is not mostly that of an untrained model."""
 
 
 @dataclass(frozen=True)
 class Cause:
-    """What a candidate does to the validation accuracy of our model 1; shares."""
+    """The effect of a candidate on the validation accuracy of our model 1; fractions."""
 
     cause: str
     accuracy_before: float
@@ -97,10 +97,10 @@ def main(workspace: Annotated[Path, typer.Option(help="A pipeline with both mode
 
 
 def shifted(probabilities: Any, labels: Any, missing: int) -> dict[str, float]:
-    """Return what a validation folder scores that lacks one class and has an empty one that sorts first.
+    """Return the scores for a validation folder that lacks one class and has an empty folder that sorts first.
 
-    Folders are numbered in their order: the classes before the missing one get the number after their own, those behind
-    it keep theirs. `loss` is the cross-entropy.
+    Folders are numbered in their order: the classes before the missing one get the number after their own, the others
+    keep theirs. `loss` is the cross-entropy.
     """
     used = labels != missing
     own = labels[used]
@@ -123,7 +123,7 @@ def cross_entropy(probabilities: Any, labels: Any) -> float:
 
 
 def trained(model: str) -> dict[str, Any]:
-    """Return how a model came to be, by its run.json."""
+    """Return the provenance of a model, from its run.json."""
     run = RunRecord.read(Path("models") / model / "run.json")
     shown = ("run_id", "started_at", "seed", "images", "device", "backend", "versions")
     return {key: getattr(run, key) for key in shown} | {
@@ -136,7 +136,7 @@ def trained(model: str) -> dict[str, Any]:
 
 
 def by_epoch(model: str) -> pd.DataFrame:
-    """Return the curves of a model, ours beside the authors': validation above training accuracy, epoch by epoch."""
+    """Return the curves of a model, ours beside the authors', with the ratio of validation to training accuracy."""
     history = read_history(Path("models") / model / "history.csv").assign(model=model)
     if PROTOCOL not in history or history[PROTOCOL].isna().any():
         raise UserError(
@@ -153,10 +153,10 @@ def by_epoch(model: str) -> pd.DataFrame:
 
 
 def fit(epochs: pd.DataFrame, by_missing: pd.DataFrame, right: float, train_loss: float) -> dict[str, Any]:
-    """Return the share of shifted classes that the authors' curves of each model ask for.
+    """Return the share of shifted classes that explains the authors' curves of each model.
 
-    By accuracy: where a shift keeps as much as theirs is of ours, epoch by epoch. By loss, for the model whose
-    predictions we have: where a shift lifts the validation loss as far above the training loss as theirs is.
+    By accuracy, for each epoch: the shift that keeps the same share of accuracy as theirs has of ours. By loss, for the
+    model whose predictions we have: the shift that gives the same gap between validation and training loss as theirs.
     """
     shares, kept = by_missing["share_shifted"], by_missing["accuracy"] / right
     found: dict[str, Any] = {}
@@ -184,7 +184,7 @@ def fit(epochs: pd.DataFrame, by_missing: pd.DataFrame, right: float, train_loss
 def write(
     folder: Path, causes: list[Cause], epochs: pd.DataFrame, by_missing: pd.DataFrame, fits: dict[str, Any], origin: Any
 ) -> None:
-    """Write what was found as data."""
+    """Write the results as data."""
     causes_frame = pd.DataFrame([asdict(cause) for cause in causes])
     write_text(folder / "causes.csv", causes_frame.round(5).to_csv(index=False))
     write_text(folder / "epochs.csv", epochs.round(5).to_csv(index=False))
@@ -201,9 +201,9 @@ def draw(
     dataset: str,
     runs: Mapping[str, Any],
 ) -> None:
-    """Draw validation above training accuracy by epoch, and what a shift of so many classes keeps.
+    """Draw the ratio of validation to training accuracy by epoch, and the accuracy that a shift keeps.
 
-    `runs` has what `trained` says of both of our models, which share their images.
+    `runs` is model -> `trained`; both of our models have the same images.
     """
     logs = paper.authors_logs()
     images = runs[SUSPECT]["images"]

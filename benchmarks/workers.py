@@ -1,11 +1,11 @@
-"""Many trainings at once: two workers against one, each training on one core in both cases.
+"""Measure many trainings at once: two workers against one, with one core per training in both cases.
 
     python -m benchmarks.workers                                  # model_1 and model_2, two seeds each, two rounds
     python -m benchmarks.workers model_2 --seeds 4 --rounds 3
 
-Copies of the repository's committed files, on the data of its params.yaml (the demo's digits, as it comes). In turn
-with 1 and with 2 workers, `tiny-imagenet train MODELS --seeds N --cores 1` is run from nothing but packed images, and
-timed as a whole: the start of Ray, of each process, and the table are in it. Then all bits are compared.
+Uses copies of the repository's committed files and the data of its params.yaml (by default the demo's digits). Runs
+`tiny-imagenet train MODELS --seeds N --cores 1` with 1 and 2 workers in turn, starting from packed images. The time
+includes the start of Ray and of each process, and the table. Then all bits are compared.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""Stage `architecture@<model>`: the source of the model's architecture, beside the model that it builds.
+"""Stage `architecture@<model>`: copy the source of the model's architecture beside the model.
 
 Training depends on this copy, not on all of src/tiny_imagenet/architectures: a new architecture file retrains no other
 model.

@@ -1,4 +1,4 @@
-"""Stage `cache`: every image decoded once into data/cache; a report and pictures of the data in data/overview."""
+"""Stage `cache`: decode every image into data/cache; write a report and pictures of the data to data/overview."""
 
 import sys
 
@@ -14,7 +14,7 @@ AUGMENTED_IMAGES, AUGMENTED_EPOCHS = 10, 4
 
 
 def main() -> None:
-    """Pack the images; draw originals beside augmented versions, and a few classes."""
+    """Pack the images, report on them, and draw originals beside augmented versions and a few classes."""
     params = entry.checked_params()
     packed = packing.pack(IMAGES, CACHE)
     pairs = duplicates.find_duplicates(packed.train.images, packed.val.images)
@@ -33,11 +33,11 @@ def main() -> None:
         OVERVIEW / "report.json"
     )
 
-    chosen = np.linspace(0, len(packed.train) - 1, AUGMENTED_IMAGES).astype(np.int64)
-    originals = packed.train.images[chosen]
+    shown = np.linspace(0, len(packed.train) - 1, AUGMENTED_IMAGES).astype(np.int64)
+    originals = packed.train.images[shown]
     augment = Augmenter(params.shared_augmentation, seed=params.seed, num_images=len(packed.train))
     rows = {"original": originals}
-    rows |= {f"epoch {epoch + 1}": augment(originals, chosen, epoch) for epoch in range(AUGMENTED_EPOCHS)}
+    rows |= {f"epoch {epoch + 1}": augment(originals, shown, epoch) for epoch in range(AUGMENTED_EPOCHS)}
     title = "The shared augmentation in params.yaml (a profile or a model may have another)"
     plotting.image_grid(rows, OVERVIEW / "augmentation", title)
     plotting.image_grid(packing.samples_per_class(packed), OVERVIEW / "classes", "Some classes of the training images")

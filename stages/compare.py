@@ -1,4 +1,4 @@
-"""Stage `compare`: the table of all active models beside the paper's, in reports/, and on the terminal."""
+"""Stage `compare`: write the table of all active models beside the paper's to reports/, and print it."""
 
 import sys
 
@@ -11,7 +11,7 @@ from tiny_imagenet.tracking import sync
 
 
 def main() -> None:
-    """Write the figures and documents of reports/; complete the runs in MLflow."""
+    """Write the figures and documents of reports/, and complete the runs in MLflow."""
     params = entry.checked_params()
     read = inputs.read_inputs(params)
     captions = figures.draw(read)
@@ -19,17 +19,17 @@ def main() -> None:
     for name, text in made.items():
         write_text(REPORTS / name, text)
     print(made["summary.txt"], end="")
-    print("reports/results.html has all of it: figures, the audit against the paper, a page per model")
+    print("reports/results.html has everything: figures, the audit against the paper, a page per model")
 
-    # Runs may be incomplete: after a bit-identical retrain, which is a new run, `evaluate` was skipped; a result may
-    # come from DVC's cache without its run; MLflow's server may not have answered.
+    # A run may be incomplete: `evaluate` is skipped after a bit-identical retrain, which is a new run; DVC's cache
+    # restores results without their run; MLflow's server may not have answered.
     described = wording.run_descriptions(read.table, params), wording.experiment_description(read.table, params)
     try:
         for line in sync.sync(params, *described):
             print(line)
     except UserError as error:
         raise UserError(
-            f"the table is complete, see reports/results.md, but its runs in MLflow are not: {error}"
+            f"the table in reports/results.md is complete, but its runs in MLflow are not: {error}"
         ) from None
 
 

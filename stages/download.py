@@ -1,4 +1,4 @@
-"""Stage `download`: the dataset's archive, verified, as data/raw/dataset.zip."""
+"""Stage `download`: put the verified archive of the dataset at data/raw/dataset.zip."""
 
 import sys
 from pathlib import Path
@@ -11,7 +11,7 @@ from tiny_imagenet.repository import dvc
 from tiny_imagenet.repository.paths import ARCHIVE
 
 TERMS = (
-    "Tiny ImageNet's images are ImageNet's: for non-commercial research and education only, "
+    "Tiny ImageNet's images are from ImageNet: use them for non-commercial research and education only, "
     "see https://image-net.org/download"
 )
 
@@ -26,15 +26,9 @@ def main() -> None:
         return
     if dataset.name == "tiny-imagenet-200":
         print(TERMS)
-    # The archive of another profile may be here now, but DVC keeps in its cache what it had before: no second download.
+    # Another profile's archive may be here now, but DVC's cache may have this one: no second download.
     archive = Path(dataset.archive).expanduser() if dataset.archive else dvc.cached_file(dataset.md5)
-    obtain(
-        ARCHIVE,
-        urls=dataset.urls,
-        archive=archive,
-        size=dataset.bytes,
-        md5=dataset.md5,
-    )
+    obtain(ARCHIVE, urls=dataset.urls, archive=archive, size=dataset.bytes, md5=dataset.md5)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Stages `evaluate@<model>` and `evaluate_replicate@...`: how good one trained model is, into results/<model>."""
+"""Stages `evaluate@<model>` and `evaluate_replicate@...`: measure a trained model and write results/<model>."""
 
 import sys
 
@@ -16,13 +16,13 @@ def main(name: str) -> None:
     job = entry.checked_params().job(name)
     source, destination = MODELS / name, RESULTS / name
 
-    runtime.prepare(seed=0)  # nothing is drawn; before anything that imports Keras
+    runtime.prepare(seed=0)  # no random numbers are used; before anything that imports Keras
     from tiny_imagenet.evaluation import evaluate, figures
     from tiny_imagenet.input_pipeline.packed import open_packed
     from tiny_imagenet.models import saved_model
 
     packed = open_packed(CACHE)
-    run = RunRecord.read(source / "run.json")  # no dependency: a bit-identical retrain does not evaluate again
+    run = RunRecord.read(source / "run.json")  # not a dependency: a bit-identical retrain needs no new evaluation
     trained, history = saved_model.load_model(source / "model.keras"), read_history(source / "history.csv")
     measured = evaluate.evaluate(trained, packed, history, job.recipe, best_epoch=run.best_epoch)
     evaluate.write_evaluation(measured, destination, model_md5=run.model_md5)
@@ -30,12 +30,12 @@ def main(name: str) -> None:
     figures.draw(measured, packed, f"{name}, clean validation images\n{about}", destination / "figures")
     print(f"{name}: validation accuracy {measured.metrics.val_accuracy:.2%} on {len(packed.val):,} images")
     try:
-        found = add_results(dvc.repository_root(), run.run_id, measured.metrics.as_dict(), destination)
-        later = "" if found else f"MLflow has no run {run.run_id} (deleted, or made in another store)"
+        exists = add_results(dvc.repository_root(), run.run_id, measured.metrics.as_dict(), destination)
+        problem = "" if exists else f"MLflow has no run {run.run_id} (deleted, or made in another store)"
     except UserError as error:
-        later = str(error)
-    if later:
-        print(f"{later}\n{name}: `compare` will complete its run", file=sys.stderr)
+        problem = str(error)
+    if problem:
+        print(f"{problem}\n{name}: `compare` will complete its run", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Stage `reorganize`: the archive's contract checked, its images in class folders, in data/images."""
+"""Stage `reorganize`: check the archive, and write its images in class folders to data/images."""
 
 import sys
 
@@ -17,7 +17,7 @@ def main() -> None:
         images_per_class=dataset.images_per_class,
         num_classes=dataset.num_classes,
     )
-    print(f"{ARCHIVE} holds what was expected; class folders are in {IMAGES}")
+    print(f"{ARCHIVE} is as expected; class folders are in {IMAGES}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Stages `train@<model>` and `replicate@<model>-<seed>`: one model trained by its recipe, as one MLflow run."""
+"""Stages `train@<model>` and `replicate@<model>-<seed>`: train one model by its recipe, as one MLflow run."""
 
 import sys
 from functools import partial
@@ -18,11 +18,11 @@ from tiny_imagenet.tracking.run import training_run
 def main(name: str) -> None:
     """Train MODEL (a block of `models` in params.yaml, or a replicate) on data/cache into models/MODEL.
 
-    A training that was stopped resumes after its last complete epoch, unless params, data, code or machine changed.
+    A stopped training resumes after its last completed epoch, unless params, data, code or machine changed.
     """
     params = entry.checked_params()
     job = params.job(name)
-    if devices.process() > 0:  # it computes beside the first process, which alone writes files and the run
+    if devices.process() > 0:  # only the first process writes files and the run
         _train(params, job)
         return
     with only_one(workspace.lock_file(name), f"{name} is being trained by another process: wait for it or stop it"):
@@ -30,7 +30,7 @@ def main(name: str) -> None:
         workspace.drop_finished_checkpoint(job, starting=True)
         try:
             _train(params, job)
-        except Exception as error:  # also those that nobody foresaw, such as a GPU out of memory
+        except Exception as error:  # also unforeseen ones, such as a GPU out of memory
             workspace.note_failure(name, error)
             raise
 

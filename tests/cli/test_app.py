@@ -78,7 +78,7 @@ def test_check_says_what_would_run(command, repository):
     assert (code, errors) == (0, "")
     for part in ("profile demo", "digits", "embedded", "model_1, model_2, model_3, model_4, model_5"):
         assert part in output
-    assert "what the profile changes in their recipes:\n  epochs: 15 -> 6 (all models)\n" in output
+    assert "the profile changes their recipes:\n  epochs: 15 -> 6 (all models)\n" in output
 
 
 def test_check_remarks_on_a_sweep_that_cannot_run_and_does_not_fail(command, repository):
@@ -89,7 +89,7 @@ def test_check_remarks_on_a_sweep_that_cannot_run_and_does_not_fail(command, rep
     path.write_text(yaml.safe_dump(params), encoding="utf-8")
     code, output, errors = command("check")
     assert (code, errors) == (0, "")
-    assert "remark: `tiny-imagenet sweep rates` would be refused: params.yaml: sweeps.rates.search, trial 1" in output
+    assert "warning: `tiny-imagenet sweep rates` would fail: params.yaml: sweeps.rates.search, trial 1" in output
 
 
 def test_check_names_the_addresses_of_a_dataset(command, repository, monkeypatch):

@@ -13,10 +13,9 @@ import yaml
 from tiny_imagenet import entry
 from tiny_imagenet.cli import app, scale_commands
 from tiny_imagenet.config.params import Params
-from tiny_imagenet.parallel import cluster
+from tiny_imagenet.parallel.cluster import machines
 from tiny_imagenet.parallel.sweep import run as sweeping
 from tiny_imagenet.parallel.sweep.plan import plan
-from tiny_imagenet.parallel.sweep.results import Record
 
 ROOT = Path(__file__).parents[2]
 
@@ -45,8 +44,8 @@ def command(monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["train"], "name models, or give --all"),
-        (["train", "model_1", "--all"], "name models, or give --all"),
+        (["train"], "name either models or --all"),
+        (["train", "model_1", "--all"], "name either models or --all"),
         (["train", "model_22"], "'model_22' is not active in params.yaml (did you mean 'model_2'?)"),
         (["train", "model_2_as_published"], "'model_2_as_published' is not active"),
         (["sweep", "rate"], "no sweep 'rate' in params.yaml (did you mean 'rates'?); known: rates"),
@@ -86,7 +85,7 @@ def test_a_typo_in_a_sweep_stops_no_stage(typo, repository):
 def test_a_typo_in_a_sweep_is_a_remark_of_check_and_refused_by_the_sweep_itself(typo, command):
     code, output, errors = command("check")
     assert (code, errors) == (0, "")
-    assert f"remark: `tiny-imagenet sweep rates` would be refused: {typo}" in output
+    assert f"warning: `tiny-imagenet sweep rates` would fail: {typo}" in output
     code, output, errors = command("sweep", "rates")
     assert (code, output) == (1, "")
     assert errors.startswith(f"error: {typo}")
@@ -117,12 +116,11 @@ def test_what_cannot_run_is_refused_before_anything_is_written(
 
 @pytest.mark.parametrize(("hosts", "arguments"), [({"here", "there"}, []), ({"here"}, ["--cores", "3"])])
 def test_machines_that_are_not_fit_leave_params_as_they_are(hosts, arguments, command, repository, monkeypatch):
-    nodes = [cluster.Node(host, host, 2, 0) for host in hosts]
-    machines = cluster.Cluster(None, nodes)
+    cluster = machines.Cluster(None, [machines.Node(host, host, 2, 0) for host in hosts])
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setattr(machines, "require_shared", lambda _: None)
-    monkeypatch.setattr(cluster, "require", lambda *_: None)
-    monkeypatch.setattr(cluster, "connected", lambda *_: nullcontext(machines))
+    monkeypatch.setattr(cluster, "require_shared", lambda _: None)
+    monkeypatch.setattr(machines, "require", lambda *_: None)
+    monkeypatch.setattr(machines, "connected", lambda *_: nullcontext(cluster))
     monkeypatch.setattr(scale_commands.workers.dvc, "repro", lambda *_, **__: None)
     before = (repository / "params.yaml").read_text()
     code, _, errors = command("train", "--all", "--seeds", "3", *arguments)
@@ -133,7 +131,7 @@ def test_machines_that_are_not_fit_leave_params_as_they_are(hosts, arguments, co
 
 def test_the_best_is_written_back_also_where_other_trials_were_lost(command, repository, monkeypatch):
     def run(params, name, **_):
-        return plan(params, name)[2], Record(history=[{"holdout_accuracy": 0.5}]), {4: "out of memory"}
+        return plan(params, name).trials[2], "trial 3", {4: "out of memory"}
 
     monkeypatch.setattr(sweeping, "run", run)
     code, _, errors = command("sweep", "rates", "--write-block", "model_2_swept")
@@ -160,7 +158,7 @@ def started(monkeypatch) -> list[tuple[Any, ...]]:
         before()
         calls.append((models, names, rest))
 
-    monkeypatch.setattr(cluster, "require", lambda *_: None)
+    monkeypatch.setattr(machines, "require", lambda *_: None)
     monkeypatch.setattr(scale_commands.workers, "train", train)
     return calls
 
@@ -190,13 +188,12 @@ def test_all_are_the_active_models_and_the_replicates_that_there_are(command, re
 
 def test_the_best_parameters_become_a_block(command, repository, monkeypatch):
     def run(params, name, **_):
-        best = plan(params, name)[2]
-        return best, Record(history=[{"holdout_accuracy": 0.5}]), {}
+        return plan(params, name).trials[2], "trial 3 of the sweep rates: holdout_accuracy 0.5000", {}
 
     monkeypatch.setattr(sweeping, "run", run)
     code, output, _ = command("sweep", "rates", "--write-block", "model_2_swept")
     assert code == 0
-    assert "models.model_2_swept is new" in output
+    assert "added models.model_2_swept" in output
     assert (
         "model_2_swept:                  # trial 3 of the sweep rates: holdout_accuracy 0.5000\n"
         in (repository / "params.yaml").read_text()

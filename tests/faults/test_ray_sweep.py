@@ -116,7 +116,7 @@ def test_a_sweep_leaves_a_table_a_block_and_whole_runs(undisturbed):
     assert (again.returncode, again.stderr.count("\n")) == (1, 1)
     assert "models.model_2_swept exists already" in again.stderr
     swept = copy.succeed(*COMMAND, "check", "--model", "model_1")
-    assert "params.yaml is fine" in swept
+    assert "params.yaml is valid" in swept
     (copy.root / "params.yaml").write_text(before)
 
 
@@ -187,10 +187,11 @@ def test_a_trial_that_diverges_is_named_and_the_others_go_on(tmp_path):
 
 
 def test_asha_stops_a_trial_that_is_worse_than_those_of_an_earlier_call():
-    from tiny_imagenet.parallel import cluster
+    from tiny_imagenet.parallel.cluster.machines import require
+    from tiny_imagenet.parallel.cluster.trials import scheduler as asha_of
     from tiny_imagenet.parallel.sweep.schema import Sweep
 
-    tune = cluster.require().tune
+    tune = require().tune
     values = {
         "model": "model_2",
         "epochs": 8,
@@ -199,7 +200,7 @@ def test_asha_stops_a_trial_that_is_worse_than_those_of_an_earlier_call():
     }
     known = {number: [{"holdout_accuracy": 0.5}] * 8 for number in (1, 2, 3)}
     for accuracy, expected in ((0.4, "STOP"), (0.6, "CONTINUE")):
-        scheduler = cluster.scheduler(tune, Sweep.model_validate(values), known)
+        scheduler = asha_of(tune, Sweep.model_validate(values), known)
         trial = type("Trial", (), {"trial_id": "new"})()
         scheduler.on_trial_add(None, trial)
         answers = [

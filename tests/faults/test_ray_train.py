@@ -15,7 +15,7 @@ from standin import small_models
 
 from tiny_imagenet.common.errors import UserError
 from tiny_imagenet.common.files import md5
-from tiny_imagenet.parallel import cluster
+from tiny_imagenet.parallel.cluster.machines import connected
 
 pytestmark = pytest.mark.faults
 
@@ -128,7 +128,7 @@ def test_a_training_whose_node_is_lost_goes_on_on_another_one(tmp_path):
 
 def test_a_machine_that_does_not_see_the_files_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "touch", lambda *_: None)  # as on a disk of its own
-    with cluster.connected(None, tmp_path) as machines:
+    with connected(None, tmp_path) as machines:
         with pytest.raises(UserError, match=f"does not see {tmp_path}/checkpoints: every machine"):
             machines.require_shared(tmp_path / "checkpoints")
         monkeypatch.undo()

@@ -1,4 +1,4 @@
-"""Additions to params.yaml: they say what was asked for, and no other line changes."""
+"""Edits of params.yaml: the new lines are right, and no other line changes."""
 
 import difflib
 import shutil
@@ -46,7 +46,7 @@ def test_a_block_goes_before_what_follows_the_models(path):
 
 
 @pytest.mark.parametrize("name", ["model_2", "Model", "2_model", "model-2", "", "modèle"])
-def test_a_name_that_is_there_or_could_not_be_one_is_refused(name, path):
+def test_an_existing_or_invalid_name_is_refused(name, path):
     before = path.read_text()
     with pytest.raises(UserError):
         refuse_known_block(path, name)
@@ -75,7 +75,7 @@ def test_replicates_are_replaced_in_their_place(path):
     )  # fmt: skip
 
 
-def test_replicates_are_added_where_there_are_none(path):
+def test_replicates_are_added_if_there_are_none(path):
     text = path.read_text()
     start = text.index("replicates:")
     path.write_text(text[:start] + text[text.index("\n\n", start) + 2 :])
@@ -111,7 +111,7 @@ def test_a_link_stays_a_link_and_the_mode_what_it_was(path):
 
 
 @pytest.mark.parametrize("style", ["flow", "joined", "comment"])
-def test_a_file_that_is_written_otherwise_is_left_alone(style, path):
+def test_a_file_with_another_layout_is_left_alone(style, path):
     values = yaml.safe_load(path.read_text())
     if style == "flow":
         path.write_text(yaml.safe_dump(values, default_flow_style=True))

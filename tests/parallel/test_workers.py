@@ -1,4 +1,4 @@
-"""Which trainings `tiny-imagenet train` starts, and what it has params.yaml say of them."""
+"""The trainings of `tiny-imagenet train`, and its `replicates` in params.yaml."""
 
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -11,7 +11,7 @@ from made_results import VALUES
 from tiny_imagenet.common.errors import UserError
 from tiny_imagenet.config.params import Params, parse_params
 from tiny_imagenet.parallel import workers
-from tiny_imagenet.parallel.cluster import Allotment
+from tiny_imagenet.parallel.cluster.machines import Allotment
 from tiny_imagenet.parallel.workers import trainings, wanted_replicates
 
 
@@ -28,24 +28,24 @@ def test_five_seeds_are_the_models_own_and_four_others():
     assert names[:4] == ["model_1", "model_2", "model_1-2", "model_2-2"]
 
 
-def test_seeds_that_are_there_come_first_and_lists_may_grow():
-    there = params(models=["model_2"], seeds=[7, 2])
-    assert wanted_replicates(there, ["model_1", "model_2"], 4) == (["model_1", "model_2"], [7, 2, 3])
+def test_current_seeds_come_first_and_lists_may_grow():
+    current = params(models=["model_2"], seeds=[7, 2])
+    assert wanted_replicates(current, ["model_1", "model_2"], 4) == (["model_1", "model_2"], [7, 2, 3])
 
 
-def test_what_is_there_and_covers_all_stays():
-    there = params(models=["model_1", "model_2"], seeds=[7, 2])
-    assert wanted_replicates(there, ["model_2"], 2) == (["model_1", "model_2"], [7, 2])
-    assert trainings(there, ["model_2"], 2) == ["model_2", "model_2-7"]
+def test_replicates_that_include_all_stay():
+    current = params(models=["model_1", "model_2"], seeds=[7, 2])
+    assert wanted_replicates(current, ["model_2"], 2) == (["model_1", "model_2"], [7, 2])
+    assert trainings(current, ["model_2"], 2) == ["model_2", "model_2-7"]
 
 
 @pytest.mark.parametrize("models", [["model_1"], ["model_2"]])
-def test_trainings_that_nobody_asked_for_are_not_added_on_the_quiet(models):
-    there = params(models=["model_2", "model_4"], seeds=[2, 3])
+def test_trainings_that_were_not_requested_are_not_added(models):
+    current = params(models=["model_2", "model_4"], seeds=[2, 3])
     with pytest.raises(
         UserError, match=r"edit `replicates`, for example to models: \[model_.\] and seeds: \[2, 3, 4\]"
     ):
-        wanted_replicates(there, models, 4)
+        wanted_replicates(current, models, 4)
 
 
 def test_without_seeds_it_is_the_models_alone():
@@ -53,7 +53,7 @@ def test_without_seeds_it_is_the_models_alone():
 
 
 class Machines:
-    """A cluster whose trainings end as they are told to."""
+    """A cluster whose trainings end with given outcomes."""
 
     def __init__(self, outcomes: dict[str, Any], hosts: set[str]):
         self.outcomes, self.hosts = outcomes, hosts
@@ -71,7 +71,7 @@ class Machines:
 
 @pytest.fixture
 def started(tmp_path, monkeypatch):
-    """Call `workers.train` for model_1 and model_2, whose trainings end as given; return the stages that DVC got."""
+    """Call `workers.train` for trainings with given outcomes; return the stages given to DVC."""
 
     def start(outcomes: dict[str, Any], hosts: set[str], no_table: UserError | None = None) -> list[tuple[str, ...]]:
         asked: list[tuple[str, ...]] = []
@@ -79,13 +79,13 @@ def started(tmp_path, monkeypatch):
         def repro(*stages: str, **_: Any) -> None:
             asked.append(stages)
             if stages == ("compare",):
-                assert (tmp_path / "results").is_dir()  # which the stage depends on
+                assert (tmp_path / "results").is_dir()  # the stage depends on it
                 if no_table:
                     raise no_table
 
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(workers.dvc, "repro", repro)
-        monkeypatch.setattr(workers.cluster, "connected", lambda *_: nullcontext(Machines(outcomes, hosts)))
+        monkeypatch.setattr(workers.machines, "connected", lambda *_: nullcontext(Machines(outcomes, hosts)))
         try:
             workers.train(params(), list(outcomes), list(outcomes), workers=None, cores=None, address=None)
         finally:
@@ -119,7 +119,7 @@ def test_a_table_that_cannot_be_made_does_not_hide_what_failed(started):
         started({"model_1": 0}, {"here"}, no_table)
 
 
-def test_weights_are_seen_to_before_any_training_starts(started, monkeypatch):
+def test_weights_are_checked_before_any_training_starts(started, monkeypatch):
     def missing(weights: str | None, architecture: str) -> None:
         raise UserError(f"no weights of {architecture}")
 
@@ -130,7 +130,7 @@ def test_weights_are_seen_to_before_any_training_starts(started, monkeypatch):
     assert outcomes["asked"] == []
 
 
-def test_the_stages_find_server_and_weights_where_the_command_would(started, monkeypatch):
+def test_the_stages_get_the_commands_environment_variables(started, monkeypatch):
     values = {"KERAS_BACKEND": "jax", "KERAS_HOME": "/weights", "MLFLOW_TRACKING_URI": "http://here:5000"}
     for name, value in values.items():
         monkeypatch.setenv(name, value)
@@ -146,7 +146,7 @@ def test_the_stages_find_server_and_weights_where_the_command_would(started, mon
     assert environment.items() >= values.items()
 
 
-def test_several_machines_do_not_share_a_file_as_mlflows_store(started, monkeypatch):
+def test_several_machines_need_an_mlflow_server(started, monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     with pytest.raises(UserError, match=r"2 machines cannot share mlflow\.db"):
         started({"model_1": 0}, {"here", "there"})

@@ -166,7 +166,7 @@ def test_the_interval_of_a_difference_of_gaps_is_put_together_from_the_four_of_i
     found = made(tmp_path, gaps=GAPS | {"model_4": GAPS["model_3"] - 0.01})
     halves = [
         (getattr(measured, f"{key}_high") - getattr(measured, f"{key}_low")) / 2
-        for measured in (found.metrics["model_3"], found.metrics["model_4"])
+        for measured in (found.table.metrics["model_3"], found.table.metrics["model_4"])
         for key in ("train_accuracy_clean", "val_accuracy")
     ]
     assert f"+1.00 ± {100 * np.sqrt(np.square(halves).sum()):.2f} points" in judged(found, "Dropout miti")["reason"]
@@ -182,9 +182,10 @@ def test_gaps_with_intervals_of_no_width_are_judged_by_their_order(tmp_path):
                 for end in ("low", "high")
             }
         )
-        for model, metrics in found.metrics.items()
+        for model, metrics in found.table.metrics.items()
     }
-    assert judged(dataclasses.replace(found, metrics=plain), "Dropout mitigates")["verdict"] == claims.HOLDS
+    found = dataclasses.replace(found, table=dataclasses.replace(found.table, metrics=plain))
+    assert judged(found, "Dropout mitigates")["verdict"] == claims.HOLDS
 
 
 def test_transfer_is_not_judged_by_a_training_from_scratch(tmp_path):
@@ -198,8 +199,6 @@ def test_nothing_is_judged_by_another_recipe(tmp_path):
     profiles = copy.deepcopy(VALUES["profiles"])
     profiles["paper"]["training"]["batch_normalization_momentum"] = 0.9
     found = made(tmp_path, profiles=profiles)
-    table = dataclasses.replace(found.table, without_batch_normalization=_SIMPLE)
-    found = dataclasses.replace(found, table=table)
     assert judged(found, "A third convolution")["verdict"] == claims.HOLDS
     assert judged(found, "Dropout helps")["verdict"] == UNTESTED
     why = "the recipe of model_3 is not the paper's; the recipe of model_4 is not the paper's"

@@ -188,8 +188,8 @@ def test_results_md_has_tables_of_their_own_for_models_that_are_not_the_papers(g
     assert found == [
         ["model", "model_1", "model_2"] * 2, ["model", "resnet18"] * 2, ["model", "model_5_caffe"] * 2
     ]  # fmt: skip
-    assert "do not compete with models from scratch" in pretrained
-    assert "resnet18: every validation metric is of the mean over an image and its mirror image" in text
+    assert "Do not compare them with models from scratch" in pretrained
+    assert "resnet18: every validation metric uses the mean over an image and its mirror image" in text
 
 
 def test_results_md_of_the_papers_models_has_no_other_table(inputs):
@@ -204,6 +204,6 @@ def test_results_tex_names_the_kinds_of_models_and_says_that_they_do_not_compete
         text.index(part) for part in (r"model\_1 &", "From scratch &", "resnet18 &", "ImageNet &", r"model\_5\_caffe")
     ]
     assert places == sorted(places)
-    assert "do not compete with models from scratch" in text
+    assert "Do not compare them with models from scratch" in text
     assert {line.count("&") - line.count(r"\&") for line in text.splitlines() if line.endswith(r"\\")} == {7}
     assert "nan" not in text

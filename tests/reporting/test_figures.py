@@ -15,7 +15,6 @@ from tiny_imagenet import plotting
 from tiny_imagenet.reporting import figures
 from tiny_imagenet.reporting.paper import authors_logs
 from tiny_imagenet.reporting.table import ResultsTable, results_table
-from tiny_imagenet.repository.records import Metrics
 
 LOGS = authors_logs()
 HISTORY = LOGS[LOGS["model"] == "model_2"][["epoch", "accuracy", "val_accuracy", "loss", "val_loss"]]
@@ -46,18 +45,14 @@ def made_table(root: Path, models: list[str]) -> ResultsTable:
     return results_table(made_params(), root)
 
 
-def made_metrics(table: ResultsTable) -> dict[str, Metrics]:
-    return dict.fromkeys(table.with_results, Metrics.model_validate(METRICS))
-
-
 def sizes(path, *, with_paper=True):
     table = made_table(path.parent / "made", ["model_1", "model_3", "model_4"])
-    figures.accuracy_by_parameters(table, made_metrics(table), TITLE, path, with_paper=with_paper)
+    figures.accuracy_by_parameters(table, TITLE, path, with_paper=with_paper)
 
 
 def bars(path, *, with_paper=True):
     table = made_table(path.parent / "made", ["model_1", "model_3", "model_4"])
-    figures.accuracy_bars(table, made_metrics(table), TITLE, path, with_paper=with_paper)
+    figures.accuracy_bars(table, TITLE, path, with_paper=with_paper)
 
 
 DRAWINGS = [curves, losses, parameters, sizes, bars]
@@ -94,8 +89,8 @@ def close_curves(path):
 def close_sizes(path):
     table = made_table(path.parent / "made", ["model_1", "model_2"])
     accuracies = table.frame["model"].map({"model_1": 0.80, "model_2": 0.81})
-    table = dataclasses.replace(table, frame=table.frame.assign(val_accuracy=accuracies))
-    figures.accuracy_by_parameters(table, {}, "", path, with_paper=False)
+    table = dataclasses.replace(table, frame=table.frame.assign(val_accuracy=accuracies), metrics={})
+    figures.accuracy_by_parameters(table, "", path, with_paper=False)
 
 
 @pytest.mark.parametrize("draw", [close_curves, close_sizes])
@@ -232,8 +227,8 @@ def test_without_any_result_there_are_still_figures(tmp_path):
     table = made_table(tmp_path / "made", [])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        figures.accuracy_by_parameters(table, {}, "", tmp_path / "one", with_paper=False)
-        figures.accuracy_bars(table, {}, "", tmp_path / "two", with_paper=False)
+        figures.accuracy_by_parameters(table, "", tmp_path / "one", with_paper=False)
+        figures.accuracy_bars(table, "", tmp_path / "two", with_paper=False)
     assert {path.name for path in tmp_path.iterdir()} >= {"one.png", "two.png"}
 
 

@@ -196,7 +196,7 @@ def test_beside_other_images_there_is_no_published_number_and_the_audit_is_a_sen
 
 
 def test_it_says_whether_it_compares_and_what_the_profile_changes(arguments, page):
-    assert "is the one to compare with the paper's" in words(page)
+    assert "Compare the column 'paper protocol'" in words(page)
     assert not page.all("section", id="profile")
     demo = made_inputs(demo_params(), arguments["root"])
     changed_page = Page(results_html(**arguments | {"inputs": demo}))
@@ -336,7 +336,7 @@ def test_nothing_but_params_is_needed(tmp_path):
     audited = audit_of_tables(inputs), claims_audit(inputs)
     page = Page(results_html(inputs, *audited, {"classes": "Some"}, tmp_path))
     assert page.all("table", **{"class": "sortable results"})[0]["text"].count("not trained yet") == 5
-    assert "No model has been trained yet with these params and images." in words(page)
+    assert "No model has been trained with these params and images yet." in words(page)
     assert "Fewer than two models" in words(page)
     assert not page.all("img")
 
@@ -346,8 +346,6 @@ def test_nothing_but_params_is_needed(tmp_path):
     [
         "confusion.csv",
         "per_class.csv",
-        "architecture.json",
-        "metrics.json",
         "figures/gallery.png",
         "figures/classes.svg",
         "figures/classes.png",
@@ -454,7 +452,7 @@ def test_a_picture_that_is_cut_short_or_broken_is_named(tmp_path, size):
     of_other_length = whole[:length] + (100).to_bytes(4, "big") + whole[length + 4 :]
     for content in (whole[: len(whole) // 2], of_other_length):
         (tmp_path / "some.png").write_bytes(content)
-        with pytest.raises(UserError, match=r"some\.png is no readable picture: `rm -f .*some\.png` and `dvc repro`"):
+        with pytest.raises(UserError, match=r"some\.png cannot be read as a picture: `rm -f .*` and `dvc repro`"):
             picture(tmp_path, "some", "Some")
 
 
@@ -617,5 +615,5 @@ def test_models_that_are_not_the_papers_have_tables_of_their_own(tmp_path):
         for part in ("model_1", "From scratch", "resnet18", "Pretrained on ImageNet", "model_5_caffe")
     ]
     assert places == sorted(places)
-    assert "do not compete with models from scratch" in section
-    assert "resnet18: every validation metric is of the mean over an image and its mirror image" in section
+    assert "Do not compare them with models from scratch" in section
+    assert "resnet18: every validation metric uses the mean over an image and its mirror image" in section

@@ -173,6 +173,9 @@ def test_a_model_without_results_keeps_its_row_and_why(repository):
     ("text", "kept"),
     [
         ("no file /home/some/x.h5: put it there", "no file x.h5: put it there"),
+        ("/srv/some one/x.h5", "x.h5"),
+        ("~other/x.h5", "x.h5"),
+        (["file:///a/b.zip", {"c": "~/d e/f.zip"}], ["b.zip", {"c": "f.zip"}]),
         ("'/srv/some one/x.h5' and `~/a/b.zip`, file:///x/y.zip", "'x.h5' and `b.zip`, y.zip"),
         ("docs/audit.md, 1/255, https://x.org/a/b, images/s", "docs/audit.md, 1/255, https://x.org/a/b, images/s"),
     ],
@@ -287,7 +290,7 @@ def test_pretrained_models_and_mirror_images_are_named_beside_the_metrics(reposi
     assert [f"| {model} |" in own for model in (*ACTIVE, name)] == [True, True, False]
     assert f"| {name} |" in other
     assert (
-        f"{name}: every validation metric is of the mean over an image and its mirror image. Accuracy in percent."
+        f"{name}: every validation metric uses the mean over an image and its mirror image. Accuracy in percent."
         in other
     )
 
@@ -335,7 +338,7 @@ def test_the_figures_of_a_table_are_those_that_are_kept(repository):
 
 
 def test_without_marks_there_is_nothing_to_update(repository):
-    with pytest.raises(UserError, match=r"README\.md has no"):
+    with pytest.raises(UserError, match=r"README\.md lacks"):
         kept_results.updated("# Title\n")
 
 

@@ -57,7 +57,7 @@ def inputs(tmp_path):
     path = tmp_path / "results" / MODEL / "architecture.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"parameters_200_classes": 123_456_789}))
     (tmp_path / "results" / MODEL / "confusion.csv").write_text("actual,predicted,count\na,a,1\n")
-    return dataclasses.replace(made_inputs(made_params(), tmp_path), determinism={MODEL: SAME})
+    return dataclasses.replace(made_inputs(made_params(profile="paper"), tmp_path), determinism={MODEL: SAME})
 
 
 @pytest.fixture

@@ -139,7 +139,7 @@ def test_figures_of_a_model_that_was_replaced_are_not_shown(root):
 
 
 def test_figures_of_other_params_are_not_shown(root):
-    """Whatever was edited since: nothing is trained anew yet, or a stage before the training has failed."""
+    """An edit after a training: nothing is retrained yet, or an earlier stage has failed."""
     params = made_params(active=["model_1"])
 
     def status(params, **run):
@@ -150,7 +150,7 @@ def test_figures_of_other_params_are_not_shown(root):
 
     trained = {"hashes": {"data": "0", "params": params.job("model_1").fingerprint}}
     assert status(params, **trained) == ""
-    other = "trained with other params or on other images than those of now"
+    other = "trained with other params or images than the current ones"
     assert status(made_params(active=["model_1"], seed=2), **trained) == other
     assert status(made_params(active=["model_1"], profile="paper"), **trained) == other
     assert status(params, **trained, dataset="renamed") == ""
@@ -170,7 +170,7 @@ def test_results_on_other_images_are_not_shown(root):
     overview = {"path": "data/overview", "md5": "3f.dir"}
     assert status([{"path": "data/cache", "md5": "1f.dir"}, overview]) == {}
     assert status([overview]) == {}
-    other = "trained with other params or on other images than those of now"
+    other = "trained with other params or images than the current ones"
     assert status([{"path": "data/cache", "md5": "4f.dir"}, overview]) == {"model_1": other}
 
 
@@ -180,11 +180,11 @@ def test_images_of_another_profile_or_dataset_are_refused(tmp_path):
     assert data_report(demo, overview).as_dict() == {
         "profile": "demo", "dataset": demo.dataset.fingerprint, **DATA
     }  # fmt: skip
-    with pytest.raises(UserError, match=r"of the profile demo, and params\.yaml asks for paper: `dvc repro cache`"):
+    with pytest.raises(UserError, match=r"to the profile demo, params\.yaml has the profile paper: run `dvc"):
         data_report(made_params(profile="paper"), overview)
     fewer = VALUES["profiles"]["demo"]["dataset"] | {"images_per_class": {"train": 20}}
     edited = VALUES["profiles"] | {"demo": VALUES["profiles"]["demo"] | {"dataset": fewer}}
-    with pytest.raises(UserError, match=r"another `dataset` than params\.yaml has now .*: `dvc repro cache`"):
+    with pytest.raises(UserError, match=r"an earlier `dataset` of the profile demo .*: run `dvc repro cache`"):
         data_report(made_params(profiles=edited), overview)
     make_data(tmp_path, demo, in_archive=None)
     with pytest.raises(UserError, match=r"report.json cannot be read .in_archive: .*: `dvc repro cache`"):

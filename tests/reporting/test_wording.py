@@ -86,7 +86,7 @@ def test_the_terminal_table_names_profile_and_dataset_and_whether_it_compares(re
 
 def test_a_name_cannot_end_the_code_that_it_stands_in():
     sentence = wording.comparability(paper_with(name="a` <img src=x onerror=alert(1)>\n`b"))
-    assert "the dataset `a' <img src=x onerror=alert(1)> 'b`: they are not" in sentence
+    assert "the dataset `a' <img src=x onerror=alert(1)> 'b`. They are not" in sentence
 
 
 def test_a_dataset_may_have_brackets_in_its_name(tmp_path):
@@ -105,8 +105,8 @@ def test_all_of_tiny_imagenet_may_be_compared_and_the_column_is_named():
 
 
 def test_another_dataset_may_not_be_compared():
-    assert "`digits`: they are not comparable" in wording.comparability(made_params())
-    assert "`cats`: they are not comparable" in wording.comparability(paper_with(name="cats"))
+    assert "`digits`. They are not comparable" in wording.comparability(made_params())
+    assert "`cats`. They are not comparable" in wording.comparability(paper_with(name="cats"))
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_another_dataset_may_not_be_compared():
     ],
 )
 def test_a_part_of_tiny_imagenet_may_not_be_compared(part):
-    assert "on a part of Tiny ImageNet: they are not comparable" in wording.comparability(paper_with(**part))
+    assert "on a part of Tiny ImageNet. They are not comparable" in wording.comparability(paper_with(**part))
 
 
 # --- what the profile changed ---
@@ -273,17 +273,17 @@ def test_mlflow_has_a_table_for_each_kind_too_and_says_whose_figures_take_mirror
     assert places == sorted(places)
     assert text.count("| model | val (95 % interval) |") == 3
     described = {row["model"]: wording.run_description(row, groups[0]) for row in groups[1].rows}
-    assert "mirror image; the model itself takes one view." in described["resnet18"]
+    assert "mirror image; the saved model uses one view." in described["resnet18"]
     assert "mirror" not in described["model_1"]
 
 
 def test_it_says_that_pretrained_models_do_not_compete(groups):
     text = " ".join(wording.terminal_table(groups[1], groups[0]).split())
-    assert "Pretrained on ImageNet: Their weights have seen these classes, and some of these very photographs" in text
+    assert "Pretrained on ImageNet: Their weights have seen these classes in ImageNet, and some" in text
 
 
 def test_it_says_whose_figures_take_mirror_images(groups):
-    assert "resnet18: every validation metric is of the mean over an image and its mirror image" in " ".join(
+    assert "resnet18: every validation metric uses the mean over an image and its mirror image" in " ".join(
         wording.terminal_table(groups[1], groups[0]).split()
     )
 

@@ -350,7 +350,7 @@ def test_no_table_is_made_of_the_images_of_another_profile(copy, made):
         done = copy.run(sys.executable, "-m", "stages.compare")
     assert done.returncode == 1
     assert done.stderr.strip() == (
-        "error: data/overview has the images of the profile demo, and params.yaml asks for paper: `dvc repro cache`"
+        "error: data/overview belongs to the profile demo, params.yaml has the profile paper: run `dvc repro cache`"
     )
     assert table.read_bytes() == before
 

@@ -55,7 +55,7 @@ def test_it_trains_its_head_and_then_all_goes_on_after_a_kill_and_has_a_table_of
     assert np.isfinite(history["loss"]).all()
     results = (copy.root / "reports" / "results.md").read_text()
     assert "## Pretrained on ImageNet" in results
-    assert "they do not compete with models from scratch" in results
+    assert "Do not compare them with models from scratch" in results
 
     training.forget()
     process = copy.start(sys.executable, "-m", "stages.train", MODEL)

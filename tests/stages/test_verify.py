@@ -98,7 +98,7 @@ def test_untouched_all_of_it_holds(made):
     printed = made.succeed("tiny-imagenet", "verify")
     assert printed.splitlines()[0] == MODEL
     assert "evaluation     27 metrics measured again, the same to the last digit; 7 files, to the last byte" in printed
-    assert printed.splitlines()[-1] == "13 checks hold"
+    assert printed.splitlines()[-1] == "13 checks passed"
 
 
 @pytest.mark.parametrize(

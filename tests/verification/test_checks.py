@@ -693,7 +693,7 @@ def test_the_command_has_a_heading_for_each_model_and_a_line_for_each_check(veri
     assert [line for line in lines[:-1] if not line.startswith("  ")] == ["model_1", "model_2", "pipeline"]
     assert lines[1] == "  ok         files          data, code, model and results are those of dvc.lock"
     assert lines[10] == "  not asked  evaluation     the model was not measured again"
-    assert lines[-1] == "21 checks hold; not asked: 2"
+    assert lines[-1] == "21 checks passed; not asked: 2"
 
 
 def test_the_command_exits_with_1_and_counts_what_does_not_hold(verify):
@@ -701,7 +701,7 @@ def test_the_command_exits_with_1_and_counts_what_does_not_hold(verify):
     code, output, errors = verify("model_2")
     assert code == 1
     assert "  FAILS      final metrics  val_accuracy is 0.3861 in MLflow" in output
-    assert errors == "error: 4 of 12 checks do not hold, see above\n"
+    assert errors == "error: 4 of 12 checks failed, see above\n"
     assert verify("model_1")[0] == 0
 
 

@@ -16,6 +16,7 @@ from tiny_imagenet.common.errors import UserError
 from tiny_imagenet.common.files import fingerprint
 from tiny_imagenet.config.params import Params, load_params, parse_params
 from tiny_imagenet.reporting import table
+from tiny_imagenet.repository.records import RunRecord
 from tiny_imagenet.verification import determinism
 
 ROOT = Path(__file__).parents[2]
@@ -113,14 +114,13 @@ def test_outcomes_of_several_models_stand_side_by_side(tmp_path):
 # --- in the report ---
 
 RUN = MADE_RUN | {"dependencies": {"src/a.py": "1"}, "versions": {"keras": "3"}}
+RUNS = {"model_1": RunRecord.model_validate(RUN)}
 
 
 def shown(tmp_path: Path, now: Params, **outcome: object) -> dict[str, str]:
-    (tmp_path / "models" / "model_1").mkdir(parents=True, exist_ok=True)
-    (tmp_path / "models" / "model_1" / "run.json").write_text(json.dumps(RUN))
     found = OUTCOME | {"dependencies": fingerprint(RUN["dependencies"]), "versions": RUN["versions"]} | outcome
     determinism.record("model_1", found, tmp_path / "determinism.json")
-    return table.determinism(now, tmp_path / "models", tmp_path / "determinism.json")
+    return table.determinism(now, RUNS, tmp_path / "determinism.json")
 
 
 def test_the_report_says_what_was_found_for_the_run_that_it_shows(tmp_path):
@@ -131,9 +131,9 @@ def test_the_report_says_what_was_found_for_the_run_that_it_shows(tmp_path):
     assert shown(tmp_path, parse_params(VALUES | {"seed": 77}), **own) == {}
     assert shown(tmp_path, params, **own, dependencies="of other code") == {}
     assert shown(tmp_path, params, **own, versions={"keras": "4"}) == {}
-    assert table.determinism(params, tmp_path / "models", tmp_path / "missing.json") == {}
+    assert table.determinism(params, RUNS, tmp_path / "missing.json") == {}
     (tmp_path / "determinism.json").write_text('{"model_1": {"same": true}}')  # as another version wrote it
-    assert table.determinism(params, tmp_path / "models", tmp_path / "determinism.json") == {}
+    assert table.determinism(params, RUNS, tmp_path / "determinism.json") == {}
 
 
 def test_a_broken_record_is_named_with_the_way_out(tmp_path):

@@ -55,7 +55,7 @@ def _commands() -> None:
 
 @app.command()
 def results() -> None:
-    """Print the table of results that `dvc repro` last made."""
+    """Print the table of results of the last `dvc repro`."""
     path = dvc.repository_root() / SUMMARY
     if not path.is_file():
         raise UserError("there are no results yet: run `dvc repro`")
@@ -64,20 +64,18 @@ def results() -> None:
 
 @app.command()
 def keep(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Folder in docs/results to write.")],
-    about: Annotated[str, typer.Option(metavar="TEXT", help="One sentence for readers of these results.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Folder of docs/results to write.")],
+    about: Annotated[str, typer.Option(metavar="TEXT", help="One sentence about these results.")],
 ) -> None:
-    """Keep the present results in docs/results/NAME: data and provenance, for git.
+    """Keep the current results in docs/results/NAME for git: data and provenance.
 
-    An existing folder of that name is replaced.
+    Replaces an earlier folder of that name.
     """
     os.chdir(dvc.repository_root())
     params = entry.checked_params()
     data_report(params)
     folder = kept_results.keep(name, about, params, results_table(params))
-    print(
-        f"{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}; `make readme` shows them in README.md"
-    )
+    print(f"{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}; run `make readme` to update README")
 
 
 @app.command()
@@ -114,7 +112,7 @@ def data() -> None:
 
 @app.command()
 def unpack(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to make the folders `train` and `val`.")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder for the new folders `train` and `val`.")],
 ) -> None:
     """Write the images as class folders of JPEG files, for other tools."""
     for split, count in unpack_images(dvc.repository_root() / IMAGES, folder).items():
@@ -123,9 +121,9 @@ def unpack(
 
 @app.command()
 def sync() -> None:
-    """Add to MLflow what it lacks of the present results: whole runs or parts.
+    """Log to MLflow what it lacks of the current results: whole runs or parts.
 
-    `dvc repro` does the same whenever it makes the table.
+    `dvc repro` does the same when it makes the table.
     """
     os.chdir(dvc.repository_root())
     params = entry.checked_params()
@@ -141,30 +139,30 @@ def sync() -> None:
 def check(
     model: Annotated[str | None, typer.Option(metavar="MODEL", help="Also check that this model is active.")] = None,
 ) -> None:
-    """Check params.yaml, find pretrained weights, and print what `dvc repro` will use.
+    """Check params.yaml and pretrained weights, and print what `dvc repro` will use.
 
-    Fetch missing weights. Remove a dvc.lock that was cut short.
+    Fetches missing weights. Removes a truncated dvc.lock.
     """
     if dvc.remove_broken_lock(dvc.repository_root()):
-        print("dvc.lock was cut short (DVC was killed as it wrote it): removed; `dvc repro` restores it from its cache")
+        print("removed dvc.lock: it was truncated when DVC was killed; `dvc repro` restores it from DVC's cache")
     params = entry.checked_params(dvc.repository_root() / PARAMS)
     if model is not None:
         params.job(model)
         if model not in params.active:
-            raise UserError(f"'{model}' has a block in params.yaml, but `active` does not name it")
+            raise UserError(f"'{model}' is not active: add it to `active` in params.yaml")
     for name in params.active:
         recipe = params.recipe(name)
         weights.weights_file(recipe.weights, recipe.architecture)
-    print(f"params.yaml is fine: profile {params.profile}, dataset {params.dataset.name} ({params.dataset.source})")
+    print(f"params.yaml is valid: profile {params.profile}, dataset {params.dataset.name} ({params.dataset.source})")
     print(f"models: {', '.join(params.active)}")
     changes = [change.replace("`", "") for change in wording.override_lines(params)]
     if changes:
-        print("\n  ".join(["what the profile changes in their recipes:", *changes]))
-    for name in params.sweeps:  # a mistake there is a remark only: no stage needs sweeps
+        print("\n  ".join(["the profile changes their recipes:", *changes]))
+    for name in params.sweeps:  # a warning only: no stage needs sweeps
         try:
             plan.plan(params, name)
         except UserError as error:
-            print(f"remark: `tiny-imagenet sweep {name}` would be refused: {error}")
+            print(f"warning: `tiny-imagenet sweep {name}` would fail: {error}")
 
 
 @app.command()
@@ -183,14 +181,14 @@ def verify(
 ) -> None:
     """Check that each number of the table follows from its model, data, code and run.
 
-    Exit with 1 if a check fails. With --determinism, check instead that a seed
-    gives the same bits twice; docs/results/determinism.json has the outcome, and
-    the next report shows it.
+    Exits with 1 if a check fails. With --determinism, check instead that a seed
+    gives the same bits twice; the result goes to docs/results/determinism.json
+    and the next report.
     """
     os.chdir(dvc.repository_root())
     params = entry.checked_params()
     if determinism_of and models:
-        raise UserError("name models either with --determinism or without, not both")
+        raise UserError("name models either with --determinism or without it, not both")
     if determinism_of:
         _verify_determinism(params, determinism_of, epochs, batches)
     else:
@@ -206,8 +204,8 @@ def _verify_results(params: Params, models: list[str], *, evaluate: bool) -> Non
             answers.append(check.holds)
     held, failed, not_asked = (answers.count(answer) for answer in (True, False, None))
     if failed:
-        raise UserError(f"{failed} of {held + failed} checks do not hold, see above")
-    print(f"{held} checks hold" + (f"; not asked: {not_asked}" if not_asked else ""))
+        raise UserError(f"{failed} of {held + failed} checks failed, see above")
+    print(f"{held} checks passed" + (f"; not asked: {not_asked}" if not_asked else ""))
 
 
 def _verify_determinism(params: Params, models: list[str], epochs: int, batches: int) -> None:
@@ -227,26 +225,26 @@ def _verify_determinism(params: Params, models: list[str], epochs: int, batches:
             differing.append(model)
     if differing:
         raise UserError(f"{', '.join(differing)}: two trainings with one seed differ on {outcome['device']}")
-    print("`dvc repro` shows it in the report")
+    print("`dvc repro` adds this to the report")
 
 
 @app.command()
 def predict(
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Files, or folders to search for images.")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Image files, or folders of them.")],
     model: Annotated[
         str | None,
         typer.Option(
             metavar="MODEL",
-            help="A trained model, a .keras file, or `champion` of MLflow.",
+            help="A trained model, a .keras file, or `champion` for the one in MLflow.",
             show_default="the active model with the highest validation accuracy",
         ),
     ] = None,
-    top: Annotated[int, typer.Option(min=1, metavar="N", help="How many classes for each image.")] = 5,
+    top: Annotated[int, typer.Option(min=1, metavar="N", help="Number of classes per image.")] = 5,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")] = False,
 ) -> None:
     """Predict the classes of images of any size and format.
 
-    Exit with 1 if an image cannot be read; the others are predicted.
+    Exits with 1 if an image cannot be read, after predicting the others.
     """
     with _model_file(model) as (path, name):
         classes = prediction.read_classes(path)
@@ -260,7 +258,7 @@ def predict(
             on_refusal=_print_refusal,
         )
     if answers.skipped:
-        print(f"files in folders that are no images, skipped: {answers.skipped:,}", file=sys.stderr)
+        print(f"skipped {answers.skipped:,} files in folders that are not images", file=sys.stderr)
     if as_json:
         document = {"model": name, "images": answers.images, "errors": answers.errors, "skipped": answers.skipped}
         json.dump(document, sys.stdout, indent=2, allow_nan=False)
@@ -271,7 +269,7 @@ def predict(
     if answers.errors:
         raise UserError(f"{len(answers.errors):,} not predicted, see above; {len(answers.images):,} predicted")
     if not answers.images:
-        raise UserError("there is no image among these files")
+        raise UserError("none of these files is an image")
 
 
 def _print_refusal(refusal: prediction.Refusal) -> None:
@@ -280,7 +278,7 @@ def _print_refusal(refusal: prediction.Refusal) -> None:
 
 @contextmanager
 def _model_file(model: str | None) -> Iterator[tuple[Path, str]]:
-    """Yield the file of a model, or of the best one, and its name; print on stderr which it is."""
+    """Yield the file and the name of a model, by default of the best one; print the name on stderr."""
     with ExitStack() as stack:
         if model == CHAMPION:
             path, trained = stack.enter_context(champion_file(dvc.repository_root()))
@@ -292,13 +290,13 @@ def _model_file(model: str | None) -> Iterator[tuple[Path, str]]:
             root = dvc.repository_root()
             path, accuracy = prediction.best_model(root, entry.checked_params(root / PARAMS).active)
             name = str(path)
-            why = f"of the active models the best, with a validation accuracy of {percent(accuracy)} %"
+            why = f"the best active model, with a validation accuracy of {percent(accuracy)} %"
         print(f"model: {prediction.printable(name)} ({why})", file=sys.stderr)
         yield path, name
 
 
 def main() -> None:
-    """Run the command, and exit with the code of `entry.run`."""
+    """Run the command and exit with the code of `entry.run`."""
     atexit.register(gc.freeze)  # a garbage collection at exit would take up to 2 seconds
     sys.exit(entry.run(_run))
 

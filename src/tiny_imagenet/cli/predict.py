@@ -1,4 +1,4 @@
-"""Predict the classes of pictures: find the files, decode them in batches, return the likeliest classes as plain data.
+"""Predict the classes of pictures: find the files, decode them in batches, return the most likely classes.
 
 At most two batches of pixels are in memory at a time; a prediction takes 1.4 KB.
 """
@@ -33,7 +33,7 @@ _MOST_THREADS = 8
 
 
 class Classifier(Protocol):
-    """What `predict` needs of a model."""
+    """The part of a model that `predict` uses."""
 
     def predict_on_batch(self, x: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the probabilities, N x classes, of N images."""
@@ -45,24 +45,24 @@ class Source:
 
     path: Path
     named: bool
-    """By the user, not in a folder that the user named."""
+    """Whether the user named the file itself, not its folder."""
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """A file or folder without a prediction, and why."""
+    """A file or folder without a prediction, and the reason."""
 
     path: Path
     error: str
 
 
 Decoded = NDArray[np.uint8] | Refusal | None
-"""Pixels, or why there are none, or None for a file to skip."""
+"""Pixels; or why there are none; or None for a file to skip."""
 
 
 @dataclass(frozen=True)
 class Classes:
-    """The classes of a model in the order of their labels."""
+    """The classes of a model, in the order of their labels."""
 
     wnids: list[str]
     names: list[str]
@@ -70,10 +70,10 @@ class Classes:
 
 @dataclass(frozen=True)
 class Answers:
-    """The outcome, as plain values for JSON."""
+    """The result, as plain values for JSON."""
 
     images: list[dict[str, Any]]
-    """`path`; `predictions`, the likeliest first, each with `wnid`, `name`, `probability`."""
+    """`path`; `predictions`, most likely first, each with `wnid`, `name`, `probability`."""
     errors: list[dict[str, str]]
     """`path`, `error`."""
     skipped: int
@@ -81,14 +81,14 @@ class Answers:
 
 
 def trained_model(root: Path, name: str) -> Path:
-    """Return the file of the model `name` of the repository at `root`; raises UserError if there is none."""
+    """Return the file of the model `name` of the repository at `root`; raise UserError if there is none."""
     path = root / MODELS / name / "model.keras"
     if path.is_file():
         return path
     known = sorted(trained.parent.name for trained in (root / MODELS).glob("*/model.keras"))
     raise UserError(
         f"{path} does not exist{nearest(name, known)}; trained models: {', '.join(known) or 'none'}. "
-        "`dvc repro` trains those of params.yaml"
+        "run `dvc repro` to train the active models of params.yaml"
     )
 
 
@@ -98,24 +98,23 @@ def best_model(root: Path, active: Sequence[str]) -> tuple[Path, float]:
     Raises:
         UserError: none has been evaluated.
     """
+    files = [(root / MODELS / name / "model.keras", root / RESULTS / name / "metrics.json") for name in active]
     accuracies = {
-        root / MODELS / name / "model.keras": Metrics.read(
-            root / RESULTS / name / "metrics.json"
-        ).val_accuracy_as_served
-        for name in active
-        if (root / RESULTS / name / "metrics.json").is_file() and (root / MODELS / name / "model.keras").is_file()
+        model: Metrics.read(metrics).val_accuracy_as_served
+        for model, metrics in files
+        if model.is_file() and metrics.is_file()
     }
     if not accuracies:
         raise UserError("no active model has been trained and evaluated yet: run `dvc repro`, or name one by --model")
-    return max(accuracies.items(), key=lambda item: item[1])  # of equals the first
+    return max(accuracies.items(), key=lambda item: item[1])
 
 
 def read_classes(path: Path) -> Classes:
-    """Return the classes that a saved model names. Needs no Keras."""
+    """Return the classes stored in a saved model. Needs no Keras."""
     metadata = read_metadata(path)
     wnids, names = metadata.get("wnids"), metadata.get("class_names")
     if not (_are_words(wnids) and _are_words(names) and len(wnids) == len(names)):
-        raise UserError(f"{path} does not name its classes: it was not saved by this pipeline")
+        raise UserError(f"{path} does not name its classes: expected a model saved by this pipeline")
     return Classes(wnids, names)
 
 
@@ -124,7 +123,7 @@ def _are_words(values: object) -> TypeGuard[list[str]]:
 
 
 def load_classifier(path: Path, classes: Classes) -> Classifier:
-    """Start Keras and return the model; raises UserError if its input or output has another shape than expected."""
+    """Start Keras and return the model; raise UserError if its input or output has an unexpected shape."""
     runtime.prepare(0)
     model = load_model(path)
     shapes = (tuple(model.input_shape[1:]), tuple(model.output_shape[1:]))
@@ -136,9 +135,9 @@ def load_classifier(path: Path, classes: Classes) -> Classifier:
 
 
 def find_sources(paths: Iterable[Path]) -> tuple[list[Source], list[Refusal]]:
-    """Return the files that are named, those in named folders and below, sorted; and what cannot be read.
+    """Return the named files, the files in and below named folders (sorted), and what cannot be read.
 
-    In folders, hidden files and folders, links to folders, and anything that is not a regular file are left out.
+    In folders, hidden files and folders, links to folders, and anything but regular files are skipped.
     """
     sources: list[Source] = []
     refusals: list[Refusal] = []
@@ -147,7 +146,7 @@ def find_sources(paths: Iterable[Path]) -> tuple[list[Source], list[Refusal]]:
         refusals.append(Refusal(Path(os.fspath(error.filename)), f"cannot be read: {error.strerror}"))
 
     for path in paths:
-        if not os.path.isdir(path):  # noqa: PTH112 - Path's own raises for a name that is too long
+        if not os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises if the name is too long
             sources.append(Source(path, named=True))
             continue
         regular: list[Path] = []
@@ -155,7 +154,7 @@ def find_sources(paths: Iterable[Path]) -> tuple[list[Source], list[Refusal]]:
         for folder, subfolders, files in os.walk(path, onerror=refuse):
             subfolders[:] = [name for name in subfolders if not name.startswith(".")]
             visible = [Path(folder, name) for name in files if not name.startswith(".")]
-            regular += [file for file in visible if os.path.isfile(file)]  # noqa: PTH113 - Path's own raises, as above
+            regular += [file for file in visible if os.path.isfile(file)]  # noqa: PTH113 - as above
         if not regular and len(refusals) == before:
             refusals.append(Refusal(path, "is a folder without files"))
         sources += [Source(file, named=False) for file in sorted(regular)]
@@ -171,15 +170,15 @@ def predict(
     refusals: Iterable[Refusal] = (),
     on_refusal: Callable[[Refusal], None] = lambda _: None,
 ) -> Answers:
-    """Return the `top` likeliest classes of each image, in the order of `sources`.
+    """Return the `top` most likely classes of each image, in the order of `sources`.
 
     Args:
-        sources: the files. Those of folders are skipped if neither content nor name is that of an image.
-        classes: of the model.
-        load: returns the model; called when the first image has been decoded.
-        top: how many classes, at most all of them.
-        refusals: earlier ones, which are added to the errors.
-        on_refusal: called with each refusal as it occurs.
+        sources: the files. A file in a folder is skipped if neither its content nor its name is that of an image.
+        classes: the model's classes.
+        load: returns the model; called after the first image is decoded.
+        top: number of classes per image.
+        refusals: earlier refusals, added to the errors.
+        on_refusal: called with each refusal.
 
     Raises:
         UserError: the model predicts NaN or infinity.
@@ -193,9 +192,7 @@ def predict(
 
     for refusal in refusals:
         refuse(refusal)
-    logging.getLogger("PIL").addHandler(
-        logging.NullHandler()
-    )  # what it says of oddities in a file tells a user nothing
+    logging.getLogger("PIL").addHandler(logging.NullHandler())  # its remarks on odd files do not help a user
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="PIL")
         for outcome in track(_outcomes(sources, classes, load, top), "predict", len(sources)):
@@ -211,7 +208,7 @@ def predict(
 def _outcomes(
     sources: Sequence[Source], classes: Classes, load: Callable[[], Classifier], top: int
 ) -> Iterator[dict[str, Any] | Refusal | None]:
-    """Yield the prediction of each source, or why there is none, or None if it is skipped."""
+    """Yield for each source its prediction, why there is none, or None if it is skipped."""
     classifier: Classifier | None = None
     for batch, decoded in _decoded_batches(sources):
         images = [image for image in decoded if isinstance(image, np.ndarray)]
@@ -226,11 +223,9 @@ def _outcomes(
                 yield image
 
 
-def _decoded_batches(
-    sources: Sequence[Source],
-) -> Iterator[tuple[Sequence[Source], list[Decoded]]]:
-    """Yield the sources in batches, decoded. While one is processed, threads decode the next."""
-    Image.init()  # once, here: importing Pillow's plugins is not thread-safe
+def _decoded_batches(sources: Sequence[Source]) -> Iterator[tuple[Sequence[Source], list[Decoded]]]:
+    """Yield the sources in decoded batches. Threads decode the next batch meanwhile."""
+    Image.init()  # here, since importing Pillow's plugins is not thread-safe
     threads = ThreadPoolExecutor(min(runtime.cores(), _MOST_THREADS))
     started: deque[tuple[Sequence[Source], Iterator[Decoded]]] = deque()
     try:
@@ -258,7 +253,7 @@ def _read(source: Source) -> Decoded:
 
 def _likeliest(probabilities: NDArray[np.float32], classes: Classes, top: int) -> Iterator[list[dict[str, Any]]]:
     if not np.isfinite(probabilities).all():
-        raise UserError("the model predicts NaN or infinity: its training diverged; choose another by --model")
+        raise UserError("the model predicts NaN or infinity, so its training diverged; choose another by --model")
     order = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
     for labels, row in zip(order.tolist(), probabilities, strict=True):
         yield [
@@ -268,7 +263,7 @@ def _likeliest(probabilities: NDArray[np.float32], classes: Classes, top: int) -
 
 
 def table_lines(images: Sequence[dict[str, Any]]) -> Iterator[str]:
-    """Yield the predictions as a table: image (in its first line only), class, id, probability."""
+    """Yield the lines of a table: image (in its first line only), class, id, probability."""
     headings = ("image", "class", "id")
     rows = [
         (printable(image["path"]) if rank == 0 else "", guess["name"], guess["wnid"], guess["probability"])
@@ -284,5 +279,5 @@ def table_lines(images: Sequence[dict[str, Any]]) -> Iterator[str]:
 
 
 def printable(text: str | Path) -> str:
-    """Return a text with control characters escaped: a file name may hold line breaks and terminal codes."""
+    """Return text with control characters escaped: a file name may have line breaks and terminal codes."""
     return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in str(text))

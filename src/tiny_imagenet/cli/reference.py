@@ -1,6 +1,6 @@
-"""The reference of docs/reference: keys of params.yaml from its types, as a page and as a JSON schema; the commands.
+"""Write docs/reference: the keys of params.yaml, as a page and as a JSON schema, and the commands.
 
-A key's description is the docstring below it; everything else is its type and its default.
+Keys come from the types: the docstring below a key is its description.
 """
 
 import ast
@@ -26,11 +26,11 @@ _WORDS = {
     "integer": "whole number", "number": "number", "boolean": "`true`, `false`", "string": "text", "null": "`null`",
 }  # fmt: skip
 _BOUNDS = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}
-_MADE = "<!-- made by `tiny-imagenet readme`: change the code and run it again -->"
+_MADE = "<!-- made by `tiny-imagenet readme`: change the code, then run it again -->"
 _CHECKED_LATER: dict[tuple[type[Section], str], Any] = {(Params, "sweeps"): dict[str, Sweep]}
-"""Keys whose type is not in their section: a command checks them."""
+"""Keys whose type is not in their section, since a command checks them."""
 _UNSET = (ProfileOverrides, Range)
-"""Sections in which a key that is left out is not the same as null."""
+"""Sections in which a missing key differs from null."""
 _NOT_OF_BUILD = ("input_shape", "num_classes", "preprocessing", "weights")
 """Arguments of an architecture that `build:` does not set."""
 
@@ -41,8 +41,8 @@ def params_reference() -> str:
     anchors = {section.__name__: f"[{path}](#{_anchor(path)})" for section, path in sections.items()}
     lines = [
         "# Reference: params.yaml", "", _MADE, "",
-        "`tiny-imagenet check` checks the file. An unknown key, a wrong type or an impossible value is refused before "
-        "any stage runs, with the path of the key. A key that is left out has its default.",
+        "`tiny-imagenet check` checks the file. An unknown key, a wrong type or an invalid value stops the pipeline "
+        "before any stage runs; the message has the path of the key. A key that you leave out has its default.",
         "",
     ]  # fmt: skip
     for section, path in sections.items():
@@ -54,7 +54,7 @@ def params_reference() -> str:
 
 
 def params_schema() -> str:
-    """Return docs/reference/params.schema.json, the JSON schema by which editors complete and check params.yaml."""
+    """Return docs/reference/params.schema.json, with which editors complete and check params.yaml."""
     schema = Params.model_json_schema()
     for (owner, key), annotation in _CHECKED_LATER.items():
         checked = TypeAdapter(annotation).json_schema(ref_template="#/$defs/{model}")
@@ -64,7 +64,7 @@ def params_schema() -> str:
         for key, meaning in key_docs(section).items():
             described = _properties(schema, section)[key]
             described["description"] = meaning
-            if "patternProperties" in described:  # a mapping of names: pydantic leaves out that it has no other keys
+            if "patternProperties" in described:  # pydantic does not say that other keys are invalid
                 described["additionalProperties"] = False
     _properties(schema, ModelParams)["architecture"] |= {"enum": registry.architectures()}
     return json.dumps({"$schema": "https://json-schema.org/draft/2020-12/schema"} | schema, indent=2) + "\n"
@@ -72,12 +72,12 @@ def params_schema() -> str:
 
 def _properties(schema: Mapping[str, Any], section: type[Section]) -> dict[str, Any]:
     """Return key -> schema of a section."""
-    found: dict[str, Any] = (schema if section is Params else schema["$defs"][section.__name__])["properties"]
-    return found
+    properties: dict[str, Any] = (schema if section is Params else schema["$defs"][section.__name__])["properties"]
+    return properties
 
 
 def _sections(section: type[Section], path: str = "") -> dict[type[Section], str]:
-    """Return the section and those below it, each with the shortest of its paths in the file."""
+    """Return the section and those below it, each with its shortest path in the file."""
     paths = {section: path}
     for key, field in section.model_fields.items():
         for below, name in _sections_in(_CHECKED_LATER.get((section, key), field.annotation)):
@@ -87,7 +87,7 @@ def _sections(section: type[Section], path: str = "") -> dict[type[Section], str
 
 
 def _sections_in(annotation: Any, name: str = "") -> Iterable[tuple[type[Section], str]]:
-    """Yield the sections that a type holds; `name` is ".<name>" in a mapping, which has free keys."""
+    """Yield the sections in a type, each with ".<name>" if it is the value of a mapping."""
     if isinstance(annotation, type) and issubclass(annotation, Section):
         yield annotation, name
     elif get_origin(annotation) in {Annotated, Union, UnionType, dict}:
@@ -97,9 +97,9 @@ def _sections_in(annotation: Any, name: str = "") -> Iterable[tuple[type[Section
 
 def _keys(section: type[Section], anchors: Mapping[str, str]) -> list[str]:
     schema, meanings = section.model_json_schema()["properties"], key_docs(section)
-    for owner, key in _CHECKED_LATER:
+    for (owner, key), annotation in _CHECKED_LATER.items():
         if owner is section:
-            schema[key] = TypeAdapter(_CHECKED_LATER[owner, key]).json_schema()
+            schema[key] = TypeAdapter(annotation).json_schema()
     rows = [
         [f"`{key}`", _type(schema[key], anchors), _default(section, key), meanings.get(key, "")]
         for key in section.model_fields
@@ -108,7 +108,7 @@ def _keys(section: type[Section], anchors: Mapping[str, str]) -> list[str]:
 
 
 def key_docs(section: type[Section]) -> dict[str, str]:
-    """Return key -> description: the docstring below the key, in the class or in one that it inherits from."""
+    """Return key -> the docstring below it, in the class or in one that it inherits from."""
     docs: dict[str, str] = {}
     for owner in reversed(section.__mro__):
         if owner is not Section and issubclass(owner, Section):
@@ -157,7 +157,7 @@ def _default(section: type[Section], key: str) -> str:
 
 
 def _yaml(value: Any) -> str:
-    """Return a value as one would type it in params.yaml."""
+    """Return a value as written in params.yaml."""
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_yaml, value))}]"
     words: dict[Any, str] = {None: "null", True: "true", False: "false"}
@@ -165,7 +165,7 @@ def _yaml(value: Any) -> str:
 
 
 def _presets() -> list[str]:
-    """Return the augmentations that have a name, with their parts."""
+    """Return the named augmentations with their parts."""
     rows = [
         [
             f"`{name}`",
@@ -179,7 +179,7 @@ def _presets() -> list[str]:
 def _architectures() -> list[str]:
     lines = [
         "## Architectures", "",
-        "What `architecture` of a model may name, and what its `build` may set. Each is a file of "
+        "Values of `architecture`, and the keys of `build` for each. Each architecture is a file of "
         "[src/tiny_imagenet/architectures](../../src/tiny_imagenet/architectures).",
         "",
     ]  # fmt: skip
@@ -219,7 +219,7 @@ def _argument_type(argument: ast.arg) -> str:
 
 
 def _paragraphs(docstring: str) -> list[str]:
-    """Return a docstring as Markdown: a line per paragraph, without the sections of arguments and errors."""
+    """Return a docstring as Markdown: a line per paragraph, without the sections Args and Raises."""
     text = docstring.split("\n\nArgs:")[0].split("\n\nRaises:")[0]
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n")).split("\n")
 
@@ -235,7 +235,7 @@ def commands_reference(app: typer.Typer) -> str:
     lines = [
         "# Reference: commands", "", _MADE, "",
         "`tiny-imagenet COMMAND --help` prints the same. Every command works in any folder of the repository. "
-        "The exit code is 0 on success, 1 for an error with a message, 2 for a wrong option, 130 for Ctrl-C.",
+        "The exit code is 0 for success, 1 for an error with a message, 2 for a wrong option, 130 for Ctrl-C.",
         "",
     ]  # fmt: skip
     for name, command in sorted(group.commands.items()):

@@ -1,4 +1,4 @@
-"""The commands `tiny-imagenet train` and `tiny-imagenet sweep`: many trainings at once, here or on a Ray cluster."""
+"""The commands `tiny-imagenet train` and `tiny-imagenet sweep`: many trainings at once, on Ray."""
 
 import os
 from typing import Annotated
@@ -10,10 +10,9 @@ from tiny_imagenet.common.errors import UserError
 from tiny_imagenet.common.progress import say
 from tiny_imagenet.common.schema import nearest
 from tiny_imagenet.config.params import Params, parse_params
-from tiny_imagenet.parallel import cluster, params_edit, workers
-from tiny_imagenet.parallel.sweep import results
+from tiny_imagenet.parallel import params_edit, workers
+from tiny_imagenet.parallel.cluster import machines
 from tiny_imagenet.parallel.sweep import run as sweeping
-from tiny_imagenet.parallel.sweep.plan import sweep_named
 from tiny_imagenet.repository import dvc
 from tiny_imagenet.repository.paths import PARAMS
 
@@ -23,7 +22,7 @@ _Workers = Annotated[
 ]
 _Cores = Annotated[
     int | None,
-    typer.Option(min=1, metavar="N", help="CPU cores of each training.", show_default="all, divided by the workers"),
+    typer.Option(min=1, metavar="N", help="CPU cores per training.", show_default="all, divided by the workers"),
 ]
 _Address = Annotated[
     str | None,
@@ -35,10 +34,10 @@ def train(
     models: Annotated[
         list[str] | None, typer.Argument(metavar="MODEL", help="Active models.", show_default=False)
     ] = None,
-    all_models: Annotated[bool, typer.Option("--all", help="All active models, and the present replicates.")] = False,
+    all_models: Annotated[bool, typer.Option("--all", help="All active models and replicates.")] = False,
     seeds: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="Train each model with N seeds; sets `replicates` in params.yaml."),
+        typer.Option(min=1, metavar="N", help="Train each model with N seeds; this sets `replicates` in params.yaml."),
     ] = None,
     workers_at_once: _Workers = None,
     cores: _Cores = None,
@@ -46,12 +45,12 @@ def train(
 ) -> None:
     """Train and evaluate many models and seeds at once, on Ray.
 
-    The stages and results are those of `dvc repro`. Rerun to resume.
+    Runs the same stages as `dvc repro`, with the same results. Rerun to resume.
     """
     os.chdir(dvc.repository_root())
     params = entry.checked_params()
     if bool(models) == all_models:
-        raise UserError("name models, or give --all")
+        raise UserError("name either models or --all")
     names = list(dict.fromkeys(models or params.active))
     for model in names:
         if model not in params.active:
@@ -61,10 +60,10 @@ def train(
             )
     if params.devices != 1:
         raise UserError(
-            f"devices: each of many trainings has one device, params.yaml says {params.devices}; set it to 1, or run "
+            f"devices: `train` gives each training one device, params.yaml says {params.devices}; set it to 1, or run "
             "`dvc repro`"
         )
-    cluster.require(address, cores)  # before anything is written
+    machines.require(address, cores)  # before anything is written
     extended = _with_replicates(params, names, seeds) if seeds is not None and seeds > 1 else params
     trainings = workers.trainings(extended, names, seeds)
     if all_models and seeds is None:
@@ -80,7 +79,7 @@ def train(
 
 
 def _with_replicates(params: Params, models: list[str], num_seeds: int) -> Params:
-    """Return params with `replicates` for so many seeds of each model: the same object if nothing is missing."""
+    """Return params with `replicates` for this number of seeds; the same object if nothing is missing."""
     replicated, seeds = workers.wanted_replicates(params, models, num_seeds)
     if (tuple(replicated), tuple(seeds)) == (params.replicates.models, params.replicates.seeds):
         return params
@@ -93,7 +92,7 @@ def _write_replicates(params: Params) -> None:
     params_edit.set_replicates(PARAMS, models, seeds)
     say(
         f"params.yaml: replicates is now models: [{', '.join(models)}], "
-        f"seeds: [{', '.join(map(str, seeds))}]; `dvc repro` trains them as well"
+        f"seeds: [{', '.join(map(str, seeds))}]; `dvc repro` trains them too"
     )
 
 
@@ -106,16 +105,15 @@ def sweep(
     cores: _Cores = None,
     address: _Address = None,
 ) -> None:
-    """Search over parameters of a model, many trials at once, on Ray. Rerun to resume."""
+    """Search parameters of a model with many trials at once, on Ray. Rerun to resume."""
     os.chdir(dvc.repository_root())
     params = entry.checked_params()
     if write_block is not None:
         params_edit.refuse_known_block(PARAMS, write_block)
-    best, record, lost = sweeping.run(params, name, workers=workers_at_once, cores=cores, address=address)
-    about = results.about_best(name, sweep_named(params, name), best, record)
+    best, about, lost = sweeping.run(params, name, workers=workers_at_once, cores=cores, address=address)
     say(f"best: {about}; sweeps/{name} has results.csv, best.yaml and trials.png")
     if write_block is not None:
         params_edit.add_block(PARAMS, write_block, best.block, about)
-        say(f"params.yaml: models.{write_block} is new; name it in `active`, and `dvc repro` trains it")
+        say(f"params.yaml: added models.{write_block}; add it to `active` and run `dvc repro` to train it")
     if lost:
         raise UserError(sweeping.lost_trials(lost))

@@ -1,1 +1,1 @@
-"""Many trainings at once, on Ray."""
+"""Run many trainings at once, on Ray."""

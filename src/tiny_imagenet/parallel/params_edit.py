@@ -1,4 +1,4 @@
-"""Edits of params.yaml: lines are added or replaced; all others, with their comments, stay as they are.
+"""Edit params.yaml: add or replace lines, and keep all others with their comments.
 
 A YAML library would reformat the whole file. The new file is checked before it replaces the old one.
 """
@@ -30,7 +30,7 @@ def add_block(path: Path, name: str, block: Mapping[str, Any], about: str) -> No
     """Append a block to `models`.
 
     Raises:
-        UserError: a block has this name, or params.yaml is formatted in a way that allows no added line.
+        UserError: a block has this name, or the layout of params.yaml does not allow adding lines.
     """
     with _alone(path):
         refuse_known_block(path, name)
@@ -45,7 +45,7 @@ def add_block(path: Path, name: str, block: Mapping[str, Any], about: str) -> No
 
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
-    """Lock the file against other commands: of two edits at once, one would be lost."""
+    """Lock the file: of two edits at once, one would be lost."""
     lock = path.parent / CHECKPOINTS / "params.lock"
     lock.parent.mkdir(exist_ok=True)
     with FileLock(lock):
@@ -55,13 +55,15 @@ def _alone(path: Path) -> Iterator[None]:
 def refuse_known_block(path: Path, name: str) -> None:
     """Raise UserError if `models` has a block of this name, or the name is not valid."""
     if not name.isascii() or not name.replace("_", "a").isalnum() or name != name.lower() or not name[:1].isalpha():
-        raise UserError(f"'{name}' is not a valid block name: use small letters, digits and _, and start with a letter")
+        raise UserError(
+            f"'{name}' is not a valid block name: use lower-case letters, digits and _, and start with a letter"
+        )
     if name in load_params(path).models:
         raise UserError(f"{path}: models.{name} exists already; choose another name")
 
 
 def set_replicates(path: Path, models: Sequence[str], seeds: Sequence[int]) -> None:
-    """Replace or add `replicates`; raises UserError if params.yaml is formatted in a way that does not allow it."""
+    """Replace or add `replicates`; raise UserError if the layout of params.yaml does not allow it."""
     with _alone(path):
         expected = read_yaml(path)
         lines = _lines(path)
@@ -71,7 +73,9 @@ def set_replicates(path: Path, models: Sequence[str], seeds: Sequence[int]) -> N
             first, last = value.start_mark.line, _last_line(lines, value)
             is_plain = not getattr(value, "flow_style", True) and lines[first].lstrip() == lines[first][2:]
             if not is_plain or any("#" in line for line in lines[first : last + 1]):  # no comment is lost
-                raise UserError(f"{path}: `replicates` is not written as two lines; write it so yourself:\n{body}")
+                raise UserError(
+                    f"{path}: `replicates` is not written as two plain lines; replace it yourself by:\n{body}"
+                )
             changed = [*lines[:first], _with_ends_of(lines, body), *lines[last + 1 :]]
         else:
             changed = [*lines, _with_ends_of(lines, f"\nreplicates:\n{body}")]
@@ -95,13 +99,13 @@ def _with_ends_of(lines: Sequence[str], text: str) -> str:
 def _value_of(lines: Sequence[str], key: str) -> yaml.Node:
     document = yaml.compose("".join(lines), Loader=yaml.SafeLoader)
     if not isinstance(document, yaml.MappingNode):
-        raise UserError("params.yaml holds no keys and values")
+        raise UserError("params.yaml is not a mapping of keys to values; restore it with git")
     value: yaml.Node = next(value for name, value in document.value if name.value == key)
     return value
 
 
 def _last_line(lines: Sequence[str], value: yaml.Node) -> int:
-    """Return the number of the last line of a value; comments and empty lines after it belong to what follows."""
+    """Return the number of the last line of a value, without comments and empty lines after it."""
     last: int = value.end_mark.line - (value.end_mark.column == 0)
     while not lines[last].strip() or lines[last].lstrip().startswith("#"):
         last -= 1
@@ -117,5 +121,5 @@ def _write(path: Path, lines: Sequence[str], expected: Mapping[str, Any]) -> Non
         except UserError:
             is_expected = False
         if not is_expected:
-            raise UserError(f"{path} is formatted in a way that allows no added line; edit it yourself")
+            raise UserError(f"{path}: cannot add lines to its layout (flow style, anchors or tabs?); edit it yourself")
         parse_params(expected, source=str(path))

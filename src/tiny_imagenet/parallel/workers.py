@@ -9,22 +9,22 @@ from tiny_imagenet.common.errors import UserError
 from tiny_imagenet.common.progress import say
 from tiny_imagenet.config.params import Params
 from tiny_imagenet.models import weights
-from tiny_imagenet.parallel import cluster
+from tiny_imagenet.parallel.cluster import machines
 from tiny_imagenet.repository import dvc
 from tiny_imagenet.repository.paths import CHECKPOINTS, RESULTS
 
 _FORWARDED = ("MLFLOW_", "KERAS_BACKEND", "KERAS_HOME")
-"""Prefixes of the environment variables that stages need. Passed as arguments: Ray writes its environments to logs."""
+"""Prefixes of environment variables for the stages. They are passed as arguments, since Ray logs its environments."""
 
 
 def wanted_replicates(params: Params, models: Sequence[str], num_seeds: int) -> tuple[list[str], list[int]]:
-    """Return models and seeds of `replicates` with which each of `models` is trained with `num_seeds` seeds.
+    """Return the `replicates` (models, seeds) that train each of `models` with `num_seeds` seeds.
 
-    The first seed is that of params.yaml. The next are those of the present `replicates`, then the lowest numbers. If
-    the present `replicates` cover all this, they are returned.
+    The first seed is that of params.yaml. The next are those of the current `replicates`, then the lowest free numbers.
+    The current `replicates` are returned if they already include all.
 
     Raises:
-        UserError: `replicates` has others, so that longer lists would give more trainings than were requested.
+        UserError: longer lists would add trainings that were not requested.
     """
     present = params.replicates
     unused = (seed for seed in count(1) if seed != params.seed and seed not in present.seeds)
@@ -35,7 +35,7 @@ def wanted_replicates(params: Params, models: Sequence[str], num_seeds: int) -> 
     if not ({*present.models} <= {*models} and {*present.seeds} <= {*seeds}) and present.models and present.seeds:
         raise UserError(
             f"params.yaml: `replicates` trains the models {', '.join(present.models)} with each of the seeds "
-            f"{', '.join(map(str, present.seeds))}. With longer lists it would train more than was requested: edit "
+            f"{', '.join(map(str, present.seeds))}. Longer lists would add trainings that you did not request: edit "
             f"`replicates`, for example to models: [{', '.join(models)}] and seeds: [{', '.join(map(str, seeds))}], "
             "and rerun"
         )
@@ -43,7 +43,7 @@ def wanted_replicates(params: Params, models: Sequence[str], num_seeds: int) -> 
 
 
 def trainings(params: Params, models: Sequence[str], num_seeds: int | None) -> list[str]:
-    """Return the names of the trainings: the models, and the first `num_seeds` - 1 replicates of each."""
+    """Return the names of the trainings: the models and the first `num_seeds` - 1 replicates of each."""
     seeds = params.replicates.seeds[: num_seeds - 1] if num_seeds else ()
     return [*models, *(f"{model}-{seed}" for seed in seeds for model in models)]
 
@@ -58,19 +58,19 @@ def train(
     address: str | None,
     before: Callable[[], None] = lambda: None,
 ) -> None:
-    """Bring trainings and their evaluations up to date, in the working directory, and then the table.
+    """Run the stages of trainings that are out of date, then `compare`, in the working directory.
 
     Args:
         params: params.yaml.
-        models: whose stages `architecture` run first, after `cache`.
-        names: of `trainings`.
-        workers: trainings at once; None: as many as there are cores, or GPUs.
-        cores: of each training; None: all are divided.
-        address: of a Ray cluster; None: this machine.
-        before: called after the machines are checked, before the trainings start.
+        models: their stages `architecture` run first, after `cache`.
+        names: the trainings, from `trainings`.
+        workers: trainings at once; None: one per core or GPU.
+        cores: CPU cores per training; None: all, divided.
+        address: address of a Ray cluster; None: this machine.
+        before: called when the machines are checked and before trainings start.
 
     Raises:
-        UserError: a training failed (raised after all others are done), or they cannot be started.
+        UserError: a training failed (raised after all others are done), or trainings cannot start.
     """
     root = Path.cwd()
     jobs = [params.job(name) for name in names]
@@ -78,24 +78,24 @@ def train(
         weights.weights_file(job.recipe.weights, job.recipe.architecture)
     dvc.repro("cache", *(f"architecture@{model}" for model in models))
     failed = {}
-    with cluster.connected(address, root) as machines:
-        machines.require_shared(root / CHECKPOINTS)
-        if len(machines.hosts) > 1 and not os.environ.get("MLFLOW_TRACKING_URI"):
+    with machines.connected(address, root) as cluster:
+        cluster.require_shared(root / CHECKPOINTS)
+        if len(cluster.hosts) > 1 and not os.environ.get("MLFLOW_TRACKING_URI"):
             raise UserError(
-                f"{len(machines.hosts)} machines cannot share mlflow.db: start `mlflow server`, set "
+                f"{len(cluster.hosts)} machines cannot share mlflow.db: start `mlflow server`, set "
                 "MLFLOW_TRACKING_URI to its address, and rerun"
             )
-        allotment = machines.allot(len(names), workers, cores)
+        allotment = cluster.allot(len(names), workers, cores)
         before()
         say(f"{len(names)} trainings, {allotment}")
         environment = allotment.environment()
         environment |= {name: value for name, value in os.environ.items() if name.startswith(_FORWARDED)}
         tasks = {job.name: (root, job.name, [job.train_stage, job.evaluate_stage], environment) for job in jobs}
-        for done, (name, outcome) in enumerate(machines.run(run_stages, tasks, allotment), start=1):
+        for done, (name, outcome) in enumerate(cluster.run(run_stages, tasks, allotment), start=1):
             if outcome != 0:
                 failed[name] = f"exit code {outcome}" if isinstance(outcome, int) else _reason(outcome)
             say(f"{done} of {len(names)}: {name}: {failed.get(name, 'done')}")
-    (root / RESULTS).mkdir(exist_ok=True)  # `compare` depends on it, even if every training failed
+    (root / RESULTS).mkdir(exist_ok=True)  # `compare` depends on it, also if every training failed
     problems = []
     if failed:
         reasons = "; ".join(f"{name} ({reason})" for name, reason in failed.items())
@@ -109,12 +109,12 @@ def train(
 
 
 def _reason(error: Exception) -> str:
-    """Return the line with the reason: the last of a task's traceback, else the first; the type if there is none."""
+    """Return the line with the reason: the last of a task's traceback, else the first; the type if it is empty."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[-1] if "ray::" in lines[0] else lines[0]
 
 
 def run_stages(root: Path, name: str, stages: list[str], environment: dict[str, str]) -> int:
-    """Bring the stages of a training up to date, and return the exit code. Runs in a worker, and ends with it."""
+    """Run the stages of a training that are out of date, in a worker, and return the exit code."""
     lock = root / CHECKPOINTS / f"{name}.worker.lock"
     return dvc.run_repro(*stages, lock=lock, alone=True, root=root, environment=environment)

@@ -1,6 +1,6 @@
-"""The audit of the paper's tables (its figures 9 and 10): each number beside the authors' own logs and ours.
+"""The audit of the paper's tables (its figures 9 and 10): each number beside the authors' log and ours.
 
-The claims of its text are in `claims`. A number is judged only if ours is of the same images and the same recipe.
+A number gets a verdict only if ours has the same images and the same recipe. `claims` audits the paper's text.
 """
 
 from collections.abc import Sequence
@@ -29,18 +29,18 @@ COLUMNS = [
 UNTESTED = "cannot be tested here"
 PRETRAINED = "model_5"
 LEGEND = (
-    "Accuracy in percent. The authors' log is the last epoch of the log that they published. Our training accuracy is "
-    "that of the log at the kept epoch. Our validation accuracy is under the paper's protocol, on augmented images; it "
-    "is not the validation accuracy of the table of results. Beside it is the 95 % interval (Wilson) for the number of "
-    "images: an accuracy is reproduced if that contains the paper's, a number of parameters if it is the same. "
-    "The interval does not cover other seeds, which may give more above or below: `replicates` in params.yaml adds "
-    "them. What the authors did differently can be switched on, see docs/audit.md."
+    "Accuracy is in percent. The authors' log is the last epoch of their published log. Our training accuracy is from "
+    "our log, at the epoch whose weights are kept. Our validation accuracy follows the paper's protocol, on augmented "
+    "images: it is not the 'val' of the table of results. An accuracy is reproduced if our 95 % interval (Wilson, for "
+    "the number of images) contains the paper's; a number of parameters, if it is the same. The interval does not "
+    "cover other seeds, which may be above or below: add `replicates` to params.yaml to train them. docs/audit.md "
+    "lists what the authors did differently, and the switch for each."
 )
 """How to read the audit of the tables."""
 CLAIMS_LEGEND = (
-    "± is half the 95 % interval, in points. Gaps of two models are compared as if measured on different images, which "
-    "finds fewer differences significant. Which model is more accurate is judged on validation images as they are. A "
-    "claim's p is corrected for its own pairs alone: it may be smaller than in the table of all pairs."
+    "± is half the 95 % interval, in points. Gaps of two models are compared as if measured on different images: fewer "
+    "differences are significant then. Accuracies are compared on plain validation images. p is corrected for the "
+    "pairs of the claim alone, so it may be smaller than in the table of all pairs."
 )
 """How to read the audit of the claims."""
 _SLIPS = {
@@ -49,15 +49,15 @@ _SLIPS = {
     "model_4": "learning rate 0.001 in their log, as in our default; their code meant 0.0001 (`model_4_as_intended`)",
     "model_5": "pixels scaled by 1/255, as in our default; the weights expect other ones (`model_5_caffe`)",
 }
-"""Where the authors' runs differ from their text, their code or what the weights expect; the block that shows it."""
+"""How the authors' runs differ from their text, their code or what the weights expect, with the block that shows it."""
 _EPOCHS = {"model_3": "model_3_last_epoch", "model_5": "model_5_best_epoch"}
-"""The block that reports another epoch, if the paper's number is not of the last one."""
+"""The block that reports another epoch, if the paper's number is not from the last one."""
 _VALIDATED = "the authors found 9,950 of the 10,000 validation images"
 _SHIFTED = {
     "model_1": "a third to two fifths of the classes probably had a number one too high (docs/validation-gap.md)",
     "model_5": "some of the classes may have had a number one too high (docs/validation-gap.md)",
 }
-"""Concerns the validation alone."""
+"""Likely errors in the authors' validation labels."""
 _QUANTITIES = (
     ("training accuracy", "train_accuracy", "train_accuracy", "accuracy"),
     ("validation accuracy", "val_accuracy", "val_accuracy_paper_protocol", "val_accuracy"),
@@ -66,14 +66,14 @@ _QUANTITIES = (
 
 
 def audit_of_tables(inputs: ReportInputs) -> pd.DataFrame:
-    """Return COLUMNS, a row for each number of the paper's tables (figures 9 and 10).
+    """Return a row with COLUMNS for each number of the paper's tables (figures 9 and 10).
 
-    Accuracies are fractions; our validation accuracy is under the paper's protocol. `reproduced` means that our 95 %
-    interval (Wilson) contains the paper's accuracy. The interval covers the choice of images, not that of a seed.
+    Accuracies are fractions; our validation accuracy follows the paper's protocol. `reproduced` means that our 95 %
+    interval (Wilson) contains the paper's accuracy. The interval covers the choice of images, not of the seed.
     """
-    params, table, metrics = inputs.params, inputs.table, inputs.metrics
-    active = [name for model in paper_table().index for name in (model, f"{model}{PUBLISHED}")]
-    names = [name for name in active if name in paper_table().index or name in params.active]
+    params, table, metrics = inputs.params, inputs.table, inputs.table.metrics
+    blocks = [name for model in paper_table().index for name in (model, f"{model}{PUBLISHED}")]
+    names = [name for name in blocks if name in paper_table().index or name in params.active]
     rows = [_parameters(name, table) for name in names]
     for name in names:
         why_not = not_the_papers(name, params, table) if name in metrics else why_untested(name, table)
@@ -90,7 +90,7 @@ def why_untested(model: str, table: ResultsTable) -> str:
 
 
 def not_the_papers(model: str, params: Params, table: ResultsTable) -> str:
-    """Return why our metrics of a model cannot be compared with the paper's; empty if they can."""
+    """Return why a model's metrics cannot be compared with the paper's; empty if they can."""
     if not comparable(params):
         return "not the paper's images"
     if base_of(model) == PRETRAINED and table.value(model, "weights") == "random":
@@ -151,7 +151,7 @@ def _accuracy(
 
 
 def _deviations(name: str, quantity: str, changed: Sequence[str], published: float, log: pd.Series) -> list[str]:
-    """Return why the paper's number and ours may differ: the log, the authors' slips, another recipe."""
+    """Return reasons why the paper's number and ours may differ: the log, the authors' slips, another recipe."""
     lines = []
     base = base_of(name)
     switch = f" (`{_EPOCHS[base]}`)" if base in _EPOCHS else ""
@@ -173,22 +173,22 @@ def _deviations(name: str, quantity: str, changed: Sequence[str], published: flo
 
 
 def not_audited(tables: pd.DataFrame, params: Params) -> str:
-    """Return one sentence in place of the audit if the images are not the paper's; empty if they are.
+    """Return one sentence instead of the audit if the images are not the paper's; empty if they are.
 
-    `tables` are of `audit_of_tables`. Numbers of parameters are the same whatever the images are.
+    `tables` is `audit_of_tables`. Numbers of parameters do not depend on the images.
     """
     if comparable(params):
         return ""
     counts = tables[(tables["quantity"] == "parameters") & tables["ours"].notna()]
     same = int((counts["verdict"] == "reproduced").sum())
     return (
-        "The audit compares accuracies and claims with the paper's, which needs the profile `paper` on all of Tiny "
-        f"ImageNet; of the numbers of parameters here, {same} of {len(counts)} are the paper's."
+        "The audit compares accuracies and claims with the paper's. It needs the profile `paper` on all of Tiny "
+        f"ImageNet. Of the numbers of parameters here, {same} of {len(counts)} are the paper's."
     )
 
 
 def audit_markdown(tables: pd.DataFrame, claims: pd.DataFrame, params: Params) -> str:
-    """Return reports/audit.md: what holds, then every number and every claim; one sentence for other images."""
+    """Return reports/audit.md: the tallies, every number and every claim; for other images one sentence."""
     if sentence := not_audited(tables, params):
         return f"# The audit against the paper\n\n{sentence}\n"
     return "\n".join(
@@ -233,7 +233,7 @@ def audit_markdown(tables: pd.DataFrame, claims: pd.DataFrame, params: Params) -
 
 
 def tallies(tables: pd.DataFrame, claims: pd.DataFrame) -> list[str]:
-    """Return how many numbers, and how many claims, have which verdict: a line for each of the two that has any."""
+    """Return the number of each verdict: one line for the tables, one for the claims."""
     counted = {f"Figures 9 and 10, {len(tables)} values": tables, f"The text, {len(claims)} claims": claims}
     return [
         f"{heading}: " + ", ".join(f"{number} {verdict}" for verdict, number in frame["verdict"].value_counts().items())

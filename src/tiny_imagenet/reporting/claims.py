@@ -1,7 +1,7 @@
-"""The claims of the paper's text that a number can test, each with the paper's numbers, ours and a verdict.
+"""The paper's claims that a number can test, each with the paper's numbers, ours and a verdict.
 
-A claim about models is judged by our results if images and recipes are the paper's, by the authors' own logs if these
-decide it alone, and not at all otherwise.
+Our results decide a claim about models if images and recipes are the paper's. Otherwise the authors' logs decide if
+they can; if not, the claim gets no verdict.
 """
 
 from collections.abc import Iterable, Mapping
@@ -28,18 +28,18 @@ _SIDE = 64
 
 @dataclass(frozen=True)
 class _Measured:
-    """An accuracy, or a difference of two of these; shares."""
+    """An accuracy, or a difference of two; fractions."""
 
     value: float
     half_width: float = 0.0
-    """Of the 95 % interval; 0 if none is known, as of the paper's accuracies."""
+    """Half the 95 % interval; 0 if unknown, as for the paper's accuracies."""
 
     def __sub__(self, other: "_Measured") -> "_Measured":
-        """Return the difference, as if the two were measured on different images."""
+        """Return the difference as if both were measured on different images."""
         return _Measured(self.value - other.value, hypot(self.half_width, other.half_width))
 
     def __str__(self) -> str:
-        """Return points of percent."""
+        """Return percentage points."""
         return f"{100 * self.value:+.2f}" + (f" ± {100 * self.half_width:.2f}" if self.half_width else "")
 
     def surely_above(self, other: "_Measured") -> bool:
@@ -49,7 +49,7 @@ class _Measured:
 
 
 def claims_audit(inputs: ReportInputs) -> pd.DataFrame:
-    """Return COLUMNS, a row for each claim, in the order of the text; accuracies are in percent."""
+    """Return a row with COLUMNS for each claim, in the order of the text; accuracies are in percent."""
     rows = [
         _counts(inputs),
         _epochs(),
@@ -72,9 +72,10 @@ def _row(claim: str, where: str, paper: str, ours: str, verdict: str, reason: st
 
 
 def _untested(inputs: ReportInputs, *models: str) -> str:
-    """Return why a claim about these models cannot be judged here; empty if it can."""
-    without = [f"{model}: {why_untested(model, inputs.table)}" for model in models if model not in inputs.metrics]
-    others = (not_the_papers(model, inputs.params, inputs.table) for model in models)
+    """Return why a claim about these models cannot be tested here; empty if it can."""
+    table = inputs.table
+    without = [f"{model}: {why_untested(model, table)}" for model in models if model not in table.metrics]
+    others = (not_the_papers(model, inputs.params, table) for model in models)
     return "; ".join(without or dict.fromkeys(why for why in others if why))
 
 
@@ -135,11 +136,10 @@ def _published_gaps() -> dict[str, _Measured]:
 
 
 def _gaps(inputs: ReportInputs) -> dict[str, _Measured]:
-    """Return how much better each model is on its training images than on validation images, both as they are."""
+    """Return each model's accuracy on plain training images minus that on plain validation images."""
+    metrics = {model: inputs.table.metrics[model] for model in inputs.table.with_results}
     return {
-        model: _measured(inputs.metrics[model], "train_accuracy_clean")
-        - _measured(inputs.metrics[model], "val_accuracy")
-        for model in inputs.table.with_results
+        model: _measured(own, "train_accuracy_clean") - _measured(own, "val_accuracy") for model, own in metrics.items()
     }
 
 
@@ -149,7 +149,7 @@ def _measured(metrics: Metrics, key: str) -> _Measured:
 
 
 def _all_wider(wide: Iterable[_Measured], narrow: Iterable[_Measured]) -> str:
-    """Return the verdict on a claim that each of these gaps is wider than each of the others."""
+    """Return the verdict on the claim that each gap of `wide` is wider than each gap of `narrow`."""
     pairs = list(product(wide, narrow))
     if all(one.surely_above(other) for one, other in pairs):
         return HOLDS
@@ -157,9 +157,9 @@ def _all_wider(wide: Iterable[_Measured], narrow: Iterable[_Measured]) -> str:
 
 
 def _overfitting(inputs: ReportInputs) -> dict[str, str]:
-    """Judge by gaps in which nothing but the images differs.
+    """Compare gaps in which only the images differ.
 
-    The training accuracy of a log is lower: it is with augmentation, dropout and weights that still change.
+    The training accuracy of a log is lower: it has augmentation, dropout and weights that still change.
     """
     train, val = _published("train_accuracy"), _published("val_accuracy")
     above = [model for model in val if val[model] > train[model]]
@@ -194,14 +194,15 @@ def _dropout_closes_the_gap(inputs: ReportInputs) -> dict[str, str]:
 def _better(
     inputs: ReportInputs, claim: str, where: str, better: tuple[str, ...], worse: tuple[str, ...]
 ) -> dict[str, str]:
-    """Judge by the paired test of each of one kind against each of the other.
+    """Test each model of `better` against each of `worse`, paired.
 
-    The claim holds if every difference is significant, and fails if a significant one has the other sign.
+    The claim holds if every difference is significant. It does not hold if a significant one has the other sign.
     """
     paper = _published("val_accuracy")
     models = worse + better
     published = ", ".join(f"{model} {percent(paper[model])}" for model in models)
-    accuracies = {model: inputs.metrics[model].val_accuracy for model in models if model in inputs.metrics}
+    metrics = inputs.table.metrics
+    accuracies = {model: metrics[model].val_accuracy for model in models if model in metrics}
     ours = ", ".join(f"{model} {percent(accuracy)}" for model, accuracy in accuracies.items()) or "-"
     why_not = _untested(inputs, *models)
     if why_not:
@@ -226,13 +227,13 @@ def _better(
 
 
 def _p(paired: pd.DataFrame, one: str, other: str) -> float:
-    """Return the uncorrected p-value of a pair; NaN if predictions are missing."""
+    """Return the uncorrected p-value of a pair, or NaN if predictions are missing."""
     rows = paired.to_dict("records")
     return float(next((row["p"] for row in rows if {row["model_a"], row["model_b"]} == {one, other}), "nan"))
 
 
 def _generalizes(inputs: ReportInputs) -> dict[str, str]:
-    """Judge by how far training is above validation: in our results, or else in the paper's own."""
+    """Compare how far training is above validation, in our results or else in the paper's."""
     published, gaps = _published_gaps(), _gaps(inputs)
     is_tested = not _untested(inputs, *_SIMPLE, *_DEEP, _TRANSFER)
     judged = {model: gaps[model] for model in published} if is_tested else published
@@ -251,14 +252,14 @@ def _generalizes(inputs: ReportInputs) -> dict[str, str]:
 
 
 def _faster(inputs: ReportInputs) -> dict[str, str]:
-    """Judge by the epochs that the pretrained model needs to be as good as the best of the others ever is."""
+    """Count the epochs that the pretrained model needs to reach the best accuracy of all others."""
     logs = authors_logs()
     published = {str(model): frame.set_index("epoch")["val_accuracy"] for model, frame in logs.groupby("model")}
     claim = "Transfer expedites the training"
     curves = {model: history.set_index("epoch")["val_accuracy"] for model, history in inputs.histories.items()}
-    others = _SIMPLE + _DEEP
-    why_not = _untested(inputs, *others, _TRANSFER)
-    ours = _reaches(curves) if {*others, _TRANSFER} <= curves.keys() else "-"
+    models = (*_SIMPLE, *_DEEP, _TRANSFER)
+    why_not = _untested(inputs, *models)
+    ours = _reaches(curves) if {*models} <= curves.keys() else "-"
     if why_not:
         return _row(claim, "V", _reaches(published), ours, UNTESTED, why_not)
     best, epoch, reached = _epochs_to_the_best(curves)
@@ -268,7 +269,7 @@ def _faster(inputs: ReportInputs) -> dict[str, str]:
 
 
 def _epochs_to_the_best(curves: Mapping[str, pd.Series]) -> tuple[str, int, int | None]:
-    """Return the best of the other models, the epoch of its best, and the first in which transfer is as good."""
+    """Return the best other model, the epoch of its best accuracy, and the epoch in which transfer reaches that."""
     best = max(_SIMPLE + _DEEP, key=lambda model: curves[model].max())
     epoch = curves[best].index.to_numpy()[curves[best].argmax()]
     reached = curves[_TRANSFER].index.to_numpy()[curves[_TRANSFER] >= curves[best].max()]

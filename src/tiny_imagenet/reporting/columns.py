@@ -1,7 +1,6 @@
-"""The columns that a person sees of the results: heading, value and note of each, defined once for all renderings.
+"""The columns of the results as people see them: heading, value and note, defined once.
 
-The terminal, results.md, results.tex, results.html, MLflow and README choose among them by name. To add a column to
-one of these, name it there; to add a new one, define it here.
+The terminal, results.md, results.tex, results.html, MLflow and README choose columns by name. Define a new column here.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +10,7 @@ from typing import Any
 from tiny_imagenet.reporting.formats import count, limits, markdown_table, missing, percent, plain
 
 Row = Mapping[Any, Any]
-"""Of the results table: column -> value."""
+"""A row of the results table: column -> value."""
 
 
 @dataclass(frozen=True)
@@ -19,18 +18,18 @@ class Column:
     """A column of a rendered table."""
 
     key: str
-    """The column of the results table that has the value, by which it is sorted."""
+    """The column of the results table with the value. results.html sorts by it."""
     heading: str
     qualifier: str = ""
-    """Stands below the heading, or behind it in parentheses."""
+    """Shown below the heading, or after it in parentheses."""
     show: Callable[[Any], str] = percent
     note: Callable[[Row], str] | None = None
-    """Stands below the value, or behind it in parentheses; empty if there is nothing to say."""
+    """Shown below the value, or after it in parentheses; may be empty."""
     missing: str = "-"
-    """The text of a missing value."""
+    """Shown for a missing value."""
     numeric: bool = True
     width: int = 5
-    """Characters that it needs at least on a terminal."""
+    """Least number of characters on a terminal."""
 
     @property
     def title(self) -> str:
@@ -38,18 +37,18 @@ class Column:
         return f"{self.heading} ({self.qualifier})" if self.qualifier else self.heading
 
     def value(self, row: Row) -> str:
-        """Return the value of a row without its note; "-" if it is missing."""
+        """Return a row's value without its note; "-" if it is missing."""
         return self.show(row[self.key])
 
     def text(self, row: Row) -> str:
-        """Return value and note of a row in one line."""
+        """Return a row's value and note in one line."""
         if missing(row[self.key]):
             return self.missing
         note = self.note_of(row)
         return f"{self.value(row)} ({note})" if note else self.value(row)
 
     def note_of(self, row: Row) -> str:
-        """Return the note of a row."""
+        """Return a row's note."""
         return self.note(row) if self.note else ""
 
 
@@ -102,7 +101,7 @@ _PUBLISHED = {"parameters_paper", "train_paper", "train_log", "val_paper", "val_
 
 
 def columns(*names: str, with_paper: bool = True) -> list[Column]:
-    """Return the columns of these names, without those of published numbers unless `with_paper`."""
+    """Return columns by name; those with published numbers only if `with_paper`."""
     return [_COLUMNS[name] for name in names if with_paper or name not in _PUBLISHED]
 
 

@@ -1,4 +1,4 @@
-"""The files of reports/: tables as CSV, results.md for a code host, results.tex for a paper, and others."""
+"""Write the files of reports/: CSV tables, results.md for a code host, results.tex for a paper, and others."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,14 +30,14 @@ _LATEX = str.maketrans(
     {character: f"\\{character}" for character in "&%$#_{}"}
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 )
-"""How LaTeX's special characters are written."""
+"""LaTeX's special characters, escaped."""
 
 
 def documents(inputs: ReportInputs, captions: Mapping[str, str], root: Path = Path()) -> dict[str, str]:
     """Return the documents of reports/: name -> text.
 
     Args:
-        inputs: what the report is made from.
+        inputs: the inputs of the report.
         captions: name of a figure in reports/figures -> caption.
         root: the repository's root.
     """
@@ -59,9 +59,11 @@ def documents(inputs: ReportInputs, captions: Mapping[str, str], root: Path = Pa
 
 
 def results_markdown(inputs: ReportInputs, captions: Mapping[str, str]) -> str:
-    """Return results.md: what it is for, the table, what differs from the paper, the figures, where it comes from.
+    """Return results.md: purpose, tables, changes from the recipes, figures, provenance.
 
-    `captions` are name of a PNG in the folder `figures` beside the file -> caption.
+    Args:
+        inputs: the inputs of the report.
+        captions: name of a PNG in the folder `figures` beside the file -> caption.
     """
     params, table, paired = inputs.params, inputs.table, inputs.paired
     lines = [
@@ -69,15 +71,15 @@ def results_markdown(inputs: ReportInputs, captions: Mapping[str, str]) -> str:
         "",
         f"Profile {code(params.profile)}, dataset {code(params.dataset.name)}. {comparability(params)}",
         "",
-        "Accuracy in percent; in brackets the 95 % interval (Wilson) for the number of validation images. The audit "
-        "against the paper is in [audit.md](audit.md); all of it, with a page per model, in `results.html`.",
+        "Accuracy is in percent, with its 95 % interval (Wilson) for the number of validation images in brackets. "
+        "[audit.md](audit.md) compares with the paper. `results.html` shows everything, with a page per model.",
         "",
         *_grouped_tables(table),
         *(f"- {markdown(line)}" for line in [*flip_lines(params), *missing_lines(table), *spread_lines(table)]),
-        "- **train**: in the training log, on augmented images, at the epoch whose weights are kept.",
-        "- **val**: on the validation images as they are: the one to believe.",
+        "- **train**: from the training log, on augmented images, at the epoch whose weights are kept.",
+        "- **val**: on the plain validation images. Trust this one.",
         "- **val (paper protocol)**: on augmented validation images, as the authors measured it.",
-        *(["- **authors' log**: the last epoch of the log that the authors published."] if table.comparable else []),
+        *(["- **authors' log**: the last epoch of the authors' published log."] if table.comparable else []),
         "",
     ]  # fmt: skip
     if not paired.empty:
@@ -94,15 +96,15 @@ def results_markdown(inputs: ReportInputs, captions: Mapping[str, str]) -> str:
         "",
         *markdown_rows(columns("model", "run_id", "seed", "device", "backend", "determinism"), rows),
         "",
-        "**the same bits twice**: what `tiny-imagenet verify --determinism MODEL` found, a short training in two fresh "
-        "processes.",
+        "**the same bits twice**: the result of `tiny-imagenet verify --determinism MODEL`, which trains "
+        "briefly in two new processes.",
         "",
     ]
     return "\n".join(lines)
 
 
 def _grouped_tables(table: ResultsTable) -> list[str]:
-    """Return the two tables of the paper's models, then those of each other group under its heading."""
+    """Return two tables for each group of models, with a heading for groups that are not the paper's."""
     models = columns("model", "architecture", "parameters", "parameters_paper", "weights", with_paper=table.comparable)
     metrics = columns(
         "model", "train_paper", "train_log", "train", "val_paper", "val_log", "val", "val_protocol", "val_top5",
@@ -120,9 +122,9 @@ def _paired_lines(paired: pd.DataFrame) -> list[str]:
     return [
         "## Which differences are statistically significant",
         "",
-        "Each pair of models on the same validation images: McNemar's exact test, with Holm's correction for the "
-        "number of pairs. It is about these trained models on such images; how much a model varies from seed to seed "
-        "is shown by `replicates` in params.yaml.",
+        "McNemar's exact test compares each pair of models on the same validation images; p has Holm's correction for "
+        "the number of pairs. The test is about these trained models. Add `replicates` to params.yaml to see how much "
+        "a model varies from seed to seed.",
         "",
         *markdown_table(
             ["models", "difference, points", "95 % interval", "p (Holm)", "significant"],
@@ -142,7 +144,7 @@ def _paired_lines(paired: pd.DataFrame) -> list[str]:
 
 
 def results_latex(table: ResultsTable, params: Params) -> str:
-    """Return the table for a paper, for LaTeX's package booktabs and, if it is wide, adjustbox."""
+    """Return the table for a paper. Needs LaTeX's package booktabs and, if the table is wide, adjustbox."""
     shown = columns(
         "model", "parameters", "train_paper", "val_paper", "train", "val", "val_protocol", "val_top5",
         with_paper=table.comparable,

@@ -1,4 +1,4 @@
-"""Figures of all models together, in reports/figures: curves, accuracies, parameters, and the pictures of the data."""
+"""Draw the figures of all models into reports/figures: curves, accuracies, parameters, pictures of the data."""
 
 import shutil
 from collections.abc import Iterable, Mapping
@@ -29,7 +29,7 @@ _CURVES = {
 }
 """Figure -> column of history.csv, caption."""
 DRAWN = ("accuracy_beside_paper", *_CURVES, "parameters", "accuracy_by_parameters")
-"""The figures that show no photograph."""
+"""The figures without photographs."""
 _PICTURES = {"classes": "Some classes", "augmentation": "The shared augmentation in params.yaml"}
 """Picture of data/overview -> caption."""
 _OF_PAPER = {
@@ -39,19 +39,16 @@ _OF_PAPER = {
 
 
 def draw(inputs: ReportInputs, root: Path = Path()) -> dict[str, str]:
-    """Draw the figures of all models into reports/figures below the root; return name of a figure -> its caption."""
-    params, table, metrics, folder = inputs.params, inputs.table, inputs.metrics, root / FIGURES
+    """Draw the figures into reports/figures below the root; return name of a figure -> caption."""
+    params, table, folder = inputs.params, inputs.table, root / FIGURES
     logs, with_paper, described = logs_of(params.active), comparable(params), captions(params)
     about = trained_on(params.dataset.name, inputs.data.used, table.frame["epochs"].dropna())
     titles = {name: f"{caption}\n{about}" for name, caption in described.items()}
     for name, (column, _) in _CURVES.items():
         curves(inputs.histories, logs, column, titles[name], folder / name, with_logs=with_paper)
     parameter_counts(table, folder / "parameters")
-    for name, figure in {
-        "accuracy_by_parameters": accuracy_by_parameters,
-        "accuracy_beside_paper": accuracy_bars,
-    }.items():
-        figure(table, metrics, titles[name], folder / name, with_paper=with_paper)
+    for name, figure in (("accuracy_by_parameters", accuracy_by_parameters), ("accuracy_beside_paper", accuracy_bars)):
+        figure(table, titles[name], folder / name, with_paper=with_paper)
     for name in _PICTURES:
         with replaced(folder / f"{name}.png") as partial:
             shutil.copyfile(root / OVERVIEW / f"{name}.png", partial)
@@ -59,7 +56,7 @@ def draw(inputs: ReportInputs, root: Path = Path()) -> dict[str, str]:
 
 
 def captions(params: Params) -> dict[str, str]:
-    """Return name of a figure -> its caption, which names the paper's figure if the two are of the same images."""
+    """Return name of a figure -> caption, which names the paper's figure if both have the same images."""
     others = [model for model in params.active if params.recipe(model).augmentation != params.shared_augmentation]
     described = {
         "accuracy_beside_paper": "Accuracy",
@@ -81,25 +78,19 @@ def captions(params: Params) -> dict[str, str]:
 
 
 def logs_of(models: Iterable[str]) -> pd.DataFrame:
-    """Return the authors' logs; a block that does what their run did has the log of its base too, under its name."""
+    """Return the authors' logs, with a copy for each block `_as_published`, under its name."""
     logs = authors_logs()
     own = [logs[logs["model"] == base_of(model)].assign(model=model) for model in models if model != base_of(model)]
     return pd.concat([logs, *own])
 
 
 def curves(
-    histories: Mapping[str, pd.DataFrame],
-    logs: pd.DataFrame,
-    column: str,
-    title: str,
-    path: Path,
-    *,
-    with_logs: bool,
+    histories: Mapping[str, pd.DataFrame], logs: pd.DataFrame, column: str, title: str, path: Path, *, with_logs: bool
 ) -> None:
-    """Draw a column of the histories against the epoch for all models: the paper's figures 11 and 12.
+    """Draw a column of the histories by epoch for all models, as in the paper's figures 11 and 12.
 
-    Accuracies are shares, and begin at 0; losses, some of which have a penalty of weights in them, are on a logarithmic
-    axis. `logs` are the authors' curves, by `model`, dashed behind ours if `with_logs`.
+    Accuracies start at 0. Losses, some with a penalty on weights, have a logarithmic axis. `with_logs` adds the
+    authors' curves from `logs`, dashed.
     """
     is_accuracy = column.endswith("accuracy")
     with new_figure(path, 6.4, 4, title=title) as (_, axes):
@@ -126,7 +117,7 @@ def curves(
 
 
 def parameter_counts(table: ResultsTable, path: Path) -> None:
-    """Draw the number of parameters of each model with 200 classes: the paper's figure 9, on a logarithmic axis."""
+    """Draw the parameters of each model with 200 classes, on a logarithmic axis, as in the paper's figure 9."""
     known = table.frame.dropna(subset=["parameters_200_classes"])
     counts = known["parameters_200_classes"].astype(float)
     with new_figure(path, 6.4, 0.6 + 0.45 * max(len(known), 1), title="Parameters with 200 classes") as (_, axes):
@@ -138,13 +129,10 @@ def parameter_counts(table: ResultsTable, path: Path) -> None:
         axis.invert_yaxis()
 
 
-def accuracy_by_parameters(
-    table: ResultsTable, metrics: Mapping[str, Metrics], title: str, path: Path, *, with_paper: bool
-) -> None:
+def accuracy_by_parameters(table: ResultsTable, title: str, path: Path, *, with_paper: bool) -> None:
     """Draw each model's validation accuracy, with its 95 % interval, against its parameters with 200 classes.
 
-    `metrics` are model -> metrics.json. `with_paper`: under the paper's protocol, and the paper's figures, hollow,
-    beside ours.
+    `with_paper` uses the accuracy under the paper's protocol and adds the paper's numbers as hollow markers.
     """
     column, protocol = ("val_accuracy_paper_protocol", ", paper protocol") if with_paper else ("val_accuracy", "")
     known = table.frame.dropna(subset=[column])
@@ -152,7 +140,7 @@ def accuracy_by_parameters(
         axis: Axes = axes[0, 0]
         for look, row in zip(looks(len(known)), known.to_dict("records"), strict=True):
             style = look | {"linestyle": "none"}
-            beyond = _beyond(metrics, [row["model"]], column)
+            beyond = _beyond(table.metrics, [row["model"]], column)
             parameters = float(row["parameters_200_classes"])
             axis.errorbar(parameters, row[column], yerr=beyond, capsize=3, label=row["model"], **style)
             if with_paper and not pd.isna(row["val_accuracy_paper"]):
@@ -171,12 +159,10 @@ def accuracy_by_parameters(
             beside(axis)
 
 
-def accuracy_bars(
-    table: ResultsTable, metrics: Mapping[str, Metrics], title: str, path: Path, *, with_paper: bool
-) -> None:
-    """Draw training and validation accuracy of each model, with their 95 % intervals; the paper's beside them.
+def accuracy_bars(table: ResultsTable, title: str, path: Path, *, with_paper: bool) -> None:
+    """Draw each model's training and validation accuracy with 95 % intervals, beside the paper's if `with_paper`.
 
-    Validation is on the images as they are, and under the paper's protocol. `metrics` are model -> metrics.json.
+    Validation is on plain images and under the paper's protocol.
     """
     bars = {"train_accuracy": "train", "val_accuracy": "val", "val_accuracy_paper_protocol": "val, paper protocol"}
     if with_paper:
@@ -188,7 +174,7 @@ def accuracy_bars(
         axis: Axes = axes[0, 0]
         for number, (column, label) in enumerate(bars.items()):
             at = positions + (number - (len(bars) - 1) / 2) * width
-            beyond = _beyond(metrics, frame["model"], column)
+            beyond = _beyond(table.metrics, frame["model"], column)
             axis.bar(at, frame[column].astype(float), width, yerr=beyond, capsize=2, color=colours[column], label=label)
         axis.set(ylabel="accuracy", xlim=(-0.5, len(frame) - 0.5), ylim=(0, None))  # a model may have no bars
         axis.set_xticks(positions, frame["model"], rotation=20 if len(frame) > 6 else 0)
@@ -197,7 +183,7 @@ def accuracy_bars(
 
 
 def _beyond(metrics: Mapping[str, Metrics], models: Iterable[str], column: str) -> NDArray[np.float64]:
-    """Return how far the interval of each model reaches below and above `column`, 2 x N; NaN if it is not known."""
+    """Return the length of each model's interval below and above `column`: 2 x N, NaN if unknown."""
     keys = [column, f"{column}_low", f"{column}_high"]
     known = pd.DataFrame([metrics[model].as_dict() if model in metrics else {} for model in models]).reindex(
         columns=keys

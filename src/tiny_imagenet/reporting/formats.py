@@ -1,4 +1,4 @@
-"""How values are written in a report: the only place that formats a fraction, a count, an interval or a table."""
+"""Write fractions, counts, intervals and tables as text, for all reports."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,17 +9,17 @@ MISSING = "-"
 
 
 def missing(value: Any) -> bool:
-    """Return whether there is nothing to show: None, NaN or NA."""
+    """Return whether a value is None, NaN or NA."""
     return bool(pd.api.types.is_scalar(value) and pd.isna(value))
 
 
 def percent(value: Any, decimals: int = 2) -> str:
-    """Return a fraction in percent, without the sign; two decimals, as in the paper."""
+    """Return a fraction in percent, without "%"; two decimals, as in the paper."""
     return MISSING if missing(value) else f"{100 * value:.{decimals}f}"
 
 
 def points(value: Any) -> str:
-    """Return a difference of two fractions in percentage points, with its sign."""
+    """Return a difference of two fractions in percentage points, signed."""
     return MISSING if missing(value) else f"{100 * value:+.2f}"
 
 
@@ -46,7 +46,7 @@ def probability(value: Any) -> str:
 
 
 def quantity(value: Any, kind: str) -> str:
-    """Return a value of the audit: `parameters` are counted, all else are fractions."""
+    """Return a value of the audit: a count if `kind` is "parameters", else a fraction in percent."""
     return count(value) if kind == "parameters" else percent(value)
 
 
@@ -56,12 +56,12 @@ def plain(value: Any) -> str:
 
 
 def code(name: str) -> str:
-    """Return a name as code in Markdown. Nothing in the name can end it."""
+    """Return a name as code in Markdown, even if it has backticks or line ends."""
     return f"`{' '.join(name.replace('`', chr(39)).split())}`"
 
 
 def markdown(text: str) -> str:
-    """Return text in one line in which nothing is an HTML tag, such as `<model>`, or a picture."""
+    """Return text in one line, with HTML tags such as `<model>` and pictures escaped."""
     return " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace("![", "!&#91;")
 
 

@@ -1,9 +1,8 @@
-"""Results that are kept in git, as data with their provenance, and the tables in Markdown that are made from them.
+"""Keep results in git as data with their provenance, and write the Markdown tables of README from them.
 
-A folder of docs/results has the tables of reports/ (results.csv, differences.csv, audit.md), all epochs, metrics and
-classes of all models and replicates (histories.csv, metrics.json, per_class.csv), params.yaml with what these results
-are made from, figures/ without photographs, and provenance.json. Older folders have fewer files. Nothing in a folder
-names a path of the machine.
+A folder of docs/results has the tables of reports/ (results.csv, differences.csv, audit.md); the epochs, metrics and
+classes of all models and replicates (histories.csv, metrics.json, per_class.csv); their settings (params.yaml);
+figures/ without photographs; and provenance.json. Older folders have fewer files. No file has a path of the machine.
 """
 
 import json
@@ -24,19 +23,19 @@ from tiny_imagenet.reporting.paper import comparable
 from tiny_imagenet.reporting.table import PRETRAINED, TYPES, ResultsTable, concatenated, group_of
 from tiny_imagenet.reporting.wording import NOTES, mirrored_line
 from tiny_imagenet.repository.paths import ARCHIVE, KEPT_RESULTS, MODELS, REPORTS, RESULTS
-from tiny_imagenet.repository.records import Metrics, RunRecord
+from tiny_imagenet.repository.records import RunRecord
 
 PAPER_RESULTS = "paper"
-"""The folder of docs/results with the results on all of the paper's images: README shows it once it is there."""
+"""Folder of docs/results for results on all of the paper's images. README shows it if it exists."""
 _FIGURES = {
     "accuracy_beside_paper": "Validation accuracy of each model beside the paper's",
     "validation_accuracy": "Validation accuracy after each epoch",
 }
-"""The figures that README shows, if the folder has them."""
+"""Figures that README shows if the folder has them."""
 BEGIN, END = "<!-- results: made by `make readme` from docs/results -->", "<!-- end of results -->"
 _TABLE, _PROVENANCE = "results.csv", "provenance.json"
 _COPIED = ("differences.csv", "audit.md", *(f"figures/{name}.svg" for name in DRAWN))
-"""Files of reports/ that are kept as they are, but for paths of the machine."""
+"""Files of reports/, copied without paths of the machine."""
 _FILES = {_TABLE, _PROVENANCE, "histories.csv", "metrics.json", "per_class.csv", "params.yaml", *_COPIED}
 _SHOWN = (
     "model", "train_accuracy_paper", "val_accuracy_paper", "train_accuracy", "val_accuracy", "val_accuracy_low",
@@ -44,29 +43,30 @@ _SHOWN = (
     "images_per_second", "seconds", "weights",
 )  # fmt: skip
 _FOLDERS = re.compile(
-    r"""(?<=['"`])~?/[^'"`\n]*/(?=[^'"`])|"""  # in quotes, a name may have spaces
+    r"""\A(?:file://|~[^/\n]*)?/(?:.*/)?|"""  # the whole text is a path
+    r"""(?<=['"`])~?/[^'"`\n]*/(?=[^'"`])|"""  # in quotes, where a name may have spaces
     r"""(?<![\w/.:<>-])(?:file://|~(?=/))?/(?:[^\s/'"`|,;:()<>]+/)*(?=[^\s/'"`|,;:()>])"""
 )
-"""The folders of an absolute path in a text."""
+"""The folders of each absolute path in a text."""
 
 
 def keep(name: str, about: str, params: Params, now: ResultsTable) -> Path:
-    """Keep the present results as docs/results/<name>, and return that folder.
+    """Copy the current results to docs/results/<name>, and return that folder.
 
-    A model without results keeps its row, and its status is in provenance.json.
+    A model without results keeps its row; provenance.json says why it has none.
 
     Args:
-        name: of the folder.
-        about: what a reader should know of these results, in a sentence.
-        params: what the results are of.
-        now: the table that the files of models/ and results/ give now.
+        name: the folder's name.
+        about: one sentence about these results for readers.
+        params: the params of the results.
+        now: the current `results_table`.
 
     Raises:
-        UserError: the name cannot be that of a folder, or the folder has other files; there is no report, or it does
-            not show the present results; no model has results.
+        UserError: the name is not valid, or the folder has other files; reports/ is missing or out of date; no model
+            has results.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
-        raise UserError(f"'{name}' cannot be the name of a folder in {KEPT_RESULTS}: letters, digits, - and _ alone")
+        raise UserError(f"'{name}' cannot be the name of a folder in {KEPT_RESULTS}: use letters, digits, - and _")
     folder = KEPT_RESULTS / name
     present = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     others = sorted(path for path in present if path.removesuffix(PARTIAL_SUFFIX) not in _FILES)
@@ -82,26 +82,23 @@ def keep(name: str, about: str, params: Params, now: ResultsTable) -> Path:
     stale = [model for model in reported | current if reported.get(model) != current.get(model)]
     if stale:
         raise UserError(
-            f"{', '.join(stale)}: {REPORTS / _TABLE} does not show the present results: run `dvc repro` first"
+            f"{', '.join(stale)}: {REPORTS / _TABLE} does not show the current results: run `dvc repro` first"
         )
     if not now.with_results:
         raise UserError("no model has results to keep: run `dvc repro`")
-    replicates = [job.name for job in params.jobs if job.is_replicate and job.name not in now.missing_replicates]
-    names = [*now.with_results, *replicates]
-    runs = {model: RunRecord.read(MODELS / model / "run.json") for model in names}
-    metrics = {model: Metrics.read(RESULTS / model / "metrics.json").as_dict() for model in names}
+    names = list(now.metrics)
     provenance = {
         "about": about,
         "comparable_with_the_paper": comparable(params),
         "archive_md5": md5(ARCHIVE),
         "group": dict(now.group),
-        "status": {model: _without_folders(reason) for model, reason in now.status.items()},
-        "models": {model: _provenance(runs[model]) for model in now.with_results},
-        "replicates": {model: _provenance(runs[model]) for model in replicates},
+        "status": _without_folders(dict(now.status)),
+        "models": {model: _provenance(now.runs[model]) for model in now.with_results},
+        "replicates": {name: _provenance(now.runs[name]) for name in names if name not in params.active},
     }
-    table["weights"] = [Path(weights).name for weights in table["weights"]]  # may be a path
-    recipe = _made_from(params)
-    (folder / _PROVENANCE).unlink(missing_ok=True)  # a folder without it is ignored, if this is killed half-way
+    table["weights"] = _without_folders(table["weights"].tolist())
+    metrics = {name: values.as_dict() for name, values in now.metrics.items()}
+    (folder / _PROVENANCE).unlink(missing_ok=True)  # if killed half-way: a folder without it is ignored
     for path, text in {
         _TABLE: table.drop(columns="run_id").to_csv(index=False),
         "histories.csv": concatenated({model: MODELS / model / "history.csv" for model in names}).to_csv(index=False),
@@ -109,7 +106,7 @@ def keep(name: str, about: str, params: Params, now: ResultsTable) -> Path:
             index=False
         ),
         "metrics.json": json.dumps(metrics, indent=2) + "\n",
-        "params.yaml": yaml.safe_dump(recipe, sort_keys=False, default_flow_style=None, width=120),
+        "params.yaml": yaml.safe_dump(_settings(params), sort_keys=False, default_flow_style=None, width=120),
         **{path: _without_folders(text) if path.endswith(".md") else text for path, text in copied.items()},
         _PROVENANCE: json.dumps(provenance, indent=2) + "\n",
     }.items():
@@ -117,29 +114,24 @@ def keep(name: str, about: str, params: Params, now: ResultsTable) -> Path:
     return folder
 
 
-def _without_folders(text: str) -> str:
-    """Return a text in which only the last part of each absolute path is left."""
-    return _FOLDERS.sub("", text)
+def _without_folders(value: Any) -> Any:
+    """Return a value with each absolute path in it cut to the file's name: text, or a list or dict of values."""
+    if isinstance(value, dict):
+        return {key: _without_folders(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_without_folders(part) for part in value]
+    return _FOLDERS.sub("", value) if isinstance(value, str) else value
 
 
-def _made_from(params: Params) -> dict[str, Any]:
-    """Return what params.yaml says of the active models and their images; of absolute paths the last part."""
+def _settings(params: Params) -> dict[str, Any]:
+    """Return the part of params.yaml that the active models and their images depend on."""
     values = params.model_dump(mode="json", exclude_unset=True)
     keys = ("profile", "profiles", "seed", "determinism", "devices", "augmentation", "replicates")
     kept = {key: values[key] for key in keys if key in values}
     kept["profiles"] = {params.profile: values["profiles"][params.profile]}
     kept |= {"active": list(params.active), "models": {model: values["models"][model] for model in params.active}}
-    return {key: _with_names_only(value) for key, value in kept.items()}
-
-
-def _with_names_only(value: Any) -> Any:
-    """Return the value with each absolute path in it reduced to the name of its file."""
-    if isinstance(value, dict):
-        return {key: _with_names_only(part) for key, part in value.items()}
-    if isinstance(value, list):
-        return [_with_names_only(part) for part in value]
-    absolute = isinstance(value, str) and value.startswith(("/", "~", "file://"))
-    return Path(value).name if absolute else value
+    settings: dict[str, Any] = _without_folders(kept)
+    return settings
 
 
 def _provenance(run: RunRecord) -> dict[str, Any]:
@@ -156,21 +148,21 @@ def _provenance(run: RunRecord) -> dict[str, Any]:
         "threads": run.threads,
         "backend": run.backend,
         "versions": run.versions,
-        "params": {key: value for key, value in run.params.items() if not str(value).startswith(("/", "~"))},
+        "params": _without_folders(run.params),
     }
 
 
 def _changed_files(diff: str) -> list[str]:
-    """Return the files that `git.diff` of run.json names, which has what a dirty tree had changed."""
+    """Return the files with uncommitted changes, from `git.diff` of run.json."""
     if "characters of difference: left out" in diff.partition("\n")[0]:
         return []
     return re.findall(r'^(?:diff --git .* "?b/|# new file: "?)(.*?)"?$', diff, flags=re.MULTILINE)
 
 
 def readme_section() -> str:
-    """Return the section of README, without its marks: one table, of the paper's images if they are kept.
+    """Return README's section without its marks: the table of docs/results/paper if that exists.
 
-    Otherwise it is of the folder with the most training images, and the section says so.
+    Otherwise it is that of the folder with the most training images, and the section says so.
     """
     folders = _folders()
     if not folders:
@@ -212,11 +204,11 @@ def _read_provenance(folder: Path) -> dict[str, Any]:
 
 
 def _table(folder: Path, page: Path) -> str:
-    """Return what a folder of docs/results has, in Markdown for a page in the folder `page`."""
+    """Return a folder of docs/results as Markdown, for a page in the folder `page`."""
     provenance = _read_provenance(folder)
     shown_types = {name: TYPES[name] for name in _SHOWN}
     rows = read_csv(folder / _TABLE, shown_types, remedy=_remedy(folder)).to_dict("records")
-    groups = provenance.get("group") or {  # older folders do not have it
+    groups = provenance.get("group") or {  # older folders lack it
         row["model"]: group_of(row["model"], pretrained=row["weights"] != "random") for row in rows
     }
     shown = columns(
@@ -247,7 +239,7 @@ def _remedy(folder: Path) -> str:
 
 
 def _origin(provenance: dict[str, Any]) -> str:
-    """Return one sentence on where the results of a folder come from; values that differ among models are listed."""
+    """Return one sentence on the origin of a folder's results, with all values that differ among its models."""
     models = provenance["models"].values()
 
     def every(*values: object) -> str:
@@ -271,7 +263,7 @@ def _origin(provenance: dict[str, Any]) -> str:
 
 
 def _commit(one: dict[str, Any]) -> str:
-    files = one.get("changed_files") or []  # older folders do not have it
+    files = one.get("changed_files") or []  # older folders lack it
     shown = [*files[:3], *([f"{len(files) - 3:,} more"] if len(files) > 3 else [])]
     where = f" to {', '.join(shown)}" if shown else ""
     changed = f" with uncommitted changes{where}" if one["changes_since_the_commit"] else ""
@@ -279,9 +271,9 @@ def _commit(one: dict[str, Any]) -> str:
 
 
 def updated(readme: str) -> str:
-    """Return README with its section updated; raises UserError if the marks are missing."""
+    """Return README with its section updated; raise UserError if the marks are missing."""
     before, begin, rest = readme.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
-        raise UserError(f"README.md has no '{BEGIN}' and '{END}' around the results")
+        raise UserError(f"README.md lacks the lines '{BEGIN}' and '{END}': put them around the results")
     return f"{before}{BEGIN}\n\n{readme_section()}\n{END}{after}"

@@ -1,4 +1,4 @@
-"""What was published: the paper's tables, the authors' training logs, and the recipes of the paper's models."""
+"""Published data: the paper's tables, the authors' training logs, and the recipes of the paper's models."""
 
 import json
 from collections.abc import Collection
@@ -12,7 +12,7 @@ from tiny_imagenet.config.dataset import Expect, ImagesPerClass
 from tiny_imagenet.config.params import Params
 
 PUBLISHED = "_as_published"
-"""Ends the name of a block that does what the authors' run did; its row has the paper's metrics too."""
+"""Suffix of blocks that follow the authors' run instead of the text. Their rows have the paper's metrics too."""
 _PAPER: dict[str, ColumnType] = {
     "model": str, "description": str, "parameters": int, "train_accuracy": float, "val_accuracy": float
 }  # fmt: skip
@@ -35,40 +35,38 @@ def authors_logs() -> pd.DataFrame:
 
 
 def recipes() -> dict[str, dict[str, Any]]:
-    """Return the recipes of the paper's models, and of their blocks `_as_published` that differ."""
-    found: dict[str, dict[str, Any]] = json.loads(_reference("recipes.json"))
-    return found
+    """Return the recipes of the paper's models, and of their blocks `_as_published` if they differ."""
+    blocks: dict[str, dict[str, Any]] = json.loads(_reference("recipes.json"))
+    return blocks
 
 
 def base_of(model: str) -> str:
-    """Return the name of the paper's model that a block is of: "model_2" of "model_2_as_published"."""
+    """Return the paper's model that a block belongs to: "model_2" for "model_2_as_published"."""
     return model.removesuffix(PUBLISHED)
 
 
 def is_of_paper(model: str) -> bool:
-    """Return whether a block is one of the paper's models, or does what the authors' run of one did."""
+    """Return whether a block is one of the paper's models, or one as published."""
     return base_of(model) in paper_table().index
 
 
 def changes_of_recipe(params: Params, model: str, unconcerned: Collection[str] = ()) -> list[str]:
-    """Return the keys in which the recipe of one of the paper's models differs from the paper's.
-
-    The block, settings that all models share, or the profile may differ.
+    """Return the keys of a recipe, shared settings and profile included, that differ from the paper's.
 
     Args:
         params: params.yaml.
-        model: the block.
+        model: one of the paper's models.
         unconcerned: keys that make no difference for this model (`ResultsTable.unconcerned`).
     """
     recipe = params.recipe(model).model_dump(mode="json")
     published = recipes().get(model) or recipes()[base_of(model)]
-    # The first adds a metric; the second only says where a value comes from.
+    # The first adds a metric. The second only says where a value comes from.
     ignored = {"paper_protocol_every_epoch", "keeps", *unconcerned}
     return [key for key in recipe if recipe[key] != published.get(key) and key not in ignored]
 
 
 def comparable(params: Params) -> bool:
-    """Return whether the profile's dataset is the paper's: all of Tiny ImageNet, and nothing else."""
+    """Return whether the profile's dataset is the paper's: all of Tiny ImageNet."""
     dataset = params.dataset
     return (
         dataset.name == "tiny-imagenet-200"

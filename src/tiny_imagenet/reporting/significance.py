@@ -1,4 +1,4 @@
-"""Which differences are statistically significant: paired tests of models on the same validation images."""
+"""Statistical significance: paired tests of models on the same validation images."""
 
 from collections.abc import Sequence
 from itertools import combinations
@@ -21,14 +21,14 @@ LEVEL = 0.05
 def paired_tests(results: Path, models: Sequence[str]) -> pd.DataFrame:
     """Compare every two models on the same validation images; columns COLUMNS, a row per pair.
 
-    `difference` is the accuracy of `model_a` minus that of `model_b`, with its 95 % interval; `only_a` and `only_b`
-    count the images that only one of them has right. `p` is of McNemar's exact test (1947), `p_holm` is corrected for
-    the number of pairs (Holm 1979), and `real` says whether it is below 0.05. The test is about these two trained
-    models on such images, not about how training varies from seed to seed.
+    `difference` is the accuracy of `model_a` minus that of `model_b`, with its 95 % interval. `only_a` and `only_b`
+    count the images that only one of them has right. `p` comes from McNemar's exact test (1947). `p_holm` is corrected
+    for the number of pairs (Holm 1979); `real` is whether it is below 0.05. The test is about these two trained
+    models, not about how training varies from seed to seed.
 
     Args:
-        results: the folder with `<model>/predictions.parquet`; models without are left out.
-        models: in the order of the rows.
+        results: the folder with `<model>/predictions.parquet`. Models without that file are left out.
+        models: names, in the order of the rows.
 
     Raises:
         UserError: predictions cannot be read, or two models were evaluated on different images.
@@ -43,7 +43,7 @@ def paired_tests(results: Path, models: Sequence[str]) -> pd.DataFrame:
 
 
 def holm(probabilities: Sequence[float]) -> list[float]:
-    """Return p-values corrected for their number, step by step from the smallest (Holm 1979)."""
+    """Return p-values with Holm's step-down correction for their number (1979)."""
     corrected = [1.0] * len(probabilities)
     largest = 0.0
     for rank, index in enumerate(np.argsort(probabilities, kind="stable")):
@@ -55,8 +55,8 @@ def holm(probabilities: Sequence[float]) -> list[float]:
 def paired_interval(only_a: int, only_b: int, images: int) -> tuple[float, float]:
     """Return the 95 % interval of a difference of two accuracies on the same images.
 
-    Wald's with half an image added to each of the four cells (Agresti and Min 2005, https://doi.org/10.1002/sim.1781),
-    which has a width even if the two never differ.
+    Wald's interval with half an image added to each of the four cells (Agresti and Min 2005,
+    https://doi.org/10.1002/sim.1781). It has a width even if the two models never differ.
     """
     total, a, b = images + 2, only_a + 0.5, only_b + 0.5
     difference = (a - b) / total
@@ -77,8 +77,8 @@ def _right_answers(results: Path, models: Sequence[str]) -> dict[str, pd.Series]
             raise UserError(f"{path} cannot be read ({error}): delete it and run `dvc repro`") from None
         labels[model], right[model] = frame["label"], frame["label"] == frame["label_1"]
     first = next(iter(labels), "")
-    for model, own in labels.items():
-        if not own.equals(labels[first]):
+    for model, answers in labels.items():
+        if not answers.equals(labels[first]):
             raise UserError(f"{first} and {model} were evaluated on different images: run `dvc repro`")
     return right
 

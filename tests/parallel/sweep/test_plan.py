@@ -1,4 +1,4 @@
-"""The trials of a sweep: what is trained, what would be written back, and what is refused before anything starts."""
+"""The trials of a sweep: their recipes, the block to write back, and what is refused before the start."""
 
 import json
 from typing import Any, get_args
@@ -20,14 +20,14 @@ def params(search: dict[str, Any], model: str = "model_2", **changes: Any) -> Pa
 
 
 def only(search: dict[str, Any], model: str = "model_2", **changes: Any) -> Trial:
-    (trial,) = plan(params({key: {"grid": [value]} for key, value in search.items()}, model, **changes), "rates")
+    (trial,) = plan(params({key: {"grid": [value]} for key, value in search.items()}, model, **changes), "rates").trials
     return trial
 
 
 def test_a_trial_trains_the_block_with_its_values_for_the_epochs_of_the_sweep_on_what_is_not_held_out():
     given = params({"optimizer.learning_rate": {"loguniform": [0.001, 0.01]}}, holdout_per_class=7)
     before = given.recipe("model_2")
-    trials = plan(given, "rates")
+    trials = plan(given, "rates").trials
     assert [trial.number for trial in trials] == [1, 2, 3]
     for trial in trials:
         rate = trial.values["optimizer.learning_rate"]
@@ -40,13 +40,13 @@ def test_a_trial_trains_the_block_with_its_values_for_the_epochs_of_the_sweep_on
         assert trial.recipe == before.model_copy(update=expected)
 
 
-def test_nothing_is_held_out_where_validation_images_decide():
+def test_nothing_is_held_out_if_validation_images_decide():
     assert only({"batch_size": 32}, metric="val_accuracy").recipe.holdout_per_class == 0
 
 
 def test_what_a_profile_changes_does_not_undo_what_is_searched():
     values = {"batch_size": 33, "augmentation": "none", "optimizer.learning_rate": 0.5}
-    recipe = only(values).recipe  # the demo has a batch size and an augmentation of its own
+    recipe = only(values).recipe  # the demo sets its own batch size and augmentation
     assert (recipe.batch_size, recipe.optimizer.learning_rate) == (33, 0.5)
     assert recipe.augmentation == Augmentation()
 
@@ -58,9 +58,9 @@ def test_a_whole_optimizer_that_is_searched_keeps_its_learning_rate():
     sweep = {"model": "model_2", "epochs": 4, "search": {"optimizer": {"grid": [drawn]}}}
     given = parse_params(values | {"sweeps": {"rates": sweep}})
     assert given.recipe("model_2").optimizer.learning_rate == 0.5
-    (trial,) = plan(given, "rates")
+    (trial,) = plan(given, "rates").trials
     assert trial.recipe.optimizer.model_dump(exclude_unset=True) == drawn
-    assert trial.block["keeps"] == ["learning_rate"]  # so that the block trains with it, too, under this profile
+    assert trial.block["keeps"] == ["learning_rate"]  # the block keeps it under this profile too
 
 
 def test_the_block_has_the_values_and_nothing_of_the_sweep():
@@ -86,20 +86,20 @@ def test_one_part_of_the_augmentation_leaves_none_of_a_block_that_the_profile_re
     values["models"]["model_2"]["augmentation"] = {"mixup": 0.2}
     sweep = {"model": "model_2", "epochs": 4, "search": {"augmentation.shift": {"grid": [0.2]}}}
     given = parse_params(values | {"sweeps": {"rates": sweep}})
-    (trial,) = plan(given, "rates")
+    (trial,) = plan(given, "rates").trials
     expected = given.recipe("model_2").augmentation.model_copy(update={"shift": 0.2})
     assert trial.recipe.augmentation == expected
     assert expected.mixup == 0
 
 
 @pytest.mark.parametrize("key", sorted({*get_args(ProfileKey)} - {"epochs", "learning_rate", "flip_at_test"}))
-def test_whatever_a_profile_may_change_is_searched(key):
+def test_every_key_that_a_profile_sets_can_be_searched(key):
     values = json.loads(json.dumps(VALUES))
     other = {"batch_size": 8, "augmentation": "none", "weights": None, "batch_normalization_momentum": 0.9}[key]
     searched = {"batch_size": 16, "augmentation": "crop_flip", "weights": None, "batch_normalization_momentum": 0.5}
     values["profiles"]["demo"]["training"] = {key: other}
     sweep = {"model": "model_2", "epochs": 4, "search": {key: {"grid": [searched[key]]}}}
-    (trial,) = plan(parse_params(values | {"sweeps": {"rates": sweep}}), "rates")
+    (trial,) = plan(parse_params(values | {"sweeps": {"rates": sweep}}), "rates").trials
     assert key in trial.block["keeps"]
     if key not in ("augmentation", "weights"):
         assert getattr(trial.recipe, key) == searched[key]
@@ -121,7 +121,7 @@ def test_trials_of_a_model_that_is_not_active_are_checked_like_others(model, sea
         only(search, model, **changes)
 
 
-def test_a_section_that_the_block_leaves_out_is_begun():
+def test_a_section_that_the_block_lacks_is_added():
     schedule = only({"learning_rate_schedule.warmup_epochs": 2.0}, "model_1").recipe.learning_rate_schedule
     assert schedule is not None
     assert schedule.warmup_epochs == 2.0
@@ -136,7 +136,7 @@ def test_a_section_that_the_block_leaves_out_is_begun():
         ({"build.filter": 3}, "models.model_2.build: unknown key 'filter'"),
         ({"build.dropout": "much"}, "models.model_2.build.dropout"),
         ({"architecture": "tow_conv"}, "unknown architecture 'tow_conv'"),
-        ({"batch_size.of": 3}, "batch_size is 64, and has no 'of'"),
+        ({"batch_size.of": 3}, "batch_size is 64, and has no key 'of'"),
         ({"learning_rate_schedule.warmup_epochs": 1.0}, "both set the learning rate"),
     ],
 )
@@ -160,9 +160,9 @@ def test_unknown_sweeps_and_models_are_refused_with_what_is_known():
 
 
 def test_the_committed_sweep_can_be_trained():
-    assert len(plan(parse_params(VALUES), "rates")) == VALUES["sweeps"]["rates"]["trials"]
+    assert len(plan(parse_params(VALUES), "rates").trials) == VALUES["sweeps"]["rates"]["trials"]
 
 
-def test_fine_tuning_is_not_searched_where_the_profile_takes_the_weights_away():
-    with pytest.raises(UserError, match=r"sweeps\.rates\.search, trial 1: without pretrained weights nothing"):
+def test_fine_tuning_is_not_searched_without_the_profiles_weights():
+    with pytest.raises(UserError, match=r"sweeps\.rates\.search, trial 1: fine_tuning needs pretrained weights"):
         only({"fine_tuning.learning_rate": 0.001}, "vgg16")

@@ -1,4 +1,4 @@
-"""What a sweep keeps: which trial is the best, the table, and the files."""
+"""The results of a sweep: the best trial, the table, and the files."""
 
 import json
 
@@ -9,7 +9,7 @@ from made_results import VALUES
 
 from tiny_imagenet.common.errors import UserError
 from tiny_imagenet.config.params import Params, parse_params
-from tiny_imagenet.parallel.sweep.plan import plan, sweep_named
+from tiny_imagenet.parallel.sweep.plan import plan
 from tiny_imagenet.parallel.sweep.results import (
     FAILED,
     STOPPED,
@@ -44,10 +44,9 @@ RECORDS = {
 
 @pytest.mark.parametrize("metric", ["holdout_accuracy", "holdout_loss"])
 def test_the_best_epoch_of_a_trial_that_did_not_fail_decides_and_the_first_of_equals_wins(metric):
-    given = params(metric)
-    sweep, trials = sweep_named(given, "sizes"), plan(given, "sizes")
-    assert best_trial(sweep, trials, RECORDS).number == 1
-    ordered = table(sweep, trials, RECORDS)
+    sizes = plan(params(metric), "sizes")
+    assert best_trial(sizes, RECORDS)[0].number == 1
+    ordered = table(sizes, RECORDS)
     assert list(ordered["trial"]) == [1, 4, 3, 2]
     assert list(ordered["batch_size"]) == [8, 64, 32, 16]
     assert list(ordered["epochs"]) == [3, 3, 1, 1]
@@ -56,15 +55,14 @@ def test_the_best_epoch_of_a_trial_that_did_not_fail_decides_and_the_first_of_eq
 
 
 def test_the_files_say_the_same(tmp_path):
-    given = params()
-    trials = plan(given, "sizes")
-    files = write_results(tmp_path, "sizes", sweep_named(given, "sizes"), trials, RECORDS)
+    sizes = plan(params(), "sizes")
+    files = write_results(tmp_path, sizes, RECORDS)
     assert all(path.is_file() for path in files)
     written = pd.read_csv(tmp_path / "results.csv")
     assert list(written["status"]) == ["finished", "finished", STOPPED, FAILED]
     text = (tmp_path / "best.yaml").read_text()
     assert "# trial 1 of the sweep sizes: holdout_accuracy 0.5000" in text
-    assert yaml.safe_load(text) == {"sizes": trials[0].block}
+    assert yaml.safe_load(text) == {"sizes": sizes.trials[0].block}
 
 
 def test_a_record_comes_back_as_it_was_written(tmp_path):
@@ -77,14 +75,13 @@ def test_a_record_comes_back_as_it_was_written(tmp_path):
         read_record(tmp_path)
 
 
-def test_where_every_trial_failed_there_is_no_best_one():
-    given = params()
-    with pytest.raises(UserError, match="no trial has finished an epoch"):
-        best_trial(sweep_named(given, "sizes"), plan(given, "sizes"), {2: RECORDS[2]})
+def test_if_every_trial_failed_there_is_no_best_one():
+    with pytest.raises(UserError, match="no trial of the sweep sizes has finished an epoch"):
+        best_trial(plan(params(), "sizes"), {2: RECORDS[2]})
 
 
 def test_null_and_parts_are_written_as_yaml_would_read_them():
     sweep = {"model": "model_2", "epochs": 3, "search": {"augmentation": {"grid": [{"shift": 0.1}, None]}}}
     given = parse_params(json.loads(json.dumps(VALUES)) | {"sweeps": {"parts": sweep}})
-    shown = table(sweep_named(given, "parts"), plan(given, "parts"), {number: RECORDS[number] for number in (1, 2)})
+    shown = table(plan(given, "parts"), {number: RECORDS[number] for number in (1, 2)})
     assert [json.loads(value) for value in shown["augmentation"]] == [{"shift": 0.1}, None]

@@ -1,4 +1,4 @@
-"""A sweep in the process that starts it: which trials are the same, and what is kept of what they report."""
+"""A sweep in the process that starts it: which trials are the same, and what their records keep."""
 
 import json
 import re
@@ -12,10 +12,11 @@ from made_results import VALUES
 
 from tiny_imagenet.common.errors import UserError
 from tiny_imagenet.config.params import Params, parse_params
-from tiny_imagenet.parallel import cluster
+from tiny_imagenet.parallel.cluster.machines import Allotment
+from tiny_imagenet.parallel.cluster.trials import Report
 from tiny_imagenet.parallel.sweep import progress as sweep_progress
 from tiny_imagenet.parallel.sweep import run
-from tiny_imagenet.parallel.sweep.plan import plan, sweep_named
+from tiny_imagenet.parallel.sweep.plan import plan
 from tiny_imagenet.parallel.sweep.progress import Progress
 from tiny_imagenet.parallel.sweep.results import read_record
 
@@ -29,17 +30,17 @@ def params(**changes: Any) -> Params:
 
 
 def hdf5(content: bytes) -> bytes:
-    """Return what is taken for an HDF5 file where nobody looks inside."""
+    """Return bytes that look like an HDF5 file from outside."""
     return b"\x89HDF\r\n\x1a\n" + content
 
 
 def keys(given: Params) -> list[str]:
-    trials = plan(given, "rates")
-    hashes = run._dependencies(given.job("model_2"), {trial.number: trial.recipe for trial in trials})
-    return list(run._keys(given, sweep_named(given, "rates"), trials, hashes).values())
+    planned = plan(given, "rates")
+    hashes = run._dependencies(given.job("model_2"), {trial.number: trial.recipe for trial in planned.trials})
+    return list(run._keys(given, planned, hashes).values())
 
 
-def test_a_trial_is_the_same_until_something_changes_that_decides_its_result(monkeypatch):
+def test_the_key_of_a_trial_changes_with_what_decides_its_result(monkeypatch):
     monkeypatch.chdir(ROOT)
     before = keys(params())
     assert len(set(before)) == 3
@@ -53,7 +54,7 @@ def test_a_trial_is_the_same_until_something_changes_that_decides_its_result(mon
     ]
     for different in changed:
         assert not set(keys(different)) & set(before)
-    # By another metric the same trials are ranked otherwise, unless it was the metric that stopped some of them.
+    # Another metric ranks the same trials, unless the metric stopped some of them early.
     assert keys(params(metric="holdout_loss")) == before
     stopped = {"stop_early": {"grace_epochs": 1}}
     assert not set(keys(params(metric="holdout_loss", **stopped))) & set(keys(params(**stopped)))
@@ -79,7 +80,7 @@ def test_another_architecture_is_another_trial(monkeypatch):
     assert not set(keys(params())) & set(before)
 
 
-def test_trials_of_other_weights_leave_the_others_what_they_were(monkeypatch, tmp_path):
+def test_trials_with_other_weights_do_not_change_the_others(monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT)
     files = [tmp_path / name for name in ("a.h5", "b.h5")]
     for path in files:
@@ -92,13 +93,13 @@ def test_trials_of_other_weights_leave_the_others_what_they_were(monkeypatch, tm
 
 
 class Machines:
-    """A cluster whose trials run one after the other, in this process."""
+    """A cluster that runs trials one after the other, in this process."""
 
     def require_shared(self, folder: Path) -> None:
         assert folder.name == "rates"
 
-    def allot(self, *_: Any) -> cluster.Allotment:
-        return cluster.Allotment(1, 1, gpus=1)  # so that no variable is set here
+    def allot(self, *_: Any) -> Allotment:
+        return Allotment(1, 1, gpus=1)  # so that no variable is set here
 
     def run_trials(self, _: Any, function: Any, __: Any, numbers: list[int], *, observer: Any, **___: Any) -> None:
         for number in numbers:
@@ -113,7 +114,7 @@ class Machines:
 
 @pytest.fixture
 def started(tmp_path, monkeypatch):
-    """Run a sweep of a trial with the given weights; `meanwhile` happens as Ray starts."""
+    """Run a sweep of one trial with the given weights; call `meanwhile` when Ray starts."""
 
     def start(weights: Path, meanwhile: Callable[[], object]) -> None:
         @contextmanager
@@ -121,21 +122,21 @@ def started(tmp_path, monkeypatch):
             meanwhile()
             yield Machines()
 
-        monkeypatch.setattr(run.cluster, "connected", connected)
+        monkeypatch.setattr(run.machines, "connected", connected)
         given = params(model="model_5", trials=1, search={"weights": {"grid": [str(weights)]}})
         run.run(given, "rates", workers=None, cores=None, address=None)
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "dvc.yaml").write_text((ROOT / "dvc.yaml").read_text(encoding="utf-8"), encoding="utf-8")
     monkeypatch.setattr(run.dvc, "repro", lambda *_: None)
-    monkeypatch.setattr(run.cluster, "require", lambda *_: None)
-    monkeypatch.setattr(run.cluster, "run_trials", Machines().run_trials)
+    monkeypatch.setattr(run.machines, "require", lambda *_: None)
+    monkeypatch.setattr(run, "run_trials", Machines().run_trials)
     monkeypatch.setattr(sweep_progress, "open_run", lambda *_, name, **__: Run(name))
     return start
 
 
 @pytest.mark.parametrize("kind", ["architecture", "weights"])
-def test_a_trial_is_not_of_what_changed_after_the_sweep_began(kind, started, tmp_path, monkeypatch):
+def test_a_trial_is_refused_if_an_input_changes_during_the_sweep(kind, started, tmp_path, monkeypatch):
     weights = tmp_path / "weights.h5"
     weights.write_bytes(hdf5(b"some"))
 
@@ -151,14 +152,14 @@ def test_a_trial_is_not_of_what_changed_after_the_sweep_began(kind, started, tmp
     assert not list(tmp_path.glob("sweeps/rates/trials/*/trial.json"))
 
 
-def test_a_trial_finds_backend_and_weights_where_the_command_would(started, tmp_path, monkeypatch):
+def test_a_trial_gets_the_commands_environment_variables(started, tmp_path, monkeypatch):
     (tmp_path / "weights.h5").write_bytes(hdf5(b"some"))
     values = {"KERAS_BACKEND": "jax", "KERAS_HOME": "/weights"}
     for name, value in values.items():
         monkeypatch.setenv(name, value)
     environments = []
 
-    def train_trial(order: run.Order, report: cluster.Report) -> None:
+    def train_trial(order: run.Order, report: Report) -> None:
         environments.append(order.environment)
         raise UserError("it trains nothing")
 
@@ -169,7 +170,7 @@ def test_a_trial_finds_backend_and_weights_where_the_command_would(started, tmp_
 
 
 class Run:
-    """An MLflow run that remembers."""
+    """A stand-in for an MLflow run."""
 
     def __init__(self, name: str):
         self.run_id, self.epochs, self.status, self.is_away = name, [], "RUNNING", False
@@ -188,7 +189,7 @@ class Run:
 
 @pytest.fixture
 def progress(tmp_path, monkeypatch):
-    """Progress of a sweep of three trials, and the runs that it opens by their names."""
+    """Return the progress of a sweep of three trials, its runs by name, and its folders."""
     runs: dict[str, Run] = {}
 
     def open_run(*_: Any, name: str, resume: str | None, **__: Any) -> Run:
@@ -198,9 +199,9 @@ def progress(tmp_path, monkeypatch):
     monkeypatch.setattr(sweep_progress, "open_run", open_run)
     monkeypatch.setattr(sweep_progress.dvc, "repository_root", lambda: tmp_path)
     given = params()
-    trials = {trial.number: trial for trial in plan(given, "rates")}
-    folders = {number: tmp_path / str(number) for number in trials}
-    return Progress("rates", given, Run("parent"), trials, folders, {}), runs, folders  # type: ignore[arg-type]
+    planned = plan(given, "rates")
+    folders = {trial.number: tmp_path / str(trial.number) for trial in planned.trials}
+    return Progress(given, planned, Run("parent"), folders, {}), runs, folders  # type: ignore[arg-type]
 
 
 def epoch(number: int, accuracy: float) -> dict[str, Any]:
@@ -228,14 +229,14 @@ def test_an_epoch_that_is_reported_twice_counts_once(progress):
     ("reports", "error", "status", "run_status"),
     [
         ([epoch(1, 0.1)], None, "stopped early", "FINISHED"),
-        ([epoch(1, 0.1), epoch(2, 0.2)], None, "finished", "FINISHED"),  # killed as it said so
+        ([epoch(1, 0.1), epoch(2, 0.2)], None, "finished", "FINISHED"),  # killed before its last message
         ([epoch(1, 0.1), {"finished": True}], None, "finished", "FINISHED"),  # the recipe stops early
         ([{"failed": "loss is nan"}], None, "failed", "FAILED"),
         ([epoch(1, 0.1)], "the node died", None, "FAILED"),
         ([epoch(1, 0.1), {"refused": "images changed"}], "images changed", None, "FAILED"),
     ],
 )
-def test_how_a_trial_ends_stands_in_its_record(reports, error, status, run_status, progress):
+def test_a_record_has_how_the_trial_ended(reports, error, status, run_status, progress):
     course, runs, folders = progress
     course.started(2)
     (folders[2] / "key.checkpoint").write_bytes(b"weights")
@@ -245,11 +246,11 @@ def test_how_a_trial_ends_stands_in_its_record(reports, error, status, run_statu
     record = read_record(folders[2])
     assert (record and record.status) == status
     assert runs["rates-2"].status == run_status
-    assert (folders[2] / "key.checkpoint").exists() == (status is None)  # a lost one goes on from it
+    assert (folders[2] / "key.checkpoint").exists() == (status is None)  # a lost trial resumes from it
     assert course.lost == ({2: error} if error else {})
 
 
-def test_what_mlflow_missed_while_it_was_away_is_brought_to_it_later(progress, monkeypatch):
+def test_trials_that_mlflow_missed_are_logged_later(progress, monkeypatch):
     course, runs, folders = progress
     open_run = sweep_progress.open_run
 
@@ -264,18 +265,17 @@ def test_what_mlflow_missed_while_it_was_away_is_brought_to_it_later(progress, m
         course.reported(number, epoch(1, 0.1))
         course.reported(number, {"finished": True})
         course.ended(number, None)
-    trials = [course._trials[number] for number in (1, 2)]
-    course.deliver(trials)  # still away
+    course.deliver()  # still away
     assert [read_record(folders[number]).in_mlflow for number in (1, 2)] == [False, False]
     monkeypatch.setattr(sweep_progress, "open_run", open_run)
-    course.deliver(trials)
+    course.deliver()
     for number in (1, 2):
         record = read_record(folders[number])
         assert (record.in_mlflow, record.run_id) == (True, f"id of rates-{number}")
         assert (runs[f"rates-{number}"].epochs, runs[f"rates-{number}"].status) == ([(1, 0.1)], "FINISHED")
 
 
-def test_a_sweep_that_is_stopped_leaves_killed_runs_which_are_gone_on_with(progress):
+def test_a_stopped_sweep_marks_its_runs_as_killed_and_resumes_them(progress):
     course, runs, _ = progress
     course.started(3)
     course.close()
@@ -286,7 +286,7 @@ def test_a_sweep_that_is_stopped_leaves_killed_runs_which_are_gone_on_with(progr
     assert runs["rates-3"].run_id == first
 
 
-def test_a_trial_that_never_began_is_lost_and_not_a_traceback(progress):
+def test_a_trial_that_never_started_is_lost_without_a_traceback(progress):
     course, _, folders = progress
     course.ended(2, "its process died as it began")
     assert course.lost == {2: "its process died as it began"}

@@ -1,6 +1,6 @@
-"""The machines of Ray: this one, or those of a cluster. What they need, how they are divided, how tasks run.
+"""Start Ray on this machine or connect to a cluster, divide the machines among trainings, and run tasks.
 
-Ray is optional (the extra `ray`), and imported when it is used. Only calls go over the network: data, checkpoints and
+Ray is optional (the extra `ray`), and imported on first use. Only calls go over the network: data, checkpoints and
 results are files of the repository, which every machine needs at the same path.
 """
 
@@ -17,28 +17,28 @@ from tiny_imagenet.backend import runtime
 from tiny_imagenet.common import signals
 from tiny_imagenet.common.errors import UserError
 
-_OBJECT_STORE_BYTES = 80 * 1024**2  # what Ray takes at least; nothing large goes through it
-TIMES_LOST = 3  # a task or trial is retried so often after its node or process was lost
+_OBJECT_STORE_BYTES = 80 * 1024**2  # Ray's minimum; nothing large goes through it
+TIMES_LOST = 3  # retries of a task or trial whose node or process was lost
 _SECONDS_TO_STOP = 30
 _SECONDS_TO_ANSWER = 5
 _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_task_oom_retries": str(TIMES_LOST),  # of trainings too large for the memory: without it, forever
-    "RAY_task_oom_retry_delay_base_ms": "60000",  # a process that was ended takes so long to exit
+    "RAY_task_oom_retries": str(TIMES_LOST),  # Ray retries forever if a training is too large for the memory
+    "RAY_task_oom_retry_delay_base_ms": "60000",  # a terminated process may take so long to exit
     "RAY_DEDUP_LOGS": "0",  # two trainings may print the same line
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # without GPUs, leave CUDA_VISIBLE_DEVICES as it is
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the results have files of their own
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the sweep writes its own files
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a trial that has diverged has no metric
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a diverged trial has no metric
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",  # its banner
+    "RAY_AIR_NEW_OUTPUT": "0",  # no banner
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
 }
 
-# A worker that ends must not kill its children: the watchdog is one, and has to stop what it started.
+# A worker must not kill its children when it exits: one is the watchdog, which stops the others.
 _OF_WORKERS = {"RAY_kill_child_processes_on_worker_exit": "0"}
 
-# As on macOS: Ray listens only on 127.0.0.1, not on every address of the machine.
+# Let Ray listen on 127.0.0.1 only, as on macOS, not on every address of the machine.
 _THIS_MACHINE_ALONE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
 
@@ -49,15 +49,15 @@ class Allotment:
     workers: int
     """Trainings at once."""
     cores: int
-    """Of each training."""
+    """CPU cores per training."""
     gpus: int
-    """Of each training: 1 where there are any."""
+    """GPUs per training: 1 if there are any."""
 
     def __str__(self) -> str:
         return f"{self.workers} at once, {self.cores} cores{' and a GPU' if self.gpus else ''} each"
 
     def environment(self) -> dict[str, str]:
-        """Return the variables by which a training computes on its cores alone."""
+        """Return the environment variables that limit a training to its cores."""
         return {} if self.gpus else runtime.thread_settings(self.cores)
 
 
@@ -72,7 +72,7 @@ class Node:
 
 
 class Cluster:
-    """The machines that `connected` yields, and how to use them."""
+    """The machines of a running Ray."""
 
     def __init__(self, ray: Any, nodes: list[Node]):
         self.ray = ray
@@ -84,14 +84,14 @@ class Cluster:
         return {node.host for node in self.nodes}
 
     def allot(self, num_jobs: int, workers: int | None, cores: int | None) -> Allotment:
-        """Return how to divide the machines among `num_jobs` trainings: all cores, unless a number is given.
+        """Return how to divide the machines among `num_jobs` trainings. All cores are used by default.
 
-        If there are GPUs, each training has one, and machines without any are not used. Without `cores`, a training
-        takes no more than the smallest machine has, so that any remaining machine can resume it. Workers without a
-        core, a GPU or a training are not counted.
+        If there are GPUs, each training gets one, and machines without GPUs are not used. By default, a training gets
+        at most the cores of the smallest machine, so that any machine can resume it. Workers without a core, a GPU or
+        a training are left out.
 
         Raises:
-            UserError: no machine has so many cores.
+            UserError: no machine has that many cores.
         """
         with_gpus = any(node.gpus for node in self.nodes)
         nodes = [node for node in self.nodes if node.cores and bool(node.gpus) == with_gpus] or self.nodes
@@ -101,7 +101,7 @@ class Cluster:
 
         most = max(node.cores for node in nodes)
         if cores is not None and cores > most:
-            raise UserError(f"--cores {cores}: no machine here has more than {most} for a training")
+            raise UserError(f"--cores {cores}: no machine here has more than {most}; give a smaller number")
         if workers is None:
             workers = max(1, min(num_jobs, at_once(cores or 1)))
         if cores is None:
@@ -112,10 +112,9 @@ class Cluster:
     def run(
         self, function: Callable[..., Any], jobs: Mapping[str, tuple[Any, ...]], allotment: Allotment
     ) -> Iterator[tuple[str, Any]]:
-        """Call `function` with the arguments of each job, and yield name and outcome as they end.
+        """Call `function` with the arguments of each job, and yield (name, outcome) as calls end.
 
-        The outcome is what was returned, or an Exception. When the caller stops iterating, running calls are
-        interrupted.
+        The outcome is the returned value or an Exception. If the caller stops iterating, running calls are interrupted.
         """
         ray = self.ray
         task = ray.remote(
@@ -149,7 +148,7 @@ class Cluster:
         """Check that each node has `folder` at the same path, with the same files in it.
 
         Raises:
-            UserError: a node has not; the message names it.
+            UserError: a node does not; the message names it.
         """
         ray = self.ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -173,8 +172,8 @@ class Cluster:
                     raise UserError(f"the machine {node.host} cannot run this repository's code: {reason}") from None
                 if not has_token:
                     raise UserError(
-                        f"the machine {node.host} does not see {folder}: every machine of the cluster needs this "
-                        "repository at the same path, on a file system that they share"
+                        f"the machine {node.host} does not have {folder}: put the repository on a file system that all "
+                        "machines share, at the same path"
                     )
         finally:
             token.unlink(missing_ok=True)
@@ -182,18 +181,18 @@ class Cluster:
 
 def _exists(path: str) -> bool:
     with suppress(OSError):
-        os.listdir(Path(path).parent)  # noqa: PTH208 - makes a network file system look again
+        os.listdir(Path(path).parent)  # noqa: PTH208 - refreshes a network file system
     return Path(path).exists()
 
 
 def require(address: str | None = None, cores: int | None = None) -> Any:
-    """Set Ray's environment variables, import Ray and return it, for a cluster at `address` or this machine.
+    """Set Ray's environment variables, then import and return Ray, for a cluster at `address` or this machine.
 
     Raises:
-        UserError: Ray is not installed, nothing answers at the address, or this machine lacks the cores.
+        UserError: Ray is not installed, nothing answers at the address, or this machine has fewer cores.
     """
     if address is None and cores is not None and cores > runtime.cores():
-        raise UserError(f"--cores {cores}: this machine has {runtime.cores()}")
+        raise UserError(f"--cores {cores}: this machine has {runtime.cores()}; give a smaller number")
     if address is not None:
         _require_answer(address)
     settings = _SETTINGS if address else _SETTINGS | _THIS_MACHINE_ALONE
@@ -202,7 +201,7 @@ def require(address: str | None = None, cores: int | None = None) -> Any:
         import ray
         import ray.tune
     except ImportError as error:
-        raise UserError(f"this runs on Ray, which is not installed ({error}): `make extras`") from None
+        raise UserError(f"this command needs Ray, which is not installed ({error}): run `make extras`") from None
     return ray
 
 
@@ -211,8 +210,8 @@ def connected(address: str | None, root: Path) -> Iterator[Cluster]:
     """Start Ray on this machine, or connect to a cluster, for the block.
 
     Args:
-        address: host:port of a cluster's head, "auto" for the one that this machine is part of; None: this machine.
-        root: the repository, whose sources the workers run.
+        address: host:port of a cluster's head; "auto": the cluster of this machine; None: this machine only.
+        root: the repository. The workers run its sources.
 
     Raises:
         UserError: Ray is not installed, or nothing answers at the address.
@@ -222,16 +221,12 @@ def connected(address: str | None, root: Path) -> Iterator[Cluster]:
     options: dict[str, Any] = {
         "include_dashboard": False,
         "logging_level": "error",
-        "runtime_env": {"env_vars": {"PYTHONPATH": f"{sources}:{root}", **_OF_WORKERS}},  # Ray writes these into a log
+        "runtime_env": {"env_vars": {"PYTHONPATH": f"{sources}:{root}", **_OF_WORKERS}},  # Ray logs these
     }
     if address is None:
-        options |= {
-            "address": "local",
-            "num_cpus": runtime.cores(),
-            "object_store_memory": _OBJECT_STORE_BYTES,
-        }
+        options |= {"address": "local", "num_cpus": runtime.cores(), "object_store_memory": _OBJECT_STORE_BYTES}
     else:
-        options |= {"address": address}
+        options["address"] = address
     try:
         ray.init(**options)
     except (ConnectionError, ValueError, RuntimeError, OSError, ray.exceptions.AuthenticationError) as error:
@@ -239,20 +234,20 @@ def connected(address: str | None, root: Path) -> Iterator[Cluster]:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         if address:
             reason += (
-                ". If `ray start` said that it has a token: RAY_AUTH_MODE=token has to be set here, too, and "
-                "~/.ray/auth_token to be the first machine's"
+                ". If `ray start` printed that it uses a token: set RAY_AUTH_MODE=token here, too, and copy "
+                "~/.ray/auth_token from the first machine"
             )
         raise UserError(f"{where} cannot be used: {reason}") from None
     try:
         yield Cluster(ray, _nodes(ray))
-    except (KeyboardInterrupt, SystemExit):  # Ctrl-C: Ray raises either, with an exit code of its own
+    except (KeyboardInterrupt, SystemExit):  # Ctrl-C: Ray raises either, with its own exit code
         raise SystemExit(signals.STOPPED) from None
     finally:
         ray.shutdown()
 
 
 def _require_answer(address: str) -> None:
-    """Raise UserError if the address is not valid, or nothing listens there: Ray would wait for minutes."""
+    """Raise UserError if the address is not valid or nothing listens there. Ray itself would wait for minutes."""
     host, _, port = address.rpartition(":")
     if address == "auto":
         return
@@ -262,7 +257,7 @@ def _require_answer(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=_SECONDS_TO_ANSWER).close()
     except (OSError, OverflowError) as error:
         raise UserError(
-            f"nothing answers at the Ray cluster's address {address} ({error}): start `ray start --head` there, or "
+            f"nothing answers at the Ray cluster's address {address} ({error}): run `ray start --head` there, or "
             "correct the address"
         ) from None
 

@@ -1,4 +1,4 @@
-"""Trials on Ray Tune, which distributes them, stops bad ones early, and restarts lost ones."""
+"""Run trials on Ray Tune, which distributes them, stops bad ones early, and restarts lost ones."""
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -13,16 +13,16 @@ Report = Callable[[Mapping[str, Any]], None]
 
 
 class Observer(Protocol):
-    """Receives the progress of trials, in the process that started them."""
+    """Receive the progress of trials, in the process that started them."""
 
     def started(self, number: int) -> None:
-        """Note that a trial starts, or restarts after it was lost."""
+        """Record that a trial starts, or restarts after it was lost."""
 
     def reported(self, number: int, report: Mapping[str, Any]) -> None:
-        """Receive an epoch or the outcome of a trial. After it was lost, it reports all of its epochs again."""
+        """Receive an epoch or the outcome of a trial. A restarted trial reports all of its epochs again."""
 
     def ended(self, number: int, error: str | None) -> None:
-        """Note that a trial is over: done, stopped early, or lost too often (`error`)."""
+        """Record that a trial is over: done, stopped early, or lost too often (`error`)."""
 
 
 def run_trials(
@@ -39,18 +39,18 @@ def run_trials(
     """Run trials on Ray Tune.
 
     Args:
-        machines: where they run.
-        function: runs a trial, given its number and a function that reports `epoch` and metrics.
-        sweep: the metric, and when to stop a trial early.
+        machines: the machines to use.
+        function: runs a trial, given its number and a function to report `epoch` and metrics.
+        sweep: has the metric and the rule for early stopping.
         numbers: the trials to run.
         allotment: trials at once, cores and GPUs.
-        scratch: a folder for Tune's own files, on all machines; it is removed.
-        known: epochs of trials that were run before, with which ASHA compares the others.
-        observer: of all trials.
+        scratch: a folder for Tune's own files, on all machines; removed at the end.
+        known: epochs of earlier trials, for ASHA's comparison.
+        observer: receives the progress of all trials.
     """
     tune = machines.ray.tune
 
-    class Bridge(tune.Callback):  # type: ignore[misc, name-defined] # Ray may be missing as types are checked
+    class Bridge(tune.Callback):  # type: ignore[misc, name-defined] # mypy may run without Ray
         def on_trial_start(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
             observer.started(trial.config["number"])
 
@@ -61,8 +61,7 @@ def run_trials(
             observer.ended(trial.config["number"], None)
 
         def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
-            lost = trial.get_error()
-            reason = (str(lost).strip() or "lost").splitlines()[-1]
+            reason = (str(trial.get_error()).strip() or "lost").splitlines()[-1]
             observer.ended(trial.config["number"], reason)
 
     def trainable(config: dict[str, int]) -> None:
@@ -93,7 +92,7 @@ def run_trials(
 
 
 def scheduler(tune: Any, sweep: Sweep, known: Mapping[int, Sequence[Mapping[str, float]]]) -> Any:
-    """Return ASHA with the epochs of trials of an earlier call, or a scheduler that stops none."""
+    """Return ASHA with the epochs of earlier trials, or a scheduler that stops none."""
     if sweep.stop_early is None:
         return tune.schedulers.FIFOScheduler()
     scheduler = tune.schedulers.ASHAScheduler(

@@ -1,1 +1,1 @@
-"""Trials of a model over a search space of params.yaml."""
+"""Search over parameters of a model: `tiny-imagenet sweep`."""

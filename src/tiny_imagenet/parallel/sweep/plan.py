@@ -1,4 +1,4 @@
-"""The trials of a sweep, drawn and checked before any of them starts. Needs neither Ray nor Keras."""
+"""Draw the trials of a sweep and check them before any starts. Needs neither Ray nor Keras."""
 
 import copy
 from dataclasses import dataclass
@@ -17,17 +17,30 @@ class Trial:
     """One training of a sweep."""
 
     number: int
-    """From 1."""
+    """1 or more."""
     values: dict[str, Any]
-    """What was drawn: key of the block, with dots -> value."""
+    """Dotted key of the block -> drawn value."""
     block: dict[str, Any]
     """The model's block with these values, as in params.yaml."""
     recipe: Recipe
-    """What is trained: the block for the sweep's epochs, with held-out images, after profile overrides."""
+    """Settings of the training: the block with the sweep's epochs and held-out images, after profile overrides."""
 
 
-def sweep_named(params: Params, name: str) -> Sweep:
-    """Return a sweep of params.yaml; raises UserError if there is none of this name, or it is refused."""
+@dataclass(frozen=True)
+class Plan:
+    """A sweep of params.yaml and its trials."""
+
+    name: str
+    sweep: Sweep
+    trials: list[Trial]
+
+
+def plan(params: Params, name: str) -> Plan:
+    """Return a sweep of params.yaml with its trials.
+
+    Raises:
+        UserError: there is no such sweep, or a trial's block is not valid, as in `models`.
+    """
     if name not in params.sweeps:
         known = ", ".join(params.sweeps) or "none: see docs/how-to/many-trainings.md"
         raise UserError(f"no sweep '{name}' in params.yaml{nearest(name, params.sweeps)}; known: {known}")
@@ -37,23 +50,14 @@ def sweep_named(params: Params, name: str) -> Sweep:
             f"params.yaml: sweeps.{name}.model: '{sweep.model}' has no block in `models`"
             f"{nearest(sweep.model, params.models)}"
         )
-    return sweep
-
-
-def plan(params: Params, name: str) -> list[Trial]:
-    """Return the trials of a sweep.
-
-    Raises:
-        UserError: there is no such sweep, or a trial's block is refused, as it would be in `models`.
-    """
-    sweep = sweep_named(params, name)
-    return [_trial(params, name, sweep, number, values) for number, values in enumerate(sweep.draws(), start=1)]
+    trials = [_trial(params, name, sweep, number, values) for number, values in enumerate(sweep.draws(), start=1)]
+    return Plan(name, sweep, trials)
 
 
 def _trial(params: Params, name: str, sweep: Sweep, number: int, values: dict[str, Any]) -> Trial:
     block = params.models[sweep.model].model_dump(mode="json", exclude_unset=True)
     source = f"params.yaml: sweeps.{name}.search, trial {number}"
-    if any(key.startswith("augmentation.") for key in values):  # the other parts stay as this profile has them
+    if any(key.startswith("augmentation.") for key in values):  # the other parts keep the profile's values
         block["augmentation"] = params.recipe(sweep.model).augmentation.model_dump(mode="json", exclude_defaults=True)
     for key, value in values.items():
         _put(block, key, value, source)
@@ -69,23 +73,23 @@ def _trial(params: Params, name: str, sweep: Sweep, number: int, values: dict[st
         raise UserError(f"{source}: {error}") from None
     recipe = with_trial.recipe(sweep.model)
     if recipe.fine_tuning is None and any(key.split(".")[0] == "fine_tuning" for key in values):
-        raise UserError(f"{source}: without pretrained weights nothing is fine-tuned, and the profile takes them away")
+        raise UserError(f"{source}: fine_tuning needs pretrained weights, and the profile sets none; search other keys")
     return Trial(number, values, block, recipe)
 
 
 def _kept(key: str) -> str:
-    """Return how `keeps` calls a key that is searched, so that the profile's `training` does not override it."""
+    """Return the name in `keeps` of a searched key, which keeps the profile from overriding it."""
     return "learning_rate" if key in ("optimizer", "optimizer.learning_rate") else key.split(".")[0]
 
 
 def _put(block: dict[str, Any], key: str, value: Any, source: str) -> None:
-    """Set a dotted key; a section that the block lacks, or that is null, is added."""
+    """Set a dotted key; add a section that is missing or null."""
     *sections, last = key.split(".")
     section = block
     for depth, part in enumerate(sections, start=1):
         if section.get(part) is None:
             section[part] = {}
         if not isinstance(section[part], dict):
-            raise UserError(f"{source}: {'.'.join(sections[:depth])} is {section[part]!r}, and has no '{last}'")
+            raise UserError(f"{source}: {'.'.join(sections[:depth])} is {section[part]!r}, and has no key '{last}'")
         section = section[part]
     section[last] = copy.deepcopy(value)

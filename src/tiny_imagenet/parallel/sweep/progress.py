@@ -1,6 +1,6 @@
-"""The progress of a sweep, in the process that started it: terminal, record of each trial, MLflow runs."""
+"""Print, record and log to MLflow the progress of a sweep, in the process that started it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from tiny_imagenet.common.progress import say
 from tiny_imagenet.common.schema import flatten
 from tiny_imagenet.config.params import Params
 from tiny_imagenet.parallel.sweep import results
-from tiny_imagenet.parallel.sweep.plan import Trial, sweep_named
+from tiny_imagenet.parallel.sweep.plan import Plan, Trial
 from tiny_imagenet.parallel.sweep.results import FAILED, FINISHED, STOPPED, Record
 from tiny_imagenet.repository import dvc
 from tiny_imagenet.tracking.run import Run
@@ -18,23 +18,22 @@ from tiny_imagenet.tracking.sweeps import open_run
 
 
 def experiment(params: Params) -> str:
-    """Return the MLflow experiment of the sweeps of a profile, which the models of the table are not in."""
+    """Return the MLflow experiment for the sweeps of a profile. The models of the table are in another one."""
     return f"{params.profile}-sweeps"
 
 
-def open_parent(params: Params, name: str, noted: Path) -> Run:
-    """Open the run of the whole sweep: the one named in the file `noted`, or a new one, which is then noted.
+def open_parent(params: Params, plan: Plan, noted: Path) -> Run:
+    """Open the run of the whole sweep: the one named in the file `noted`, or a new one, whose id is then written there.
 
-    The number of trials is no parameter of it: a sweep may grow, and parameters of a run cannot change.
+    The number of trials is not among its parameters: a sweep may grow, and a run's parameters cannot change.
     """
-    sweep = sweep_named(params, name)
-    values = sweep.model_dump(mode="json", exclude_unset=True, exclude={"trials"})
+    values = plan.sweep.model_dump(mode="json", exclude_unset=True, exclude={"trials"})
     run = open_run(
         dvc.repository_root(),
         experiment=experiment(params),
-        name=name,
+        name=plan.name,
         params=flatten(values) | {"profile": params.profile},
-        tags={"sweep": name, "model": sweep.model},
+        tags={"sweep": plan.name, "model": plan.sweep.model},
         resume=noted.read_text(encoding="utf-8").strip() if noted.is_file() else None,
     )
     write_text(noted, f"{run.run_id}\n")
@@ -42,47 +41,45 @@ def open_parent(params: Params, name: str, noted: Path) -> Run:
 
 
 class Progress:
-    """Receive what the trials report: print it, record it, log it to MLflow.
+    """Receive the reports of the trials: print them, record them, log them to MLflow.
 
     Args:
-        name: of the sweep.
         params: params.yaml.
+        plan: the sweep.
         parent: the sweep's run.
-        trials: those that run now, by number.
-        folders: of all trials, by number.
-        records: of the trials that are over; those that end now are added.
+        folders: the folder of each trial, by number.
+        records: the record of each trial that is over. Those that end now are added.
     """
 
     def __init__(
         self,
-        name: str,
         params: Params,
+        plan: Plan,
         parent: Run,
-        trials: Mapping[int, Trial],
         folders: Mapping[int, Path],
         records: dict[int, Record],
     ):
-        self._name, self._params, self._parent = name, params, parent
-        self._sweep = sweep_named(params, name)
-        self._trials, self._folders, self._records = trials, folders, records
+        self._name, self._sweep, self._params, self._parent = plan.name, plan.sweep, params, parent
+        self._trials = {trial.number: trial for trial in plan.trials}
+        self._folders, self._records = folders, records
         self._running: dict[int, Record] = {}
         self._runs: dict[int, Run] = {}
         self._refused: dict[int, str] = {}
         self.lost: dict[int, str] = {}
-        """Trials whose process or node was lost too often, or whose images or code changed -> the reason."""
+        """Trial -> why it was lost: its process or node failed too often, or its images or code changed."""
 
     def started(self, number: int) -> None:
-        """Open the trial's run. A trial that was lost and is restarted has one already."""
+        """Open the trial's run, unless it is a restart."""
         if number in self._running:
             return
         self._running[number] = Record(status=STOPPED)
         try:
             self._runs[number] = self._open(self._trials[number])
         except UserError as error:
-            say(f"trial {number}: {error}\ntrial {number}: continues; its run is made when the store is back")
+            say(f"trial {number}: {error}\ntrial {number}: continues; its run is created when the store answers again")
 
     def _open(self, trial: Trial) -> Run:
-        """Return the trial's run: the one noted in its folder, or a new one, which is then noted."""
+        """Return the trial's run: the one named in its folder, or a new one, whose id is then written there."""
         number, noted = trial.number, self._folders[trial.number] / "run"
         run = open_run(
             dvc.repository_root(),
@@ -97,7 +94,7 @@ class Progress:
         return run
 
     def reported(self, number: int, report: Mapping[str, Any]) -> None:
-        """Receive an epoch's metrics, unless they are known; or that the trial is finished, or has failed."""
+        """Receive the metrics of an epoch, unless known, or the outcome of the trial."""
         record = self._running[number]
         if "failed" in report:
             record.status, record.error = FAILED, report["failed"]
@@ -113,11 +110,13 @@ class Progress:
             say(f"trial {number}: epoch {report['epoch']}/{self._sweep.epochs}  {self._sweep.metric} {metric:.4f}")
 
     def ended(self, number: int, error: str | None) -> None:
-        """Write the trial's record and end its run. A trial that was lost or refused has no record, and is retried."""
+        """Write the trial's record and end its run. A lost trial gets no record, so the next call retries it."""
         error = error or self._refused.pop(number, None)
-        record = self._running.pop(number, None) or Record(status=STOPPED)  # its process may have died at once
+        record = self._running.pop(number, None) or Record(
+            status=STOPPED
+        )  # its process may have died before it started
         if len(record.history) == self._sweep.epochs and record.status == STOPPED:
-            record.status = FINISHED  # the last epoch was reported; the message that follows it was lost
+            record.status = FINISHED  # the message after the last epoch was lost
         run = self._runs.pop(number, None)
         if error is not None:
             self.lost[number] = error
@@ -132,27 +131,27 @@ class Progress:
         self._records[number] = record
         say(f"trial {number}: {record.status}" + (f": {record.error}" if record.error else ""))
 
-    def deliver(self, trials: Sequence[Trial]) -> None:
-        """Log to MLflow what it lacks of trials that are over. If the store is away, the next call does it."""
-        for trial in trials:
-            record = self._records.get(trial.number)
+    def deliver(self) -> None:
+        """Log the finished trials that MLflow lacks. If the store does not answer, the next call does."""
+        for number, trial in self._trials.items():
+            record = self._records.get(number)
             if record is None or record.in_mlflow:
                 continue
             try:
                 run = self._open(trial)
             except UserError as error:
-                say(f"{error}\nrerun `tiny-imagenet sweep {self._name}` to bring the trials into MLflow")
+                say(f"{error}\nrerun `tiny-imagenet sweep {self._name}` to log the trials to MLflow")
                 return
             run.log_history(record.history)
             record.run_id, record.in_mlflow = run.run_id, _end(run, record)
-            results.write_record(self._folders[trial.number], record, trial.values)
+            results.write_record(self._folders[number], record, trial.values)
 
     def close(self) -> None:
-        """Mark the runs of trials that were stopped as killed. The next call resumes them."""
+        """Mark the runs of stopped trials as killed. The next call resumes them."""
         for run in self._runs.values():
             run.end("KILLED")
 
 
 def _end(run: Run, record: Record) -> bool:
-    """End the run of a trial, and return whether the store has all of it."""
+    """End the run of a trial, and return whether the store has everything."""
     return run.end("FAILED" if record.status == FAILED else "FINISHED")

@@ -1,7 +1,7 @@
-"""The files of a sweep in sweeps/NAME: a record of each trial that is over, and the results of all."""
+"""The files of a sweep in sweeps/NAME: a record of each finished trial, and the results of all."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import pandas as pd
 from tiny_imagenet.common.errors import UserError
 from tiny_imagenet.common.files import read_json, write_text
 from tiny_imagenet.parallel import params_edit
-from tiny_imagenet.parallel.sweep.plan import Trial
+from tiny_imagenet.parallel.sweep.plan import Plan, Trial
 from tiny_imagenet.parallel.sweep.schema import Sweep
 from tiny_imagenet.reporting.figures import curves
 
@@ -21,10 +21,10 @@ _MOST_CURVES = 20
 
 @dataclass
 class Record:
-    """How a trial went, as `trial.json` in its folder has it."""
+    """The outcome of a trial: `trial.json` in its folder."""
 
     status: str = FINISHED
-    """FINISHED, STOPPED early by the sweep, or FAILED for good, such as by diverging."""
+    """FINISHED, STOPPED early by the sweep, or FAILED, such as by diverging."""
     history: list[dict[str, float]] = field(default_factory=list)
     """The metrics of each epoch."""
     run_id: str | None = None
@@ -32,7 +32,7 @@ class Record:
     error: str | None = None
     """Why it failed."""
     in_mlflow: bool = True
-    """Whether its run is complete. It is not if the store was away."""
+    """Whether its MLflow run is complete. It is not if the store did not answer."""
 
     @property
     def is_ranked(self) -> bool:
@@ -40,7 +40,7 @@ class Record:
         return self.status != FAILED and bool(self.history)
 
     def best_epoch(self, sweep: Sweep) -> int:
-        """Return the epoch, from 1, that has the best value of the metric."""
+        """Return the epoch, from 1, with the best value of the metric."""
         values = [epoch[sweep.metric] for epoch in self.history]
         return values.index(max(values) if sweep.mode == "max" else min(values)) + 1
 
@@ -50,7 +50,7 @@ class Record:
 
 
 def read_record(folder: Path) -> Record | None:
-    """Return the record of a trial, or None if it is not over."""
+    """Return the record of a trial, or None if the trial is not over."""
     path = folder / "trial.json"
     if not path.is_file():
         return None
@@ -60,18 +60,18 @@ def read_record(folder: Path) -> Record | None:
 
 
 def write_record(folder: Path, record: Record, values: Mapping[str, Any]) -> None:
-    """Write the record of a trial, with the values that were drawn for it."""
+    """Write the record of a trial with its drawn values."""
     write_text(folder / "trial.json", json.dumps({"values": dict(values)} | asdict(record), indent=2) + "\n")
 
 
-def table(sweep: Sweep, trials: Sequence[Trial], records: Mapping[int, Record]) -> pd.DataFrame:
+def table(plan: Plan, records: Mapping[int, Record]) -> pd.DataFrame:
     """Return a row for each trial that is over, the best first.
 
-    Columns: `trial`, the keys that are searched, `status`, `epochs`, `best_epoch`, the metric and `val_accuracy` of
-    that epoch, `run_id`.
+    Columns: `trial`, the searched keys, `status`, `epochs`, `best_epoch`, the metric and `val_accuracy` of that epoch,
+    `run_id`.
     """
-    rows = []
-    for trial in trials:
+    sweep, rows = plan.sweep, []
+    for trial in plan.trials:
         record = records.get(trial.number)
         if record is None:
             continue
@@ -92,39 +92,33 @@ def _is_plain(value: Any) -> bool:
     return isinstance(value, str | int | float | bool)
 
 
-def best_trial(sweep: Sweep, trials: Sequence[Trial], records: Mapping[int, Record]) -> Trial:
-    """Return the trial with the best metric; raises UserError if none has finished an epoch."""
-    ranked = [trial for trial in trials if trial.number in records and records[trial.number].is_ranked]
+def best_trial(plan: Plan, records: Mapping[int, Record]) -> tuple[Trial, str]:
+    """Return the trial with the best metric, and one line about it; raise UserError if no trial finished an epoch."""
+    ranked = [trial for trial in plan.trials if trial.number in records and records[trial.number].is_ranked]
     if not ranked:
-        raise UserError("no trial has finished an epoch: there is no best one")
-    sign = 1 if sweep.mode == "max" else -1
-    return max(ranked, key=lambda trial: (sign * records[trial.number].best(sweep), -trial.number))
+        raise UserError(f"no trial of the sweep {plan.name} has finished an epoch, so there is no best one")
+    metrics = {trial.number: records[trial.number].best(plan.sweep) for trial in ranked}
+    sign = 1 if plan.sweep.mode == "max" else -1
+    best = max(ranked, key=lambda trial: (sign * metrics[trial.number], -trial.number))
+    return best, f"trial {best.number} of the sweep {plan.name}: {plan.sweep.metric} {metrics[best.number]:.4f}"
 
 
-def about_best(name: str, sweep: Sweep, trial: Trial, record: Record) -> str:
-    """Return where the best block comes from, in a line."""
-    return f"trial {trial.number} of the sweep {name}: {sweep.metric} {record.best(sweep):.4f}"
-
-
-def write_results(
-    folder: Path, name: str, sweep: Sweep, trials: Sequence[Trial], records: Mapping[int, Record]
-) -> list[Path]:
+def write_results(folder: Path, plan: Plan, records: Mapping[int, Record]) -> list[Path]:
     """Write results.csv, best.yaml and the learning curves of the best trials, and return the files.
 
     Raises:
         UserError: no trial has finished an epoch.
     """
-    best = best_trial(sweep, trials, records)
-    ordered = table(sweep, trials, records)
+    best, about = best_trial(plan, records)
+    ordered = table(plan, records)
     write_text(folder / "results.csv", ordered.to_csv(index=False))
-    about = about_best(name, sweep, best, records[best.number])
-    write_text(folder / "best.yaml", params_edit.block_text(name, best.block, about))
+    write_text(folder / "best.yaml", params_edit.block_text(plan.name, best.block, about))
     histories = {
         f"trial {number}": pd.DataFrame(history).assign(epoch=range(1, len(history) + 1))
-        for number, history in ((number, records[number].history) for number in ordered["trial"])
-        if history
+        for number in ordered["trial"]
+        if (history := records[number].history)
     }
     shown = dict(list(histories.items())[:_MOST_CURVES])
-    title = f"{name}: {sweep.metric}, the best {len(shown)} of {len(histories)} trials"
-    curves(shown, pd.DataFrame(), sweep.metric, title, folder / "trials", with_logs=False)
+    title = f"{plan.name}: {plan.sweep.metric}, the best {len(shown)} of {len(histories)} trials"
+    curves(shown, pd.DataFrame(), plan.sweep.metric, title, folder / "trials", with_logs=False)
     return [folder / "results.csv", folder / "best.yaml", folder / "trials.png"]

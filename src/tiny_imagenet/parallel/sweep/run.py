@@ -1,7 +1,7 @@
-"""A sweep: many trials of one model on Ray Tune, in sweeps/NAME.
+"""Run a sweep: many trials of one model on Ray Tune, in sweeps/NAME.
 
-Each trial has a folder, named by a fingerprint of all that decides its result. So the same command resumes a sweep that
-was killed, each trial after its last completed epoch, and runs only what is new after an edit.
+The folder of a trial is named by a fingerprint of everything that decides its result. So the same command resumes a
+killed sweep, each trial after its last completed epoch, and after an edit runs only the new trials.
 """
 
 import os
@@ -22,12 +22,12 @@ from tiny_imagenet.config.params import Params
 from tiny_imagenet.config.recipe import Recipe
 from tiny_imagenet.models import weights as pretrained
 from tiny_imagenet.models.registry import architecture_source
-from tiny_imagenet.parallel import cluster
-from tiny_imagenet.parallel.sweep import plan, results
-from tiny_imagenet.parallel.sweep.plan import Trial
+from tiny_imagenet.parallel.cluster import machines
+from tiny_imagenet.parallel.cluster.trials import Report, run_trials
+from tiny_imagenet.parallel.sweep import results
+from tiny_imagenet.parallel.sweep.plan import Plan, Trial, plan
 from tiny_imagenet.parallel.sweep.progress import Progress, open_parent
 from tiny_imagenet.parallel.sweep.results import Record
-from tiny_imagenet.parallel.sweep.schema import Sweep
 from tiny_imagenet.repository import dvc
 from tiny_imagenet.repository.paths import CACHE
 
@@ -40,77 +40,79 @@ class ChangedError(UserError):
 
 @dataclass(frozen=True)
 class Order:
-    """What a worker needs to run a trial."""
+    """The input of a worker that runs a trial."""
 
     root: Path
     folder: Path
-    """Of the trial: its checkpoint and its log. Its name is the fingerprint of what decides the result."""
+    """The trial's folder, with its checkpoint and its log. Its name is the fingerprint of what decides the result."""
     recipe: Recipe
     seed: int
     exact: bool
     environment: Mapping[str, str]
     job: Job
-    """The training of the model, whose dependencies the trial has."""
+    """The training of the model; the trial has its dependencies."""
     dependencies: Mapping[str, str]
-    """Of `_dependencies`, when the sweep started."""
+    """`_dependencies` when the sweep started."""
 
 
 def run(
     params: Params, name: str, *, workers: int | None, cores: int | None, address: str | None
-) -> tuple[Trial, Record, dict[int, str]]:
+) -> tuple[Trial, str, dict[int, str]]:
     """Run the trials of a sweep that are not over yet, in the working directory.
 
     Args:
         params: params.yaml.
-        name: of the sweep.
-        workers: trials at once; None: as many as there are cores, or GPUs.
-        cores: of each trial; None: all are divided.
-        address: of a Ray cluster; None: this machine.
+        name: the sweep's name.
+        workers: trials at once; None: one per core or GPU.
+        cores: CPU cores per trial; None: all, divided.
+        address: address of a Ray cluster; None: this machine.
 
     Returns:
-        The best trial of all that are over, its record, and number -> reason of each trial that was lost.
+        The best of all trials that are over, one line about it, and number -> reason of each lost trial.
 
     Raises:
-        UserError: the sweep or a trial of it is refused, or no trial has finished an epoch.
+        UserError: the sweep or a trial is not valid, or no trial has finished an epoch.
     """
-    trials, sweep = plan.plan(params, name), plan.sweep_named(params, name)
+    planned = plan(params, name)
+    trials = planned.trials
     if params.devices != 1:
         raise UserError(f"devices: a trial has one device, params.yaml says {params.devices}; set it to 1 for a sweep")
-    cluster.require(address, cores)
+    machines.require(address, cores)
     folder = SWEEPS / name
     with only_one(folder / "lock", f"the sweep {name} is being run by another process: wait for it or stop it"):
         dvc.repro("cache")
         recipes = {trial.number: trial.recipe for trial in trials}
-        hashes = _dependencies(params.job(sweep.model), recipes)
-        folders = {number: folder / "trials" / key for number, key in _keys(params, sweep, trials, hashes).items()}
+        hashes = _dependencies(params.job(planned.sweep.model), recipes)
+        folders = {number: folder / "trials" / key for number, key in _keys(params, planned, hashes).items()}
         records = {number: record for number, path in folders.items() if (record := results.read_record(path))}
         lost: dict[int, str] = {}
         if len(records) < len(trials) or not all(record.in_mlflow for record in records.values()):
-            with cluster.connected(address, Path.cwd()) as machines:
-                allotment = machines.allot(len(trials), workers, cores)  # the same if the sweep is resumed
-                lost = _run_trials(params, name, trials, hashes, folders, records, machines, allotment)
+            with machines.connected(address, Path.cwd()) as cluster:
+                allotment = cluster.allot(len(trials), workers, cores)  # the same if the sweep is resumed
+                lost = _run_trials(params, planned, hashes, folders, records, cluster, allotment)
         try:
-            best = results.best_trial(sweep, trials, records)
+            best, about = results.best_trial(planned, records)
         except UserError:
             if lost:
                 raise UserError(lost_trials(lost)) from None
             raise
-        results.write_results(folder, name, sweep, trials, records)
-        say(results.table(sweep, trials, records).drop(columns="run_id").to_string(index=False))
-    return best, records[best.number], lost
+        results.write_results(folder, planned, records)
+        say(results.table(planned, records).drop(columns="run_id").to_string(index=False))
+    return best, about, lost
 
 
 def lost_trials(lost: Mapping[int, str]) -> str:
-    """Return a message that names the trials that were lost."""
+    """Return a message that names the lost trials."""
     reasons = "\n".join(f"  trial {number}: {reason}" for number, reason in lost.items())
     return f"{len(lost)} trials were lost; rerun to resume them:\n{reasons}"
 
 
-def _keys(params: Params, sweep: Sweep, trials: list[Trial], hashes: Mapping[int, Mapping[str, str]]) -> dict[int, str]:
-    """Return a fingerprint of each trial, of what decides its result: recipe, seed, data, code, early stopping.
+def _keys(params: Params, planned: Plan, hashes: Mapping[int, Mapping[str, str]]) -> dict[int, str]:
+    """Return a fingerprint of what decides the result of each trial: recipe, seed, data, code, early stopping.
 
-    The machine is not part of it: a trial may be resumed on another one.
+    The machine is not included: another one may resume a trial.
     """
+    sweep = planned.sweep
     shared = {
         "seed": params.seed,
         "determinism": params.determinism,
@@ -122,14 +124,14 @@ def _keys(params: Params, sweep: Sweep, trials: list[Trial], hashes: Mapping[int
         trial.number: fingerprint(
             shared | {"recipe": trial.recipe.model_dump(mode="json"), "dependencies": hashes[trial.number]}
         )
-        for trial in trials
+        for trial in planned.trials
     }
 
 
 def _dependencies(job: Job, recipes: Mapping[int, Recipe]) -> dict[int, dict[str, str]]:
-    """Return path -> hash of what each trial depends on: images, code, its architecture, its weights.
+    """Return path -> hash of the dependencies of each trial: images, code, architecture, weights.
 
-    The architecture is the package's, not the copy in models/: a trial may have another one than the model.
+    The architecture is the package's, not the copy in models/: a trial may have another one than its model.
     """
     shared = {path: digest for path, digest in dvc.dependency_hashes(job).items() if not path.startswith("models/")}
     own = {
@@ -155,19 +157,18 @@ def _require_unchanged(order: Order) -> None:
 
 def _run_trials(
     params: Params,
-    name: str,
-    trials: list[Trial],
+    planned: Plan,
     hashes: Mapping[int, Mapping[str, str]],
     folders: Mapping[int, Path],
     records: dict[int, Record],
-    machines: cluster.Cluster,
-    allotment: cluster.Allotment,
+    cluster: machines.Cluster,
+    allotment: machines.Allotment,
 ) -> dict[int, str]:
-    """Run the trials that have no record, and return those that were lost, with the reason."""
-    root, sweep = Path.cwd(), plan.sweep_named(params, name)
+    """Run the trials without a record, and return number -> reason of those that were lost."""
+    root, name, sweep, trials = Path.cwd(), planned.name, planned.sweep, planned.trials
     folder = root / SWEEPS / name
-    machines.require_shared(folder)
-    firsts = {key: number for number, key in reversed([*folders.items()])}  # trials may be duplicates of others
+    cluster.require_shared(folder)
+    firsts = {key: number for number, key in reversed([*folders.items()])}  # of trials with the same values, the first
     to_run = {
         trial.number: trial
         for trial in trials
@@ -182,18 +183,18 @@ def _run_trials(
         for number, trial in to_run.items()
     }
 
-    def work(number: int, report: cluster.Report) -> None:
+    def work(number: int, report: Report) -> None:
         train_trial(orders[number], report)
 
-    asked = fingerprint({"profile": params.profile} | sweep.model_dump(mode="json", exclude={"trials"}))
-    parent = open_parent(params, name, folder / f"run-{asked}")
-    progress = Progress(name, params, parent, to_run, folders, records)
+    key = fingerprint({"profile": params.profile} | sweep.model_dump(mode="json", exclude={"trials"}))
+    parent = open_parent(params, planned, folder / f"run-{key}")
+    progress = Progress(params, planned, parent, folders, records)
     known = {number: record.history for number, record in records.items()}
     status = "KILLED"
     try:
         if to_run:
-            cluster.run_trials(
-                machines,
+            run_trials(
+                cluster,
                 work,
                 sweep,
                 list(to_run),
@@ -203,10 +204,10 @@ def _run_trials(
                 observer=progress,
             )
         records |= {number: records[firsts[key]] for number, key in folders.items() if firsts[key] in records}
-        progress.deliver(trials)
+        progress.deliver()
         status = "FAILED" if progress.lost else "FINISHED"
         if any(record.is_ranked for record in records.values()):
-            for path in results.write_results(folder, name, sweep, trials, records):
+            for path in results.write_results(folder, planned, records):
                 parent.log_artifact(path)
     finally:
         progress.close()
@@ -214,12 +215,12 @@ def _run_trials(
     return progress.lost
 
 
-def train_trial(order: Order, report: cluster.Report) -> None:
-    """Train a trial after its last completed epoch, and report each epoch. Runs in its own process, on any machine."""
+def train_trial(order: Order, report: Report) -> None:
+    """Train a trial from its last completed epoch, and report each epoch. Runs in its own process, on any machine."""
     os.chdir(order.root)
     os.environ.update(order.environment)
     order.folder.mkdir(parents=True, exist_ok=True)
-    # A worker whose node seemed lost may still be running: the one that restarts the trial waits for it.
+    # The worker of a seemingly lost node may still run. A restart waits for it.
     with (
         FileLock(order.folder / "lock"),
         (order.folder / "log").open("a", encoding="utf-8") as log,
@@ -229,7 +230,7 @@ def train_trial(order: Order, report: cluster.Report) -> None:
             _require_unchanged(order)
             _train_trial(order, report)
             _require_unchanged(order)
-        except DivergedError as error:  # it would diverge again: Ray must not retry
+        except DivergedError as error:  # Ray must not retry: it would diverge again
             report({"failed": str(error)})
         except ChangedError as error:  # likewise
             report({"refused": str(error)})
@@ -237,7 +238,7 @@ def train_trial(order: Order, report: cluster.Report) -> None:
             report({"finished": True})
 
 
-def _train_trial(order: Order, report: cluster.Report) -> None:
+def _train_trial(order: Order, report: Report) -> None:
     runtime.prepare(order.seed, exact=order.exact)  # before anything that imports Keras
     import keras
 

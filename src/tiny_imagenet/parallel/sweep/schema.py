@@ -1,6 +1,6 @@
 """The schema of a sweep in params.yaml: a model, the values to try, the metric, and when to stop a trial early.
 
-The trials are drawn here, from the seed alone. So each can be checked before any of them starts.
+Trials are drawn here, from the seed alone, so that all can be checked before the first one starts.
 """
 
 import itertools
@@ -15,20 +15,20 @@ from tiny_imagenet.common.schema import Count, Interval, Name, Section
 MOST_TRIALS = 10_000
 _SIGNIFICANT_DIGITS = 4
 _OWN_KEYS = ("epochs", "holdout_per_class", "keeps")
-"""Keys that a sweep sets for every trial."""
+"""Keys that the sweep sets for every trial."""
 
 
 class Range(Section):
-    """How the values of one key are chosen: exactly one of these keys, and not null."""
+    """How to choose the values of one key: exactly one of these keys, not null."""
 
     loguniform: Interval | None = None
-    """Drawn between two positive numbers, each power of ten as likely as the next."""
+    """Draw between two positive numbers; each power of ten is equally likely."""
     uniform: Interval | None = None
-    """Drawn between two numbers."""
+    """Draw between two numbers."""
     choice: Annotated[tuple[Any, ...], Field(min_length=1, strict=False)] | None = None
-    """One of these is drawn: null, a number, a word, a list or a mapping, as the key allows."""
+    """Draw one of these: null, a number, a word, a list or a mapping, as the key allows."""
     grid: Annotated[tuple[Any, ...], Field(min_length=1, strict=False)] | None = None
-    """Each of these, combined with each value of every other grid."""
+    """Try each of these, combined with each value of every other grid."""
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
@@ -45,7 +45,7 @@ class Range(Section):
         return self
 
     def value(self, drawn: float) -> Any:
-        """Return the value for a number that was drawn uniformly from 0 to 1, without 1."""
+        """Return the value for a number drawn uniformly from [0, 1)."""
         if self.choice is not None:
             return self.choice[int(drawn * len(self.choice))]
         if self.loguniform is not None:
@@ -63,50 +63,50 @@ class StopEarly(Section):
     """Asynchronous successive halving, ASHA (Li et al. 2018, https://arxiv.org/abs/1810.05934)."""
 
     grace_epochs: Count
-    """Epochs that every trial has."""
+    """Least number of epochs of every trial."""
     reduction_factor: Annotated[int, Field(ge=2)] = 3
-    """After `grace_epochs`, and each time that a trial has had this many times more epochs, one trial in this many
+    """After `grace_epochs`, and each time that a trial's epochs have grown by this factor, one trial in this many
     continues."""
 
 
 class Sweep(Section):
-    """Trials of one model with other values of some keys of its block."""
+    """Trials of one model with different values of some keys of its block."""
 
     model: Name
-    """The block of `models` whose keys are searched."""
+    """The block of `models` to vary."""
     metric: Literal[
         "holdout_accuracy", "holdout_loss", "val_accuracy", "val_loss"
     ] = "holdout_accuracy"  # fmt: skip
-    """The metric of the best epoch, by which trials are compared. Held-out training images keep the validation images
-    a test."""
+    """The metric of the best epoch by which trials are ranked. `holdout_*` are measured on held-out training images,
+    which leaves the validation images for the test."""
     holdout_per_class: Count = 10
     """Training images of each class that no trial trains on."""
     trials: Count = 1
-    """How many trials are drawn; with grids, how many for each combination."""
+    """Number of trials to draw; with grids, for each combination."""
     epochs: Count
-    """Epochs of each trial."""
+    """Epochs of each trial, at most."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 1
-    """Seed of the draws. The trainings have the seed of params.yaml."""
+    """Seed of the draws. Trainings use the seed of params.yaml."""
     search: Annotated[dict[str, Range], Field(min_length=1)]
-    """The keys of the model's block to search, with dots between sections, and their values."""
+    """Keys of the model's block to search, with dots between sections, and their values."""
     stop_early: StopEarly | None = None
-    """Stop bad trials early. Null: every trial has all epochs."""
+    """Stop bad trials early. Null: every trial runs all epochs."""
 
     @field_validator("search")
     @classmethod
     def _keys_of_the_block(cls, search: dict[str, Range]) -> dict[str, Range]:
         for key in search:
             if not all(key.split(".")):
-                raise ValueError(f"'{key}' is no key of a block, such as optimizer.learning_rate")
+                raise ValueError(f"'{key}' is not a key of a block; expected a key such as optimizer.learning_rate")
             if key.split(".")[0] in _OWN_KEYS:
-                raise ValueError(f"'{key}' is not searched: the sweep itself sets {', '.join(_OWN_KEYS[:2])}")
+                raise ValueError(f"'{key}' cannot be searched: the sweep sets it; leave it out of `search`")
             if key == "flip_at_test":
                 raise ValueError(
-                    "'flip_at_test' is not searched: it changes `evaluate` alone, and no metric of a sweep"
+                    "'flip_at_test' cannot be searched: it changes `evaluate` alone, and no metric of a sweep"
                 )
             for other in search:
                 if other.startswith(f"{key}."):
-                    raise ValueError(f"'{other}' is a part of '{key}': search one of the two")
+                    raise ValueError(f"'{other}' is part of '{key}'; search only one of them")
         return search
 
     @model_validator(mode="after")
@@ -117,9 +117,9 @@ class Sweep(Section):
                 "trial"
             )
         if self.trials > 1 and all(values.grid is not None for values in self.search.values()):
-            raise ValueError(f"trials: {self.trials} of the same, since nothing is drawn; leave it out")
+            raise ValueError(f"trials: {self.trials} would be the same, since nothing is drawn; leave `trials` out")
         if self.num_trials > MOST_TRIALS:
-            raise ValueError(f"{self.num_trials:,} trials are more than {MOST_TRIALS:,}")
+            raise ValueError(f"{self.num_trials:,} trials; expected at most {MOST_TRIALS:,}")
         return self
 
     @property
@@ -129,16 +129,16 @@ class Sweep(Section):
 
     @property
     def holds_out(self) -> bool:
-        """Whether images are held out for the metric."""
+        """Whether the metric needs held-out images."""
         return self.metric.startswith("holdout_")
 
     @property
     def num_trials(self) -> int:
-        """The number of trials in all."""
+        """The total number of trials."""
         return self.trials * math.prod(len(values.grid) for values in self.search.values() if values.grid)
 
     def draws(self) -> list[dict[str, Any]]:
-        """Return key -> value of each trial. With more `trials`, the first ones stay the same."""
+        """Return key -> value for each trial. A larger `trials` keeps the first ones."""
         grids = {key: values.grid for key, values in self.search.items() if values.grid is not None}
         drawn = {key: values for key, values in self.search.items() if values.grid is None}
         trials = []

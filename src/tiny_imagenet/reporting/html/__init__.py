@@ -1,7 +1,7 @@
-"""results.html: all results on one page that needs no other file, for a screen of any width and for paper.
+"""Write results.html: all results on one page that needs no other file, for screens of any width and for print.
 
-Every value from data, params or files is escaped (Jinja's autoescape). The page's own policy (CSP) allows only its own
-style and script, and forbids to fetch anything. About 2 s for five models of 200 classes, most of it for their charts.
+Jinja escapes every value from data, params and files. The page's content security policy (CSP) allows its own style
+and script alone, and no fetch. Takes about 2 s for five models of 200 classes, most of it for their charts.
 """
 
 import base64
@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from functools import cache
 from importlib import resources
 from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -29,7 +29,7 @@ from tiny_imagenet.reporting.inputs import ReportInputs
 from tiny_imagenet.reporting.wording import NOTES, comparability, flip_lines, override_lines
 
 _FIRST = ("accuracy_beside_paper", "training_accuracy", "validation_accuracy")
-"""The figures beside the table; the others come after the models."""
+"""The figures below the table. The others come after the models."""
 
 
 def results_html(
@@ -42,26 +42,25 @@ def results_html(
     """Return the page.
 
     Args:
-        inputs: what the report is made from.
+        inputs: the inputs of the report.
         audited_tables: `audit.audit_of_tables`.
         audited_claims: `claims.claims_audit`.
-        captions: name of a figure in reports/figures -> caption, in the order in which they are shown. The smaller of
-            SVG and PNG is shown; a missing one is left out.
-        root: the repository's root. Files of a model that are missing are left out of the page.
+        captions: name of a figure in reports/figures -> caption, in the order of the page. The page has the smaller of
+            SVG and PNG, and leaves out missing figures.
+        root: the repository's root. The page leaves out missing files of a model.
 
     Raises:
-        UserError: a file exists and cannot be read.
+        UserError: a file cannot be read.
     """
     params, table = inputs.params, inputs.table
     pages = [model_page(model, inputs, root) for model in params.active]
     same, different = provenance.shared({page.name: page.facts for page in pages if page.facts})
-    environment = _environment()
     style, script = _own("style.css"), _own("page.js")
     figures = root / FIGURES
     pictures = {name: shown for name, caption in captions.items() if (shown := picture(figures, name, caption))}
     replicated = bool(table.rows_of_several_seeds)
     spread = ("val_seeds",) if replicated else ()
-    return environment.get_template("page.html").render(
+    return _environment().get_template("page.html").render(
         style=Markup(style),  # noqa: S704 - a file of this package
         script=Markup(script),  # noqa: S704 - a file of this package
         style_hash=_sha256(style),
@@ -77,7 +76,9 @@ def results_html(
         status=table.status,
         replicated=replicated,
         changes=[line.replace(" -> ", " → ") for line in override_lines(params, table.without_batch_normalization)],
-        audited_tables=[(where, list(cells)) for where, cells in groupby(audited_tables.to_dict("records"), _where)],
+        audited_tables=[
+            (where, list(cells)) for where, cells in groupby(audited_tables.to_dict("records"), itemgetter("where"))
+        ],
         audited_claims=audited_claims.to_dict("records"),
         not_audited=audit.not_audited(audited_tables, params),
         tallies=audit.tallies(audited_tables, audited_claims),
@@ -90,10 +91,6 @@ def results_html(
         same=same,
         different=different,
     )  # fmt: skip
-
-
-def _where(row: Mapping[Any, Any]) -> Any:
-    return row["where"]
 
 
 @cache

@@ -1,7 +1,7 @@
-"""The two small charts of a model's history, as SVG that takes the colours of the page, light or dark.
+"""Draw two small charts of a model's history, as SVG in the colours of the page, light or dark.
 
-Matplotlib draws them in placeholder colours. Each becomes `currentColor` and a class that style.css colours. The page's
-policy (CSP) forbids styles inside of elements: they become attributes.
+Matplotlib draws in placeholder colours. Each becomes `currentColor` and a class that style.css colours. The page's
+content security policy (CSP) forbids inline styles, so they become attributes.
 """
 
 import re
@@ -21,7 +21,7 @@ from tiny_imagenet.reporting.formats import percent
 _WIDTH, _HEIGHT = 340, 210
 _POINTS_PER_INCH = 72
 _AXES = (0.14, 0.13, 0.84, 0.72)
-"""Left, bottom, width and height, of the drawing's: matplotlib's own layout would take twice as long."""
+"""Left, bottom, width, height, as fractions of the drawing. Matplotlib's own layout takes twice as long."""
 _TRAIN, _VAL, _TEXT, _GRID = "#0000a1", "#0000a2", "#0000a3", "#0000a4"
 _CLASSES = {_TRAIN: "train", _VAL: "val", _TEXT: "words", _GRID: "grid"}
 _STYLE = {
@@ -37,7 +37,7 @@ _STYLE = {
 }
 _CHARTS = {"accuracy": ("accuracy", "val_accuracy"), "loss": ("loss", "val_loss")}
 _OF_TEXT = ("text-anchor",)
-"""All of a text's style that stays; the font is the page's."""
+"""Styles of a text that are kept; the font is the page's."""
 _DROPPED = re.compile(r"<\?xml.*?\?>|<!DOCTYPE.*?>|<!--.*?-->|<metadata>.*?</metadata>|<defs>\s*<style.*?</defs>", re.S)
 
 
@@ -50,12 +50,12 @@ class Chart:
 
 
 def charts(model: str, history: pd.DataFrame, kept_epoch: int | None) -> list[Chart]:
-    """Return the charts of accuracy and loss; one without a finite value is left out.
+    """Return the charts of accuracy and loss, without one that has no finite value.
 
     Args:
-        model: its name, which makes the ids of the drawings unique on the page.
+        model: its name makes the ids of the drawings unique on the page.
         history: history.csv.
-        kept_epoch: the epoch, from 1, whose weights the model has; it is marked.
+        kept_epoch: the epoch, from 1, whose weights the model has. The chart marks it.
     """
     return [
         Chart(title, _svg(f"{model} {title}", history, title, kept_epoch))
@@ -94,19 +94,19 @@ def _svg(name: str, history: pd.DataFrame, title: str, kept_epoch: int | None) -
 
 
 def _inlined(svg: str, label: str) -> Markup:
-    """Return a drawing for the page: without prolog, styles, or groups."""
+    """Return a drawing for the page: without prolog, styles and groups."""
     svg = _DROPPED.sub("", svg)
     svg = re.sub(
         r"<svg\b[^>]*>", f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(label)}">', svg
     )
-    svg = re.sub(r'(<text\b[^>]*?)style="([^"]*)"', lambda found: found[1] + _attributes(found[2], _OF_TEXT), svg)
-    svg = re.sub(r'style="([^"]*)"', lambda found: _attributes(found[1]), svg)
-    svg = re.sub(r"</?g\b[^>]*>|\n", "", svg)  # groups have nothing but an id
+    svg = re.sub(r'(<text\b[^>]*?)style="([^"]*)"', lambda match: match[1] + _attributes(match[2], _OF_TEXT), svg)
+    svg = re.sub(r'style="([^"]*)"', lambda match: _attributes(match[1]), svg)
+    svg = re.sub(r"</?g\b[^>]*>|\n", "", svg)  # groups have only an id
     return Markup(re.sub(r"> +<", "><", svg).strip())  # noqa: S704 - made here, of numbers and fixed words
 
 
 def _attributes(style: str, only: tuple[str, ...] = ()) -> str:
-    """Return a style such as "fill: none; stroke: #0000a1" as attributes of SVG."""
+    """Return a style such as "fill: none; stroke: #0000a1" as SVG attributes."""
     declared: Mapping[str, str] = dict(part.split(": ", 1) for part in style.strip("; ").split("; ") if part)
     classes = " ".join(dict.fromkeys(_CLASSES[value] for value in declared.values() if value in _CLASSES))
     kept = {key: value for key, value in declared.items() if not only or key in only}

@@ -1,4 +1,4 @@
-"""The formats of `reporting.formats` as the page writes them: with dashes and minus signs, and as HTML."""
+"""`reporting.formats` for the page: with en dashes and minus signs, and as HTML."""
 
 from collections.abc import Callable
 from typing import Any
@@ -22,22 +22,22 @@ _KINDS = {"✓": "yes", "▲": "above", "▼": "below", "✗": "no"}
 
 
 def dashed(text: str) -> str:
-    """Return formatted numbers with the dash that print uses for intervals and missing values."""
+    """Return formatted numbers with en dashes."""
     return text.replace("-", DASH)
 
 
 def points(value: Any) -> str:
-    """Return a difference of two fractions in percentage points, with its sign."""
+    """Return `formats.points` with a minus sign."""
     return DASH if missing(value) else formats.points(value).replace("-", _MINUS)
 
 
 def text(value: Any) -> str:
-    """Return a value of a table as text."""
+    """Return a value as text."""
     return DASH if missing(value) else str(value)
 
 
 def shown(value: Any) -> str:
-    """Return a value of params.yaml as a person reads it."""
+    """Return a value of params.yaml in words."""
     if value is None:
         return "none"
     if isinstance(value, bool):
@@ -48,7 +48,7 @@ def shown(value: Any) -> str:
 
 
 def sort_value(value: Any) -> str:
-    """Return what a cell is sorted by; empty if the value is missing, which always comes last."""
+    """Return the text by which a cell is sorted; empty, and so last, if the value is missing."""
     return "" if missing(value) else str(value)
 
 
@@ -61,7 +61,7 @@ def code(value: str) -> Markup:
 
 
 def verdict(value: Any) -> Markup:
-    """Return the HTML of a verdict: a symbol beside the word, so that nobody has to tell colours apart."""
+    """Return a verdict as HTML: a symbol and the word, for readers who do not see colours."""
     symbol = _SYMBOLS.get(str(value), "•")
     return Markup('<span class="verdict {}"><span aria-hidden="true">{}</span> {}</span>').format(
         _KINDS.get(symbol, "open"), symbol, text(value)

@@ -1,4 +1,4 @@
-"""What the page says of one model: all that models/<model> and results/<model> have of it."""
+"""Gather the section of one model from models/<model> and results/<model>."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from tiny_imagenet.reporting.inputs import ReportInputs
 from tiny_imagenet.reporting.table import NOT_CURRENT
 from tiny_imagenet.reporting.wording import overrides
 from tiny_imagenet.repository.paths import MODELS, RESULTS
-from tiny_imagenet.repository.records import Architecture, Metrics, RunRecord, read_history
+from tiny_imagenet.repository.records import read_history
 
 MOST_CONFUSED = 20
 _PICTURES = {
@@ -49,7 +49,7 @@ _CLASSES: dict[str, ColumnType] = {
 
 @dataclass(frozen=True)
 class MetricLine:
-    """A metric in words: what it is, the value, its interval or unit."""
+    """A metric: its name, its value, its interval or unit."""
 
     label: str
     value: str
@@ -58,7 +58,7 @@ class MetricLine:
 
 @dataclass(frozen=True)
 class ModelPage:
-    """Everything the page says of one model; what is not known is empty."""
+    """The section of one model; unknown parts are empty."""
 
     name: str
     architecture: str
@@ -79,22 +79,17 @@ class ModelPage:
 
 
 def model_page(model: str, inputs: ReportInputs, root: Path = Path()) -> ModelPage:
-    """Gather what is known of a model.
+    """Return the section of a model.
 
-    Results are left out if the table has none: a folder that still exists is of an earlier training. So is a training
-    of other params or images than those of now.
+    It has no results if the table has none: an existing folder belongs to an earlier training. It has no training of
+    other params or images than the current ones.
     """
     params, table = inputs.params, inputs.table
     status = table.status.get(model, "")
     training = None if status == NOT_CURRENT else root / MODELS / model
     results = None if status else root / RESULTS / model
-    record, metrics_file, architecture_file = (
-        folder / name if folder and (folder / name).is_file() else None
-        for folder, name in ((training, "run.json"), (results, "metrics.json"), (results, "architecture.json"))
-    )
-    run = RunRecord.read(record) if record else None
-    metrics = Metrics.read(metrics_file) if metrics_file else None
-    architecture = Architecture.read(architecture_file) if architecture_file else None
+    run = table.runs.get(model) if training else None
+    metrics, architecture = (table.metrics.get(model), table.architectures.get(model)) if results else (None, None)
     history = _table(training, "history.csv", read_history)
     confusion = _table(results, "confusion.csv", lambda path: read_csv(path, _CONFUSION))
     classes = _table(results, "per_class.csv", lambda path: read_csv(path, _CLASSES))
@@ -117,19 +112,19 @@ def model_page(model: str, inputs: ReportInputs, root: Path = Path()) -> ModelPa
         history=history.to_dict("records"),
         confused=_confused(confusion, classes),
         per_class=[] if classes.empty else classes.sort_values("f1", ascending=False, kind="stable").to_dict("records"),
-        pictures={name: found for name, found in pictures.items() if found},
+        pictures={name: shown for name, shown in pictures.items() if shown},
         facts=provenance.facts(run, inputs.determinism.get(model)) if run else {},
         hashes=provenance.hashes(run) if run else {},
     )
 
 
 def _table(folder: Path | None, name: str, read: Callable[[Path], pd.DataFrame]) -> pd.DataFrame:
-    """Return a table of a folder; empty if there is none."""
+    """Return a table of a folder; an empty one if the file is missing."""
     return read(folder / name) if folder and (folder / name).is_file() else pd.DataFrame()
 
 
 def _metric_lines(metrics: dict[str, Any]) -> list[MetricLine]:
-    """Return the metrics in words, accuracies with their intervals."""
+    """Return the metrics, accuracies with their intervals."""
     lines = [
         MetricLine(
             label, f"{percent(metrics[key])} %", dashed(limits(metrics.get(f"{key}_low"), metrics.get(f"{key}_high")))
@@ -144,10 +139,10 @@ def _metric_lines(metrics: dict[str, Any]) -> list[MetricLine]:
 
 
 def _confused(confusion: pd.DataFrame, classes: pd.DataFrame) -> list[dict[Any, Any]]:
-    """Return the largest confusions: actual, predicted, count, and the share of the actual class if it is known."""
+    """Return the largest confusions: actual, predicted, count, and the share of the actual class if known."""
     if confusion.empty:
         return []
-    # The file begins with each class and itself, in the order of per_class.csv.
+    # The first rows are each class with itself, in the order of per_class.csv.
     support = dict(zip(confusion["actual"], classes["support"], strict=False)) if not classes.empty else {}
     wrong = confusion[confusion["actual"] != confusion["predicted"]]
     largest = wrong[wrong["count"] > 0].sort_values("count", ascending=False, kind="stable").head(MOST_CONFUSED)

@@ -1,4 +1,4 @@
-"""Figures as data URIs, so that the page needs no other file."""
+"""Embed figures as data URIs."""
 
 import base64
 import re
@@ -11,15 +11,15 @@ from PIL import Image
 from tiny_imagenet.common.errors import UserError
 
 _TYPES = {"svg": "image/svg+xml", "png": "image/png"}
-_LARGE, _QUALITY = 150_000, 90  # bytes of a PNG that is stored with losses, as of photographs; 0 to 100
-_PER_INCH, _COLUMN = 96, 720  # pixels of CSS
+_LARGE, _QUALITY = 150_000, 90  # bytes from which a PNG becomes a WebP; its quality, 0 to 100
+_PER_INCH, _COLUMN = 96, 720  # CSS pixels
 _SIZE = re.compile(rb'<svg\b[^>]*?\bwidth="([\d.]+)pt"[^>]*?\bheight="([\d.]+)pt"|'
                    rb'<svg\b[^>]*?\bheight="([\d.]+)pt"[^>]*?\bwidth="([\d.]+)pt"')  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Picture:
-    """An image as a data URI, its size in pixels of CSS if it is known, and what it shows in words."""
+    """An image as a data URI, with its size in CSS pixels, if known, and its caption."""
 
     uri: str
     width: int | None
@@ -28,14 +28,14 @@ class Picture:
 
     @property
     def is_wide(self) -> bool:
-        """Whether it would be squeezed in half of a page."""
+        """Whether it is too wide for half a page."""
         return (self.width or 0) > _COLUMN
 
 
 def picture(folder: Path, name: str, caption: str) -> Picture | None:
-    """Return `<name>.svg` or `<name>.png` of a folder, the smaller one; None if both are missing or empty.
+    """Return the smaller of `<name>.svg` and `<name>.png` in a folder; None if both are missing or empty.
 
-    A large PNG, as those of photographs are, becomes a WebP if that is smaller.
+    A large PNG, as of photographs, becomes a WebP if that is smaller.
 
     Raises:
         UserError: the PNG cannot be read.
@@ -53,13 +53,13 @@ def picture(folder: Path, name: str, caption: str) -> Picture | None:
     else:
         try:
             with Image.open(BytesIO(content)) as image:
-                image.load()  # a file that was cut short opens all the same
+                image.load()  # opening alone does not find a truncated file
                 width, height = _png_size(image)
                 webp = _webp(image) if len(content) > _LARGE else content
-                if len(webp) < len(content):  # a plot as large as a photograph would become larger, and blurred
+                if len(webp) < len(content):  # a large plot would become larger, and blurred
                     content, kind = webp, "image/webp"
-        except (OSError, SyntaxError):  # Pillow raises the latter for a PNG of broken parts
-            raise UserError(f"{path} is no readable picture: `rm -f {path}` and `dvc repro` restore it") from None
+        except (OSError, SyntaxError):  # SyntaxError: a PNG with broken parts
+            raise UserError(f"{path} cannot be read as a picture: `rm -f {path}` and `dvc repro` restore it") from None
     return Picture(f"data:{kind};base64,{base64.b64encode(content).decode()}", width, height, caption)
 
 
@@ -77,7 +77,7 @@ def _png_size(image: Image.Image) -> tuple[int, int]:
 
 
 def _webp(image: Image.Image) -> bytes:
-    """Return a WebP of the same pixels, nearly: half a PNG of photographs, in 0.05 s."""
+    """Return a lossy WebP: half the size of a PNG of photographs, in 0.05 s."""
     with BytesIO() as stream:
         image.save(stream, "webp", quality=_QUALITY, method=0)
         return stream.getvalue()

@@ -1,4 +1,4 @@
-"""Where a model's results come from, by its run.json, in words."""
+"""Show the provenance of a model's results, from its run.json."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,14 +6,14 @@ from typing import Any
 from tiny_imagenet.reporting.html.formats import DASH, shown
 from tiny_imagenet.repository.records import GitState, RunRecord
 
-_HASHES = {"data": "data, all together", "environment": "Python and packages", "params": "recipe and seed",
-           "training": "all that decides the bits", "weights": "pretrained weights"}  # fmt: skip
+_HASHES = {"data": "all data", "environment": "Python and packages", "params": "recipe and seed",
+           "training": "everything that decides the bits", "weights": "pretrained weights"}  # fmt: skip
 
 
 def facts(run: RunRecord, determinism: str | None) -> dict[str, str]:
-    """Return what is known of a run, label -> value; `determinism` is what a double run showed.
+    """Return the facts of a run, label -> value, without addresses of the store and the name of the machine.
 
-    The addresses of the store and the name of the machine are left out.
+    `determinism` is the value of `ReportInputs.determinism`.
     """
     known: dict[str, Any] = {
         "commit": _commit(run.git),
@@ -23,7 +23,7 @@ def facts(run: RunRecord, determinism: str | None) -> dict[str, str]:
         "images": ", ".join(f"{number:,} {kind}" for kind, number in run.images.items()) or None,
         "MLflow run": run.run_id,
         "seed": run.seed,
-        "determinism asked for": run.determinism,
+        "determinism setting": run.determinism,
         "the same bits twice": determinism or "not checked",
         "hardware": run.device,
         "threads": run.threads,
@@ -41,7 +41,7 @@ def facts(run: RunRecord, determinism: str | None) -> dict[str, str]:
 
 
 def hashes(run: RunRecord) -> dict[str, dict[str, str]]:
-    """Return the other hashes of a run, by kind: what they are of -> hash."""
+    """Return the other hashes of a run: kind -> name -> hash."""
     groups = {
         "Fingerprints": {_HASHES.get(name, name): value for name, value in run.hashes.items()},
         "MD5 of the code": _dependencies(run, data=False),
@@ -50,12 +50,12 @@ def hashes(run: RunRecord) -> dict[str, dict[str, str]]:
 
 
 def shared(by_model: Mapping[str, Mapping[str, str]]) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
-    """Return what is the same for all models, and label -> model -> value of what is not."""
-    labels = list(dict.fromkeys(label for found in by_model.values() for label in found))
+    """Return label -> value of the facts that all models share, and label -> model -> value of the others."""
+    labels = dict.fromkeys(label for own in by_model.values() for label in own)
     same: dict[str, str] = {}
     different: dict[str, dict[str, str]] = {}
     for label in labels:
-        values = {model: found.get(label, DASH) for model, found in by_model.items()}
+        values = {model: own.get(label, DASH) for model, own in by_model.items()}
         if len(set(values.values())) == 1:
             same[label] = next(iter(values.values()))
         else:
@@ -64,7 +64,7 @@ def shared(by_model: Mapping[str, Mapping[str, str]]) -> tuple[dict[str, str], d
 
 
 def _dependencies(run: RunRecord, *, data: bool) -> dict[str, str]:
-    """Return path -> MD5 of the data, or of the code, that a run depends on."""
+    """Return path -> MD5 of the data (or else of the code) that a run depends on."""
     return {path: digest for path, digest in run.dependencies.items() if path.startswith("data/") == data}
 
 

@@ -1,5 +1,5 @@
 "use strict";
-// Sorting, for which alone the page needs a script: a button in each heading of a table of class "sortable".
+// Sort tables of class "sortable": put a button in each heading. The page needs its script for this alone.
 for (const table of document.querySelectorAll("table.sortable")) {
   const body = table.tBodies[0];
   for (const heading of table.tHead.rows[0].cells) {
@@ -20,7 +20,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
       };
       const rows = [...body.rows].map((row) => [value(row), row]);
       rows.sort(([a], [b]) => {
-        if (a === "" || b === "") return (a === "") - (b === "");  // what is missing stays at the end
+        if (a === "" || b === "") return (a === "") - (b === "");  // missing values stay at the end
         return sign * (numeric ? a - b : a.localeCompare(b, "en", { numeric: true }));
       });
       body.append(...rows.map(([, row]) => row));
