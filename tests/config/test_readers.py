@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tiny_imagenet.common.errors import UserError
-from tiny_imagenet.common.schema import read_yaml
+from tiny_imagenet.common.schema import read_yaml, yaml_text
 
 # What YAML 1.1 and 1.2, or two libraries, read differently: octal, sexagesimal, booleans, underscores, exponents.
 SCALARS = [
@@ -106,3 +106,20 @@ def test_what_is_no_mapping_is_one_message(text, tmp_path):
     (tmp_path / "params.yaml").write_text(text)
     with pytest.raises(UserError, match=r"params\.yaml"):
         read_yaml(tmp_path / "params.yaml")
+
+
+@settings(max_examples=100, deadline=None)
+@given(value=CHARACTERS | st.floats(allow_nan=False) | st.integers() | st.booleans() | st.none())
+def test_what_is_written_is_read_back_as_the_same(value, tmp_path_factory):
+    path = tmp_path_factory.mktemp("params") / "params.yaml"
+    path.write_text(yaml_text({"b": value, "a": [value]}, width=100))
+    assert list(read_yaml(path)) == ["b", "a"]
+    for read in (read_yaml(path)["b"], read_yaml(path)["a"][0]):
+        assert is_same(read, value), (read, value)
+
+
+@pytest.mark.parametrize("text", [scalar for scalar in SCALARS if scalar[0] not in "'\"!"])
+def test_text_that_looks_like_a_number_stays_text_when_it_is_written(text, tmp_path):
+    """Another library writes `1e5` without quotes."""
+    (tmp_path / "params.yaml").write_text(yaml_text({"value": text}, width=100))
+    assert read_yaml(tmp_path / "params.yaml") == {"value": text}

@@ -1,6 +1,7 @@
 """Typed, frozen sections of a YAML file, with error messages that name the key and suggest a spelling."""
 
 import difflib
+import io
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -80,6 +81,15 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise UserError(f"{path}: expected keys and values, got {type(values).__name__}")
     return values
+
+
+def yaml_text(values: Mapping[str, Any], *, width: int) -> str:
+    """Return values as YAML 1.2, which `read_yaml` reads as the same values. Lists of plain values take one line."""
+    writer = YAML(typ="safe", pure=True)
+    writer.default_flow_style, writer.sort_base_mapping_type_on_output, writer.width = None, False, width
+    stream = io.StringIO()
+    writer.dump(values, stream)
+    return stream.getvalue()
 
 
 def validated(section: type[AnySection], values: Mapping[str, Any], *, source: str, key: str = "") -> AnySection:

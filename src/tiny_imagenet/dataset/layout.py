@@ -34,6 +34,8 @@ _ZIP_ERRORS = (
     zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, NotImplementedError, RuntimeError, OSError,
     ValueError, OverflowError
 )  # fmt: skip
+_LINE_END = re.compile("\r\n|\r|\n")
+"""Python's `splitlines` would also end a line at a form feed or U+2028 within a name."""
 _CORNER = re.compile(r"-?[0-9]{1,9}")
 _ENCRYPTED, _UTF8 = 0x1, 0x800
 """Bits of a member's flags (APPNOTE.TXT, 4.4.4)."""
@@ -89,7 +91,7 @@ class _Archive:
             name = plain_path(info)
             if reason := _why_outside(name):
                 outside.append(f"{info.filename!r}: {reason}")
-            elif not name.endswith("/"):
+            elif not info.filename.endswith(("/", "\\")):  # no folder
                 self.members[name].append(info)
         _raise_for(path, {"outside": outside})
 
@@ -134,14 +136,14 @@ class _Archive:
 
 
 def plain_path(info: zipfile.ZipInfo) -> str:
-    """Return the path of a member with forward slashes, in Unicode's composed form; a folder's ends with a slash.
+    """Return the path of a member with forward slashes, in Unicode's composed form.
 
     Windows writes backslashes, macOS decomposed letters, and some programs UTF-8 without saying so.
     """
     name = info.filename if info.flag_bits & _UTF8 else _as_utf8(info.filename) or info.filename
     name = unicodedata.normalize("NFC", name.replace("\\", "/"))
     parts = [part for part in name.split("/") if part not in ("", ".")]
-    return "/" * name.startswith("/") + "/".join(parts) + "/" * (name.endswith("/") and bool(parts))
+    return "/" * name.startswith("/") + "/".join(parts)
 
 
 def _as_utf8(name: str) -> str:
@@ -170,7 +172,7 @@ def parse_boxes(text: str, columns: int, where: str, problems: Problems) -> dict
     Return file name -> (id or "", box). A line that cannot be parsed, or repeats a file, is added to `problems`.
     """
     parsed: dict[str, tuple[str, Box | None]] = {}
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(_LINE_END.split(text), start=1):
         if not line.strip():
             continue
         fields, start = line.rstrip().split("\t"), f"{where} line {number}:"
@@ -194,7 +196,8 @@ def parse_boxes(text: str, columns: int, where: str, problems: Problems) -> dict
 def read_layout(archive: _Archive) -> Layout:
     """Sort the members of the archive into classes, images and strays. Problems are collected, not raised."""
     root = _find_root(archive)
-    listed = Counter(line.strip() for line in archive.read_text(f"{root}wnids.txt").splitlines() if line.strip())
+    lines = (line.strip() for line in _LINE_END.split(archive.read_text(f"{root}wnids.txt")))
+    listed = Counter(line for line in lines if line)
     wnids = sorted(listed)
     problems: Problems = defaultdict(list)
     problems["ids"] = [
@@ -346,7 +349,7 @@ def _find_root(archive: _Archive) -> str:
 def _read_words(archive: _Archive, root: str) -> dict[str, str]:
     if f"{root}words.txt" not in archive.members:
         return {}
-    rows = (line.split("\t", 1) for line in archive.read_text(f"{root}words.txt").splitlines())
+    rows = (line.split("\t", 1) for line in _LINE_END.split(archive.read_text(f"{root}words.txt")))
     return {row[0].strip(): row[1].strip() for row in rows if len(row) == 2 and row[1].strip()}
 
 

@@ -14,15 +14,14 @@ from filelock import FileLock
 
 from tiny_imagenet.common.errors import UserError
 from tiny_imagenet.common.files import replaced
-from tiny_imagenet.common.schema import read_yaml
+from tiny_imagenet.common.schema import read_yaml, yaml_text
 from tiny_imagenet.config.params import load_params, parse_params
 from tiny_imagenet.repository.paths import CHECKPOINTS
 
 
 def block_text(name: str, block: Mapping[str, Any], about: str) -> str:
     """Return a block of `models` as text, indented by two spaces; `about` becomes its comment."""
-    text = yaml.safe_dump({name: dict(block)}, sort_keys=False, default_flow_style=None, width=100, allow_unicode=True)
-    first, *others = text.splitlines()
+    first, *others = yaml_text({name: dict(block)}, width=100).splitlines()
     return "".join(f"  {line}\n" for line in (f"{first:<32}# {about}", *others))
 
 

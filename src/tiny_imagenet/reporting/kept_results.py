@@ -10,10 +10,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from tiny_imagenet.common.errors import UserError
 from tiny_imagenet.common.files import PARTIAL_SUFFIX, md5, read_json, write_text
+from tiny_imagenet.common.schema import yaml_text
 from tiny_imagenet.common.tables import read_csv
 from tiny_imagenet.config.params import Params
 from tiny_imagenet.reporting.columns import Row, columns, markdown_rows
@@ -106,7 +105,7 @@ def keep(name: str, about: str, params: Params, now: ResultsTable) -> Path:
             index=False
         ),
         "metrics.json": json.dumps(metrics, indent=2) + "\n",
-        "params.yaml": yaml.safe_dump(_settings(params), sort_keys=False, default_flow_style=None, width=120),
+        "params.yaml": yaml_text(_settings(params), width=120),
         **{path: _without_folders(text) if path.endswith(".md") else text for path, text in copied.items()},
         _PROVENANCE: json.dumps(provenance, indent=2) + "\n",
     }.items():
