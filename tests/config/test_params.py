@@ -341,9 +341,9 @@ REFUSED: dict[str, tuple[tuple[Any, ...], list[str]]] = {
 }
 
 
-@pytest.mark.parametrize("offence", REFUSED)
-def test_one_line_names_the_key_the_value_and_what_is_allowed(offence, tmp_path):
-    edit, expected = REFUSED[offence]
+@pytest.mark.parametrize("kind", REFUSED)
+def test_one_line_names_the_key_the_value_and_what_is_allowed(kind, tmp_path):
+    edit, expected = REFUSED[kind]
     path = tmp_path / "params.yaml"
     path.write_text(yaml.safe_dump(changed(*edit)), encoding="utf-8")
     message = message_of(lambda: load_params(path))

@@ -253,7 +253,7 @@ class _Files:
 
 
 def _sort_members(archive: _Archive, root: str) -> _Files:
-    """Find the images of both splits. Of several layouts of folders, use the first that has images."""
+    """Find the images of both splits, in the first known layout of folders. Images in others are strays."""
     layouts: dict[str, dict[int, list[tuple[str, str, str]]]] = {split: defaultdict(list) for split in SPLITS}
     files = _Files({}, {}, [], 0)
     for name in archive.members:
