@@ -1,4 +1,4 @@
-# Everything that a user or CI types. Needs Python 3.11 to 3.13, make and git; all else goes into .venv.
+# All commands for users and CI. Needs Python 3.11 to 3.13, make and git; the rest is installed into .venv.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -11,7 +11,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(READY)  ## Make .venv with everything in it, without running anything
+setup: $(READY)  ## Install everything into .venv
 
 $(READY): requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
@@ -23,13 +23,13 @@ $(READY): requirements.txt pyproject.toml
 	@git rev-parse --git-dir >/dev/null 2>&1 || $(BIN)/dvc config --local core.no_scm true
 	@touch $@
 
-# Optional packages, big ones: not in requirements.txt, and of the same versions where both have one.
+# Large optional packages. They are not in requirements.txt; shared dependencies have the same versions there.
 EXTRAS := jax ray
 
-extras: $(READY)  ## Add the optional packages to .venv: Ray for sweeps and many trainings at once, JAX for several devices
+extras: $(READY)  ## Install the optional packages: Ray for sweeps and many trainings at once, JAX for several devices
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-extras.txt
 
-repro: $(READY)  ## Rebuild whatever is out of date and print the table of results
+repro: $(READY)  ## Rebuild what is out of date, and print the table of results
 	@tiny-imagenet check
 	@touch $(VENV)/.started
 	@dvc repro
@@ -45,7 +45,7 @@ e2e: extras  ## Run the longer end-to-end tests: MLflow's pages and servers, DVC
 	@sh tests/e2e/install.sh chromium chromium-driver postgresql
 	@python -m pytest -n 2 --dist loadfile -m e2e
 
-faults: extras  ## Kill stages, trainings and nodes of a Ray cluster, again and again; half an hour and more
+faults: extras  ## Kill stages, trainings and nodes of a Ray cluster at random moments; half an hour and more
 	@python -m pytest -m faults
 
 LIMIT := 40
@@ -54,7 +54,7 @@ SEED := 1
 mutants: $(READY)  ## Plant faults in a room of src; list those that its tests miss (make mutants ROOM=evaluation LIMIT=40)
 	@python -m benchmarks.mutants $(ROOM) --limit $(LIMIT) --seed $(SEED)
 
-check: $(READY)  ## Lint, types, layers, and whether the lock fits pyproject.toml
+check: $(READY)  ## Check style, types, import layers, generated pages, and that the locks match pyproject.toml
 	@ruff check .
 	@ruff format --check .
 	@mypy
@@ -65,7 +65,7 @@ check: $(READY)  ## Lint, types, layers, and whether the lock fits pyproject.tom
 	@versions() { grep -E '^[a-z0-9]' "$$1" | tr -d '\\'; }; \
 		for name in "" -extras; do \
 			versions requirements$$name.txt > $(VENV)/locked; versions $(VENV)/lock$$name.txt | diff $(VENV)/locked - || \
-			{ echo "error: requirements$$name.txt does not fit pyproject.toml: make lock" >&2; exit 1; }; \
+			{ echo "error: requirements$$name.txt does not match pyproject.toml; run make lock" >&2; exit 1; }; \
 		done
 
 readme: $(READY)  ## Update the generated pages: README's results, docs/results, docs/reference
@@ -78,14 +78,14 @@ format: $(READY)  ## Format the code and fix what ruff can
 	@ruff check --fix .
 	@ruff format .
 
-# Keeps the versions that are locked, as long as they fit; names no package index.
+# Keep locked versions as long as they fit pyproject.toml. The locks name no package index.
 LOCK_COMMAND = cp requirements.txt $(VENV)/lock.txt 2>/dev/null; uv pip compile pyproject.toml --universal --python-version 3.11 \
 	--extra dev --generate-hashes --custom-compile-command "make lock"
 LOCK_EXTRAS_COMMAND = cp requirements-extras.txt $(VENV)/lock-extras.txt 2>/dev/null; uv pip compile pyproject.toml --universal \
 	--python-version 3.11 $(EXTRAS:%=--extra %) --constraint requirements.txt --generate-hashes \
 	--custom-compile-command "make lock"
 
-lock:  ## Remake both locks from pyproject.toml (make lock UPGRADE=--upgrade for newer versions)
+lock:  ## Update both locks from pyproject.toml (make lock UPGRADE=--upgrade for newer versions)
 	@test -x $(BIN)/uv || { $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet uv; }
 	@$(LOCK_COMMAND) $(UPGRADE) --quiet --output-file requirements.txt
 	@$(LOCK_EXTRAS_COMMAND) $(UPGRADE) --quiet --output-file requirements-extras.txt
@@ -95,4 +95,4 @@ clean:  ## Remove caches and half-written files; keep data, models, results and 
 	@rm -rf .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	@find . \( -path ./$(VENV) -o -path ./data/raw -o -path ./.dvc \) -prune -o \
 		\( -name __pycache__ -o -name '*.partial' -o -name '*.partial.keras' \) -not -name 'mlflow.db*' -print0 | xargs -0 rm -rf
-	@echo "kept, since they took long: $(VENV) data models results reports sweeps mlflow.db mlruns .dvc/cache"
+	@echo "kept: $(VENV) data models results reports sweeps mlflow.db mlruns .dvc/cache"

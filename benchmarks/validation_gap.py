@@ -66,7 +66,7 @@ def main(workspace: Annotated[Path, typer.Option(help="A pipeline with both mode
     labels = packed.val.labels
     clean = evaluate.predict(model, packed.val, "validation, clean")
     augmented = evaluate.predict(model, packed.val, "validation, paper protocol", PAPER_AUGMENTATION)
-    train = evaluate.answers(model, packed.train, "training, clean")
+    train = evaluate.predict_labels(model, packed.train, "training, clean")
 
     right = float((augmented.argmax(1) == labels).mean())
     by_missing = pd.DataFrame([shifted(augmented, labels, missing) for missing in range(200)])

@@ -30,7 +30,7 @@ def test_success_is_0_and_silent(capsys):
     assert capsys.readouterr() == ("", "")
 
 
-def test_a_users_mistake_is_1_and_its_message_alone_on_stderr(capsys):
+def test_a_user_error_is_1_with_only_its_message_on_stderr(capsys):
     assert entry.run(failing(UserError("params.yaml: seed: no"))) == 1
     assert capsys.readouterr() == ("", "error: params.yaml: seed: no\n")
 
@@ -48,7 +48,7 @@ def test_ctrl_c_is_130_without_a_traceback(capsys):
         ("sys.modules['tiny_imagenet.cli.app'] = Interrupting(); from tiny_imagenet.__main__ import main; main()", ""),
     ],
 )  # fmt: skip
-def test_ctrl_c_while_modules_are_imported_is_130_as_well(begins, said):
+def test_ctrl_c_during_imports_is_130_too(begins, said):
     script = f"""
 import os, signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # the tests may run where it is ignored
@@ -69,7 +69,7 @@ class Interrupting:
     assert (done.returncode, done.stderr) == (130, said)
 
 
-def test_a_signal_that_is_ignored_stays_so(monkeypatch):
+def test_an_ignored_signal_stays_ignored(monkeypatch):
     """As the shell starts what runs in the background."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
@@ -85,7 +85,7 @@ def test_a_signal_that_is_ignored_stays_so(monkeypatch):
         FileNotFoundError(errno.ENOENT, "No usable temporary directory"),
     ],
 )
-def test_a_full_disk_that_the_error_does_not_name_is_one_of_two(error, capsys, tmp_path, monkeypatch):
+def test_if_the_error_does_not_name_the_full_disk_both_are_named(error, capsys, tmp_path, monkeypatch):
     """As when the folder of temporary files is a small disk of its own."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     assert entry.run(failing(error)) == 1
@@ -105,7 +105,7 @@ def test_without_any_folder_for_temporary_files_the_message_is_the_same(capsys, 
 
 
 @pytest.mark.parametrize("error", [ValueError("a bug"), KeyError("a bug"), SystemExit(2)])
-def test_anything_else_goes_through(error, capsys):
+def test_other_errors_are_not_caught(error, capsys):
     with pytest.raises(type(error)) as caught:
         entry.run(failing(error))
     assert caught.value is error

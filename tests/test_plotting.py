@@ -28,7 +28,7 @@ def pairs(path):
 
 
 @pytest.mark.parametrize("draw", [grid, pairs])
-def test_images_are_drawn_whole_as_png_alone(draw, tmp_path, drawn):
+def test_images_are_drawn_completely_and_only_as_png(draw, tmp_path, drawn):
     check_figure(draw, tmp_path, drawn, photographs=True)
 
 
@@ -53,13 +53,13 @@ def fonts(monkeypatch):
         known.cache_clear()
 
 
-def test_characters_without_a_font_are_escaped_and_all_others_stay(fonts):
+def test_only_characters_without_a_font_are_escaped(fonts):
     fonts("DejaVu Sans")
     assert plotting.drawable("goldfish, ß Ж Ω\nقط 😀") == "goldfish, ß Ж Ω\nقط 😀"
     assert plotting.drawable("猫 cat, 하, 🦊") == "\\u732b cat, \\ud558, \\U0001f98a"
 
 
-def test_a_font_of_the_system_is_taken_for_what_the_first_font_lacks(fonts, monkeypatch):
+def test_a_system_font_is_used_for_what_the_first_font_lacks(fonts, monkeypatch):
     only_stix = "\N{LATIN SMALL LETTER D WITH PALATAL HOOK}"
     fonts("DejaVu Sans", "STIXGeneral")
     assert plotting.drawable(only_stix) == "\\u1d81"
@@ -91,12 +91,12 @@ def test_looks_do_not_repeat_for_a_hundred_models():
     ("epochs", "words"),
     [([6, 6], ", 6 epochs"), (pd.Series([20, 15], dtype="Int64"), ", 15 to 20 epochs"), ([1], ", 1 epoch"), ([], "")],
 )
-def test_a_title_says_what_was_trained_on(epochs, words):
+def test_a_title_names_the_training_data(epochs, words):
     found = plotting.trained_on("digits", {"classes": 10, "train": 1400, "val": 200}, epochs)
     assert found == f"digits, 1,400 training and 200 validation images{words}"
 
 
-def test_figures_of_the_validation_gap_say_what_was_trained_on(tmp_path, drawn):
+def test_figures_of_the_validation_gap_name_the_training_data(tmp_path, drawn):
     kept = ROOT / validation_gap.DESTINATION
     epochs, by_missing = pd.read_csv(kept / "epochs.csv"), pd.read_csv(kept / "shift.csv")
     fits = read_json(kept / "fits.json")["fits"]

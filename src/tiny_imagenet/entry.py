@@ -1,4 +1,4 @@
-"""The start and the end of every stage and command: checked params, errors as one message, exit codes."""
+"""Start and end a stage or a command: check the params, print an error as one message, return the exit code."""
 
 import argparse
 import errno
@@ -15,7 +15,7 @@ from tiny_imagenet.config.params import Params, load_params
 from tiny_imagenet.models.registry import check_models
 from tiny_imagenet.repository.paths import refuse_own_paths
 
-# Errors of the disk that the user can fix: full, not permitted, or another kind of file at the path.
+# Disk errors that the user can fix: disk full, no permission, or the wrong kind of file at a path.
 _DISK_ERRORS = {
     errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO,
     errno.EEXIST, errno.ENOENT, errno.ENOTDIR, errno.EISDIR,
@@ -23,7 +23,7 @@ _DISK_ERRORS = {
 
 
 def checked_params(path: Path | str = "params.yaml") -> Params:
-    """Return params.yaml, checked in full, with the arguments of the architectures."""
+    """Return params.yaml after all checks, including the arguments of the architectures."""
     params = load_params(path)
     check_models(params)
     refuse_own_paths(params, Path(path).absolute().parent)
@@ -31,19 +31,17 @@ def checked_params(path: Path | str = "params.yaml") -> Params:
 
 
 def run_for_model(main: Callable[[str], None]) -> int:
-    """Call `main` with the model that the command line names, and return the exit code as `run` does."""
+    """Call `main` with the model named on the command line. Return the exit code, as `run` does."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument(
-        "model", metavar="MODEL", help="a block of `models` in params.yaml, or a replicate, <model>-<seed>"
-    )
+    parser.add_argument("model", metavar="MODEL", help="a key of `models` in params.yaml, or a replicate: MODEL-SEED")
     model: str = parser.parse_args().model
     return run(lambda: main(model))
 
 
 def run(main: Callable[[], None]) -> int:
-    """Call `main` and return the exit code: 0, 1 for an error that the user can fix, 130 for Ctrl-C.
+    """Call `main` and return the exit code: 0, or 1 for an error that the user can fix, or 130 for Ctrl-C.
 
-    The last two print a message and no traceback.
+    For 1 and 130, print a message without a traceback.
     """
     signals.raise_on_interrupt()
     try:
@@ -61,9 +59,9 @@ def run(main: Callable[[], None]) -> int:
 
 
 def _disks() -> str:
-    """Return the folders that are written to, with the free space of each: some errors do not say which is full."""
+    """Return the folders that are written to, with their free space: some errors do not say which disk is full."""
     folders = [Path.cwd()]
-    with suppress(OSError):  # no folder for temporary files can be written to
+    with suppress(OSError):  # raised if no folder for temporary files is writable
         folders.append(Path(gettempdir()))
     free = (f"{folder} ({shutil.disk_usage(folder).free / 1e6:,.1f} MB free)" for folder in dict.fromkeys(folders))
     return " or ".join(free)

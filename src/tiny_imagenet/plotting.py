@@ -1,8 +1,8 @@
-"""The style that all figures share. They are saved as PNG and SVG, photographs as PNG only.
+"""The shared style of all figures. Figures are saved as PNG and SVG, photographs as PNG only.
 
-Text is drawn in DejaVu Sans, which comes with matplotlib and has Latin, Greek, Cyrillic, Arabic and Hebrew letters.
-Other scripts need a font of the system; without one, `drawable` writes their characters as escapes. The colours are
-Okabe and Ito's, which colour-blind people can tell apart.
+The font is DejaVu Sans, which comes with matplotlib and has Latin, Greek, Cyrillic, Arabic and Hebrew letters. Other
+scripts need a font of the system; without one, `drawable` escapes their characters. The colours are Okabe and Ito's,
+which colour-blind people can tell apart.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -49,7 +49,7 @@ _FONTS_OF_OTHER_SCRIPTS = (
     "PingFang SC", "Hiragino Sans", "Apple SD Gothic Neo", "Arial Unicode MS",
     "Microsoft YaHei", "Yu Gothic", "Malgun Gothic", "Segoe UI Emoji", "Segoe UI Symbol",
 )  # fmt: skip
-"""Tried in this order, where they are installed: of Linux, macOS and Windows."""
+"""Fonts of Linux, macOS and Windows, tried in this order."""
 
 
 @cache
@@ -66,7 +66,7 @@ def _characters() -> frozenset[int]:
 
 
 def drawable(text: str) -> str:
-    """Return text in which each character that no installed font has is written as Python escapes it."""
+    """Return text with a Python escape for each character that no installed font has."""
     known = _characters()
     return "".join(
         character if ord(character) in known or character == "\n" else character.encode("unicode_escape").decode()
@@ -84,7 +84,7 @@ def open_figure(
     title: str = "",
     style: Mapping[str, Any] | None = None,
 ) -> Iterator[tuple[Figure, NDArray[np.object_]]]:
-    """Yield a figure, `width` x `height` inches, with its axes as an array; `style` adds to the one of all."""
+    """Yield a figure of `width` x `height` inches, and its axes as an array. `style` adds to the shared style."""
     with mpl.rc_context(_STYLE | {"font.family": _fonts()} | dict(style or {})):
         figure, axes = plt.subplots(rows, columns, figsize=(width, height), dpi=150, squeeze=False)
         if title:
@@ -105,7 +105,7 @@ def new_figure(
     suffixes: tuple[str, ...] = ("png", "svg"),
     title: str = "",
 ) -> Iterator[tuple[Figure, NDArray[np.object_]]]:
-    """Yield a figure with its axes as an array; save it as `path` with each of the suffixes."""
+    """Yield a figure and its axes as an array. After the block, save it as `path` with each suffix."""
     with open_figure(width, height, rows, columns, title=title) as (figure, axes):
         yield figure, axes
         for suffix in suffixes:
@@ -115,20 +115,20 @@ def new_figure(
 
 
 def beside(axis: Axes) -> None:
-    """Put the legend beside the axes, where it covers nothing."""
+    """Put the legend beside the axes."""
     axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
 
 
 def from_zero(axis: Axes) -> None:
-    """Let an axis of shares begin at 0, and end clear of the topmost marker.
+    """Let the y axis start at 0 and end above the topmost marker.
 
-    Matplotlib leaves a twentieth of the data's range above it: less than half a marker if all are close together.
+    Matplotlib's margin is a twentieth of the data's range: less than half a marker if all values are close together.
     """
     axis.set_ylim(0, 1.05 * axis.get_ylim()[1])
 
 
 def logarithmic(axis: Axis) -> None:
-    """Mark a logarithmic axis with plain numbers, several for each power of ten: ranges here may be less than one."""
+    """Label a logarithmic axis with plain numbers, several per power of ten: the range may be less than one power."""
     axis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 4, 6), numticks=100))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(StrMethodFormatter("{x:g}"))  # the default writes powers as formulas
@@ -142,31 +142,31 @@ def image_grid(
     captions: Mapping[str, Sequence[str]] | None = None,
     cell: tuple[float, float] = (0.95, 0.95),
 ) -> None:
-    """Draw rows of images, each with its name at the left, and with "none" if it has no image.
+    """Draw rows of images, each with its name at the left. A row without images shows "none".
 
-    `captions` are row -> the lines below its images; `cell` is the width and height in inches of an image with them.
+    `captions`: row -> the text below each image. `cell`: width and height in inches of an image with its caption.
     """
-    columns = max(6, *(len(images) for images in rows.values()))  # fewer would leave no room for the title
+    columns = max(6, *(len(images) for images in rows.values()))  # at least 6, to leave room for the title
     width, height = 0.9 + cell[0] * columns, 0.5 + cell[1] * len(rows)
     with new_figure(path, width, height, len(rows), columns, suffixes=("png",), title=title) as (_, axes):
-        for of_row, (name, images) in zip(axes, rows.items(), strict=True):
-            below = (captions or {}).get(name, ())
-            for column, axis in enumerate(of_row):
+        for row, (name, images) in zip(axes, rows.items(), strict=True):
+            texts = (captions or {}).get(name, ())
+            for column, axis in enumerate(row):
                 axis.set(xticks=[], yticks=[], frame_on=False)
                 axis.grid(visible=False)
                 if column < len(images):
                     axis.imshow(images[column], interpolation="nearest")
-                if column < len(below):
-                    axis.set_xlabel(below[column], fontsize=6.5)
-            of_row[0].set_ylabel(drawable(name), rotation=0, ha="right", va="center")
+                if column < len(texts):
+                    axis.set_xlabel(texts[column], fontsize=6.5)
+            row[0].set_ylabel(drawable(name), rotation=0, ha="right", va="center")
             if not len(images):
-                of_row[0].text(0.5, 0.5, "none", ha="center", va="center", color="gray")
+                row[0].text(0.5, 0.5, "none", ha="center", va="center", color="gray")
 
 
 def image_pairs(
     train: NDArray[np.uint8], val: NDArray[np.uint8], pairs: pd.DataFrame, path: Path, *, limit: int = 12
 ) -> None:
-    """Draw the first pairs of a training image (top) and the validation image (bottom) that is a copy of it.
+    """Draw the first pairs of a training image (top) and its duplicate in validation (bottom).
 
     `pairs` has columns `index_a` (training), `index_b` (validation) and `distance`.
     """
@@ -183,23 +183,23 @@ def image_pairs(
 
 
 def trained_on(dataset: str, images: Mapping[str, int], epochs: Iterable[float]) -> str:
-    """Return a line for the title of a figure: what its models were trained on, and for how many epochs each.
+    """Return a line for the title of a figure: dataset, number of images, and number of epochs of its models.
 
-    `images` has the number of images of `train` and of `val`.
+    `images` is the number of images of `train` and of `val`.
     """
-    different = sorted({int(number) for number in epochs})
-    ends = " to ".join(str(number) for number in dict.fromkeys([*different[:1], *different[-1:]]))
+    numbers = sorted({int(number) for number in epochs})
+    ends = " to ".join(str(number) for number in dict.fromkeys([*numbers[:1], *numbers[-1:]]))
     during = f", {ends} epoch{'' if ends == '1' else 's'}" if ends else ""
     return f"{drawable(dataset)}, {images['train']:,} training and {images['val']:,} validation images{during}"
 
 
 def cycle(count: int) -> list[str]:
-    """Return so many colours; they repeat if there are more than seven."""
+    """Return `count` colours; they repeat after seven."""
     return [COLOURS[index % len(COLOURS)] for index in range(count)]
 
 
 def looks(count: int) -> list[dict[str, Any]]:
-    """Return so many colours, each with a marker and a line style, which change when the colours repeat."""
+    """Return `count` colours, markers and line styles. When the colours repeat, markers and lines change."""
     rounds = [index // len(COLOURS) for index in range(count)]
     return [
         {"color": colour, "marker": _MARKERS[turn % len(_MARKERS)], "linestyle": _LINES[turn % len(_LINES)]}

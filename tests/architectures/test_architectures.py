@@ -24,7 +24,7 @@ from tiny_imagenet.models.registry import architecture_source, architectures, bu
 
 ROOT = Path(__file__).parents[2]
 PARAMS = load_params(ROOT / "params.yaml")
-# The committed params.yaml with every block in place, as plain values.
+# The committed params.yaml as plain values.
 VALUES: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
 INPUT_SHAPE = (64, 64, 3)
 
@@ -119,7 +119,7 @@ FIGURES: dict[str, list[tuple[str, tuple[int, ...], int]]] = {
         ("Dense", (200,), 205_000),
     ],
 }
-# Model 3 is 560 MB; where only its structure matters it gets fewer dense units.
+# Model 3 is 560 MB. Tests of its structure build it with fewer dense units.
 # Backbones see 80 x 80 pixels: more than the images have, more than InceptionV3 needs, and not many.
 SMALLER: dict[str, dict[str, Any]] = {
     "deep_conv": {"dense_units": [64, 32]},
@@ -142,7 +142,7 @@ DISTINCT = {
 
 @pytest.fixture(scope="module", params=DISTINCT)
 def built(request, keras):
-    """Yield the small model of a block; batch normalization remembers the last batch alone."""
+    """Yield the small model of a block; its batch normalization remembers only the last batch."""
     yield small(request.param, batch_normalization_momentum=0.0)
     keras.backend.clear_session()
 
@@ -169,7 +169,7 @@ def test_the_papers_figures_add_up_to_its_parameter_counts(model):
 
 
 @pytest.mark.parametrize("architecture", architectures())
-def test_an_architecture_is_one_build_function_with_a_docstring_and_keywords_alone(architecture):
+def test_an_architecture_is_one_build_function_with_a_docstring_and_only_keywords(architecture):
     tree = ast.parse(architecture_source(architecture))
     functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
     assert [function.name for function in functions] == ["build"]
@@ -179,7 +179,7 @@ def test_an_architecture_is_one_build_function_with_a_docstring_and_keywords_alo
 
 @pytest.fixture(scope="module", params=PARAMETERS)
 def whole(request, keras):
-    """Yield (name, model): the real thing, with 200 classes, one at a time, since model 3 takes 560 MB."""
+    """Yield (name, model): full size, 200 classes, one at a time, because model 3 takes 560 MB."""
     block = PARAMS.models[request.param]
     given = {"input_shape": INPUT_SHAPE, "num_classes": 200, "preprocessing": block.preprocessing}
     yield request.param, build_classifier(block.architecture, **given, **block.build)
@@ -201,7 +201,7 @@ def test_the_layers_are_those_of_the_papers_figure(whole):
     assert layers == FIGURES[name]
 
 
-def test_plain_pixels_come_in_and_float32_for_each_class_goes_out(whole):
+def test_input_is_uint8_pixels_and_output_is_float32_for_each_class(whole):
     _, model = whole
     assert (model.input_shape, model.inputs[0].dtype) == ((None, *INPUT_SHAPE), "uint8")
     assert (model.output_shape, model.outputs[0].dtype) == ((None, 200), "float32")
@@ -236,7 +236,7 @@ def test_every_weight_gets_a_gradient(built, keras):
     built(pixels(8), training=True)  # averages of this batch: with those of a new layer, deep features fade away
     for layer in all_layers(built):
         if type(layer).__name__ == "LayerScale":
-            layer.gamma.assign(np.ones(layer.gamma.shape))  # ConvNeXt begins with 1e-6, which leaves almost nothing
+            layer.gamma.assign(np.ones(layer.gamma.shape))  # ConvNeXt starts with 1e-6: gradients would vanish
     with tf.GradientTape() as tape:
         # Inference mode: in training mode the bias before a batch normalization has no effect, by construction.
         predicted = built(pixels(8), training=False)
@@ -283,7 +283,7 @@ def test_the_kernels_before_the_last_layer_are_he_normal(model, keras):
 
 
 @pytest.mark.parametrize(("model", "rates"), [("model_1", []), ("model_2", [0.5]), ("model_3", []), ("model_4", [0.5])])
-def test_dropout_stands_where_the_paper_has_it(model, rates, keras):
+def test_dropout_is_where_the_paper_has_it(model, rates, keras):
     assert [layer.rate for layer in small(model).layers if type(layer).__name__ == "Dropout"] == rates
 
 
@@ -306,7 +306,7 @@ def test_preprocessing_is_chosen_by_its_name(keras):
     ("model", "num_layers"),
     [("model_1", 0), ("model_3", 8), ("model_4", 4), ("model_5", 53), ("model_4_tuned", 6), ("resnet18", 20)],
 )
-def test_the_batch_normalization_momentum_reaches_every_layer_the_backbones_too(model, num_layers, keras):
+def test_the_batch_normalization_momentum_reaches_every_layer_even_of_backbones(model, num_layers, keras):
     def momenta(**given: Any) -> list[float]:
         layers = all_layers(small(model, **given))
         return [layer.momentum for layer in layers if type(layer).__name__ == "BatchNormalization"]
@@ -315,7 +315,7 @@ def test_the_batch_normalization_momentum_reaches_every_layer_the_backbones_too(
     assert all(momentum >= 0.99 for momentum in momenta())
 
 
-def test_a_momentum_of_zero_remembers_the_last_batch_alone(keras):
+def test_a_momentum_of_zero_remembers_only_the_last_batch(keras):
     model = small("model_4", batch_normalization_momentum=0.0)
     convolution, normalization = model.layers[2:4]
     images = pixels(4)
@@ -389,7 +389,7 @@ def test_every_value_of_every_argument_makes_another_model(architecture, configu
 
 @pytest.mark.parametrize("architecture", TRANSFER)
 @pytest.mark.usefixtures("configuration")  # with small backbones
-def test_the_head_of_a_transfer_model_is_what_its_arguments_say(architecture):
+def test_the_head_of_a_transfer_model_follows_its_arguments(architecture):
     preprocessing = keywords(architecture)["preprocessing"][0]
     model = build_classifier(
         architecture, input_shape=INPUT_SHAPE, num_classes=7, preprocessing=preprocessing, dense_units=5, dropout=0.125,
@@ -425,7 +425,7 @@ def test_an_unknown_architecture_is_refused_with_the_nearest_and_all_names():
 
 
 @pytest.mark.parametrize("name", ["_blocks", "__init__", "resnet50/../two_conv"])
-def test_a_module_that_is_no_architecture_is_refused(name):
+def test_a_module_that_is_not_an_architecture_is_refused(name):
     values = copy.deepcopy(VALUES)
     values["models"]["model_1"]["architecture"] = name
     with pytest.raises(UserError, match=r"models\.model_1\.architecture"):
@@ -463,12 +463,15 @@ def test_build_arguments_are_checked_against_the_architectures_signature(model, 
 
 
 @pytest.mark.parametrize("model", ["efficientnet_b0", "efficientnet_v2_s", "convnext_tiny"])
-def test_scaling_in_front_of_a_backbone_that_scales_is_refused(model):
+def test_scaling_before_a_backbone_that_scales_is_refused(model):
     message = message_for({"preprocessing": "rescale"}, model)
-    assert f"models.{model}.preprocessing: 'rescale' in front of {model}, which scales pixels itself" in message
+    assert (
+        f"models.{model}.preprocessing: 'rescale' would scale pixels twice, because {model} scales them itself"
+        in message
+    )
 
 
-def test_the_words_for_preprocessing_are_the_same_in_a_block_and_in_an_architecture():
+def test_the_values_of_preprocessing_are_the_same_in_a_block_and_in_an_architecture():
     from tiny_imagenet.config.recipe import ModelParams
     from tiny_imagenet.models.argument_types import Preprocessing
 
@@ -477,7 +480,7 @@ def test_the_words_for_preprocessing_are_the_same_in_a_block_and_in_an_architect
 
 
 @pytest.mark.parametrize("model", ["model_1", "model_2", "model_3", "model_4"])
-def test_weights_for_a_model_that_has_none_are_refused(model):
+def test_weights_for_a_model_without_weights_are_refused(model):
     message = message_for({"weights": "imagenet"}, model)
     assert f"models.{model}.weights" in message
 
@@ -517,7 +520,7 @@ def resnet18(keras):
     return build_classifier("resnet18", input_shape=INPUT_SHAPE, num_classes=200)
 
 
-def test_resnet18_is_torchvisions_with_another_stem_and_head(resnet18):
+def test_resnet18_equals_torchvisions_except_for_stem_and_head(resnet18):
     """torchvision's has 11,689,512 parameters, with a 7x7 stem of 3 to 64 channels and 1,000 classes."""
     trained = sum(int(np.prod(weight.shape)) for weight in resnet18.trainable_weights)
     assert trained == 11_689_512 - 7 * 7 * 3 * 64 + 3 * 3 * 3 * 64 - 513 * 1000 + 513 * 200 == 11_271_432
@@ -535,7 +538,7 @@ def test_resnet18_keeps_the_size_of_images_until_its_second_stage(resnet18):
     assert not any("Pooling2D" in type(layer).__name__ for layer in resnet18.layers[:-2])
 
 
-def test_a_shortcut_is_the_input_itself_where_shapes_are_the_same(resnet18):
+def test_a_shortcut_is_the_input_itself_if_shapes_are_the_same(resnet18):
     projections = [layer for layer in resnet18.layers if getattr(layer, "kernel_size", None) == (1, 1)]
     assert [(layer.filters, layer.strides) for layer in projections] == [(128, (2, 2)), (256, (2, 2)), (512, (2, 2))]
 

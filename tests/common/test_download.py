@@ -1,4 +1,4 @@
-"""The download against a loopback server that fails in every way that a server can; takes seconds."""
+"""The download, against a loopback server that fails in many ways; takes seconds."""
 
 import errno
 import hashlib
@@ -26,7 +26,7 @@ from tiny_imagenet.common.errors import UserError
 def make_zip(seed: int) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as file:
-        member = zipfile.ZipInfo("tiny-imagenet-200/wnids.txt")  # of a fixed date: its MD5 stands in the names of tests
+        member = zipfile.ZipInfo("tiny-imagenet-200/wnids.txt")  # fixed date: the ids of tests contain its MD5
         file.writestr(member, random.Random(seed).randbytes(400_000))  # noqa: S311 - repeatable, not secret
     return buffer.getvalue()
 
@@ -40,7 +40,7 @@ NUM_EARLIER = 150_000  # bytes in the partial file of an earlier call
 
 @dataclass(frozen=True)
 class Reply:
-    """What the server does with one request."""
+    """The server's reply to one request."""
 
     status: int = 200  # any other is sent without a body
     body: bytes = BODY
@@ -194,7 +194,7 @@ class TestWholeArchive:
         assert server.requests == []
         assert destination.stat().st_mtime_ns == before.st_mtime_ns
 
-    def test_gets_a_folder_where_there_is_none(self, server, tmp_path):
+    def test_creates_a_missing_folder(self, server, tmp_path):
         fetch(tmp_path / "new" / "folder" / "archive.zip", server.url)
         assert_whole(tmp_path / "new" / "folder" / "archive.zip")
 
@@ -222,7 +222,7 @@ class TestWholeArchive:
 
 
 class TestBrokenTransfer:
-    def test_is_continued_where_it_broke(self, server, destination):
+    def test_resumes_where_it_broke(self, server, destination):
         server.replies = [Reply(cut_at=200_000, etag='"v1"'), Reply(etag='"v1"')]
         fetch(destination, server.url)
         assert_whole(destination)
@@ -235,7 +235,7 @@ class TestBrokenTransfer:
         assert second["Accept-Encoding"] == "identity"
         assert second["If-Range"] == '"v1"'
 
-    def test_leaves_its_bytes_for_the_next_call_which_asks_only_for_the_rest(self, server, destination, partial):
+    def test_leaves_its_bytes_and_the_next_call_requests_only_the_rest(self, server, destination, partial):
         server.replies = [Reply(cut_at=200_000), Reply(status=503)]
         with pytest.raises(UserError, match="503"):
             fetch(destination, server.url)
@@ -250,14 +250,14 @@ class TestBrokenTransfer:
         assert server.ranges() == [f"bytes={held}-"]
         assert sum(server.sent) == SIZE - held
 
-    def test_is_continued_from_another_url(self, server, destination, partial):
+    def test_resumes_from_another_url(self, server, destination, partial):
         partial.write_bytes(BODY[:NUM_EARLIER])
         fetch(destination, f"http://127.0.0.1:{closed_port()}/", server.url)
         assert_whole(destination)
         assert server.sent == [SIZE - NUM_EARLIER]
 
     @pytest.mark.parametrize("says_length", [True, False])
-    def test_that_gets_further_each_time_may_break_more_often_than_the_limit(self, server, destination, says_length):
+    def test_with_progress_may_break_more_often_than_the_limit(self, server, destination, says_length):
         cuts = range(70_000, SIZE, 70_000)
         assert len(cuts) > download.NUM_ATTEMPTS
         server.replies = [Reply(cut_at=cut, says_length=says_length) for cut in cuts] + [Reply()]
@@ -265,14 +265,14 @@ class TestBrokenTransfer:
         assert_whole(destination)
         assert len(server.requests) == len(cuts) + 1
 
-    def test_is_given_up_when_it_gets_no_further(self, server, destination):
+    def test_gives_up_without_progress(self, server, destination):
         server.replies = [Reply(cut_at=200_000, ranges=False)]
         with pytest.raises(UserError, match=r"broke off after \d+,\d+ bytes .*3 attempts"):
             fetch(destination, server.url)
         assert len(server.requests) == 1 + download.NUM_ATTEMPTS - 1
         assert not destination.exists()
 
-    def test_that_stalls_is_continued_after_the_read_timeout(self, server, destination):
+    def test_that_stalls_resumes_after_the_read_timeout(self, server, destination):
         lines: list[str] = []
         server.replies = [Reply(stall_at=200_000), Reply()]
         begun = time.monotonic()
@@ -282,13 +282,13 @@ class TestBrokenTransfer:
         assert server.sent[1] < SIZE
         assert any("stalled after" in line for line in lines)
 
-    def test_that_ends_without_a_word_after_the_last_byte_is_whole(self, server, destination, monkeypatch):
+    def test_that_breaks_after_the_last_byte_is_complete(self, server, destination, monkeypatch):
         monkeypatch.setattr(download, "CHUNK_BYTES", SIZE)
         server.replies = [Reply(stall_at=SIZE, says_length=False), Reply(status=404)]
         fetch(destination, server.url)
         assert_whole(destination)
 
-    def test_starts_over_where_the_server_ignores_ranges(self, server, destination, partial):
+    def test_starts_over_if_the_server_ignores_ranges(self, server, destination, partial):
         partial.write_bytes(BODY[:NUM_EARLIER])
         server.replies = [Reply(ranges=False)]
         fetch(destination, server.url)
@@ -303,14 +303,14 @@ class TestBrokenTransfer:
         assert server.sent[1] == SIZE
 
     @pytest.mark.parametrize("refusal", [Reply(status=416), Reply(range_shift=-1)])
-    def test_starts_over_when_the_server_cannot_continue(self, server, destination, partial, refusal):
+    def test_starts_over_when_the_server_cannot_resume(self, server, destination, partial, refusal):
         partial.write_bytes(BODY[:NUM_EARLIER])
         server.replies = [refusal, Reply()]
         fetch(destination, server.url)
         assert_whole(destination)
         assert server.ranges() == [f"bytes={NUM_EARLIER}-", None]
 
-    def test_starts_over_when_the_earlier_half_does_not_fit(self, server, destination, partial):
+    def test_starts_over_when_the_earlier_half_does_not_match(self, server, destination, partial):
         partial.write_bytes(make_zip(seed=1)[:NUM_EARLIER])
         fetch(destination, server.url)
         assert_whole(destination)
@@ -323,32 +323,32 @@ class TestBrokenTransfer:
         assert_whole(destination)
         assert server.ranges() == [None]
 
-    def test_of_an_earlier_call_is_not_continued_without_md5(self, server, destination, partial):
+    def test_of_an_earlier_call_does_not_resume_without_md5(self, server, destination, partial):
         partial.write_bytes(make_zip(seed=1)[:NUM_EARLIER])
         fetch(destination, server.url, md5=None)
         assert_whole(destination)
         assert server.ranges() == [None]
 
     @pytest.mark.parametrize("etag", ['W/"weak"', None])
-    def test_is_not_continued_without_md5_and_strong_etag(self, server, destination, etag):
+    def test_does_not_resume_without_md5_and_strong_etag(self, server, destination, etag):
         server.replies = [Reply(cut_at=200_000, etag=etag), Reply(etag=etag)]
         fetch(destination, server.url, md5=None)
         assert_whole(destination)
         assert server.ranges() == [None, None]
 
-    def test_is_not_continued_without_md5_from_another_url(self, server, destination):
+    def test_does_not_resume_without_md5_from_another_url(self, server, destination):
         server.replies = [Reply(cut_at=200_000, etag='"v1"'), Reply(status=404), Reply(etag='"v1"')]
         fetch(destination, server.url, server.url, md5=None)
         assert_whole(destination)
         assert server.ranges()[2] is None
 
-    def test_is_continued_without_md5_under_the_same_etag(self, server, destination):
+    def test_resumes_without_md5_under_the_same_etag(self, server, destination):
         server.replies = [Reply(cut_at=200_000, etag='"v1"'), Reply(etag='"v1"')]
         fetch(destination, server.url, md5=None)
         assert_whole(destination)
         assert server.sent[1] < SIZE
 
-    def test_is_tried_again_after_a_server_error(self, server, destination):
+    def test_retries_after_a_server_error(self, server, destination):
         server.replies = [Reply(status=500), Reply(status=429), Reply()]
         fetch(destination, server.url)
         assert_whole(destination)
@@ -377,7 +377,7 @@ class TestBrokenTransfer:
 
 
 class TestRefusedSource:
-    def test_404_goes_on_to_the_next_url_at_once(self, server, destination):
+    def test_404_tries_the_next_url_at_once(self, server, destination):
         server.replies = [Reply(status=404), Reply()]
         fetch(destination, f"{server.url}?first", f"{server.url}?second")
         assert_whole(destination)
@@ -395,16 +395,16 @@ class TestRefusedSource:
         assert list(partial.parent.iterdir()) == []
         assert len(server.requests) == 1
 
-    def test_wrong_md5_goes_on_to_the_next_url_from_the_start(self, server, destination):
+    def test_wrong_md5_tries_the_next_url_from_the_start(self, server, destination):
         server.replies = [Reply(body=BODY[:-1] + b"x"), Reply()]
         fetch(destination, server.url, server.url)
         assert_whole(destination)
         assert server.ranges() == [None, None]
 
-    def test_half_wrong_file_that_keeps_breaking_is_given_up(self, server, destination):
+    def test_half_wrong_file_that_keeps_breaking_ends_the_retries(self, server, destination):
         wrong = BODY[:-1] + b"x"
         server.replies = [Reply(body=wrong, cut_at=200_000), Reply(body=wrong)] * 10
-        with pytest.raises(UserError, match="given up after 3 attempts"):
+        with pytest.raises(UserError, match="gave up after 3 attempts"):
             fetch(destination, server.url)
         assert len(server.requests) <= 2 * download.NUM_ATTEMPTS
 
@@ -430,7 +430,7 @@ class TestRefusedSource:
         assert list(partial.parent.iterdir()) == []
 
     @pytest.mark.parametrize("says_length", [True, False])
-    def test_what_is_no_zip_is_refused_without_md5(self, server, destination, says_length):
+    def test_file_that_is_not_a_zip_is_refused_without_md5(self, server, destination, says_length):
         server.replies = [Reply(body=b"x" * SIZE, says_length=says_length)]
         with pytest.raises(UserError, match="is not a zip archive"):
             fetch(destination, server.url, md5=None)
@@ -446,13 +446,13 @@ class TestRefusedSource:
             assert reason in line
         assert "dataset.archive in params.yaml" in message
         assert "HTTPConnection" not in message
-        assert message.count("given up after 3 attempts") == 2
+        assert message.count("gave up after 3 attempts") == 2
 
     def test_no_url_and_no_archive_says_so(self, destination):
         with pytest.raises(UserError, match="No URL is given"):
             fetch(destination)
 
-    def test_missing_file_url_goes_on_to_the_next(self, server, tmp_path, destination):
+    def test_missing_file_url_tries_the_next(self, server, tmp_path, destination):
         fetch(destination, (tmp_path / "missing.zip").as_uri(), server.url)
         assert_whole(destination)
 
@@ -497,7 +497,7 @@ class TestDisk:
         with pytest.raises(UserError, match=r"^\S+/archive\.zip\.partial: No space left on device"):
             fetch(destination, archive_path=tmp_path / "mine.zip")
 
-    def test_that_cannot_keep_the_bytes_gets_no_archive(self, server, destination, monkeypatch):
+    def test_that_cannot_store_the_bytes_has_no_archive(self, server, destination, monkeypatch):
         def fail(descriptor: int) -> None:
             raise OSError(errno.EIO, "Input/output error")
 
@@ -506,14 +506,14 @@ class TestDisk:
             fetch(destination, server.url)
         assert not destination.exists()
 
-    def test_that_damages_the_copy_gets_no_archive(self, tmp_path, destination, monkeypatch):
+    def test_that_damages_the_copy_has_no_archive(self, tmp_path, destination, monkeypatch):
         (tmp_path / "mine.zip").write_bytes(BODY)
         monkeypatch.setattr(shutil, "copyfile", lambda source, target: target.write_bytes(source.read_bytes()[1:]))
         with pytest.raises(UserError, match="the copy has"):
             fetch(destination, archive_path=tmp_path / "mine.zip")
         assert list(destination.parent.iterdir()) == []
 
-    def test_without_room_for_the_rest_is_found_before_any_request(
+    def test_without_room_for_the_rest_is_refused_before_any_request(
         self, server, tmp_path, destination, partial, monkeypatch
     ):
         partial.write_bytes(BODY[:NUM_EARLIER])
@@ -521,7 +521,7 @@ class TestDisk:
         usage = SimpleNamespace(free=SIZE - NUM_EARLIER - 1)
         monkeypatch.setattr(shutil, "disk_usage", {destination.parent: usage}.__getitem__)
         for archive_path in (None, tmp_path / "mine.zip"):
-            with pytest.raises(UserError, match=r"has 0\.3 MB free, but the archive needs 0\.3 MB more"):
+            with pytest.raises(UserError, match=r"has 0\.3 MB free, but the archive needs 0\.3 MB"):
                 fetch(destination, server.url, archive_path=archive_path)
         assert server.requests == []
 
@@ -536,10 +536,10 @@ class TestDisk:
 
     @pytest.mark.skipif(sys.platform != "linux", reason="/proc is the folder that takes no files")
     def test_folder_that_cannot_be_written_is_named(self, server):
-        with pytest.raises(UserError, match=r"/proc/archive\.zip\.partial: .*folder may be written"):
+        with pytest.raises(UserError, match=r"/proc/archive\.zip\.partial: .*folder is writable"):
             fetch(Path("/proc/archive.zip"), server.url, size=None)
 
-    def test_folder_in_place_of_the_archive_is_found_before_any_request(self, server, destination):
+    def test_folder_instead_of_the_archive_is_refused_before_any_request(self, server, destination):
         destination.mkdir(parents=True)
         with pytest.raises(UserError, match="is a folder"):
             fetch(destination, server.url)

@@ -64,7 +64,7 @@ class TestReplaced:
             partial.write_bytes(b"12345")
         assert calls == [(5, False)]
 
-    def test_partial_file_stands_beside_its_target(self, tmp_path):
+    def test_partial_file_is_beside_its_target(self, tmp_path):
         with replaced(tmp_path / "a.zip") as partial:
             assert partial == tmp_path / f"a.zip{PARTIAL_SUFFIX}"
             partial.touch()

@@ -29,7 +29,7 @@ def clock(monkeypatch):
     return seconds
 
 
-def test_items_come_through_unchanged_and_in_order(stderr):
+def test_items_are_yielded_unchanged_and_in_order(stderr):
     items = [object() for _ in range(100)]
     assert list(track(iter(items), "work", len(items))) == items
 
@@ -38,7 +38,7 @@ def test_no_items_are_no_error(stderr):
     assert list(track([], "work", 0)) == []
 
 
-def test_items_are_asked_for_one_at_a_time(stderr):
+def test_items_are_requested_one_at_a_time(stderr):
     asked = []
 
     def items() -> Iterator[int]:
@@ -63,7 +63,7 @@ def test_error_of_the_items_is_not_swallowed(stderr):
         next(tracked)
 
 
-def test_off_a_terminal_a_line_comes_every_five_seconds(monkeypatch, clock):
+def test_off_a_terminal_a_line_is_printed_every_five_seconds(monkeypatch, clock):
     monkeypatch.setattr(sys, "stderr", io.StringIO())
     for _ in track(range(12), "cache train", 12_000):
         clock[0] += 2

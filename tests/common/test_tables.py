@@ -17,7 +17,7 @@ NO_NUMBERS = [
 ]  # fmt: skip
 """Texts that a reader which infers types would change."""
 
-# Python's writer does not quote a carriage return alone; no name has one, since a line of a text file ends there.
+# Python's writer does not quote a single carriage return. No name has one, because it ends a line of a text file.
 texts = st.sampled_from(NO_NUMBERS) | st.text(st.characters(codec="utf-8", exclude_characters="\r"), max_size=8)
 
 
@@ -29,7 +29,7 @@ class TestText:
         assert read["count"].tolist() == list(range(len(NO_NUMBERS)))
 
     @pytest.mark.parametrize("text", NO_NUMBERS)
-    def test_of_a_column_alone_stays_too(self, text):
+    def test_in_the_only_column_does_not_change_either(self, text):
         read = parse_csv(pd.DataFrame({"name": [text, text]}).to_csv(index=False), {})
         assert read["name"].tolist() == [text, text]
 
@@ -43,7 +43,7 @@ class TestText:
         (tmp_path / "a.csv").write_bytes(pd.DataFrame({"name": NO_NUMBERS}).to_csv(index=False).encode())
         assert read_csv(tmp_path / "a.csv", {"name": str})["name"].tolist() == NO_NUMBERS
 
-    def test_with_the_mark_of_a_spreadsheet_has_the_same_columns(self, tmp_path):
+    def test_with_a_byte_order_mark_has_the_same_columns(self, tmp_path):
         (tmp_path / "a.csv").write_bytes("\ufeffname\n007\n".encode())
         assert read_csv(tmp_path / "a.csv", {"name": str})["name"].tolist() == ["007"]
 
@@ -63,7 +63,7 @@ class TestNumbers:
     @pytest.mark.parametrize(
         ("cell", "kind"), [("x", float), ("", int), ("1.0", int), ("1e5", int), ("NA", float), ("9" * 30, int)]
     )
-    def test_that_are_none_are_refused_with_their_column(self, cell, kind):
+    def test_that_are_not_numbers_are_refused_with_their_column(self, cell, kind):
         with pytest.raises(ValueError, match=r"^column a: "):
             parse_csv(f"a,b\n{cell},x\n", {"a": kind})
 
@@ -78,7 +78,7 @@ class TestDamage:
             ("a,c\n1\n", "row 1 has 1 cells, expected 2"),
             ("a,c\n1,2\n1,2,3\n", "row 2 has 3 cells, expected 2"),
             ("a,c\n1,2,3\n", "row 1 has 3 cells, expected 2"),  # not an index and two cells
-            ("c,c\n1,2\n", "it has a column twice: c, c"),
+            ("c,c\n1,2\n", "it has a duplicate column: c, c"),
             ('a,c\n"1,2\n', "unexpected end of data"),
             ('a,c\n"1"x,2\n', "line 2: "),
         ],
@@ -88,7 +88,7 @@ class TestDamage:
             parse_csv(text, {"c": str})
 
     @pytest.mark.parametrize("content", [None, b"", b"\xff\xfe", b"label\n1\n"])
-    def test_of_a_file_is_named_with_what_restores_it(self, tmp_path, content):
+    def test_in_a_file_names_the_command_that_restores_it(self, tmp_path, content):
         path = tmp_path / "classes.csv"
         if content is not None:
             path.write_bytes(content)

@@ -1,4 +1,4 @@
-"""A training, made once from params: its name, seed, recipe, stages and fingerprint."""
+"""A training: its name, seed, recipe, stages and fingerprint."""
 
 import pytest
 from made_results import VALUES
@@ -36,12 +36,12 @@ def test_a_job_knows_its_stages():
 def test_a_model_that_is_not_active_has_a_job_and_an_unknown_one_is_refused():
     assert PARAMS.job("model_3_as_published").recipe.batches_per_epoch == 390
     for name in ("model_2-9", "model_22"):
-        with pytest.raises(UserError, match=f"no model '{name}' in params.yaml .did you mean 'model_2"):
+        with pytest.raises(UserError, match=f"params.yaml: unknown model '{name}' .did you mean 'model_2"):
             PARAMS.job(name)
 
 
 @pytest.mark.parametrize("change", [{"seed": 77}, {"determinism": "fast"}, {"devices": 2}, {"augmentation": "none"}])
-def test_another_setting_that_decides_the_training_is_another_fingerprint(change):
+def test_each_setting_that_can_change_the_weights_changes_the_fingerprint(change):
     profile = dict(VALUES["profiles"][VALUES["profile"]])
     profile["training"] = {key: value for key, value in profile["training"].items() if key != "augmentation"}
     values = VALUES | {"profiles": VALUES["profiles"] | {VALUES["profile"]: profile}}

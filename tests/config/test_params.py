@@ -1,4 +1,4 @@
-"""params.yaml: what the committed one says, what is refused and how, and what a profile changes."""
+"""params.yaml: the committed values, error messages, and the overrides of a profile."""
 
 import copy
 from collections.abc import Callable, Mapping
@@ -210,11 +210,11 @@ REFUSED: dict[str, tuple[tuple[Any, ...], list[str]]] = {
     ),
     "no decay but a final fraction": (
         (*MODEL, "learning_rate_schedule", {"decay": "none", "warmup_epochs": 1, "final_fraction": 0.5}),
-        ["models.model_1.learning_rate_schedule", "`decay: none` is for a warm-up alone"],
+        ["models.model_1.learning_rate_schedule", "`decay: none` is for a warm-up only"],
     ),
     "a schedule of nothing": (
         (*MODEL, "learning_rate_schedule", {"decay": "none"}),
-        ["models.model_1.learning_rate_schedule", "`decay: none` is for a warm-up alone"],
+        ["models.model_1.learning_rate_schedule", "`decay: none` is for a warm-up only"],
     ),
     "all images held out": (
         (*MODEL, "holdout_per_class", 40),
@@ -273,12 +273,15 @@ REFUSED: dict[str, tuple[tuple[Any, ...], list[str]]] = {
         ("active", ["model_1", "modle_2"]),
         ["active", "'modle_2'", "did you mean 'model_2'", "model_1, model_2"],
     ),
-    "active names a model twice": (("active", ["model_1", "model_1"]), ["active", "twice"]),
+    "active names a model twice": (("active", ["model_1", "model_1"]), ["active: duplicate model_1"]),
     "a lineup names no block": (
         ("lineups", "from_scratch", ["model_1", "resnet81"]),
         ["lineups.from_scratch", "'resnet81'", "did you mean 'resnet18'", "model_1, model_2"],
     ),
-    "a lineup names a model twice": (("lineups", "paper", ["model_1", "model_1"]), ["lineups.paper", "twice"]),
+    "a lineup names a model twice": (
+        ("lineups", "paper", ["model_1", "model_1"]),
+        ["lineups.paper: duplicate model_1"],
+    ),
     "a lineup is empty": (("lineups", "paper", []), ["lineups.paper", "at least 1"]),
     "null for a profile's mirror images": (
         (*DEMO, "training", "flip_at_test", None),
@@ -292,7 +295,7 @@ REFUSED: dict[str, tuple[tuple[Any, ...], list[str]]] = {
     ),
     "null for epochs of a profile": (
         (*DEMO, "training", "epochs", None),
-        ["profiles.demo.training", "`epochs` may not be null", "leave the line out"],
+        ["profiles.demo.training", "`epochs` may not be null", "remove the line"],
     ),
     "null for the learning rate of a profile": (
         (*DEMO, "training", "learning_rate", None),
@@ -338,9 +341,9 @@ REFUSED: dict[str, tuple[tuple[Any, ...], list[str]]] = {
 }
 
 
-@pytest.mark.parametrize("offence", REFUSED)
-def test_one_line_says_where_what_was_given_and_what_is_allowed(offence, tmp_path):
-    edit, expected = REFUSED[offence]
+@pytest.mark.parametrize("kind", REFUSED)
+def test_one_line_names_the_key_the_value_and_what_is_allowed(kind, tmp_path):
+    edit, expected = REFUSED[kind]
     path = tmp_path / "params.yaml"
     path.write_text(yaml.safe_dump(changed(*edit)), encoding="utf-8")
     message = message_of(lambda: load_params(path))
@@ -349,7 +352,7 @@ def test_one_line_says_where_what_was_given_and_what_is_allowed(offence, tmp_pat
     assert [fragment for fragment in expected if fragment not in message] == []
 
 
-def test_a_model_without_epochs_is_refused_where_its_profile_names_none():
+def test_a_model_without_epochs_is_refused_if_its_profile_sets_none():
     values = changed("models", "model_1", "epochs", REMOVED)
     assert parse_params(values).recipe("model_1").epochs == VALUES["profiles"]["demo"]["training"]["epochs"]
     del values["profiles"]["demo"]["training"]["epochs"]
@@ -358,7 +361,7 @@ def test_a_model_without_epochs_is_refused_where_its_profile_names_none():
     assert "profiles.demo.training" in message
 
 
-def test_every_offence_has_its_own_line():
+def test_each_error_has_its_own_line():
     values = changed("seed", -1)
     values["models"]["model_1"]["epochs"] = -1
     values["models"]["model_2"]["batch_size"] = "x"
@@ -385,7 +388,7 @@ TEXTS = {
 
 
 @pytest.mark.parametrize("kind", TEXTS)
-def test_text_that_holds_no_mapping_is_one_line_with_its_file(kind, tmp_path):
+def test_text_without_a_mapping_is_one_line_with_its_file(kind, tmp_path):
     text, expected = TEXTS[kind]
     path = tmp_path / "params.yaml"
     path.write_text(text, encoding="utf-8")
@@ -408,17 +411,17 @@ def test_text_that_holds_no_mapping_is_one_line_with_its_file(kind, tmp_path):
         pytest.param('"\\uD800": 1', id="key that is no character"),
     ],
 )
-def test_values_that_the_yaml_library_stumbles_over_are_a_users_mistake_too(line, tmp_path):
+def test_values_on_which_the_yaml_library_crashes_are_user_errors(line, tmp_path):
     path = tmp_path / "params.yaml"
     path.write_text(COMMITTED.read_text(encoding="utf-8").replace("seed: 1\n", f"{line}\n"), encoding="utf-8")
     assert message_of(lambda: load_params(path)).startswith(str(path))
 
 
-def test_a_name_that_is_no_character_is_a_users_mistake_too():
+def test_half_a_character_as_a_name_is_a_user_error():
     message_of(lambda: parse_params(changed("profile", "\ud800")))
 
 
-def test_a_missing_file_says_where_it_was_looked_for(tmp_path, monkeypatch):
+def test_the_error_for_a_missing_file_names_the_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     message = message_of(load_params)
     assert "params.yaml" in message
@@ -433,7 +436,7 @@ def test_a_folder_and_a_binary_file_are_refused(tmp_path):
     assert str(binary) in message_of(lambda: load_params(binary))
 
 
-def test_windows_line_ends_and_a_byte_order_mark_are_no_fault(tmp_path):
+def test_windows_line_ends_and_a_byte_order_mark_are_accepted(tmp_path):
     path = tmp_path / "params.yaml"
     path.write_bytes(b"\xef\xbb\xbf" + COMMITTED.read_bytes().replace(b"\n", b"\r\n"))
     assert load_params(path) == load_params(COMMITTED)
@@ -447,7 +450,7 @@ def test_params_cannot_be_changed():
         params.models["model_1"].optimizer.learning_rate = 1.0
 
 
-def test_nearest_is_silent_where_nothing_is_near():
+def test_nearest_returns_nothing_if_no_word_is_similar():
     assert nearest("epohs", ["epochs", "seed"]) == " (did you mean 'epochs'?)"
     assert nearest("zzz", ["epochs", "seed"]) == ""
 
@@ -471,7 +474,7 @@ def test_without_changes_the_recipe_is_the_block_with_the_shared_augmentation():
     ("key", "value", "own"),
     [("epochs", 3, 15), ("batch_size", 7, 64), ("batch_normalization_momentum", 0.5, 0.99), ("weights", None, None)],
 )
-def test_what_a_profile_names_wins_and_all_else_stays(key, value, own):
+def test_a_profile_overrides_the_keys_that_it_sets_and_no_others(key, value, own):
     params, block, recipe = under({key: value}, "model_4")
     rest = block | {"augmentation": PAPER_AUGMENTATION.model_dump(), "batch_normalization_momentum": None}
     assert recipe == rest | {key: value}
@@ -481,7 +484,7 @@ def test_what_a_profile_names_wins_and_all_else_stays(key, value, own):
 @pytest.mark.parametrize(
     ("key", "own", "value"), [("batch_normalization_momentum", 0.9, 0.5), ("flip_at_test", True, False)]
 )
-def test_what_a_block_says_of_normalization_and_mirrors_holds_until_a_profile_names_it(key, own, value):
+def test_normalization_and_mirrors_of_a_block_apply_unless_a_profile_sets_them(key, own, value):
     params, block, recipe = under({}, "resnet18")
     assert block[key] == recipe[key] == own
     params, _, recipe = under({key: value}, "resnet18")
@@ -489,7 +492,7 @@ def test_what_a_block_says_of_normalization_and_mirrors_holds_until_a_profile_na
     assert params.overrides("resnet18") == {key: (own, value)}
 
 
-def test_a_lineup_is_one_edit_of_active_away():
+def test_active_can_refer_to_a_lineup():
     text = COMMITTED.read_text(encoding="utf-8")
     for name, members in VALUES["lineups"].items():
         edited = text.replace("\nactive: *paper ", f"\nactive: *{name} ")
@@ -498,7 +501,7 @@ def test_a_lineup_is_one_edit_of_active_away():
     assert VALUES["active"] == VALUES["lineups"]["paper"]
 
 
-def test_a_warm_up_that_is_too_long_for_the_profile_concerns_active_models_alone():
+def test_a_warm_up_that_is_too_long_is_refused_for_active_models_only():
     """`epochs=1` on a command line, to try something, is not refused for a model that nobody trains."""
     values = changed("profiles", "demo", "training", "epochs", 1)
     assert parse_params(values).recipe("resnet18").learning_rate_schedule.warmup_epochs == 1
@@ -507,7 +510,7 @@ def test_a_warm_up_that_is_too_long_for_the_profile_concerns_active_models_alone
 
 
 @pytest.mark.parametrize("model", ["model_4_tuned", "resnet18"])
-def test_decay_that_momentum_does_not_add_up_is_ten_times_the_published(model):
+def test_weight_decay_is_ten_times_the_published_because_momentum_does_not_add_it_up(model):
     """Classic SGD decays by rate x decay / (1 - momentum) a step in the end; Keras by rate x decay."""
     optimizer = parse_params(VALUES).models[model].optimizer
     assert (optimizer.name, optimizer.nesterov) == ("sgd", True)
@@ -540,7 +543,7 @@ def test_writing_the_same_value_in_a_profile_is_no_override():
     assert params.overrides("model_1") == {}
 
 
-def test_a_profiles_weights_concern_only_models_that_have_some():
+def test_a_profiles_weights_apply_only_to_models_that_have_weights():
     params, _, _ = under({"weights": None})
     assert params.recipe("model_5").weights is None
     assert params.overrides("model_5") == {"weights": ("imagenet", None)}
@@ -550,7 +553,7 @@ def test_a_profiles_weights_concern_only_models_that_have_some():
     assert params.recipe("model_1").weights is None
 
 
-def test_without_weights_there_is_one_phase_of_all_layers_and_it_is_said():
+def test_without_weights_there_is_one_phase_and_it_is_reported():
     params, block, _ = under({"weights": None}, "vgg16")
     assert block["fine_tuning"] == {"backbone_share": 1.0, "batch_normalization": "frozen"} | TUNING
     assert params.recipe("vgg16").fine_tuning is None
@@ -567,7 +570,7 @@ def test_with_weights_the_phases_are_no_override():
     ("epochs", "expected"),
     [
         (3, "models.vgg16.fine_tuning.head_epochs: 3 is not below the 3 epochs"),
-        (4, "models.vgg16.learning_rate_schedule.warmup_epochs: 1 is not below the 1 epochs that are trained after 3"),
+        (4, "models.vgg16.learning_rate_schedule.warmup_epochs: 1 is not below the 1 epochs of the training after 3"),
         (5, None),
     ],
 )
@@ -587,7 +590,7 @@ def test_a_profile_that_is_not_chosen_changes_nothing():
     assert [one.recipe(model) for model in one.active] == [other.recipe(model) for model in other.active]
 
 
-def test_a_block_keeps_what_it_says_from_the_profile():
+def test_a_profile_does_not_override_the_keys_that_a_block_keeps():
     values = changed("models", "model_2_as_published", "keeps", ["epochs", "weights"])
     params = parse_params(values)
     assert params.recipe("model_2_as_published").epochs == 20
@@ -596,10 +599,10 @@ def test_a_block_keeps_what_it_says_from_the_profile():
     assert params.recipe("model_2").epochs == params.training.epochs
 
 
-def test_what_is_kept_must_be_there():
+def test_a_key_that_a_block_keeps_must_be_set():
     values = changed("models", "model_2_as_published", "epochs", None)
     message = message_of(lambda: parse_params(values))
-    assert "models.model_2_as_published.epochs: named neither here nor in profiles.demo.training" in message
+    assert "models.model_2_as_published.epochs: missing; set it here or in profiles.demo.training" in message
 
 
 def variants() -> dict[str, tuple[str, set[str]]]:
@@ -615,7 +618,7 @@ def variants() -> dict[str, tuple[str, set[str]]]:
     }
 
 
-def test_nothing_is_shared_by_an_anchor_but_the_lineup_that_is_active():
+def test_only_the_active_lineup_uses_a_yaml_anchor():
     """`dvc exp run -S` loses its edit where two blocks share a mapping; a list is replaced as a whole."""
     events = yaml.parse(COMMITTED.read_text(encoding="utf-8"))
     assert [event.anchor for event in events if isinstance(event, yaml.AliasEvent)] == ["paper"]
@@ -624,13 +627,13 @@ def test_nothing_is_shared_by_an_anchor_but_the_lineup_that_is_active():
 TRANSFER = {"vgg16", "inception_v3", "efficientnet_b0", "efficientnet_v2_s", "convnext_tiny"}
 
 
-def test_every_block_that_is_not_active_is_a_variant_that_is_known():
+def test_every_inactive_block_is_a_known_variant():
     params = parse_params(VALUES)
     stronger = {"model_4_tuned", "resnet18"}  # and a variant of it
     assert set(params.models) - set(params.active) == set(variants()) | stronger | TRANSFER
 
 
-def test_the_transfer_models_differ_in_backbone_and_size_alone():
+def test_the_transfer_models_differ_only_in_backbone_and_size():
     blocks = {
         name: parse_params(VALUES).models[name].model_dump(exclude={"architecture", "build"}) for name in TRANSFER
     }
@@ -638,7 +641,7 @@ def test_the_transfer_models_differ_in_backbone_and_size_alone():
 
 
 @pytest.mark.parametrize("variant", variants())
-def test_a_variant_differs_from_its_model_in_its_quirk_alone(variant):
+def test_a_variant_differs_from_its_model_only_in_its_quirk(variant):
     base, quirk = variants()[variant]
     params = parse_params(VALUES)
     one, other = params.models[base].model_dump(), params.models[variant].model_dump()
@@ -654,13 +657,13 @@ def replicated(models: list[str], seeds: list[int]) -> dict[str, Any]:
     [
         (["model_22"], [2], "replicates.models: 'model_22' is not active (did you mean 'model_2'?)"),
         (["model_3_as_published"], [2], "replicates.models: 'model_3_as_published' is not active"),
-        (["model_2", "model_2"], [2], "replicates.models: names one twice"),
-        (["model_2"], [2, 2], "replicates.seeds: names one twice"),
+        (["model_2", "model_2"], [2], "replicates.models: duplicate model_2"),
+        (["model_2"], [2, 2], "replicates.seeds: duplicate 2"),
         (["model_2"], [VALUES["seed"]], f"replicates.seeds: {VALUES['seed']} is `seed`"),
         (["model_2"], [-1], "replicates.seeds.0: Input should be greater than or equal to 0, got -1"),
     ],
 )
-def test_replicates_that_make_no_sense_are_refused(models, seeds, expected):
+def test_invalid_replicates_are_refused(models, seeds, expected):
     assert expected in message_of(lambda: parse_params(replicated(models, seeds)))
 
 
@@ -670,7 +673,7 @@ def test_an_unknown_model_is_refused_with_the_nearest_name():
     assert "did you mean 'model_2'" in message
 
 
-# --- whatever the file holds: a UserError, or params ---
+# --- any content of the file gives a UserError, or params ---
 
 LEAVES = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8),
@@ -706,7 +709,7 @@ def path(tmp_path_factory):
 
 @settings(deadline=None, max_examples=80)
 @given(text=st.text(st.characters(codec="utf-8")) | st.text("-:?[]{}!&*|>%@'\"# \n\tae1.~<", max_size=40))
-def test_any_text_is_refused_as_a_users_mistake(text, path):
+def test_any_text_is_a_user_error(text, path):
     path.write_text(text, encoding="utf-8", newline="")
     refused_or_loaded(path)
 
@@ -720,7 +723,7 @@ def test_any_yaml_structure_is_refused_or_loaded(values, path):
 
 @settings(deadline=None, max_examples=80)
 @given(place=st.sampled_from(places(VALUES)), value=STRUCTURES)
-def test_any_value_in_any_place_of_the_committed_file_is_refused_or_loaded(place, value, path):
+def test_any_value_for_any_key_of_the_committed_file_is_refused_or_loaded(place, value, path):
     path.write_text(yaml.safe_dump(changed(*place, value)), encoding="utf-8")
     refused_or_loaded(path)
 
@@ -741,7 +744,7 @@ def test_a_small_number_may_be_written_as_dvc_and_people_write_it(written, tmp_p
         ("models.model_4_tuned.optimizer.learning_rate=0.1", {"models.model_4_tuned"}),
     ],
 )
-def test_an_experiment_changes_what_it_names_and_no_lineup_or_other_model(override, changed_parts, tmp_path):
+def test_an_experiment_changes_only_the_keys_that_it_sets(override, changed_parts, tmp_path):
     """`dvc exp run -S` edits the file in place, where what an anchor shares would change in every place."""
     path = tmp_path / "params.yaml"
     path.write_text(COMMITTED.read_text(encoding="utf-8"), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""params.yaml means the same to the stages as to DVC, which decides from it what is out of date."""
+"""The stages read the same values from params.yaml as DVC, which uses them to find what is out of date."""
 
 import math
 
@@ -102,7 +102,7 @@ def test_a_seed_with_leading_zeros_is_decimal(tmp_path):
 @pytest.mark.parametrize(
     "text", ["a: 1\n---\nb: 2\n", "- 1\n", "a: *b\n", "a: [1\n", "\tb: 1\n", "a: !!python/name:os.system x\n"]
 )
-def test_what_is_no_mapping_is_one_message(text, tmp_path):
+def test_text_without_a_mapping_is_one_message(text, tmp_path):
     (tmp_path / "params.yaml").write_text(text)
     with pytest.raises(UserError, match=r"params\.yaml"):
         read_yaml(tmp_path / "params.yaml")

@@ -1,4 +1,4 @@
-"""The embedded digits, against scikit-learn's own and through the same door as the official archive."""
+"""The embedded digits, against scikit-learn's, and read like the official archive."""
 
 import zipfile
 
@@ -82,7 +82,7 @@ def test_splits_share_no_picture(manifest):
     assert shared == set()
 
 
-def test_boxes_hold_all_ink_and_touch_it_on_every_side(manifest, pictures):
+def test_boxes_contain_all_ink_and_touch_it_on_every_side(manifest, pictures):
     # Ink is brighter than 64 of 255; JPEG moves a pixel by some gray levels.
     tolerance = 24
     for row in manifest.itertuples():

@@ -1,4 +1,4 @@
-"""Duplicates that are planted are found and nothing else, and what the dataset's policy does about them."""
+"""Planted duplicates are found and nothing else, and the dataset's policy is applied to them."""
 
 import tracemalloc
 from collections.abc import Callable
@@ -138,7 +138,7 @@ def test_val_image_that_is_one_of_a_near_pair_is_paired_with_the_other(copied: i
     assert rows(found.near) == {("train", 0, "train", 4), ("train", across, "val", 1)}
 
 
-def test_images_of_one_digest_are_told_apart_by_their_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_with_the_same_digest_are_distinguished_by_their_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(duplicates, "_digests", lambda chunk: np.zeros(len(chunk), np.uint64))
     train = photographs(8)
     train[6], train[7] = train[1], train[4]
@@ -157,7 +157,7 @@ def test_one_differing_bit_of_one_pixel_is_not_exact() -> None:
     assert rows(found.near) == {("train", 0, "val", 0)}
 
 
-def test_noise_and_unlike_photographs_give_no_pair() -> None:
+def test_noise_and_different_photographs_give_no_pair() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (400, SIDE, SIDE, 3), np.uint8)
     found = find_duplicates(np.concatenate([photographs(300), noise[:300]]), noise[300:])
 
@@ -166,7 +166,7 @@ def test_noise_and_unlike_photographs_give_no_pair() -> None:
     assert found.max_distance == MAX_DISTANCE
 
 
-def test_handwritten_digits_are_alike_but_not_the_same() -> None:
+def test_handwritten_digits_are_similar_but_not_identical() -> None:
     digits = [cv2.resize(digit.astype(np.uint8) * 15, (SIDE, SIDE)) for digit in load_digits().images[:300]]
     images = np.repeat(np.stack(digits)[..., None], 3, axis=3)
     images[299] = images[0]
@@ -201,7 +201,7 @@ def test_many_blank_images_do_not_crowd_the_others_out() -> None:
     assert rows(found.near) == {("train", 410, "val", 0)}
 
 
-def test_smooth_ramps_have_no_detail_to_confirm_them() -> None:
+def test_smooth_ramps_have_no_detail_and_are_not_confirmed() -> None:
     ramps = [np.linspace(20, top, SIDE).astype(np.uint8) for top in (120, 150, 200)]
     images = np.stack([np.broadcast_to(ramp[:, None, None], (SIDE, SIDE, 3)) for ramp in ramps])
 
@@ -278,7 +278,7 @@ def test_hashes_are_the_signs_of_the_lowest_coefficients_of_opencv() -> None:
         np.testing.assert_array_equal(bits[clear], (expected > 0.5)[clear])
 
 
-def test_hash_of_an_image_does_not_depend_on_its_place() -> None:
+def test_hash_of_an_image_does_not_depend_on_its_index() -> None:
     images = np.tile(photographs(60), (10, 1, 1, 1))
 
     together = perceptual_hashes(images)
@@ -288,7 +288,7 @@ def test_hash_of_an_image_does_not_depend_on_its_place() -> None:
         assert perceptual_hashes(images[index : index + 1])[0] == together[index]
 
 
-def test_similarity_ignores_brightness_contrast_and_place() -> None:
+def test_similarity_ignores_brightness_contrast_and_shifts() -> None:
     first, other = photographs(2)
 
     assert similarity(first, first) == pytest.approx(1, abs=1e-4)
@@ -339,7 +339,7 @@ def test_other_sizes_of_image() -> None:
 @pytest.mark.parametrize(
     ("train", "val", "options", "message"),
     [
-        (NONE, np.empty((0, 32, 32, 3), np.uint8), {}, "expected one size"),
+        (NONE, np.empty((0, 32, 32, 3), np.uint8), {}, "expected the same size"),
         (NONE.astype(np.float32), NONE, {}, "got float32 .* expected uint8"),
         (NONE[..., :1], NONE[..., :1], {}, "expected uint8 of N x H x W x 3"),
         (NONE[:, :8], NONE[:, :8], {}, "sides of 16 or more"),
@@ -348,7 +348,7 @@ def test_other_sizes_of_image() -> None:
         (NONE, NONE, {"min_similarity": 1.5}, "min_similarity is 1.5, expected 0 to 1"),
     ],
 )
-def test_what_cannot_be_compared_is_refused(train: Image, val: Image, options: dict[str, float], message: str) -> None:
+def test_invalid_arguments_are_refused(train: Image, val: Image, options: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         find_duplicates(train, val, **options)  # type: ignore[arg-type]
 
@@ -386,27 +386,27 @@ def test_the_report_names_every_pair_by_its_paths(pairs, paths):
     assert described["counts"]["exact"]["train-train"]["pairs"] == 1
 
 
-def test_only_pairs_of_training_and_validation_are_across(pairs):
+def test_pairs_across_are_of_training_and_validation(pairs):
     across = duplicates.pairs_across(pairs)
     assert across[["index_a", "index_b"]].to_numpy().tolist() == [[2, 1]]
 
 
-def test_what_is_left_out_is_the_training_side_and_the_later_copy(pairs):
+def test_the_training_side_and_the_later_copy_are_dropped(pairs):
     assert duplicates.train_copies(pairs).tolist() == [2, 9]
 
 
-def test_nothing_is_left_that_has_a_copy_once_the_copies_are_dropped(splits, pairs):
+def test_no_duplicates_remain_after_the_copies_are_dropped(splits, pairs):
     train, val = splits
     left = find_duplicates(np.delete(train, duplicates.train_copies(pairs), axis=0), val)
     assert len(left.exact) == len(left.near) == 0
 
 
-def test_refusing_leakage_names_the_pairs_and_the_way_out(pairs, paths):
+def test_the_error_for_leakage_names_the_pairs_and_the_remedy(pairs, paths):
     with pytest.raises(DatasetError, match=r"(?s)^1 pairs .*train/a/2.JPEG and val/b/1.JPEG.*drop_from_train"):
         duplicates.refuse_leakage(duplicates.describe_duplicates(pairs, paths))
 
 
-def test_copies_within_a_split_alone_are_not_refused(splits, paths):
+def test_copies_within_one_split_are_not_refused(splits, paths):
     train, val = splits
     pairs = find_duplicates(train, val[2:])
     duplicates.refuse_leakage(duplicates.describe_duplicates(pairs, paths))
@@ -422,7 +422,7 @@ def test_of_many_pairs_ten_are_shown_and_all_are_counted(make_pictures):
     assert str(refused.value).count("(exact)") == 10
 
 
-def test_near_copies_within_training_are_left_out_too(make_pictures):
+def test_near_duplicates_within_training_are_dropped_too(make_pictures):
     """Another quality of JPEG: other pixels, the same picture."""
     train, val = make_pictures(12, seed=5), make_pictures(4, seed=6)
     train[7] = recoded(train[3])

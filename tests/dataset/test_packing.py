@@ -96,7 +96,7 @@ class TestDecode:
         np.testing.assert_array_equal(decode(buffer.getvalue()), decode_with_pil(buffer.getvalue()))
 
     @pytest.mark.parametrize("shape", [(64, 63), (32, 32), (63, 64), (1, 1), (128, 64)])
-    def test_wrong_size_is_told_as_width_by_height(self, shape):
+    def test_wrong_size_is_reported_as_width_by_height(self, shape):
         with pytest.raises(ValueError, match=f"^is {shape[1]} x {shape[0]}, expected 64 x 64$"):
             decode(saved(np.zeros((*shape, 3), np.uint8)))
 
@@ -163,7 +163,7 @@ class TestPack:
             with pytest.raises(ValueError, match="read-only"):
                 split.images[0] = 0
 
-    def test_cache_holds_the_files_that_the_stage_promises_and_the_same_bytes_again(self, packed_at, tmp_path):
+    def test_cache_has_the_documented_files_and_the_same_bytes_again(self, packed_at, tmp_path):
         before = {path.name: path.read_bytes() for path in packed_at.iterdir()}
         assert before.keys() == {
             f"{split}_{what}.npy" for split in ("train", "val") for what in ("images", "labels", "ranks")
@@ -172,7 +172,7 @@ class TestPack:
         assert {path.name: path.read_bytes() for path in packed_at.iterdir()} == before
 
     def test_more_images_than_a_chunk_keep_their_order(self, make_jpeg, tmp_path):
-        # Each picture is of one gray level, by which it is known again.
+        # Each picture has one gray level, which identifies it.
         (tmp_path / "classes.csv").write_text("label,wnid,name\n0,a,first\n1,b,second\n")
         jpegs = [make_jpeg(np.full((64, 64), level, np.uint8)) for level in range(256)]
         rng = np.random.default_rng(0)
@@ -302,13 +302,13 @@ class TestSummarize:
         assert report["train_channel_means"] == images.mean(axis=(0, 1, 2)).round(4).tolist()
         assert report["train_channel_standard_deviations"] == images.std(axis=(0, 1, 2)).round(4).tolist()
 
-    def test_classes_are_counted_also_where_one_is_empty(self, make_pictures, tmp_path):
+    def test_classes_are_counted_even_if_one_is_empty(self, make_pictures, tmp_path):
         (tmp_path / "layout.json").write_text("{}")
         report = summarize(in_memory(make_pictures(3), [0, 2, 2], ["a", "b", "c", "d"]), tmp_path)
         counts = {"n0": 1, "n1": 0, "n2": 2, "n3": 0}
         assert report["per_class"] == {"train": counts, "val": counts}
 
-    def test_report_keeps_what_the_layout_found_and_is_json(self, archive, reorganized, tmp_path):
+    def test_report_includes_layout_json_and_is_json(self, archive, reorganized, tmp_path):
         archive.members["Thumbs.db"] = b"stray"
         images = reorganized(archive)
         report = json.loads(json.dumps(summarize(pack(images, tmp_path / "cache"), images)))
@@ -318,14 +318,14 @@ class TestSummarize:
 
 
 class TestSamplesPerClass:
-    def test_are_the_papers_four_classes_where_they_exist(self, make_pictures):
+    def test_are_the_papers_four_classes_if_they_exist(self, make_pictures):
         images = make_pictures(6)
         names = ["candle, taper", "a", "b", "c", "lion, king of beasts", "koala"]
         samples = samples_per_class(in_memory(images, [0, 1, 2, 3, 4, 5], names))
         assert list(samples) == ["lion", "koala", "candle"]
         assert (samples["lion"] == images[4:5]).all()
 
-    def test_are_else_the_first_four_classes_and_their_first_images(self, make_pictures):
+    def test_are_otherwise_the_first_four_classes_and_their_first_images(self, make_pictures):
         images = make_pictures(12)
         samples = samples_per_class(in_memory(images, [0, 1, 2, 3, 4, 5] * 2, list("abcdef")), num_images=1)
         assert list(samples) == list("abcd")

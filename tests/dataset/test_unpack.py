@@ -26,20 +26,20 @@ def test_every_image_becomes_a_file_in_its_class_folder(images, tmp_path):
                 assert (tmp_path / "plain" / split / name).read_bytes() == archive.read(name)
 
 
-def test_a_folder_that_is_there_is_refused_and_left_alone(images, tmp_path):
+def test_an_existing_folder_is_refused_and_not_changed(images, tmp_path):
     (tmp_path / "plain" / "val").mkdir(parents=True)
     (tmp_path / "plain" / "val" / "mine.txt").write_text("mine")
-    with pytest.raises(UserError, match="exists: choose an empty folder"):
+    with pytest.raises(UserError, match="exists; choose an empty folder"):
         unpack(images, tmp_path / "plain")
     assert [path.name for path in (tmp_path / "plain").rglob("*")] == ["val", "mine.txt"]
 
 
-def test_without_the_zips_it_says_what_makes_them(tmp_path):
+def test_without_the_zips_the_error_names_the_stage_to_run(tmp_path):
     with pytest.raises(DatasetError, match="dvc repro reorganize"):
         unpack(tmp_path, tmp_path / "plain")
 
 
-def test_an_interrupted_unpacking_leaves_no_folder_that_looks_whole(images, tmp_path, monkeypatch):
+def test_an_interrupted_unpacking_leaves_no_folder_that_looks_complete(images, tmp_path, monkeypatch):
     def interrupted(*arguments):
         raise KeyboardInterrupt
 

@@ -63,7 +63,7 @@ def test_each_entry_point_makes_what_it_is_named_after(copy, trained):
 @pytest.mark.parametrize(
     ("model", "said"),
     [
-        ("modle_2", "no model 'modle_2' in params.yaml (did you mean 'model_2'?)"),
+        ("modle_2", "params.yaml: unknown model 'modle_2' (did you mean 'model_2'?)"),
         (f"{MODEL}; touch hacked; $(touch hacked) `touch hacked`", f"known: model_1, {MODEL}"),
     ],
 )

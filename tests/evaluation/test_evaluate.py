@@ -70,7 +70,7 @@ def packed():
 
 @pytest.fixture(scope="module")
 def model(keras, packed):
-    """Return a model that is somewhat right: trained for some steps."""
+    """Return a model that was trained for some steps."""
     from tiny_imagenet.training.build import build_model
 
     keras.utils.set_random_seed(3)
@@ -103,16 +103,16 @@ def test_metrics_have_exactly_their_keys_in_order_and_are_plain_numbers(measured
     assert {type(value) for value in measured.metrics.as_dict().values()} == {float, int}
 
 
-def test_accuracies_are_shares_of_images_that_are_right(measured, packed, model, probabilities):
+def test_accuracies_are_shares_of_images_predicted_right(measured, packed, model, probabilities):
     right = probabilities.argmax(1) == packed.val.labels
-    assert 0.2 < right.mean() < 0.99  # a model that is always or never right would show little
+    assert 0.2 < right.mean() < 0.99  # a model that is always or never right would not test much
     assert measured.metrics.val_accuracy == pytest.approx(right.sum() / 130)
     assert measured.metrics.num_images == 130
     clean = model.predict_on_batch(packed.train.images).argmax(1) == packed.train.labels
     assert measured.metrics.train_accuracy_clean == pytest.approx(clean.mean())
 
 
-def test_the_clean_training_accuracy_leaves_out_what_was_held_out(evaluation, packed, model):
+def test_the_clean_training_accuracy_excludes_held_out_images(evaluation, packed, model):
     """The last 3 images of each class, in the order of the split."""
     labels = packed.train.labels
     held_out = np.concatenate([np.flatnonzero(labels == label)[-3:] for label in range(packed.num_classes)])
@@ -172,7 +172,7 @@ def test_flip_at_test_takes_the_mean_of_both_views_in_every_metric(flipped, mode
     np.testing.assert_allclose(flipped.predictions["probability_1"], clean.max(1), rtol=1e-5)
 
 
-def test_flip_at_test_also_gives_what_the_saved_model_has_by_itself(flipped, measured):
+def test_flip_at_test_also_gives_the_accuracy_of_the_saved_model(flipped, measured):
     ours, theirs = flipped.metrics.as_dict(), measured.metrics.as_dict()
     own = ["val_accuracy_one_view", "val_accuracy_one_view_low", "val_accuracy_one_view_high", "num_views"]
     index = KEYS.index("num_images")
@@ -224,7 +224,7 @@ def test_confusion_pairs_are_the_matrix_by_name_the_diagonal_and_then_the_larges
     assert frame["count"][10:].is_monotonic_decreasing
 
 
-def test_classes_of_one_name_are_told_apart_by_their_wnids(evaluation, packed, model):
+def test_classes_with_the_same_name_are_distinguished_by_their_wnids(evaluation, packed, model):
     """ImageNet has two cranes, a bird and a machine."""
     names = ["crane, a bird", "crane", *packed.classes["name"][2:]]
     cranes = PackedDataset(packed.train, packed.val, packed.classes.assign(name=names))
@@ -270,7 +270,7 @@ def test_datasets_of_few_classes_can_be_evaluated(num_classes, keras, evaluation
     assert [str(warning.message) for warning in recwarn if "sklearn" in str(warning.filename)] == []
 
 
-def test_a_model_that_answers_with_nan_is_refused_in_words(keras, evaluation, packed):
+def test_a_model_that_returns_nan_is_refused_with_a_message(keras, evaluation, packed):
     from tiny_imagenet.models.registry import build_classifier
 
     broken = build_classifier("two_conv", input_shape=(64, 64, 3), num_classes=10, filters=[2], dense_units=2, l2=0.0)
@@ -319,7 +319,7 @@ def test_parameters_with_200_classes_are_those_of_a_model_that_has_200(architect
     assert described["layers"][-1]["output_shape"] == [10]
 
 
-def test_what_is_written_is_what_was_measured(evaluation, measured, tmp_path):
+def test_the_files_contain_what_was_measured(evaluation, measured, tmp_path):
     folder = tmp_path / "results" / "model_1"
     folder.mkdir(parents=True)
     (folder / "confusion.png").write_text("of an earlier version")

@@ -54,7 +54,7 @@ def gallery(path, right=9, wrong=11):
 
 
 @pytest.mark.parametrize("draw", [confusion, classes, calibration, gallery])
-def test_a_figure_is_whole_as_png_and_svg_and_photographs_as_png_alone(draw, tmp_path, drawn):
+def test_a_figure_is_complete_as_png_and_svg_and_photographs_only_as_png(draw, tmp_path, drawn):
     check_figure(draw, tmp_path, drawn, photographs=draw is gallery)
 
 
@@ -64,7 +64,7 @@ def test_long_names_of_classes_are_not_cut_off(tmp_path, drawn):
     assert_nothing_is_cut_off(drawn[0])
 
 
-def test_the_colour_of_a_class_goes_by_the_mean_of_all(tmp_path, drawn):
+def test_the_colour_of_a_class_depends_on_the_mean_of_all(tmp_path, drawn):
     frame = pd.DataFrame({"name": list("abcdef"), "recall": [0.9, 0.2, 0.2, 0.2, 0.2, 0.1], "support": 50})
     figures.best_and_worst_classes(frame, "", tmp_path / "one", number=2)  # a, b and e, f are drawn
     figures.best_and_worst_classes(frame.assign(recall=0.7), "", tmp_path / "two")
@@ -82,7 +82,7 @@ def test_a_figure_of_classes_without_images_is_empty(tmp_path):
     assert (tmp_path / "figure.png").exists()
 
 
-def test_confusion_shows_shares_of_the_true_class_and_takes_an_empty_one(tmp_path, monkeypatch):
+def test_confusion_shows_shares_of_the_true_class_and_accepts_an_empty_one(tmp_path, monkeypatch):
     shown = []
     save = mpl.figure.Figure.savefig
 
@@ -97,7 +97,7 @@ def test_confusion_shows_shares_of_the_true_class_and_takes_an_empty_one(tmp_pat
     np.testing.assert_allclose(np.square(shown[0]), [[0.75, 0.25], [0, 0]])
 
 
-def test_classes_that_are_confused_stand_together():
+def test_confused_classes_are_neighbours():
     pairs = np.array([0, 1, 2, 0, 1, 2])  # 0 and 3 are confused, 1 and 4, 2 and 5
     confusion = 90 * np.eye(6, dtype=np.int64) + 10 * (pairs[:, None] == pairs)
     order = figures.alike_first(confusion)
@@ -114,7 +114,7 @@ def test_two_hundred_classes_are_drawn_with_their_names(tmp_path, drawn):
 
 
 @pytest.mark.parametrize(("right", "wrong"), [(0, 12), (12, 0), (2, 1), (0, 0)])
-def test_a_gallery_of_few_or_no_images_is_whole(right, wrong, tmp_path, drawn):
+def test_a_gallery_of_few_or_no_images_is_complete(right, wrong, tmp_path, drawn):
     gallery(tmp_path / "figure", right, wrong)
     empty = [axis.get_ylabel() for axis in drawn[0].axes if [text.get_text() for text in axis.texts] == ["none"]]
     assert empty == ["right"] * (not right) + ["wrong", "wrong,\nmost sure"] * (not wrong)
@@ -129,6 +129,6 @@ def test_captions_of_a_gallery_do_not_touch(tmp_path, drawn):
         assert all(left.x1 < right.x0 for left, right in pairwise(shown))
 
 
-def test_a_class_name_with_a_dollar_is_no_formula(tmp_path):
+def test_a_class_name_with_a_dollar_is_not_a_formula(tmp_path):
     figures.confusion_matrix(np.eye(2, dtype=np.int64), ["5$ note", r"\frac$"], "", tmp_path / "figure")
     assert (tmp_path / "figure.png").exists()

@@ -1,4 +1,4 @@
-"""Figures of merit against scikit-learn's, SciPy's, published and hand-made ones."""
+"""Metrics against scikit-learn's, SciPy's, published ones, and ones computed by hand."""
 
 from typing import Any
 
@@ -31,7 +31,7 @@ def test_wilsons_interval_is_scipys_and_stays_within_0_and_1(successes, trials):
 
 
 @pytest.mark.parametrize("trials", [1, 10, 13, 60, 200])
-def test_wilsons_interval_holds_its_proportion_to_the_last_digit(trials):
+def test_wilsons_interval_contains_its_proportion_to_the_last_digit(trials):
     assert metrics.wilson_interval(trials, trials)[1] == 1  # a figure's bar of negative length stops `compare`
     assert metrics.wilson_interval(0, trials)[0] == 0
 
@@ -66,7 +66,7 @@ def test_calibration_error_at_its_ends(confidence, correct, error):
     assert found == pytest.approx(error)
 
 
-def test_the_calibration_table_counts_every_answer_once_and_leaves_empty_bins_without_figures():
+def test_the_calibration_table_counts_every_prediction_once_and_empty_bins_are_nan():
     rng = np.random.default_rng(1)
     confidence = rng.uniform(0.5, 1, 400)
     correct = rng.uniform(size=400) < confidence
@@ -129,7 +129,7 @@ def test_the_intervals_of_a_balanced_set_are_those_of_its_accuracies():
     assert (found["val_top5_accuracy"], found["val_top5_accuracy_high"]) == (1, 1)
 
 
-def test_of_equal_probabilities_top_5_takes_those_that_an_answer_would_be():
+def test_top_5_breaks_ties_as_argmax_does():
     uniform = np.full((3, 200), 0.005, np.float32)
     found = metrics.validation_metrics(np.array([0, 4, 5], np.int32), uniform, np.ones(3, bool))
     assert found["val_accuracy"] == pytest.approx(1 / 3)
@@ -137,14 +137,14 @@ def test_of_equal_probabilities_top_5_takes_those_that_an_answer_would_be():
 
 
 @pytest.mark.parametrize("right", [True, False])
-def test_where_all_are_right_or_wrong_the_interval_of_balanced_accuracy_is_wilsons(right):
+def test_if_all_are_right_or_wrong_the_interval_of_balanced_accuracy_is_wilsons(right):
     labels = np.repeat(np.arange(10, dtype=np.int32), 20)
     found = metrics.balanced_accuracy(labels, labels if right else (labels + 1) % 10)
     interval = found["val_balanced_accuracy_low"], found["val_balanced_accuracy_high"]
     assert interval == metrics.wilson_interval(200 if right else 0, 200)
 
 
-def test_the_interval_of_two_unlike_classes_one_all_right_and_one_all_wrong_is_of_both():
+def test_the_interval_of_two_classes_one_all_right_and_one_all_wrong_combines_both():
     labels = np.repeat(np.arange(2, dtype=np.int32), [100, 1])
     found = metrics.balanced_accuracy(labels, np.zeros(101, np.int64))
     # By SciPy, Wilson's low end of 100 in 100 is 0.9630, and the high one of 0 in 1 is 0.7935.
@@ -159,7 +159,7 @@ def right_and_count(count: int) -> st.SearchStrategy[tuple[int, int]]:
 
 @settings(deadline=None)
 @given(st.lists(st.integers(1, 60).flatmap(right_and_count), min_size=1, max_size=6))
-def test_the_interval_of_balanced_accuracy_holds_it(classes):
+def test_the_interval_of_balanced_accuracy_contains_it(classes):
     right, counts = np.transpose(classes)
     labels = np.repeat(np.arange(len(classes), dtype=np.int32), counts)
     is_right = np.concatenate([np.arange(count) < number for number, count in classes])

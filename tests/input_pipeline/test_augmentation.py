@@ -1,4 +1,4 @@
-"""The augmentation, against the generator that the paper's authors used, the PIL that it used, and NumPy."""
+"""The augmentation, against Keras's `ImageDataGenerator`, which the paper's authors used, PIL, and NumPy."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
@@ -54,7 +54,7 @@ def augmented(chosen: Augmentation, images: np.ndarray, *, seed: int = 1, epoch:
 
 
 def draws_of(num_images: int, **changes: Any) -> Draws:
-    """Return draws that change nothing but what `changes` says."""
+    """Return draws that change only what is in `changes`."""
     zeros, ones = np.zeros(num_images), np.ones(num_images)
     return replace(
         Draws(zeros, zeros, zeros, zeros, ones, ones, np.zeros(num_images, bool), ones),
@@ -172,12 +172,12 @@ class TestMatrices:
         augmentation._warp(image, matrix, None, out)
         return out
 
-    def test_nothing_drawn_changes_nothing(self, pictures):
+    def test_neutral_draws_change_nothing(self, pictures):
         assert (self.warped(pictures[0], draws_of(1)) == pictures[0]).all()
 
     @pytest.mark.parametrize(("quarter_turns"), [1, 2, 3])
     def test_rotation_turns_about_the_centre(self, pictures, quarter_turns):
-        # A positive angle turns the grid that is sampled, and with it x towards y: the picture turns left.
+        # A positive angle turns the sampled grid from x towards y, so the picture turns left.
         draws = draws_of(1, rotation=[quarter_turns * np.pi / 2])
         assert (self.warped(pictures[0], draws) == np.rot90(pictures[0], quarter_turns)).all()
 
@@ -232,7 +232,7 @@ class TestDraws:
                 assert abs(np.corrcoef(values, others)[0, 1]) < 4.5 / np.sqrt(NUM_DRAWS)
 
     @pytest.mark.parametrize("num_images", [1, 2, 63, 1_000])
-    def test_of_an_image_are_the_same_whatever_the_number_of_images(self, paper, num_images):
+    def test_of_an_image_do_not_depend_on_the_number_of_images(self, paper, num_images):
         fewer = draw(PAPER_AUGMENTATION, seed=7, epoch=2, num_images=num_images)
         for field in fields(Draws):
             assert (getattr(fewer, field.name) == getattr(paper, field.name)[:num_images]).all()
@@ -263,13 +263,13 @@ class TestDraws:
 
 
 class TestStreams:
-    """Each part draws by itself: what another draws stays as it was."""
+    """The draws of each part do not depend on the other parts."""
 
-    def test_are_each_of_its_own(self):
+    def test_have_different_numbers(self):
         first = [random_stream(stream, seed=1, epoch=2).random() for stream in Stream]
         assert len(set(first)) == len(Stream)
 
-    def test_of_the_papers_parts_are_what_they_were_before_there_were_others(self):
+    def test_of_the_papers_parts_have_not_changed(self):
         # A change here changes every training that was ever run.
         uniform = np.random.default_rng([7, 2, 1]).random((5, 8))
         draws = draw(PAPER_AUGMENTATION, seed=7, epoch=2, num_images=5)
@@ -284,7 +284,7 @@ class TestStreams:
         for field in fields(Draws):
             assert (getattr(draws, field.name) == getattr(paper, field.name)).all()
 
-    def test_erasing_leaves_the_rest_of_the_picture_as_it_would_be_without(self, pictures):
+    def test_erasing_changes_only_its_rectangle(self, pictures):
         erased = augmented(MODERN.model_copy(update={"erasing": 1.0}), pictures)
         plain = augmented(MODERN.model_copy(update={"erasing": 0.0}), pictures)
         boxes = draw_erased(1.0, seed=1, epoch=0, num_images=len(pictures), height=64, width=64)
@@ -294,7 +294,7 @@ class TestStreams:
             changed[top:bottom, left:right] = False
             assert not changed.any()
 
-    def test_images_that_trivial_augment_leaves_alone_are_as_without(self, pictures):
+    def test_images_that_trivial_augment_skips_do_not_change(self, pictures):
         draws = draw_trivial(random_stream(Stream.TRIVIAL_AUGMENT, seed=1, epoch=0), len(pictures))
         alone = draws.operation == OPERATIONS.index("identity")
         with_trivial = augmented(PAPER_AUGMENTATION.model_copy(update={"trivial_augment": True}), pictures)
@@ -341,7 +341,7 @@ class TestWhatRandomNumbersDependOn:
             assert abs(np.corrcoef(first, other)[0, 1]) < 4.5 / np.sqrt(num_images)
 
     @pytest.mark.parametrize("part", ALONE)
-    def test_each_part_alone_makes_other_pictures_of_another_seed_epoch_and_index(self, pictures, part):
+    def test_each_part_alone_changes_with_seed_epoch_and_index(self, pictures, part):
         first, most_alike = augmented(ALONE[part], pictures), ALIKE.get(part, 0.02)
         for other in (augmented(ALONE[part], pictures, epoch=1), augmented(ALONE[part], pictures, seed=2)):
             assert (first == other).all(axis=(1, 2, 3)).mean() < most_alike
@@ -350,7 +350,7 @@ class TestWhatRandomNumbersDependOn:
         assert neighbours.mean() < most_alike
 
     @pytest.mark.parametrize("part", ALONE)
-    def test_each_part_alone_makes_the_same_pictures_whatever_else_there_is(self, pictures, part):
+    def test_each_part_alone_does_not_depend_on_the_other_images(self, pictures, part):
         first = augmented(ALONE[part], pictures)
         augment = Augmenter(ALONE[part], seed=1, num_images=10_000, threads=3)
         some = np.array([400, 7, 8, 99])
@@ -361,12 +361,12 @@ class TestWhatRandomNumbersDependOn:
 class TestCrop:
     def test_is_a_shift_by_whole_pixels_with_the_edge_repeated(self, pictures):
         begins = draw_crops(8, seed=1, epoch=0, num_images=len(pictures))
-        cropped = augmented(Augmentation(crop_padding=8), pictures[:, :48])  # an oblong tells x from y
+        cropped = augmented(Augmentation(crop_padding=8), pictures[:, :48])  # not square: x and y cannot be swapped
         for ours, image, (x, y) in zip(cropped, pictures[:, :48], begins, strict=True):
             padded = np.pad(image, ((8, 8), (8, 8), (0, 0)), "edge")
             assert (ours == padded[8 + y : 56 + y, 8 + x : 72 + x]).all()
 
-    def test_every_shift_is_as_likely_as_the_next(self):
+    def test_all_shifts_are_equally_likely(self):
         begins = draw_crops(8, seed=1, epoch=0, num_images=NUM_DRAWS)
         for axis in begins.T:
             values, counts = np.unique(axis, return_counts=True)
@@ -374,7 +374,7 @@ class TestCrop:
             assert stats.chisquare(counts).pvalue > 0.01
         assert abs(np.corrcoef(begins.T)[0, 1]) < 4.5 / np.sqrt(NUM_DRAWS)
 
-    def test_of_an_image_is_the_same_whatever_the_number_of_images(self):
+    def test_of_an_image_does_not_depend_on_the_number_of_images(self):
         more = draw_crops(8, seed=1, epoch=0, num_images=1_000)
         assert (draw_crops(8, seed=1, epoch=0, num_images=7) == more[:7]).all()
 
@@ -423,16 +423,16 @@ class TestTrivialAugment:
 
 @pytest.fixture(scope="module")
 def erased():
-    """The rectangles of many pictures of 64 x 64, each of which gets one."""
+    """The rectangles of many pictures of 64 x 64, one for each."""
     return draw_erased(1.0, seed=1, epoch=0, num_images=NUM_DRAWS, height=64, width=64)
 
 
 class TestErasing:
-    def test_befalls_the_share_of_images_that_is_asked_for(self):
+    def test_erases_the_requested_share_of_images(self):
         top, bottom, _, _ = draw_erased(0.1, seed=1, epoch=0, num_images=NUM_DRAWS, height=64, width=64).T
         assert stats.binomtest(int((bottom > top).sum()), NUM_DRAWS, 0.1).pvalue > 0.01
 
-    def test_area_and_aspect_are_of_their_ranges(self, erased):
+    def test_area_and_aspect_are_within_their_ranges(self, erased):
         top, bottom, left, right = erased.T
         tall, wide = bottom - top, right - left
         area, aspect = tall * wide / 64**2, tall / wide
@@ -443,7 +443,7 @@ class TestErasing:
         assert 3.2 < aspect.max() < 3.8
         assert abs((tall > wide).mean() - (tall < wide).mean()) < 0.02
 
-    def test_rectangles_lie_within_the_picture_and_anywhere_in_it(self, erased):
+    def test_rectangles_are_anywhere_within_the_picture(self, erased):
         top, bottom, left, right = erased.T
         assert (min(top.min(), left.min()), max(bottom.max(), right.max())) == (0, 64)
         assert ((top < bottom) & (left < right)).all()
@@ -457,7 +457,7 @@ class TestErasing:
         assert boxes[:, 1].max() <= 20
         assert (augmented(chosen, pictures[:, :20]) != pictures[:, :20]).any(axis=(1, 2, 3)).all()
 
-    def test_fills_with_all_values_alike_and_with_others_in_each_image_and_epoch(self):
+    def test_fills_with_uniform_values_that_differ_between_images_and_epochs(self):
         chosen, black = Augmentation(erasing=1), np.zeros((300, 64, 64, 3), np.uint8)
         epochs = [augmented(chosen, black, epoch=epoch) for epoch in (0, 1)]
         for images in epochs:
@@ -468,7 +468,7 @@ class TestErasing:
         assert stats.chisquare(counts).pvalue > 0.01
         assert (epochs[0] != epochs[1]).any(axis=(1, 2, 3)).all()
 
-    def test_of_an_image_is_the_same_whatever_the_number_of_images(self, erased):
+    def test_of_an_image_does_not_depend_on_the_number_of_images(self, erased):
         fewer = draw_erased(1.0, seed=1, epoch=0, num_images=7, height=64, width=64)
         assert (fewer == erased[:7]).all()
 
@@ -503,7 +503,7 @@ class TestAugmenter:
         assert (augment(pictures, indices, 5) != whole).any(axis=(1, 2, 3)).mean() > 0.95
         assert (augment(pictures, indices, 0) == whole).all()
 
-    def test_epochs_asked_for_at_once_do_not_mix(self, pictures, chosen):
+    def test_epochs_requested_at_once_do_not_mix(self, pictures, chosen):
         images, indices = pictures[:2], np.arange(2)
         augment = Augmenter(chosen, seed=1, num_images=2)
         expected = [augment(images, indices, epoch) for epoch in (0, 5)] * 100
@@ -519,10 +519,10 @@ class TestAugmenter:
     def test_no_augmentation_returns_the_same_pixels(self, pictures):
         assert (augmented(NO_AUGMENTATION, pictures) == pictures).all()
 
-    def test_mixing_is_not_its_task(self, pictures):
+    def test_mixing_is_done_elsewhere(self, pictures):
         assert (augmented(Augmentation(mixup=1, cutmix=1), pictures) == pictures).all()
 
-    def test_originals_stay_as_they_are(self, pictures, chosen):
+    def test_originals_do_not_change(self, pictures, chosen):
         images = pictures[:50].copy()
         images.flags.writeable = False  # as those of the memory-mapped cache
         augmented(chosen, images)
@@ -543,7 +543,7 @@ class TestAugmenter:
         for ours, image, factor in zip(augmented(PARTS["brightness"], pictures), pictures, factors, strict=True):
             assert (ours == np.asarray(ImageEnhance.Brightness(Image.fromarray(image)).enhance(factor))).all()
 
-    def test_empty_batch_is_no_error(self, pictures):
+    def test_empty_batch_is_accepted(self, pictures):
         augment = Augmenter(PAPER_AUGMENTATION, seed=1, num_images=10)
         assert augment(pictures[:0], np.arange(0), 0).shape == (0, 64, 64, 3)
 
@@ -558,7 +558,7 @@ class TestEpochOrder:
     def test_visits_every_image_once(self, num_images):
         assert sorted(epoch_order(seed=1, epoch=0, num_images=num_images)) == list(range(num_images))
 
-    def test_depends_on_seed_and_epoch_alone(self):
+    def test_depends_only_on_seed_and_epoch(self):
         order = epoch_order(seed=1, epoch=2, num_images=1_000)
         assert (epoch_order(seed=1, epoch=2, num_images=1_000) == order).all()
         for seed, epoch in ((1, 3), (2, 2), (2, 1)):

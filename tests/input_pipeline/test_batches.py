@@ -1,4 +1,4 @@
-"""What Keras is given: every image once an epoch, in an order that seed and epoch alone decide."""
+"""The batches for Keras: every image once an epoch, in an order that depends only on seed and epoch."""
 
 import math
 import threading
@@ -25,7 +25,7 @@ BATCH_SIZE = 16  # 50 images make three batches and one of 2
 
 @pytest.fixture(scope="module")
 def split(make_pictures):
-    """Pictures whose first pixel is their index, which is also their label: an image tells its own name."""
+    """Pictures whose first pixel is their index, which is also their label."""
     images = make_pictures(NUM_IMAGES, seed=3)
     images[:, 0, 0, 0] = np.arange(NUM_IMAGES)
     images.flags.writeable = False  # as the memory-mapped cache is
@@ -57,7 +57,7 @@ def ordered(keras, split):
 
 @pytest.fixture(scope="module")
 def hold_out(keras):
-    """Return `hold_out` for labels alone, and ranks where a test gives them."""
+    """Return `hold_out` for labels, and for ranks if a test gives them."""
     from tiny_imagenet.input_pipeline.batches import hold_out
 
     def hold_out_of_labels(labels: np.ndarray, per_class: int, ranks: list[int] | None = None) -> Any:
@@ -68,7 +68,7 @@ def hold_out(keras):
 
 
 def batches_of(dataset: Any, num_epochs: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return the batches of some epochs, asked for one by one; `fit` calls `on_epoch_end` before the first, too."""
+    """Return the batches of some epochs, requested one by one. Like `fit`, call `on_epoch_end` before the first too."""
     batches = []
     for _ in range(num_epochs):
         dataset.on_epoch_end()
@@ -88,7 +88,7 @@ def assert_same(ours: list[tuple[np.ndarray, np.ndarray]], theirs: list[tuple[np
 
 @pytest.fixture
 def recorder(keras):
-    """A model that learns nothing and writes down every batch that `fit` and `evaluate` give it."""
+    """A model that learns nothing and records every batch of `fit` and `evaluate`."""
     if keras.backend.backend() != "tensorflow":
         pytest.skip("train_step has another signature on other backends")
 
@@ -152,7 +152,7 @@ class TestTrainingBatches:
         chosen = {"augmentation": PAPER_AUGMENTATION, "seed": 5}
         assert_same(batches_of(training(**chosen), 3), batches_of(training(**chosen), 3))
 
-    def test_are_the_same_asked_for_twice_and_in_any_order(self, training):
+    def test_are_the_same_when_requested_twice_and_in_any_order(self, training):
         dataset = training(augmentation=PAPER_AUGMENTATION)
         forwards = [dataset[index] for index in range(len(dataset))]
         backwards = [dataset[index] for index in reversed(range(len(dataset)))]
@@ -160,7 +160,7 @@ class TestTrainingBatches:
 
     @pytest.mark.parametrize("first_epoch", [1, 2, 3])
     @pytest.mark.parametrize("batches_per_epoch", [None, 2])
-    def test_resumed_at_an_epoch_equal_those_that_went_on(self, training, first_epoch, batches_per_epoch):
+    def test_resumed_at_an_epoch_equal_those_without_interruption(self, training, first_epoch, batches_per_epoch):
         chosen = {"augmentation": PAPER_AUGMENTATION, "batches_per_epoch": batches_per_epoch}
         whole = batches_of(training(**chosen), 4)
         resumed = batches_of(training(**chosen, first_epoch=first_epoch), 4 - first_epoch)
@@ -175,19 +175,19 @@ class TestTrainingBatches:
         _, labels = joined([dataset[index] for index in range(len(dataset))])
         assert (labels == epoch_order(seed=1, epoch=0, num_images=NUM_IMAGES)[:num_images]).all()
 
-    def test_fewer_per_epoch_reach_every_image_in_the_end(self, training):
+    def test_fewer_per_epoch_still_reach_every_image(self, training):
         # The authors' model 3 saw a quarter of the data an epoch: another quarter each time.
         _, labels = joined(batches_of(training(batches_per_epoch=1), 60))
         assert set(labels) == set(range(NUM_IMAGES))
 
-    def test_of_the_first_epoch_are_the_same_before_keras_has_begun_it(self, training):
+    def test_of_the_first_epoch_are_the_same_before_keras_starts_it(self, training):
         # Keras looks at some to learn their shapes.
         dataset = training(augmentation=PAPER_AUGMENTATION, first_epoch=3)
         assert_same([dataset[index] for index in range(len(dataset))], batches_of(dataset, 1))
 
 
 class TestLabels:
-    def test_are_shares_of_classes_where_their_number_is_given(self, training, ordered, split):
+    def test_are_shares_of_classes_if_num_classes_is_given(self, training, ordered, split):
         for dataset in (training(num_classes=60), ordered(num_classes=60)):
             images, labels = joined(batches_of(dataset, 1))
             assert (labels.dtype, labels.shape) == (np.float32, (NUM_IMAGES, 60))
@@ -220,7 +220,7 @@ class TestMixedBatches:
         return images, mix_labels(split.labels, split.labels[mixes.partner], mixes, NUM_IMAGES)
 
     @pytest.mark.parametrize("batch_size", [1, 7, 16, 50, 64])
-    def test_mix_pictures_and_labels_alike_whatever_the_batch_size(self, mixed, split, batch_size):
+    def test_mix_pictures_and_labels_in_the_same_way_for_any_batch_size(self, mixed, split, batch_size):
         dataset = mixed(batch_size=batch_size)
         for epoch in (0, 1):
             images, labels = joined(batches_of(dataset, 1))
@@ -230,10 +230,10 @@ class TestMixedBatches:
             assert (labels == expected_labels[order]).all()
             assert (images.dtype, labels.dtype) == (np.uint8, np.float32)
 
-    def test_resumed_at_an_epoch_equal_those_that_went_on(self, mixed):
+    def test_resumed_at_an_epoch_equal_those_without_interruption(self, mixed):
         assert_same(batches_of(mixed(first_epoch=2), 1), batches_of(mixed(), 3)[2 * 4 :])
 
-    def test_partners_are_of_the_images_that_take_part(self, mixed):
+    def test_partners_are_among_the_selected_images(self, mixed):
         _, labels = joined(batches_of(mixed(indices=SOME), 30))
         shown = np.flatnonzero(labels.sum(0))
         assert shown.tolist() == SOME.tolist()
@@ -241,7 +241,7 @@ class TestMixedBatches:
 
 
 class TestIndices:
-    def test_name_the_images_that_take_part(self, training, ordered, split):
+    def test_select_images(self, training, ordered, split):
         dataset = training(indices=SOME, batch_size=3)
         assert (len(dataset), dataset.images_per_epoch) == (3, 8)
         for _ in range(3):
@@ -252,7 +252,7 @@ class TestIndices:
         assert labels.tolist() == SOME.tolist()
         assert (images == split.images[SOME]).all()
 
-    def test_order_of_an_epoch_is_drawn_for_them_alone(self, training):
+    def test_order_of_an_epoch_contains_only_them(self, training):
         _, labels = joined(batches_of(training(indices=SOME, first_epoch=4), 1))
         assert (labels == SOME[epoch_order(seed=1, epoch=4, num_images=len(SOME))]).all()
 
@@ -264,7 +264,7 @@ class TestIndices:
             places = np.argsort(labels)[some_labels]
             assert (some_images == images[places]).all()
 
-    def test_of_all_are_as_without(self, training):
+    def test_of_all_images_change_nothing(self, training):
         chosen = {"augmentation": PAPER_AUGMENTATION}
         assert_same(batches_of(training(**chosen), 2), batches_of(training(**chosen, indices=np.arange(50)), 2))
 
@@ -289,7 +289,7 @@ class TestAhead:
         dataset._augment = watching
         return dataset, made, news, watching
 
-    def test_next_batch_is_made_without_being_asked_for_on_a_thread_of_its_own(self, watched):
+    def test_next_batch_is_made_in_advance_on_another_thread(self, watched):
         dataset, made, news, _ = watched
         dataset[0]
         assert news.acquire(timeout=10)
@@ -307,7 +307,7 @@ class TestAhead:
         firsts = [(epoch, order[start]) for epoch, order in enumerate(orders) for start in range(0, 50, BATCH_SIZE)]
         assert sorted(tuple(of) for *of, _ in made) == sorted(firsts)
 
-    def test_error_is_that_of_the_batch_concerned(self, watched):
+    def test_error_is_raised_for_its_own_batch(self, watched):
         dataset, _, _, watching = watched
         concerned = int(np.flatnonzero(epoch_order(seed=1, epoch=0, num_images=NUM_IMAGES) == 13)[0] // BATCH_SIZE)
         whole = [dataset[index] for index in range(4)]
@@ -323,7 +323,7 @@ class TestAhead:
 
     @settings(max_examples=20, deadline=None)
     @given(asked=st.lists(st.integers(-1, 3), max_size=15))
-    def test_batches_asked_for_in_any_order_are_right(self, keras, split, asked):
+    def test_batches_requested_in_any_order_are_right(self, keras, split, asked):
         from tiny_imagenet.input_pipeline.batches import TrainingBatches
 
         def made() -> TrainingBatches:
@@ -331,14 +331,14 @@ class TestAhead:
 
         fresh, dataset, epoch = batches_of(made(), 17), made(), 0
         dataset.on_epoch_end()
-        for index in asked:  # -1: the epoch ends, wherever it was
+        for index in asked:  # -1: end the epoch
             if index < 0:
                 dataset.on_epoch_end()
                 epoch += 1
             else:
                 assert_same([dataset[index]], [fresh[4 * epoch + index]])
 
-    def test_batches_asked_for_by_several_threads_are_right(self, training):
+    def test_batches_requested_by_several_threads_are_right(self, training):
         expected = batches_of(training(augmentation=PAPER_AUGMENTATION), 1)
         dataset = training(augmentation=PAPER_AUGMENTATION)
         asked = [*range(4), *range(4), *reversed(range(4))] * 10
@@ -349,7 +349,7 @@ class TestAhead:
 class TestFit:
     @pytest.fixture(params=["as they are", "untuned"])
     def given(self, keras, request):
-        """Return what `fit` is given of batches: themselves, or as the trainings give them."""
+        """Return the argument of `fit` for batches: themselves, or the adapter that trainings use."""
         from tiny_imagenet.input_pipeline.batches import Untuned
 
         return Untuned if request.param == "untuned" else lambda batches: batches
@@ -392,7 +392,7 @@ class TestFit:
 
 class TestOrderedBatches:
     @pytest.mark.parametrize("batch_size", [1, 16, 50, 64])
-    def test_hold_the_split_in_its_own_order(self, ordered, split, batch_size):
+    def test_contain_the_split_in_its_own_order(self, ordered, split, batch_size):
         dataset = ordered(batch_size=batch_size)
         assert len(dataset) == math.ceil(NUM_IMAGES / batch_size)
         images, labels = joined(batches_of(dataset, 1))
@@ -414,14 +414,14 @@ class TestOrderedBatches:
         assert_same(batches[:4], batches[4:])
 
     @pytest.mark.parametrize("batch_size", [1, 16, 64])
-    def test_of_the_papers_protocol_are_augmented_once_whatever_the_batch_size(self, ordered, split, batch_size):
+    def test_of_the_papers_protocol_do_not_depend_on_the_batch_size(self, ordered, split, batch_size):
         expected = Augmenter(PAPER_AUGMENTATION, seed=0, num_images=NUM_IMAGES)(split.images, np.arange(NUM_IMAGES), 0)
         images, labels = joined(batches_of(ordered(augmentation=PAPER_AUGMENTATION, batch_size=batch_size), 1))
         assert (images == expected).all()
         assert (images != split.images).any(axis=(1, 2, 3)).all()
         assert (labels == split.labels).all()
 
-    def test_predictions_come_in_the_order_of_the_split(self, keras, ordered, split):
+    def test_predictions_are_in_the_order_of_the_split(self, keras, ordered, split):
         inputs = keras.Input((64, 64, 3))
         outputs = keras.layers.Rescaling(1.0)(inputs)
         predicted = keras.Model(inputs, outputs).predict(ordered(), verbose=0)
@@ -435,7 +435,7 @@ class TestHoldOut:
         assert held_out.tolist() == [3, 6, 7]
         assert training.tolist() == [0, 1, 2, 4, 5]
 
-    def test_the_last_are_those_of_the_highest_numbers_wherever_they_are(self, hold_out):
+    def test_the_last_are_those_with_the_highest_numbers_at_any_index(self, hold_out):
         numbers = [0, 1, 10, 11, 2, 9] * 2  # as their names are sorted
         ranks = [sorted(numbers).index(number) for number in numbers]
         labels = np.repeat(np.arange(2, dtype=np.int32), 6)
@@ -443,20 +443,20 @@ class TestHoldOut:
         assert [numbers[index] for index in held_out] == [10, 11] * 2
         assert [numbers[index] for index in training] == [0, 1, 2, 9] * 2
 
-    def test_of_none_leaves_all(self, hold_out):
+    def test_zero_leaves_all(self, hold_out):
         training, held_out = hold_out(np.array([1, 0, 1], np.int32), 0)
         assert (training.tolist(), held_out.tolist()) == ([0, 1, 2], [])
         assert training.dtype == held_out.dtype == np.int64
 
     @pytest.mark.parametrize("per_class", [2, 3, 100])
-    def test_of_all_of_a_class_is_refused(self, hold_out, per_class):
+    def test_a_whole_class_is_refused(self, hold_out, per_class):
         labels = np.array([5] * 3 + [7] * 2 + [0] * 200, np.int32)
-        with pytest.raises(UserError, match=r"class 7 has 2 .* `holdout_per_class` can be at most 1"):
+        with pytest.raises(UserError, match=r"class 7 has 2 .* Set `holdout_per_class` to at most 1"):
             hold_out(labels, per_class)
 
     @settings(deadline=None)
     @given(labels=arrays(np.int32, st.integers(1, 80), elements=st.integers(0, 3)), per_class=st.integers(0, 5))
-    def test_splits_any_labels_in_two_or_says_which_class_is_too_small(self, hold_out, labels, per_class):
+    def test_splits_any_labels_in_two_or_names_the_class_that_is_too_small(self, hold_out, labels, per_class):
         counts = np.bincount(labels)
         if ((counts > 0) & (counts <= per_class)).any():
             with pytest.raises(UserError):

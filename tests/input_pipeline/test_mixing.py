@@ -1,4 +1,4 @@
-"""Mixup and CutMix: who is mixed with whom, in what shares, and that pictures and labels agree."""
+"""Mixup and CutMix: partners, shares, and that pictures and labels agree."""
 
 from typing import Any
 
@@ -25,24 +25,24 @@ def areas(mixes: Mixes) -> np.ndarray:
 
 
 class TestDraws:
-    def test_any_image_may_be_the_partner_each_as_likely_as_the_next(self):
+    def test_all_images_are_equally_likely_partners(self):
         partner = mixes_of(BOTH).partner
         assert stats.chisquare(np.histogram(partner, 50, (0, NUM_DRAWS))[0]).pvalue > 0.01
         assert abs(np.corrcoef(partner, np.arange(NUM_DRAWS))[0, 1]) < 4.5 / np.sqrt(NUM_DRAWS)
 
-    def test_partners_are_those_that_are_allowed(self):
+    def test_partners_are_the_allowed_ones(self):
         allowed = np.array([3, 17, 400])
         values, counts = np.unique(mixes_of(BOTH, partners=allowed).partner, return_counts=True)
         assert values.tolist() == allowed.tolist()
         assert stats.chisquare(counts).pvalue > 0.01
 
     @pytest.mark.parametrize("alpha", [0.2, 1.0, 4.0])
-    def test_shares_of_mixup_are_of_the_beta_distribution(self, alpha):
+    def test_shares_of_mixup_follow_the_beta_distribution(self, alpha):
         mixes = mixes_of(Augmentation(mixup=alpha))
         assert not mixes.cut.any()
         assert stats.kstest(mixes.share, stats.beta(alpha, alpha).cdf).pvalue > 0.01
 
-    def test_shares_of_cutmix_are_the_areas_that_are_left(self):
+    def test_shares_of_cutmix_are_the_remaining_areas(self):
         mixes = mixes_of(CUTMIX, height=48)
         assert mixes.cut.all()
         assert (mixes.share == 1 - areas(mixes) / (48 * 64)).all()
@@ -56,7 +56,7 @@ class TestDraws:
         # A side s fits with chance (1 - s)^2, and its density is 2 s before that: 12 s (1 - s)^2 after it.
         assert stats.kstest(tall, stats.beta(2, 3).cdf).pvalue > 0.01
 
-    def test_rectangles_lie_within_the_picture_and_anywhere_in_it(self):
+    def test_rectangles_are_anywhere_within_the_picture(self):
         top, bottom, left, right = mixes_of(CUTMIX, height=48).box.T
         assert ((top >= 0) & (top <= bottom) & (bottom <= 48)).all()
         assert ((left >= 0) & (left <= right) & (right <= 64)).all()
@@ -67,12 +67,12 @@ class TestDraws:
         for mirrored in (covered[::-1], covered[:, ::-1]):
             assert np.abs(covered - mirrored).max() < 0.03 * NUM_DRAWS
 
-    def test_with_both_each_image_gets_one_or_the_other_with_equal_chance(self):
+    def test_with_both_each_image_gets_one_with_equal_probability(self):
         mixes = mixes_of(BOTH)
         assert stats.binomtest(int(mixes.cut.sum()), NUM_DRAWS).pvalue > 0.01
         assert abs(np.corrcoef(mixes.cut, mixes.partner)[0, 1]) < 4.5 / np.sqrt(NUM_DRAWS)
 
-    def test_of_one_kind_are_the_same_when_the_other_is_on(self):
+    def test_of_one_kind_do_not_change_when_the_other_is_on(self):
         both, mixup, cutmix = mixes_of(BOTH), mixes_of(MIXUP), mixes_of(CUTMIX)
         assert (both.partner == mixup.partner).all()
         assert (both.partner == cutmix.partner).all()
@@ -80,7 +80,7 @@ class TestDraws:
         assert (both.box == cutmix.box).all()
 
     @pytest.mark.parametrize("num_images", [1, 2, 999])
-    def test_of_an_image_are_the_same_whatever_the_number_of_images(self, num_images):
+    def test_of_an_image_do_not_depend_on_the_number_of_images(self, num_images):
         partners = np.arange(5)
         fewer = mixes_of(BOTH, num_images=num_images, partners=partners)
         more = mixes_of(BOTH, partners=partners)[np.arange(num_images)]
@@ -125,7 +125,7 @@ class TestImages:
         assert mixed.dtype == np.uint8
         assert np.abs(mixed - exact).max() <= 0.5 + 1e-4  # OpenCV multiplies in single precision
 
-    def test_of_cutmix_are_the_partners_inside_the_rectangle_alone(self, pictures):
+    def test_of_cutmix_show_the_partner_only_inside_the_rectangle(self, pictures):
         mixes = mixes_of(CUTMIX, num_images=200)
         others = pictures[mixes.partner]
         mixed = mix_images(pictures, others, mixes)
@@ -134,13 +134,13 @@ class TestImages:
             inside[top:bottom, left:right] = True
             assert (ours == np.where(inside, other, image)).all()
 
-    def test_of_cutmix_show_each_picture_to_its_share(self):
+    def test_of_cutmix_show_each_picture_by_its_share(self):
         mixes = mixes_of(CUTMIX, num_images=300)
         white, black = np.full((300, 64, 64, 3), 255, np.uint8), np.zeros((300, 64, 64, 3), np.uint8)
         shown = (mix_images(white, black, mixes) == 255).mean(axis=(1, 2, 3))
         assert (shown == mixes.share).all()
 
-    def test_that_are_mixed_stay_as_they_are(self, pictures):
+    def test_that_are_mixed_do_not_change(self, pictures):
         mixes = mixes_of(BOTH, num_images=200)
         images, others = pictures.copy(), pictures[mixes.partner]
         images.flags.writeable = others.flags.writeable = False
@@ -149,7 +149,7 @@ class TestImages:
 
 
 class TestLabels:
-    def test_hold_the_share_of_each_class(self):
+    def test_contain_the_share_of_each_class(self):
         mixes = mixes_of(BOTH, num_images=100)
         labels = np.arange(100, dtype=np.int32) % 7
         others = (labels + 1) % 7
@@ -165,11 +165,11 @@ class TestLabels:
         shares = mix_labels(labels, labels, mixes_of(BOTH, num_images=100), 7)
         assert np.allclose(shares, class_shares(labels, 7), atol=1e-6)
 
-    def test_unmixed_are_one_for_the_own_class(self):
+    def test_unmixed_are_one_for_the_images_class(self):
         shares = class_shares(np.array([2, 0], np.int32), 3)
         assert shares.dtype == np.float32
         assert shares.tolist() == [[0, 0, 1], [1, 0, 0]]
 
 
-def test_only_presets_that_mix_say_so():
+def test_mixes_is_true_only_for_presets_that_mix():
     assert [name for name, preset in PRESETS.items() if preset.mixes] == ["modern"]

@@ -22,7 +22,7 @@ def packed_at(tmp_path):
 
 @pytest.mark.parametrize("name", ["train_images.npy", "val_labels.npy", "train_ranks.npy", "classes.csv"])
 @pytest.mark.parametrize("damage", ["missing", "empty", "garbage"])
-def test_cache_with_a_bad_file_is_refused_and_says_what_to_do(packed_at, name, damage):
+def test_cache_with_a_bad_file_is_refused_with_a_remedy(packed_at, name, damage):
     (packed_at / name).unlink()
     if damage == "empty":
         (packed_at / name).touch()
@@ -32,8 +32,8 @@ def test_cache_with_a_bad_file_is_refused_and_says_what_to_do(packed_at, name, d
         open_packed(packed_at)
 
 
-def test_file_that_begins_like_a_zip_is_refused(packed_at):
-    (packed_at / "train_images.npy").write_bytes(b"PK\3\4garbage")  # NumPy takes it for an .npz
+def test_file_that_starts_like_a_zip_is_refused(packed_at):
+    (packed_at / "train_images.npy").write_bytes(b"PK\3\4garbage")  # NumPy reads this as an .npz
     with pytest.raises(DatasetError, match="is not a packed dataset"):
         open_packed(packed_at)
 
@@ -45,7 +45,7 @@ def test_truncated_images_are_refused(packed_at):
         open_packed(packed_at)
 
 
-def test_labels_of_another_number_of_images_are_refused(packed_at):
+def test_wrong_number_of_labels_is_refused(packed_at):
     np.save(packed_at / "val_labels.npy", np.zeros(5, np.int32))
     with pytest.raises(DatasetError, match="val: 6 images, 5 labels"):
         open_packed(packed_at)

@@ -68,12 +68,12 @@ def drawn():
 
 
 class TestDraws:
-    def test_each_operation_is_as_likely_as_the_next(self, drawn):
+    def test_all_operations_are_equally_likely(self, drawn):
         counts = np.bincount(drawn.operation, minlength=14)
         assert len(OPERATIONS) == len(counts) == 14
         assert stats.chisquare(counts).pvalue > 0.01
 
-    def test_each_strength_is_as_likely_as_the_next(self, drawn):
+    def test_all_strengths_are_equally_likely(self, drawn):
         for operation in ("shear_x", "rotate", "color", "solarize"):
             own = np.abs(drawn.magnitude[drawn.operation == OPERATIONS.index(operation)])
             values, counts = np.unique(own, return_counts=True)
@@ -81,7 +81,7 @@ class TestDraws:
             assert len(values) == 31
             assert stats.chisquare(counts).pvalue > 0.01
 
-    def test_half_of_the_signed_ones_are_negative_and_no_other(self, drawn):
+    def test_half_of_the_signed_magnitudes_are_negative_and_no_others(self, drawn):
         for place, operation in enumerate(OPERATIONS):
             own = drawn.magnitude[(drawn.operation == place) & (drawn.magnitude != 0)]
             if operation in SIGNED:
@@ -90,7 +90,7 @@ class TestDraws:
                 assert (own > 0).all()
 
     @pytest.mark.parametrize("num_images", [1, 2, 999])
-    def test_of_an_image_are_the_same_whatever_the_number_of_images(self, drawn, num_images):
+    def test_of_an_image_do_not_depend_on_the_number_of_images(self, drawn, num_images):
         fewer = draw_trivial(np.random.default_rng(3), num_images)
         assert (fewer.operation == drawn.operation[:num_images]).all()
         assert (fewer.magnitude == drawn.magnitude[:num_images]).all()
@@ -125,23 +125,23 @@ class TestRecolour:
         ),
         operation=some.sampled_from(["contrast", "autocontrast", "equalize"]),
     )
-    def test_of_any_picture_the_tables_that_depend_on_it_equal_pillows(self, image, operation):
+    def test_tables_of_any_picture_equal_pillows(self, image, operation):
         assert (recoloured(image, operation, 0.5) == by_pillow(image, operation, 0.5)).all()
 
     @given(pixel=some.tuples(*[some.integers(0, 255)] * 3), magnitude=some.sampled_from(MAGNITUDES["color"].tolist()))
-    def test_of_any_colour_more_or_less_saturation_is_within_one_of_pillows(self, pixel, magnitude):
+    def test_saturation_of_any_colour_is_within_one_of_pillows(self, pixel, magnitude):
         image = np.full((2, 2, 3), pixel, np.uint8)
         for signed in (magnitude, -magnitude):
             difference = recoloured(image, "color", signed).astype(int) - by_pillow(image, "color", signed)
             assert np.abs(difference).max() <= 1
 
     @pytest.mark.parametrize("operation", ["brightness", "color", "contrast", "sharpness"])
-    def test_of_strength_0_changes_nothing(self, pictures, operation):
+    def test_at_strength_0_changes_nothing(self, pictures, operation):
         for image in pictures:
             assert (recoloured(image, operation, 0.0) == image).all()
 
     @pytest.mark.parametrize("operation", ["identity", *GEOMETRY])
-    def test_leaves_the_colours_to_colour_operations(self, pictures, operation):
+    def test_geometric_operations_do_not_change_colours(self, pictures, operation):
         assert (recoloured(pictures[0], operation, MAGNITUDES[operation][-1]) == pictures[0]).all()
 
     def test_works_on_a_picture_within_a_batch(self, pictures):
@@ -181,7 +181,7 @@ class TestGeometry:
 
     @pytest.mark.parametrize("operation", GEOMETRY)
     def test_equals_pillow_with_the_edge_repeated(self, pictures, operation):
-        images = pictures[:2, :48]  # an oblong tells width from height
+        images = pictures[:2, :48]  # not square: width and height cannot be swapped
         magnitudes = all_magnitudes(operation)
         ours = np.stack([warped(image, operation, magnitude) for image in images for magnitude in magnitudes])
         theirs = np.stack([self.by_pillow(image, operation, magnitude) for image in images for magnitude in magnitudes])

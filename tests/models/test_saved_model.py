@@ -1,4 +1,4 @@
-"""The `.keras` file: the same bytes for the same model, and a clear word where it cannot be read."""
+"""The `.keras` file: the same bytes for the same model, and a clear error if it cannot be read."""
 
 import json
 import re
@@ -38,14 +38,14 @@ def test_the_same_model_saved_a_second_later_has_the_same_bytes(model, saved, tm
     assert (tmp_path / "model.keras").read_bytes() == saved.read_bytes()
 
 
-def test_no_memory_address_of_the_saving_process_stands_in_the_file(saved):
+def test_the_file_contains_no_memory_address(saved):
     with zipfile.ZipFile(saved) as archive:
         config = archive.read("config.json").decode()
     ids = [int(number) for number in re.findall(r'"shared_object_id": (\d+)', config)]
     assert max(ids, default=0) < 1000
 
 
-def test_nothing_but_the_model_is_left_in_the_folder(saved):
+def test_only_the_model_is_left_in_the_folder(saved):
     assert [file.name for file in saved.parent.iterdir()] == ["model.keras"]
 
 
@@ -65,14 +65,14 @@ def test_plain_keras_loads_it_and_gives_the_same_bits(keras, model, saved):
     np.testing.assert_array_equal(load_model(saved).predict_on_batch(images), expected)
 
 
-def test_the_optimizers_state_is_left_out(model, saved):
+def test_the_optimizers_state_is_not_saved(model, saved):
     assert not load_model(saved).compiled
     with zipfile.ZipFile(saved) as archive:
         assert b"optimizer" not in archive.read("model.weights.h5")
         assert not json.loads(archive.read("config.json")).get("compile_config")
 
 
-def test_saving_leaves_the_model_as_it_was(model, saved):
+def test_saving_does_not_change_the_model(model, saved):
     assert model.compiled
     assert model.optimizer.iterations == 1
 
@@ -88,7 +88,7 @@ EMPTY_ZIP = b"PK\x05\x06" + bytes(18)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no model", "half", EMPTY_ZIP])
-def test_a_file_that_is_no_model_is_a_users_mistake(content, keras, saved, tmp_path):
+def test_a_file_that_is_not_a_model_is_a_user_error(content, keras, saved, tmp_path):
     path = tmp_path / "model.keras"
     if content is not None:
         whole = saved.read_bytes()
@@ -98,7 +98,7 @@ def test_a_file_that_is_no_model_is_a_users_mistake(content, keras, saved, tmp_p
             read(path)
 
 
-def test_a_folder_is_no_model(keras, tmp_path):
+def test_a_folder_is_not_a_model(keras, tmp_path):
     for read in (load_model, read_metadata):
         with pytest.raises(UserError, match=re.escape(str(tmp_path))):
             read(tmp_path)
@@ -122,14 +122,14 @@ def rewritten(saved, path, member, content):
         ("config.json", b'{"module": "keras.layers", "class_name": "Unheard", "config": {}, "registered_name": null}'),
     ],
 )
-def test_a_model_with_a_part_missing_or_wrong_is_a_users_mistake(member, content, keras, saved, tmp_path):
+def test_a_model_with_a_missing_or_wrong_part_is_a_user_error(member, content, keras, saved, tmp_path):
     path = tmp_path / "model.keras"
     rewritten(saved, path, member, content)
     with pytest.raises(UserError, match=re.escape(str(path))):
         load_model(path)
 
 
-def test_a_layer_that_this_keras_does_not_know_is_a_users_mistake(keras, saved, tmp_path):
+def test_a_layer_that_keras_does_not_know_is_a_user_error(keras, saved, tmp_path):
     path = tmp_path / "model.keras"
     with zipfile.ZipFile(saved) as archive:
         config = archive.read("config.json").replace(b'"class_name": "Flatten"', b'"class_name": "OfTomorrow"')
@@ -139,7 +139,7 @@ def test_a_layer_that_this_keras_does_not_know_is_a_users_mistake(keras, saved, 
 
 
 @pytest.mark.parametrize("content", [b"no JSON", None])
-def test_metadata_that_cannot_be_read_is_a_users_mistake(content, saved, tmp_path):
+def test_unreadable_metadata_is_a_user_error(content, saved, tmp_path):
     path = tmp_path / "model.keras"
     rewritten(saved, path, "metadata.json", content)
     with pytest.raises(UserError, match=re.escape(str(path))):

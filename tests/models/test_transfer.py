@@ -49,7 +49,7 @@ class Made:
 
 @pytest.fixture(scope="module", params=IN_KERAS)
 def made(request, keras, tmp_path_factory):
-    """Return a file of weights. It takes a second and more to build a backbone, so the tests share what they build."""
+    """Return a file of weights. Tests share it, because building a backbone takes more than a second."""
     found = Made(keras, request.param, tmp_path_factory.mktemp("weights"))
     yield found
     found.path.unlink()  # up to 110 MB
@@ -94,7 +94,7 @@ def test_every_weight_of_the_file_arrives_in_the_backbone(made, model):
 
 
 def test_the_features_are_those_of_keras_own_pretrained_model_on_the_same_pixels(made, model, theirs, keras):
-    """Keras preprocesses as it says one should."""
+    """Pixels are preprocessed by Keras's own `preprocess_input`."""
     images = np.random.default_rng(1).integers(0, 256, (3, *INPUT_SHAPE), np.uint8)
     large = np.stack([cv2.resize(image.astype(np.float32), (SIDE, SIDE)) for image in images])
     expected = theirs[0].predict_on_batch(
@@ -103,11 +103,11 @@ def test_the_features_are_those_of_keras_own_pretrained_model_on_the_same_pixels
 
     dropout = next(layer for layer in model.layers if type(layer).__name__ == "Dropout")
     features = keras.Model(model.inputs, dropout.input).predict_on_batch(images)
-    assert expected.std() > 1e-3  # or else nothing could be told
+    assert expected.std() > 1e-3  # else the comparison would show nothing
     np.testing.assert_allclose(features, expected, rtol=1e-3, atol=1e-3 * expected.std())
 
 
-def test_the_file_is_the_one_that_keras_fetches(made, theirs):
+def test_the_file_is_the_one_that_keras_downloads(made, theirs):
     published = pretrained.IMAGENET[made.architecture]
     assert theirs[1] == {"name": published.file, "url": published.url, "folder": "models", "digest": published.digest}
 
@@ -140,7 +140,7 @@ def test_every_architecture_with_weights_is_here_and_has_a_published_file():
     assert with_weights == set(IN_KERAS) == set(pretrained.IMAGENET)
 
 
-def test_without_a_choice_an_architecture_preprocesses_as_its_weights_expect():
+def test_by_default_an_architecture_preprocesses_as_its_weights_expect():
     expected = {"vgg16": "caffe", "inception_v3": "tf", "two_conv": "rescale"}
     assert {name: preprocessing_of(name, None) for name in expected} == expected
     assert preprocessing_of("vgg16", "rescale") == "rescale"

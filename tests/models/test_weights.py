@@ -1,4 +1,4 @@
-"""Where pretrained weights come from, what is said where they do not, and that they arrive in the model."""
+"""Where pretrained weights come from, errors if they are missing, and that they are loaded into the model."""
 
 import hashlib
 import re
@@ -34,7 +34,7 @@ def pretend(monkeypatch, content: bytes) -> None:
 
 
 def publish(monkeypatch, architecture: str = "resnet50", *, url: str | None = None, digest: str | None = None) -> None:
-    """Let the official file stand elsewhere, under its own name, or have another digest."""
+    """Let the official file be at another address, or have another digest."""
     published = weights.IMAGENET[architecture]
     monkeypatch.setitem(
         weights.IMAGENET, architecture, weights.Published(url or published.url, digest or published.digest)
@@ -45,7 +45,7 @@ def test_no_weights_need_no_file():
     assert weights.weights_file(None, "resnet50") is None
 
 
-def test_a_path_is_taken_as_it_is(tmp_path, monkeypatch):
+def test_a_path_is_used_unchanged(tmp_path, monkeypatch):
     path = tmp_path / "mine.h5"
     with h5py.File(path, "w"):
         pass
@@ -54,8 +54,8 @@ def test_a_path_is_taken_as_it_is(tmp_path, monkeypatch):
     assert weights.weights_file("~/mine.h5", "resnet50") == path
 
 
-def test_a_process_without_a_home_is_told_to_name_a_folder(tmp_path, monkeypatch):
-    """As in a container, under a number that is nobody's."""
+def test_the_error_without_a_home_names_keras_home(tmp_path, monkeypatch):
+    """As in a container with an unknown user id."""
 
     def no_home(_path: object = None) -> Path:
         raise RuntimeError("Could not determine home directory.")
@@ -72,14 +72,12 @@ def test_a_process_without_a_home_is_told_to_name_a_folder(tmp_path, monkeypatch
     assert weights.weights_file("imagenet", "resnet50") == file
 
 
-def test_an_architecture_without_a_published_file_is_told_what_to_give():
-    with pytest.raises(
-        UserError, match=r"no file of ImageNet weights is known for my_own.*path of an HDF5 file, or null"
-    ):
+def test_the_error_without_a_published_file_says_what_to_give():
+    with pytest.raises(UserError, match=r"no ImageNet weights are known for my_own.*path of an HDF5 file, or null"):
         weights.weights_file("imagenet", "my_own")
 
 
-def test_a_missing_path_is_named_with_what_may_stand_there(tmp_path):
+def test_a_missing_path_is_named_with_what_is_allowed(tmp_path):
     with pytest.raises(UserError, match=r"imagenet") as caught:
         weights.weights_file(str(tmp_path / "none.h5"), "resnet50")
     assert str(tmp_path / "none.h5") in str(caught.value)
@@ -87,14 +85,14 @@ def test_a_missing_path_is_named_with_what_may_stand_there(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 a saved .keras model is a zip"])
-def test_a_path_of_another_kind_of_file_is_refused_before_anything_runs(content, tmp_path):
+def test_a_file_that_is_not_hdf5_is_refused_before_anything_runs(content, tmp_path):
     path = tmp_path / "mine.h5"
     path.write_bytes(content)
     with pytest.raises(UserError, match=re.escape(f"weights: '{path}' is not an HDF5 file")):
         weights.weights_file(str(path), "resnet50")
 
 
-def test_a_folder_is_no_weights_file(tmp_path):
+def test_a_folder_is_not_a_weights_file(tmp_path):
     with pytest.raises(UserError, match=re.escape(str(tmp_path))):
         weights.weights_file(str(tmp_path), "resnet50")
 
@@ -119,7 +117,7 @@ def test_a_file_whose_digest_is_a_sha256_is_checked_by_it(keras_home, monkeypatc
     assert weights.weights_file("imagenet", "convnext_tiny") == path
 
 
-def test_a_file_with_a_sha256_is_fetched(keras_home, monkeypatch, tmp_path):
+def test_a_file_with_a_sha256_is_downloaded(keras_home, monkeypatch, tmp_path):
     published = tmp_path / weights.IMAGENET["convnext_tiny"].file
     published.write_bytes(b"no zip archive")
     digest = hashlib.sha256(b"no zip archive").hexdigest()
@@ -127,7 +125,7 @@ def test_a_file_with_a_sha256_is_fetched(keras_home, monkeypatch, tmp_path):
     assert weights.weights_file("imagenet", "convnext_tiny").read_bytes() == b"no zip archive"
 
 
-def test_imagenet_is_found_where_keras_keeps_it(keras_home, monkeypatch):
+def test_imagenet_is_found_in_keras_folder(keras_home, monkeypatch):
     keras_home.mkdir(parents=True)
     (keras_home / FILE).write_bytes(b"weights")
     pretend(monkeypatch, b"weights")
@@ -157,14 +155,14 @@ def test_offline_the_message_says_which_file_to_put_where(keras_home, monkeypatc
         assert part in message
 
 
-def test_offline_the_message_does_not_speak_of_the_datasets_archive(keras_home, monkeypatch, tmp_path):
+def test_offline_the_message_does_not_mention_the_datasets_archive(keras_home, monkeypatch, tmp_path):
     publish(monkeypatch, url=(tmp_path / "none" / FILE).as_uri())
     with pytest.raises(UserError, match=FILE) as caught:
         weights.weights_file("imagenet", "resnet50")
     assert "dataset.archive" not in str(caught.value)
 
 
-def test_what_is_missing_is_fetched_and_checked(keras_home, monkeypatch, tmp_path):
+def test_a_missing_file_is_downloaded_and_checked(keras_home, monkeypatch, tmp_path):
     published = tmp_path / FILE
     with h5py.File(published, "w") as file:
         file["weight"] = np.arange(3)
@@ -175,7 +173,7 @@ def test_what_is_missing_is_fetched_and_checked(keras_home, monkeypatch, tmp_pat
     assert path.read_bytes() == published.read_bytes()
 
 
-def test_of_several_that_need_a_file_one_fetches_it_and_the_others_wait(keras_home, monkeypatch, tmp_path):
+def test_one_process_downloads_a_file_and_the_others_wait(keras_home, monkeypatch, tmp_path):
     published, obtain, found = tmp_path / FILE, weights.obtain, []
     published.write_bytes(b"weights")
     pretend(monkeypatch, b"weights")
@@ -193,7 +191,7 @@ def test_of_several_that_need_a_file_one_fetches_it_and_the_others_wait(keras_ho
     assert found.count(False) == 1
 
 
-def test_what_is_fetched_with_another_digest_is_not_kept(keras_home, monkeypatch, tmp_path):
+def test_a_download_with_another_digest_is_not_kept(keras_home, monkeypatch, tmp_path):
     published = tmp_path / FILE
     with zipfile.ZipFile(published, "w") as file:
         file.writestr("a", "b")
@@ -247,7 +245,7 @@ def test_without_a_file_the_backbone_is_random(keras, official):
 
 
 @pytest.mark.parametrize("kind", ["text", "another suffix", "another model"])
-def test_a_file_that_holds_other_things_is_a_users_mistake(kind, keras, official, tmp_path):
+def test_a_file_with_other_content_is_a_user_error(kind, keras, official, tmp_path):
     from tiny_imagenet.training.build import build_model
 
     path = tmp_path / ("weights" if kind == "another suffix" else "weights.h5")
@@ -272,7 +270,7 @@ def test_the_page_on_transfer_names_every_file_and_its_digest():
 
 
 @pytest.mark.parametrize("kind", [hashlib.md5, hashlib.sha256])
-def test_keras_own_file_is_imagenet_by_whatever_path(kind, tmp_path, monkeypatch):
+def test_keras_own_file_is_imagenet_by_any_path(kind, tmp_path, monkeypatch):
     file = tmp_path / "notop.h5"
     file.write_bytes(b"weights")
     assert weights.origin(str(file), "resnet50", file) == str(file)

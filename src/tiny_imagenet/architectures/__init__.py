@@ -1,1 +1,1 @@
-"""What `architecture:` in params.yaml names, a file each."""
+"""The values of `architecture:` in params.yaml, one file each."""

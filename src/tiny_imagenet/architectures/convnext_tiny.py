@@ -1,6 +1,6 @@
 """ConvNeXt-Tiny pretrained on ImageNet: 27,820,128 parameters. It scales pixels itself.
 
-Liu et al. 2022, https://arxiv.org/abs/2201.03545, as `keras.applications` has it.
+Liu et al. 2022, https://arxiv.org/abs/2201.03545, from `keras.applications`.
 """
 
 from functools import partial
@@ -23,7 +23,7 @@ def build(
 ) -> keras.Model:
     """Return the uncompiled model, as `transfer.classify_by` describes it.
 
-    The pool is the backbone's: its last layer normalization was trained after the pool.
+    The backbone does the pooling: its last layer normalization was trained after the pool.
     """
     return classify_by(
         partial(keras.applications.ConvNeXtTiny, pooling="avg"),

@@ -1,6 +1,6 @@
 """EfficientNet-B0 pretrained on ImageNet: 4,049,571 parameters. It scales pixels itself.
 
-Tan & Le 2019, https://arxiv.org/abs/1905.11946, as `keras.applications` has it.
+Tan & Le 2019, https://arxiv.org/abs/1905.11946, from `keras.applications`.
 """
 
 import math
@@ -26,12 +26,12 @@ def build(
 ) -> keras.Model:
     """Return the uncompiled model, as `transfer.classify_by` describes it.
 
-    With weights, pixels are divided by the roots of ImageNet's deviations after the backbone's own normalization. Keras
-    does so, too, but only if it fetches the file itself (https://github.com/tensorflow/tensorflow/issues/49930).
+    With weights, divide pixels by the roots of ImageNet's deviations after the backbone's own normalization. Keras does
+    the same, but only if it downloads the file itself (https://github.com/tensorflow/tensorflow/issues/49930).
     """
 
-    def make_backbone(**given: Any) -> keras.Model:
-        backbone = keras.applications.EfficientNetB0(**given)
+    def make_backbone(**arguments: Any) -> keras.Model:
+        backbone = keras.applications.EfficientNetB0(**arguments)
         return backbone if weights is None else keras.models.clone_model(backbone, call_function=call)
 
     def call(layer: keras.Layer, *args: Any, **kwargs: Any) -> keras.KerasTensor:

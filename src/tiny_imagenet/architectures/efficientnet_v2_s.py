@@ -1,6 +1,6 @@
 """EfficientNetV2-S pretrained on ImageNet: 20,331,360 parameters. It scales pixels itself.
 
-Tan & Le 2021, https://arxiv.org/abs/2104.00298, as `keras.applications` has it.
+Tan & Le 2021, https://arxiv.org/abs/2104.00298, from `keras.applications`.
 """
 
 import keras

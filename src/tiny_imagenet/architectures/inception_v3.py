@@ -1,6 +1,6 @@
-"""InceptionV3 pretrained on ImageNet: 21,802,784 parameters. Its weights expect "tf", and 75 x 75 pixels at least.
+"""InceptionV3 pretrained on ImageNet: 21,802,784 parameters. Its weights expect "tf" and at least 75 x 75 pixels.
 
-Szegedy et al. 2016, https://arxiv.org/abs/1512.00567, as `keras.applications` has it.
+Szegedy et al. 2016, https://arxiv.org/abs/1512.00567, from `keras.applications`.
 """
 
 import keras

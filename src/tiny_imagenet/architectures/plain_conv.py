@@ -1,7 +1,7 @@
-"""A plain stack of 3x3 convolutions that ends in a global average instead of model 4's flatten and dense layer.
+"""A plain stack of 3x3 convolutions with a global average instead of model 4's flatten and dense layer.
 
-Model 4 has 8.4 of its 8.9 million parameters in that one dense layer; here they go into more convolutions. VGG's stages
-(Simonyan and Zisserman 2015, https://arxiv.org/abs/1409.1556) with batch normalization and the global average of
+That dense layer has 8.4 of model 4's 8.9 million parameters; here they go into more convolutions. The stages are VGG's
+(Simonyan and Zisserman 2015, https://arxiv.org/abs/1409.1556), with batch normalization and the global average of
 Network in Network (Lin et al. 2014, https://arxiv.org/abs/1312.4400). No skip connections.
 """
 
@@ -21,10 +21,10 @@ def build(
     convolutions: Counts = (1, 1, 2, 2),
     dropout: Rate = 0.0,
 ) -> keras.Model:
-    """Return the uncompiled model: stages of `filters` and as many `convolutions`, with 2x2 pools between them."""
+    """Return the uncompiled model. Each stage has its number of `filters` and of `convolutions`; 2x2 pools between."""
     inputs, x = image_input(input_shape, preprocessing)
     if len(filters) != len(convolutions):
-        raise ValueError(f"`filters` has {len(filters)} stages and `convolutions` {len(convolutions)}")
+        raise ValueError(f"`filters` has {len(filters)} stages, but `convolutions` has {len(convolutions)}")
     for stage, (num_filters, num_convolutions) in enumerate(zip(filters, convolutions, strict=True)):
         if stage:
             x = layers.MaxPooling2D(2)(x)

@@ -1,7 +1,7 @@
 """Model 5 of the paper: ResNet50, global average pool, one dense layer with dropout. 25,890,888 parameters.
 
-The paper does not describe its head; 25,890,888 - 23,587,712 (the backbone) is exactly a pool, 1,024 units and 200.
-He et al. 2016, https://arxiv.org/abs/1512.03385, as `keras.applications` has it.
+The paper does not describe its head. 25,890,888 - 23,587,712 (the backbone) is exactly a pool, 1,024 units and 200.
+He et al. 2016, https://arxiv.org/abs/1512.03385, from `keras.applications`.
 """
 
 import keras
@@ -22,7 +22,7 @@ def build(
 ) -> keras.Model:
     """Return the uncompiled model, as `transfer.classify_by` describes it.
 
-    `preprocessing` is by default the paper's; the weights expect "caffe".
+    The default of `preprocessing` is the paper's; the weights expect "caffe".
     """
     return classify_by(
         keras.applications.ResNet50,

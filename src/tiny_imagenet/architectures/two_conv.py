@@ -16,7 +16,7 @@ def build(
     dense_units: Count = 1024,
     l2: Penalty = 0.01,
 ) -> keras.Model:
-    """Return the uncompiled model. L2 is on the last convolution, as the authors had it; the paper names no layer."""
+    """Return the uncompiled model. L2 is on the last convolution, as in the authors' code; the paper names no layer."""
     inputs, x = image_input(input_shape, preprocessing)
     for index, num_filters in enumerate(filters):
         last = index == len(filters) - 1

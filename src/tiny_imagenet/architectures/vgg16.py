@@ -1,7 +1,7 @@
 """VGG16 pretrained on ImageNet: 14,714,688 parameters, and a dense layer. Its weights expect "caffe".
 
-Simonyan & Zisserman 2015, https://arxiv.org/abs/1409.1556, as `keras.applications` has it, without its three dense
-layers, which hold 124 of its 138 million parameters.
+Simonyan & Zisserman 2015, https://arxiv.org/abs/1409.1556, from `keras.applications`, without the three dense layers,
+which have 124 of the 138 million parameters.
 """
 
 import keras

@@ -1,1 +1,1 @@
-"""What every room uses: errors, atomic files, progress, checked YAML sections, downloads, cores."""
+"""Shared by all rooms: errors, atomic files, tables, progress, checked YAML sections, downloads, signals, cores."""

@@ -4,29 +4,25 @@ from collections.abc import Mapping, Sequence
 
 
 class UserError(ValueError):
-    """Something outside the program is wrong; the message says what, where, and what to do."""
+    """An error that the user can fix. The message says what is wrong, where, and what to do."""
 
 
 class DivergedError(UserError):
-    """The loss of a training is not finite. The same training would diverge again."""
+    """The loss of a training is not finite. A retry would diverge again."""
 
 
 class DatasetError(UserError):
-    """The data break their contract. The message has some offenders of each kind and the total."""
+    """The data are not as expected. The message lists some errors of each kind, and their number."""
 
 
-def first_ten(offenders: Sequence[str]) -> str:
-    """Return the first ten offenders, a line each, and the number of the others."""
-    return some_of_each({"": offenders})
+def first_ten(lines: Sequence[str]) -> str:
+    """Return the first ten lines, indented, and the number of the others."""
+    return some_of_each({"": lines})
 
 
-def some_of_each(offenders: Mapping[str, Sequence[str]]) -> str:
-    """Return the first offenders of each kind, a line each, and the number of the others: ten of one kind, two of many.
-
-    Args:
-        offenders: kind, which is not shown -> the lines of that kind.
-    """
-    kinds = [lines for lines in offenders.values() if lines]
+def some_of_each(lines_by_kind: Mapping[str, Sequence[str]]) -> str:
+    """Return the first lines of each kind, indented, and the number of the others: ten of one kind, two of many."""
+    kinds = [lines for lines in lines_by_kind.values() if lines]
     shown = max(2, 10 // max(len(kinds), 1))
     more = [[f"... and {len(lines) - shown:,} more"] if len(lines) > shown else [] for lines in kinds]
     return "\n".join(f"  {line}" for lines, rest in zip(kinds, more, strict=True) for line in [*lines[:shown], *rest])

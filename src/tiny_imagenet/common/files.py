@@ -1,4 +1,4 @@
-"""Atomic file writes (write to a temporary file, then rename), reading with useful errors, and hashes."""
+"""Atomic file writes (write to a temporary file, then rename), reads with clear errors, disk space, and hashes."""
 
 import hashlib
 import json
@@ -21,7 +21,7 @@ _LARGEST_WITHOUT_ZIP64 = 2**31 - 1  # zipfile.ZIP64_LIMIT
 
 @contextmanager
 def replaced(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; rename it to `path` when the block ends, remove it when it fails."""
+    """Yield a temporary path beside `path`. Rename it to `path` after the block, or remove it if the block raises."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + PARTIAL_SUFFIX)
     try:
@@ -34,12 +34,12 @@ def replaced(path: Path) -> Iterator[Path]:
 
 
 class BusyError(UserError):
-    """Another process holds the lock."""
+    """Another process has the lock."""
 
 
 @contextmanager
 def only_one(lock: Path, refusal: str) -> Iterator[None]:
-    """Run the block in one process at a time; raises BusyError(refusal) in a second one."""
+    """Run the block in one process at a time; a second process raises BusyError(refusal)."""
     lock.parent.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(lock, timeout=0):
@@ -49,9 +49,9 @@ def only_one(lock: Path, refusal: str) -> Iterator[None]:
 
 
 def reserve(path: Path) -> None:
-    """Allocate the disk space of a file that is made for a memory map, and so far is sparse.
+    """Allocate the disk space of a sparse file, for a memory map.
 
-    Writing through a memory map to a full disk would kill the process. This raises OSError instead.
+    On a full disk this raises OSError; writing through the memory map would kill the process.
     """
     if hasattr(os, "posix_fallocate"):
         with path.open("rb+") as stream:
@@ -62,61 +62,54 @@ def reserve(path: Path) -> None:
 
 
 def require_free(folder: Path, needed: int, purpose: str) -> None:
-    """Refuse to start work that would fill the disk.
+    """Raise UserError if the disk of `folder`, which need not exist, has less than `needed` bytes free.
 
-    Args:
-        folder: where it will be written; it need not exist yet.
-        needed: bytes.
-        purpose: of the bytes, as the subject of a sentence.
-
-    Raises:
-        UserError: less is free than needed.
+    `purpose` is what needs them, as the subject of a sentence.
     """
     existing = next(parent for parent in (folder.resolve(), *folder.resolve().parents) if parent.exists())
     free = shutil.disk_usage(existing).free
     if free < needed:
-        raise UserError(
-            f"{purpose} needs {needed / 1e9:.1f} GB in {folder}, and {free / 1e9:.1f} GB are free: make room"
-        )
+        room = f"{free / 1e6:,.1f} MB free, but {purpose} needs {needed / 1e6:,.1f} MB"
+        raise UserError(f"{folder} has {room}. Free some disk space, or work on another disk.")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text with Unix line ends, atomically."""
+    """Write text atomically, as UTF-8 with Unix line ends."""
     with replaced(path) as partial:
         partial.write_text(text, encoding="utf-8", newline="\n")
 
 
 def read_json(path: Path, needed: Sequence[str] = (), *, remedy: str = "") -> dict[str, Any]:
-    """Return the keys and values that a JSON file holds.
+    """Return the keys and values of a JSON file.
 
     Raises:
-        UserError: it cannot be read, holds something else, or lacks a key that is `needed`. The message ends with the
-            `remedy`, by default to restore the file from DVC's cache.
+        UserError: the file cannot be read, has no keys and values, or lacks a `needed` key. The message ends with the
+            `remedy`; by default: how to restore the file from DVC's cache.
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        lacking = [key for key in needed if key not in values]
-        if isinstance(values, dict) and not lacking:
+        missing = [key for key in needed if key not in values]
+        if isinstance(values, dict) and not missing:
             return values
-        reason: object = f"it lacks {', '.join(lacking) or 'keys and values'}"
+        reason: object = f"it lacks {', '.join(missing) or 'keys and values'}"
     except (OSError, ValueError, TypeError, RecursionError) as error:
         reason = error
     raise UserError(f"{path} cannot be read ({reason}): {remedy or restore_command(path)}")
 
 
 def restore_command(path: Path) -> str:
-    """Return what brings back a file that DVC has, for the end of a message."""
+    """Return the end of a message: how to restore a file from DVC's cache."""
     return f"`rm -f {path}` and `dvc checkout {path}` restore it"
 
 
 def md5(path: Path) -> str:
-    """Return the MD5 of a file as 32 hexadecimal digits, as DVC and the dataset's publishers use it."""
+    """Return the MD5 of a file as 32 hexadecimal digits, as in dvc.lock and in params.yaml."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def digest(path: Path, *, like: str) -> tuple[str, str]:
-    """Return "sha256" or "md5", by the length of `like`, and that digest of a file in hexadecimal digits."""
+    """Return "sha256" if `like` has 64 digits, else "md5", and that digest of a file in hexadecimal."""
     if len(like) != 64:
         return "md5", md5(path)
     with path.open("rb") as stream:
@@ -124,19 +117,19 @@ def digest(path: Path, *, like: str) -> tuple[str, str]:
 
 
 def hashes_below(folder: Path) -> dict[str, str]:
-    """Return path -> MD5 of each file in a folder and below, sorted; paths are relative, with forward slashes."""
+    """Return path -> MD5 of all files below a folder, sorted. Paths are relative, with forward slashes."""
     files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
     return {name: md5(path) for name, path in sorted(files.items())}
 
 
 def fingerprint(values: Mapping[str, Any]) -> str:
-    """Return 16 hexadecimal digits that differ if the values, of types that JSON has, differ."""
+    """Return a hash of values of JSON's types: 16 hexadecimal digits."""
     text = json.dumps(values, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def deterministic_member(name: str) -> zipfile.ZipInfo:
-    """Return a member whose header depends on its name alone: stored, dated 1980, plain file mode."""
+    """Return the header of a zip member that depends on its name alone: stored, dated 1980, plain file mode."""
     info = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
     info.create_system = 3
     info.external_attr = (stat.S_IFREG | 0o644) << 16
@@ -144,10 +137,10 @@ def deterministic_member(name: str) -> zipfile.ZipInfo:
 
 
 def open_member(archive: zipfile.ZipFile, name: str, size: int) -> IO[bytes]:
-    """Open a member of a known size for writing. Its header depends on name, size and content alone.
+    """Open a zip member of a known size for writing. Its header depends only on name, size and content.
 
-    With `force_zip64`, and for sizes just below 2 GiB, the versions of Python write different headers.
+    Versions of Python differ in the header that they write with `force_zip64`, and for sizes just below 2 GiB.
     """
     member = deterministic_member(name)
-    member.file_size = size if size > _LARGEST_WITHOUT_ZIP64 else 0  # 0: no 64-bit header, until the size is known
+    member.file_size = size if size > _LARGEST_WITHOUT_ZIP64 else 0  # 0: no 64-bit header
     return archive.open(member, "w")

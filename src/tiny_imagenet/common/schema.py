@@ -1,4 +1,4 @@
-"""Typed, frozen sections of a YAML file, with error messages that name the key and suggest a spelling."""
+"""Typed, frozen sections of a YAML file. Error messages name the key and suggest a spelling."""
 
 import difflib
 import io
@@ -21,13 +21,19 @@ Interval = Annotated[tuple[float, float], Field(strict=False)]
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """Return " (did you mean '...'?)" for the known word nearest to `word`, or "" if none is near."""
+    """Return " (did you mean '...'?)" with the known word most similar to `word`, or "" if none is similar."""
     matches = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f" (did you mean '{matches[0]}'?)" if matches else ""
 
 
+def unknown(kind: str, word: str, known: Iterable[str]) -> str:
+    """Return the end of a message: the unknown word, a similar one, and all that are known."""
+    known = list(known)
+    return f"unknown {kind} '{word}'{nearest(word, known)}; known: {', '.join(known)}"
+
+
 class Section(BaseModel):
-    """A mapping of params.yaml: frozen, strict about types, closed to unknown keys."""
+    """A mapping of params.yaml: frozen, without type conversion, without unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -37,15 +43,8 @@ class Section(BaseModel):
         if isinstance(values, Mapping):
             for key in values:
                 if key not in cls.model_fields:
-                    raise PydanticCustomError(
-                        "unknown_key",
-                        "unknown key '{key}'{hint}; known: {known}",
-                        {
-                            "key": str(key),
-                            "hint": nearest(str(key), cls.model_fields),
-                            "known": ", ".join(cls.model_fields),
-                        },
-                    )
+                    message = unknown("key", str(key), cls.model_fields)
+                    raise PydanticCustomError("unknown_key", "{message}", {"message": message})
         return values
 
 
@@ -53,17 +52,17 @@ AnySection = TypeVar("AnySection", bound=Section)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Return the mapping that a YAML file holds, as DVC reads it: YAML 1.2, by the same library.
+    """Return the mapping in a YAML file. Use DVC's own reader (ruamel.yaml, YAML 1.2).
 
-    Another reader would take `010` for 8 and `yes` for true, and train with other values than those that DVC records.
+    Another reader takes `010` for 8 and `yes` for true, so a training would differ from what DVC records.
 
     Raises:
-        UserError: the file is missing, is no YAML, has a duplicate key, or holds no mapping.
+        UserError: the file is missing, is not YAML, has a duplicate key, or is not a mapping.
     """
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise UserError(f"no {path} in {Path.cwd()}: run this in the repository's root") from None
+        raise UserError(f"no {path} in {Path.cwd()}; run this in the root of the repository") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read: {error}") from None
     try:
@@ -74,10 +73,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
             f"{path}: line {error.problem_mark.line + 1}: duplicate key '{key[1] if key else ''}'"
         ) from None
     except MarkedYAMLError as error:
-        where = f" line {error.problem_mark.line + 1}:" if error.problem_mark else ""
-        raise UserError(f"{path}:{where} {error.problem or error.context}") from None
+        line = f" line {error.problem_mark.line + 1}:" if error.problem_mark else ""
+        raise UserError(f"{path}:{line} {error.problem or error.context}") from None
     except (YAMLError, ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
-        raise UserError(f"{path} is no readable YAML: {type(error).__name__}: {error}") from None
+        raise UserError(f"{path} cannot be read as YAML: {type(error).__name__}: {error}") from None
     if not isinstance(values, dict):
         raise UserError(f"{path}: expected keys and values, got {type(values).__name__}")
     return values
@@ -103,44 +102,40 @@ def validated(section: type[AnySection], values: Mapping[str, Any], *, source: s
         key: of the section in the file, with dots; "" for the whole file.
 
     Raises:
-        UserError: a value is refused; the message has a line for each.
+        UserError: some values are invalid; the message has a line for each.
     """
     try:
-        return section.model_validate(values)
-    except ValidationError as error:
         try:
-            lines = sorted({_describe(dict(offence), key) for offence in error.errors()})
-        except UnicodeEncodeError:
-            lines = ["a key or value holds half of a character (a lone surrogate)"]
+            return section.model_validate(values)
+        except ValidationError as error:
+            lines = sorted({_describe(dict(detail), key) for detail in error.errors()})
     except UnicodeEncodeError:
-        lines = ["a key or value holds half of a character (a lone surrogate)"]
+        lines = ["a key or value has half of a character (a lone surrogate); remove it"]
     raise UserError("\n".join(f"{source}: {line}" for line in lines))
 
 
-def _describe(offence: Mapping[str, Any], key: str) -> str:
+def _describe(error: Mapping[str, Any], key: str) -> str:
     """Return one line for one of pydantic's errors: path of the key, what is wrong, what was given."""
-    # Pydantic puts the tag of a union's member, and "[key]", into the location; neither is a key of the file.
-    path = ".".join([key] * bool(key) + [str(part) for part in offence["loc"] if str(part)[:1] not in "<["])
-    message = str(offence["msg"]).removeprefix("Value error, ")
-    given = offence.get("input")
-    if offence["type"] == "unknown_key":
-        return f"{path}: {message}" if path else message
-    if offence["type"] == "literal_error" and isinstance(given, str):
-        message += nearest(given, re.findall(r"'([^']+)'", offence["ctx"]["expected"]))
-    shown = "" if offence["type"] in {"value_error", "missing"} else f", got {_short(given)}"
-    return f"{path}: {message}{shown}" if path else f"{message}{shown}"
+    # Pydantic's location includes the tag of a union's member, and "[key]"; neither is a key of the file.
+    path = ".".join([key] * bool(key) + [str(part) for part in error["loc"] if str(part)[:1] not in "<["])
+    message = str(error["msg"]).removeprefix("Value error, ")
+    if error["type"] == "literal_error" and isinstance(error["input"], str):
+        message += nearest(error["input"], re.findall(r"'([^']+)'", error["ctx"]["expected"]))
+    if error["type"] not in {"value_error", "missing", "unknown_key"}:
+        message += f", got {_short(error['input'])}"
+    return f"{path}: {message}" if path else message
 
 
 def _short(value: Any, limit: int = 60) -> str:
     try:
         text = repr(value)
-    except ValueError:  # Python prints no integer of more than 4,300 digits
+    except ValueError:  # Python does not print integers of more than 4,300 digits
         text = "a very large number"
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested values under keys with dots: `optimizer.name`."""
+    """Return nested values with dotted keys: `optimizer.name`."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}

@@ -1,4 +1,4 @@
-"""Ctrl-C and other signals that end a process. Imports only what costs nothing: it runs before all other imports."""
+"""Ctrl-C and other signals that end a process. It is imported first, so it imports only what is fast."""
 
 import os
 import signal
@@ -9,13 +9,13 @@ from contextlib import contextmanager
 from types import FrameType
 
 STOPPED = 130
-"""The exit code that a shell gives a command that Ctrl-C has ended."""
+"""The exit code of a command that Ctrl-C ended, as in a shell."""
 
 
 def exit_during_imports(message: str = "") -> None:
-    """Let Ctrl-C end the process at once, with a line on stderr: nothing is half done while modules are imported.
+    """Let Ctrl-C end the process at once, with `message` on stderr: imports leave nothing half done.
 
-    `raise_on_interrupt` ends this. A handler of others, and a signal that is ignored, stay as they are.
+    Call `raise_on_interrupt` after the imports. A handler of another library, and a signal that is ignored, stay.
     """
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
@@ -27,40 +27,40 @@ def exit_during_imports(message: str = "") -> None:
 
 
 def raise_on_interrupt() -> None:
-    """Let Ctrl-C raise KeyboardInterrupt again; where it is ignored, as in a background job, it stays ignored."""
+    """Let Ctrl-C raise KeyboardInterrupt again. If it is ignored, as in a background job, it stays ignored."""
     if callable(signal.getsignal(signal.SIGINT)):
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def exit_on_interrupt() -> None:
-    """Let Ctrl-C raise SystemExit: typer answers KeyboardInterrupt with "Aborted" and exit code 1."""
+    """Let Ctrl-C raise SystemExit. For KeyboardInterrupt, typer would print "Aborted" and exit with 1."""
     signal.signal(signal.SIGINT, lambda *_: sys.exit(STOPPED))
 
 
 class HeldInterrupt:
-    """Ctrl-C, held back until a safe moment; the second one is not.
+    """Delay the first Ctrl-C until `check`; raise the second at once.
 
-    Raised anywhere, it may leave the lock of Python's logging taken, and MLflow's thread would wait for it forever.
+    An exception at any moment could leave the lock of Python's logging locked, and MLflow's thread would wait forever.
     """
 
     def __init__(self) -> None:
         self._is_held = False
 
     def hold(self, _signal: int, _frame: FrameType | None) -> None:
-        """Note the first Ctrl-C and raise the second; a handler for `signal.signal`."""
+        """Remember the first Ctrl-C, raise the second. A handler for `signal.signal`."""
         if self._is_held:
             raise KeyboardInterrupt
         self._is_held = True
 
     def check(self) -> None:
-        """Raise the Ctrl-C that was held back, if there was one."""
+        """Raise the Ctrl-C that was delayed, if any."""
         if self._is_held:
             raise KeyboardInterrupt
 
 
 @contextmanager
 def interrupts_held() -> Iterator[HeldInterrupt]:
-    """Hold back the first Ctrl-C in the block, if this is the main thread."""
+    """Delay the first Ctrl-C in the block, if this is the main thread."""
     held = HeldInterrupt()
     if threading.current_thread() is not threading.main_thread():
         yield held
@@ -73,9 +73,9 @@ def interrupts_held() -> Iterator[HeldInterrupt]:
 
 
 def outlive_the_group() -> None:
-    """Do nothing on signals that end all processes of a terminal or a group; children do not inherit this.
+    """Ignore the signals that end all processes of a terminal or a group. Children do not inherit this.
 
-    Ctrl-C is also unblocked, for the children: Ray blocks it in its processes, and that would be inherited.
+    Also unblock Ctrl-C: Ray blocks it in its processes, and children would inherit that.
     """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, lambda *_: None)

@@ -1,4 +1,4 @@
-"""The one reader of CSV files. No type is inferred: a column is text unless its type is named."""
+"""Read CSV files without inferring types: a column is text unless its type is given."""
 
 import csv
 import io
@@ -16,18 +16,18 @@ ColumnType = type[str] | type[int] | type[float]
 
 
 def parse_csv(text: str, columns: Mapping[str, ColumnType], others: ColumnType = str) -> "pd.DataFrame":
-    """Return the table that the text of a CSV file holds.
+    """Return the table in the text of a CSV file.
 
-    Text stays as it is: a class may be named "007", "NA" or "1e5". Numbers are exact to the last digit. In a column of
+    Text does not change: a class may be named "007", "NA" or "1e5". Numbers are exact to the last digit. In a column of
     floats, an empty cell is NaN.
 
     Args:
         text: of the file, with its own line ends.
-        columns: that the file must have -> their types.
+        columns: required columns -> their types.
         others: type of all other columns.
 
     Raises:
-        ValueError: a column is missing or there twice, a row has too few or too many cells, or a cell is no number.
+        ValueError: a column is missing or duplicate, a row has too few or too many cells, or a cell is not a number.
     """
     import pandas as pd
 
@@ -39,10 +39,10 @@ def parse_csv(text: str, columns: Mapping[str, ColumnType], others: ColumnType =
     if not lines:
         raise ValueError("it is empty")
     header, *rows = lines
-    if lacking := [column for column in columns if column not in header]:
-        raise ValueError(f"it lacks {', '.join(lacking)}")
+    if missing := [column for column in columns if column not in header]:
+        raise ValueError(f"it lacks {', '.join(missing)}")
     if len(set(header)) < len(header):
-        raise ValueError(f"it has a column twice: {', '.join(header)}")
+        raise ValueError(f"it has a duplicate column: {', '.join(header)}")
     for number, row in enumerate(rows, start=1):
         if len(row) != len(header):
             raise ValueError(f"row {number} has {len(row)} cells, expected {len(header)}")
@@ -66,11 +66,11 @@ def _typed(cells: list[str], column: str, kind: ColumnType) -> "pd.Series[Any]":
 def read_csv(
     path: Path, columns: Mapping[str, ColumnType], others: ColumnType = str, *, remedy: str = ""
 ) -> "pd.DataFrame":
-    """Return the table that a CSV file holds, as `parse_csv` does.
+    """Return the table in a CSV file, as `parse_csv` does.
 
     Raises:
-        UserError: it cannot be read. The message ends with the `remedy`, by default to restore the file from DVC's
-            cache.
+        UserError: the file cannot be read. The message ends with the `remedy`; by default: how to restore the file from
+            DVC's cache.
     """
     try:
         return parse_csv(path.read_bytes().decode("utf-8-sig"), columns, others)

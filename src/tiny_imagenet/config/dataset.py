@@ -1,4 +1,4 @@
-"""What a profile of params.yaml may say of its dataset: source, contract, and how much of it to use."""
+"""The `dataset` of a profile in params.yaml: where it comes from, what to expect of it, how much to use."""
 
 from typing import Annotated, Literal, Self
 
@@ -11,7 +11,7 @@ SPLITS = ("train", "val")
 
 
 class Expect(Section):
-    """What the archive must hold. The whole archive is checked, before `num_classes` and `images_per_class` apply."""
+    """What the archive must contain, before `num_classes` and `images_per_class` select a part of it."""
 
     classes: Count | None = None
     """Number of classes. Null: any."""
@@ -22,7 +22,7 @@ class Expect(Section):
 
 
 class ImagesPerClass(Section):
-    """How many images of each class to use: the first ones, by the number in their name."""
+    """How many images of each class to use: the first ones, by the number in the file name."""
 
     train: Count | None = None
     """Training images of each class. Null: all."""
@@ -38,34 +38,34 @@ class Dataset(Section):
     urls: tuple[str, ...] = Field(default=(), strict=False)
     """Addresses of the zip (http, https or file), tried in this order. Not used if `archive` is set."""
     md5: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")] | None = None
-    """MD5 that the zip must have. Null: not checked."""
+    """Expected MD5 of the zip. Null: not checked."""
     bytes: Count | None = None
-    """Size that the zip must have, in bytes. Null: not checked."""
+    """Expected size of the zip, in bytes. Null: not checked."""
     archive: str | None = None
     """Path of a zip on this disk, relative to the repository's root. Null: download from `urls`."""
     expect: Expect = Expect()
-    """What the archive must hold."""
+    """What the archive must contain."""
     num_classes: Annotated[int, Field(ge=2)] | None = None
     """How many classes to use, evenly spread over their sorted ids. Null: all."""
     images_per_class: ImagesPerClass = ImagesPerClass()
     """How many images of each class to use."""
     duplicates: Literal["report", "drop_from_train", "fail"] = "report"
-    """What to do about duplicate images, exact or near: list them in the data report; also leave out training images
-    that duplicate a validation image or an earlier training image; or stop if a training image duplicates a validation
-    image."""
+    """What to do about duplicate images, exact or near. `report`: list them in the data report. `drop_from_train`: also
+    leave out training images that duplicate a validation image or an earlier training image. `fail`: stop if a training
+    image duplicates a validation image."""
 
     @field_validator("urls")
     @classmethod
     def _known_schemes(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
         for url in urls:
             if not url.startswith(("https://", "http://", "file://")):
-                raise ValueError(f"'{url}' is no http://, https:// or file:// address")
+                raise ValueError(f"'{url}' is not an address; start it with http://, https:// or file://")
         return urls
 
     @model_validator(mode="after")
     def _has_a_source(self) -> Self:
         if not (self.urls or self.archive or self.embedded):
-            raise ValueError("needs `urls`, or `archive` (the path of a zip), or the name `digits`")
+            raise ValueError("no source of images; set `urls`, `archive` (the path of a zip), or the name `digits`")
         return self
 
     @model_validator(mode="after")
@@ -73,37 +73,36 @@ class Dataset(Section):
         if self.num_classes and self.expect.classes and self.num_classes > self.expect.classes:
             raise ValueError(f"num_classes is {self.num_classes}, but `expect` has {self.expect.classes} classes")
         for split in SPLITS:
-            held, taken = getattr(self.expect, split), getattr(self.images_per_class, split)
-            if held is not None and taken is not None and taken > held:
-                raise ValueError(f"images_per_class.{split} is {taken}, but `expect` has {held} of each class")
+            available, used = getattr(self.expect, split), getattr(self.images_per_class, split)
+            if available is not None and used is not None and used > available:
+                raise ValueError(f"images_per_class.{split} is {used}, but `expect` has {available} of each class")
         return self
 
     @property
     def expected_bytes(self) -> int:
-        """Bytes that the stages before training write: the archive twice, and 64 x 64 x 3 for every image.
+        """Bytes that the stages before training write: the archive twice, and 64 x 64 x 3 for each image.
 
-        As far as `bytes`, `expect`, `num_classes` and `images_per_class` tell.
+        0 for what `bytes`, `expect` and `num_classes` leave open.
         """
-        images = 0
+        images_per_class = 0
         for split in SPLITS:
-            held, taken = getattr(self.expect, split) or 0, getattr(self.images_per_class, split)
+            available, used = getattr(self.expect, split) or 0, getattr(self.images_per_class, split)
             copies = 2 if split == "train" and self.duplicates == "drop_from_train" else 1
-            images += (
-                copies * (self.num_classes or self.expect.classes or 0) * (held if taken is None else min(held, taken))
-            )
-        return 2 * (self.bytes or 0) + images * 64 * 64 * 3
+            images_per_class += copies * (available if used is None else min(available, used))
+        num_classes = self.num_classes or self.expect.classes or 0
+        return 2 * (self.bytes or 0) + num_classes * images_per_class * 64 * 64 * 3
 
     @property
     def fingerprint(self) -> str:
-        """What differs where anything here differs."""
+        """A hash of all settings of the dataset."""
         return fingerprint(self.model_dump(mode="json"))
 
     @property
     def source(self) -> str:
-        """Where the images come from, in words."""
+        """Where the images come from, for people to read."""
         return self.archive or ", ".join(self.urls) or "embedded in the project"
 
     @property
     def embedded(self) -> bool:
-        """Whether the images come with the project (scikit-learn's digits) and nothing is fetched."""
+        """Whether the images are scikit-learn's digits, which need no download."""
         return self.name == "digits" and not self.urls and self.archive is None

@@ -1,4 +1,4 @@
-"""A training: what it is called, what it trains, and which DVC stages make it."""
+"""A training: its name, model, seed and settings, and its DVC stages."""
 
 from dataclasses import dataclass
 
@@ -10,18 +10,18 @@ class Job:
     """A training of an active model, or of a replicate: the same model with another seed."""
 
     name: str
-    """"model_2", or "model_2-7" of a replicate: its folder in models/ and results/, and its run in MLflow."""
+    """"model_2", or "model_2-7" for a replicate: its folder in models/ and results/, and its run in MLflow."""
     model: str
     """The key of its block in `models` of params.yaml."""
     seed: int
     recipe: Recipe
     """The model's settings after profile overrides."""
     fingerprint: str
-    """Differs if any setting that decides how the job is trained differs. The data have hashes of their own."""
+    """Hash of all settings that can change the trained weights. The data have their own hashes."""
 
     @property
     def is_replicate(self) -> bool:
-        """Whether the seed is not the one that all active models share."""
+        """Whether the seed is not the one of params.yaml."""
         return self.name != self.model
 
     @property

@@ -1,6 +1,6 @@
-"""What a model's block of params.yaml may say: architecture, optimizer, augmentation, schedules and stops.
+"""A model's block in params.yaml: architecture, optimizer, augmentation, schedules, early stopping.
 
-Keras does the work wherever it has a part for it; the docstrings name the part.
+The docstrings name the parts of Keras that do the work.
 """
 
 from collections.abc import Mapping
@@ -15,14 +15,14 @@ Momentum = Annotated[float, Field(ge=0, lt=1)]
 ProfileKey = Literal[
     "epochs", "batch_size", "learning_rate", "augmentation", "weights", "batch_normalization_momentum", "flip_at_test"
 ]  # fmt: skip
-"""What a profile's `training` can change in a model's recipe."""
+"""The settings of a model that a profile's `training` can override."""
 Monitor = Literal["val_loss", "val_accuracy", "loss", "accuracy"]
 KERAS_MOMENTUM = 0.99
 """Keras's default for the moving averages of batch normalization."""
 
 
 class Augmentation(Section):
-    """Random changes of the training images. Each is drawn uniformly for each image and epoch; by default it is off."""
+    """Random changes of the training images, drawn uniformly for each image and epoch. By default all are off."""
 
     rotation_degrees: Annotated[float, Field(ge=0, le=180)] = 0.0
     """Rotate by up to this angle in both directions, in degrees."""
@@ -37,17 +37,17 @@ class Augmentation(Section):
     brightness: Interval = (1.0, 1.0)
     """Lowest and highest factor of the pixel values."""
     crop_padding: Annotated[int, Field(ge=0, le=32)] = 0
-    """Repeat the edges by this many pixels, then crop to the old size at random: a shift by whole pixels."""
+    """Repeat the edges by this many pixels, then crop to the old size at a random position."""
     trivial_augment: bool = False
     """Apply one of 14 changes, of random strength (Müller & Hutter 2021, https://arxiv.org/abs/2103.10158)."""
     erasing: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Probability that a rectangle is filled with noise (Zhong et al. 2020, https://arxiv.org/abs/1708.04896)."""
+    """Probability of filling a rectangle with noise (Zhong et al. 2020, https://arxiv.org/abs/1708.04896)."""
     mixup: Annotated[float, Field(ge=0, le=10)] = 0.0
-    """Blend each image with another. This is alpha of the Beta distribution of the share (Zhang et al. 2018,
+    """Blend each image with another. The value is alpha of the Beta distribution of the share (Zhang et al. 2018,
     https://arxiv.org/abs/1710.09412). 0: off."""
     cutmix: Annotated[float, Field(ge=0, le=10)] = 0.0
-    """Paste a rectangle of another image. Alpha of the Beta distribution of its share (Yun et al. 2019,
-    https://arxiv.org/abs/1905.04899). 0: off. With `mixup` too, each image has one of the two, at even odds."""
+    """Paste a rectangle of another image. The value is alpha of the Beta distribution of its share (Yun et al. 2019,
+    https://arxiv.org/abs/1905.04899). 0: off. With `mixup` too, each image gets one of the two, at even odds."""
 
     @field_validator("zoom", "brightness")
     @classmethod
@@ -59,7 +59,7 @@ class Augmentation(Section):
 
     @property
     def mixes(self) -> bool:
-        """Whether images are mixed with others, so that their labels are shares of classes."""
+        """Whether images are mixed. Their labels are then shares of classes."""
         return self.mixup > 0 or self.cutmix > 0
 
 
@@ -79,7 +79,7 @@ PRESETS = {
     "crop_flip": CROP_FLIP,
     "modern": CROP_FLIP.model_copy(update={"trivial_augment": True, "erasing": 0.1, "mixup": 0.2, "cutmix": 1.0}),
 }
-# A discriminator picks the member of a union by what was written, so that an error speaks of that member alone.
+# A discriminator picks the member of a union, so an error message is about that member alone.
 AugmentationChoice = Annotated[
     Annotated[Literal["none", "paper", "crop_flip", "modern"], Tag("<preset>")]
     | Annotated[Augmentation, Tag("<parts>")],
@@ -92,7 +92,7 @@ CountOrAll = Annotated[
 
 
 def resolve_augmentation(choice: AugmentationChoice) -> Augmentation:
-    """Return the parts that a preset stands for, or the parts as given."""
+    """Return the augmentation of a preset, or the one given."""
     return choice if isinstance(choice, Augmentation) else PRESETS[choice]
 
 
@@ -102,26 +102,26 @@ class Optimizer(Section):
     name: Literal["adam", "adamw", "sgd", "rmsprop"]
     """The Keras optimizer."""
     learning_rate: LearningRate
-    """Step size. With a schedule, the highest one; with `fine_tuning`, that of the head's phase."""
+    """Step size. With a schedule, its highest value; with `fine_tuning`, the value of the head's phase."""
     momentum: Momentum | None = None
-    """Momentum, of `sgd` only. Null: 0."""
+    """Momentum, for `sgd` only. Null: 0."""
     nesterov: bool = False
-    """Nesterov momentum, of `sgd` only; needs a `momentum` above 0."""
+    """Nesterov momentum, for `sgd` only. Needs a `momentum` above 0."""
     weight_decay: Annotated[float, Field(ge=0, le=1)] | None = None
     """Decoupled weight decay of kernels, not of biases and batch normalization. Null: Keras's default (adamw: 0.004,
     others: none)."""
     clip_norm: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     """Largest norm of all gradients together (Keras's `global_clipnorm`). Null: no limit."""
     ema_momentum: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Momentum per step of a moving average of the weights, which is validated and kept
-    (`keras.callbacks.SwapEMAWeights`). Null: no average."""
+    """Momentum per step of a moving average of the weights (`keras.callbacks.SwapEMAWeights`). The average is validated
+    and saved. Null: no average."""
 
     @model_validator(mode="after")
     def _momentum_of_sgd(self) -> Self:
         if self.name != "sgd" and (self.momentum is not None or self.nesterov):
             raise ValueError(f"`momentum` and `nesterov` belong to sgd, not to {self.name}; remove them")
         if self.nesterov and not self.momentum:
-            raise ValueError("`nesterov: true` needs a `momentum` above 0")
+            raise ValueError("`nesterov: true` needs a `momentum` above 0; set one")
         return self
 
 
@@ -129,16 +129,18 @@ class LearningRateSchedule(Section):
     """Learning rate per step: from 0 up to the optimizer's, then down (`keras.optimizers.schedules.CosineDecay`)."""
 
     decay: Literal["cosine", "none"] = "cosine"
-    """How the learning rate falls after the warm-up; `none` is for a warm-up alone."""
+    """How the learning rate falls after the warm-up. `none`: warm-up only."""
     warmup_epochs: Annotated[float, Field(ge=0, le=1000)] = 0.0
-    """Epochs, also a fraction of one, in which the learning rate rises from 0. Fewer than all epochs."""
+    """Epochs in which the learning rate rises from 0; fractions are allowed. Fewer than all epochs."""
     final_fraction: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Fraction of the learning rate that cosine decay ends with."""
+    """Learning rate at the end of cosine decay, as a fraction of the highest."""
 
     @model_validator(mode="after")
     def _does_something(self) -> Self:
         if self.decay == "none" and (self.final_fraction or not self.warmup_epochs):
-            raise ValueError("`decay: none` is for a warm-up alone: it takes `warmup_epochs`, and no `final_fraction`")
+            raise ValueError(
+                "`decay: none` is for a warm-up only; set `warmup_epochs` above 0, and remove `final_fraction`"
+            )
         return self
 
 
@@ -150,7 +152,7 @@ class EarlyStopping(Section):
     patience: Annotated[int, Field(ge=0)]
     """Epochs without improvement after which training stops."""
     restore_best_weights: bool = True
-    """Keep the weights of the best epoch instead of the last, also if the training was not stopped."""
+    """Keep the weights of the best epoch instead of the last, even if the training was not stopped."""
 
 
 class ReduceLearningRate(Section):
@@ -167,21 +169,21 @@ class ReduceLearningRate(Section):
 class FineTuning(Section):
     """Train in two phases: first the head, with the pretrained backbone frozen; then the backbone too, slowly.
 
-    Epochs are numbered across both phases. The first phase has the optimizer's learning rate, without a schedule. The
+    Epochs are numbered across both phases. The first phase uses the optimizer's learning rate, without a schedule. The
     second starts with a new optimizer; `learning_rate_schedule` covers its steps and peaks at `learning_rate`.
-    `early_stopping`, `reduce_learning_rate` and `reported_epoch: best` watch the second phase only. So the first always
-    has all its epochs, and the weights that are kept are always of the second.
+    `early_stopping`, `reduce_learning_rate` and `reported_epoch: best` watch the second phase only. So the first phase
+    is never shortened, and the saved weights are always from the second.
     """
 
     head_epochs: Count
-    """Epochs of the first phase; fewer than all `epochs`."""
+    """Epochs of the first phase. Fewer than all `epochs`."""
     learning_rate: LearningRate
-    """Learning rate of the second phase; a profile's `learning_rate` does not change it."""
+    """Learning rate of the second phase. A profile's `learning_rate` does not change it."""
     backbone_share: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Share of the backbone's layers, counted from the last, that the second phase trains."""
     batch_normalization: Literal["frozen", "trained"] = "frozen"
-    """Batch normalization of the backbone in the second phase. Frozen: averages and parameters stay. In the first
-    phase it is always frozen."""
+    """Batch normalization of the backbone in the second phase. `frozen`: averages and parameters do not change. In the
+    first phase it is always frozen."""
 
 
 class ModelParams(Section):
@@ -192,15 +194,14 @@ class ModelParams(Section):
     build: dict[str, Any] = Field(default_factory=dict)
     """Arguments of the architecture, see the table of architectures."""
     preprocessing: Literal["rescale", "caffe", "tf", "none"] | None = None
-    """The model's first layers, from pixels of 0 to 255: divide by 255; BGR less ImageNet's means; scale to -1 to 1; or
-    nothing. Null: the architecture's default."""
+    """The model's first layers, from pixels of 0 to 255. `rescale`: divide by 255. `caffe`: BGR minus ImageNet's means.
+    `tf`: scale to -1 to 1. `none`: keep 0 to 255. Null: the architecture's default."""
     weights: Annotated[str, Field(min_length=1)] | None = None
     """Initial weights of the backbone: `imagenet`, or the path of a weights file. Null: random."""
     trainable: Literal["all", "head"] = "all"
-    """Which layers are trained. `head`: the pretrained backbone stays frozen."""
+    """Which layers to train. `head`: freeze the pretrained backbone."""
     fine_tuning: FineTuning | None = None
-    """Train the head first, then the backbone too. Null, or if a profile sets `weights` to null: all layers in one
-    phase."""
+    """Train the head first, then the backbone too. Null, or with `weights: null`: train all layers in one phase."""
     precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
     """Keras policy of the layers. `mixed_float16` scales the loss automatically."""
     optimizer: Optimizer
@@ -210,59 +211,52 @@ class ModelParams(Section):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Probability that is spread evenly over all classes in the labels."""
     augmentation: AugmentationChoice | None = None
-    """Augmentation of this model. Null: the one that all models share."""
+    """Augmentation of this model. Null: the `augmentation` that all models share."""
     epochs: Count | None = None
     """Passes over the training images. Null: the profile's `training` must set it."""
     batch_size: Count = 64
-    """Images of each training step."""
+    """Images per training step."""
     batches_per_epoch: CountOrAll = "all"
     """Stop each epoch after this many batches."""
     batch_normalization_momentum: Momentum | None = None
     """Momentum of the moving averages of all batch normalizations. Null: Keras's default, 0.99."""
     flip_at_test: bool = False
-    """`evaluate` takes the mean of the probabilities of an image and its mirror image. The saved model does not."""
+    """Let `evaluate` average the probabilities of an image and its mirror image. The saved model does not."""
     keeps: tuple[ProfileKey, ...] = Field(default=(), strict=False)
-    """Keys that the profile's `training` does not change for this model."""
+    """Keys that the profile's `training` does not override for this model."""
     holdout_per_class: Annotated[int, Field(ge=0)] = 0
-    """Training images of each class, the last by number, that are not trained on. Early stopping and schedules watch
-    them instead of the validation images, which remain a test."""
+    """Training images of each class to hold out: the last ones by number. Early stopping and schedules watch them
+    instead of the validation images, which then stay an independent test."""
     early_stopping: EarlyStopping | None = None
     """Stop when a metric no longer improves. Null: never."""
     reduce_learning_rate: ReduceLearningRate | None = None
     """Reduce the learning rate when a metric no longer improves. Null: never."""
     reported_epoch: Literal["recipe", "last", "best"] = "recipe"
-    """The epoch whose weights are kept: the one that early stopping restores, or else the last; the last; or the one of
-    the best accuracy on the validation images, or on the held-out images if there are any."""
+    """The epoch whose weights are saved. `recipe`: the one that early stopping restores, else the last. `last`: the
+    last. `best`: the one with the best accuracy on the held-out images, or on the validation images if none are held
+    out."""
     paper_protocol_every_epoch: bool = False
-    """Measure the paper-protocol accuracy after every epoch too: one more column of history.csv."""
+    """Also measure the paper-protocol accuracy after each epoch: one more column of history.csv."""
 
     @model_validator(mode="after")
-    def _one_way_to_choose_the_epoch(self) -> Self:
+    def _settings_agree(self) -> Self:
         if self.reported_epoch == "last" and self.early_stopping and self.early_stopping.restore_best_weights:
             raise ValueError(
                 "`reported_epoch: last` contradicts `early_stopping.restore_best_weights: true`; change one"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _one_schedule(self) -> Self:
         if self.learning_rate_schedule and self.reduce_learning_rate:
             raise ValueError("`learning_rate_schedule` and `reduce_learning_rate` both set the learning rate; keep one")
-        return self
-
-    @model_validator(mode="after")
-    def _something_to_tune(self) -> Self:
         if self.fine_tuning and self.weights is None:
             raise ValueError(
-                "`fine_tuning` needs `weights`: a backbone of random weights would be frozen; give it some, or remove "
-                "`fine_tuning`"
+                "`fine_tuning` needs `weights`, or it would freeze a backbone of random weights; set `weights`, or "
+                "remove `fine_tuning`"
             )
         if self.fine_tuning and self.trainable == "head":
             raise ValueError("`trainable: head` never trains the backbone, `fine_tuning` does; keep one")
         return self
 
     def monitored(self, monitor: str) -> str:
-        """Return the column of history.csv that is watched for `monitor`: the held-out images' where there are any."""
+        """Return the column of history.csv to watch for `monitor`: that of the held-out images if there are any."""
         return monitor.replace("val_", "holdout_") if self.holdout_per_class else monitor
 
 
@@ -274,5 +268,5 @@ class Recipe(ModelParams):
 
     @property
     def soft_labels(self) -> bool:
-        """Whether the loss needs a share for each class instead of the number of one class."""
+        """Whether a label is a share for each class instead of the number of one class."""
         return self.label_smoothing > 0 or self.augmentation.mixes

@@ -1,4 +1,4 @@
-"""The embedded dataset: scikit-learn's handwritten digits as a miniature archive in Tiny ImageNet's own layout.
+"""The embedded dataset: scikit-learn's handwritten digits as a small archive in Tiny ImageNet's layout.
 
 1,500 real images of 8 x 8 (UCI ML hand-written digits), enlarged to 64 x 64 RGB JPEGs: 10 classes, 100 for training
 and 50 for validation of each. Needs no network. The same OpenCV gives the same bytes.
@@ -22,7 +22,7 @@ _INK = 64
 
 
 def write_digits_archive(destination: Path) -> None:
-    """Write the archive: `wnids.txt`, `words.txt`, `train/<id>/...`, `val/...`, as the official one has them."""
+    """Write the archive: `wnids.txt`, `words.txt`, `train/<id>/...`, `val/...`, as in the official one."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()
@@ -55,7 +55,7 @@ def write_digits_archive(destination: Path) -> None:
 
 
 def _enlarge(image: NDArray[np.float64]) -> tuple[bytes, tuple[int, int, int, int]]:
-    """Return an 8 x 8 image of 0 to 16 as a 64 x 64 RGB JPEG, and the box (x0, y0, x1, y1) around its ink."""
+    """Return an 8 x 8 image, 0 to 16, as a 64 x 64 RGB JPEG, and the box (x0, y0, x1, y1) around its ink."""
     gray = cv2.resize(image / 16 * 255, (_SIDE, _SIDE), interpolation=cv2.INTER_CUBIC)
     pixels = np.clip(np.round(gray), 0, 255).astype(np.uint8)
     rows, columns = np.nonzero(pixels > _INK)

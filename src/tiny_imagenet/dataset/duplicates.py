@@ -1,14 +1,14 @@
-"""Exact and near duplicates within and between the splits, and what the dataset's policy does about them.
+"""Find exact and near duplicates within and between the splits, and apply the dataset's policy to them.
 
 Exact duplicates have the same pixels. Near duplicates have 64-bit DCT hashes within 11 bits and a similarity of detail
 of 0.75 or more. Measured:
 
-- 54,000 real images (all of val, 220 of 500 per class of train): exact are 4 pairs train-train, 3 train-val and 0
-  val-val, each with two labels; near are 1, 0 and 0, a copy.
-- Of 1,313 pairs that the hash alone proposes (half with mirrored images), the similarity confirms 5: 3 copies, one
-  object photographed twice, 1 false alarm (0.08 %, at most 0.4). Of 266 that were looked at, 1 is a copy.
-- Of 2,000 planted copies each, it finds: JPEG quality 20 and brightness +30 % at least 99.9 %; shifted by 1 pixel each
-  way 98 %, by 2 pixels 56 %; with 1, 2 and 3 pixels cropped off each side 100, 85 and 18 %.
+- 54,000 real images (all of val, 220 of 500 per class of train) have 4 exact pairs train-train, 3 train-val and 0
+  val-val, each with two labels; they have 1, 0 and 0 near pairs, a copy.
+- The hash alone proposes 1,313 pairs (half with mirrored images). The similarity confirms 5: 3 copies, one object
+  photographed twice, 1 false alarm (0.08 %, at most 0.4). Of 266 pairs inspected by eye, 1 is a copy.
+- Of 2,000 planted copies of each kind, it finds: JPEG quality 20 and brightness +30 % at least 99.9 %; shifted by
+  1 pixel each way 98 %, by 2 pixels 56 %; with 1, 2 and 3 pixels cropped off each side 100, 85 and 18 %.
 - 110,000 images take 3 to 6 s of one EPYC core, and 30 MB.
 """
 
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from tiny_imagenet.common.errors import DatasetError, first_ten
 
 MAX_DISTANCE = 11
-"""Bits of 64: the largest distance that bands of 16 bits can find by changing two bits of one of them."""
+"""Bits of 64. The largest distance that four bands of 16 bits find by changing two bits of a band."""
 MIN_SIMILARITY = 0.75
 SMALLEST_SIDE = 16
 COLUMNS = ("split_a", "index_a", "split_b", "index_b", "distance")
@@ -37,7 +37,7 @@ _BANDS = 4
 _BAND_VALUES = 2 ** (_HASH_BITS // _BANDS)
 _FREQUENCIES = 10
 _MIN_COEFFICIENT = 0.5
-"""Gray levels. Rounding must not decide the bits whose coefficient is zero, as in a symmetric drawing."""
+"""Gray levels. Below this, rounding would decide the bit: a symmetric drawing has coefficients of zero."""
 _MIN_STRUCTURE = 2.0
 """Gray levels, standard deviation. The flattest of 54,000 real images has 3.9; a blank one has no useful hash."""
 _MIN_DETAIL = 1.0
@@ -51,19 +51,19 @@ _CANDIDATE_LIMIT = 50_000
 class DuplicatePairs:
     """Pairs of similar images: columns `split_a`, `index_a`, `split_b`, `index_b`, `distance`.
 
-    Rows are train-train (a before b), train-val, then val-val. Of k identical images in a split, each but the first is
-    paired with the first. Each such validation image is also paired with the first in train. Near pairs of identical
-    images are reduced in the same way. Every image that has a duplicate is in some row.
+    Rows are train-train (a before b), train-val, then val-val. In a group of identical images, each is paired with the
+    first of its split, and each validation image also with the first in train. Near pairs of identical images are
+    reduced in the same way. Every image that has a duplicate is in some row.
     """
 
     exact: pd.DataFrame
     """The same pixels; `distance` is 0."""
     near: pd.DataFrame
-    """Similar pixels; `distance` is the number of differing bits of the perceptual hashes."""
+    """Similar pixels; `distance` is the number of bits in which the perceptual hashes differ."""
     num_flat: int
-    """Images with too little structure for a hash: they can be in exact pairs only."""
+    """Images with too little structure for a hash; they can only be in exact pairs."""
     max_distance: int
-    """The distance searched: with too many candidates it is lower than requested, and near pairs are missing."""
+    """The distance searched. With too many candidates it is lower than requested, and near pairs are missing."""
 
     def counts(self) -> dict[str, dict[str, dict[str, int]]]:
         """Return `{"exact" | "near": {"train-train" | "train-val" | "val-val": {...}}}`.
@@ -82,9 +82,9 @@ def find_duplicates(
 ) -> DuplicatePairs:
     """Return the exact and near duplicates of two splits, uint8 N x H x W x 3. Memory maps stay on disk.
 
-    A near pair has hashes within `max_distance` bits (0 to 15) and at least `min_similarity` (0 to 1). Mirrored copies
-    are not found, but `find_duplicates(train, val[:, :, ::-1])` has those between the splits as its train-val rows.
-    In drawings of few shapes, like handwritten digits, near duplicates are similar images and not copies.
+    A near pair has hashes within `max_distance` bits (0 to 15) and at least `min_similarity` (0 to 1). To find mirrored
+    copies between the splits, read the train-val rows of `find_duplicates(train, val[:, :, ::-1])`. In drawings of few
+    shapes, like handwritten digits, near duplicates are similar images and not copies.
 
     Raises:
         ValueError: wrong type or shape, images of two sizes, or a threshold out of range.
@@ -127,7 +127,7 @@ def find_duplicates(
 
 
 def describe_duplicates(pairs: DuplicatePairs, paths: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """Return the `duplicates` of report.json: counts, and every pair with the paths of its images.
+    """Return `duplicates` for report.json: counts, and every pair with the paths of its images.
 
     `paths` maps a split to the paths of its images, in the order of the arrays.
     """
@@ -156,7 +156,7 @@ def pairs_across(pairs: DuplicatePairs) -> pd.DataFrame:
 
 
 def refuse_leakage(description: Mapping[str, Any]) -> None:
-    """Raise DatasetError if an image is in both splits, with the first ten pairs and their number."""
+    """Raise DatasetError if an image is in both splits. The message lists ten pairs, and their number."""
     across = [
         f"{pair['a']} and {pair['b']} ({pair['kind']})"
         for pair in description["pairs"]
@@ -164,13 +164,13 @@ def refuse_leakage(description: Mapping[str, Any]) -> None:
     ]
     if across:
         raise DatasetError(
-            f"{len(across):,} pairs of a training and a validation image are copies:\n{first_ten(across)}\n"
-            "In params.yaml, `duplicates: drop_from_train` removes the training images, and `report` keeps all."
+            f"{len(across):,} pairs of a training and a validation image are duplicates:\n{first_ten(across)}\n"
+            "In params.yaml, set `duplicates` to `drop_from_train` to leave out the training images, or to `report`."
         )
 
 
 def train_copies(pairs: DuplicatePairs) -> NDArray[np.int64]:
-    """Return the training images to remove: those with a copy in validation, and later copies within training."""
+    """Return the training images to remove: duplicates of a validation image or of an earlier training image."""
     everything = pd.concat([pairs.exact, pairs.near], ignore_index=True)
     within = everything[(everything["split_a"] == "train") & (everything["split_b"] == "train")]["index_b"]
     across = pairs_across(pairs)["index_a"]
@@ -180,9 +180,9 @@ def train_copies(pairs: DuplicatePairs) -> NDArray[np.int64]:
 def perceptual_hashes(images: NDArray[np.uint8]) -> NDArray[np.uint64]:
     """Return a 64-bit hash of each image, uint8 N x H x W x 3: the signs of its 64 lowest gray DCT coefficients.
 
-    Lowest by the length of the frequency vector, without the mean; lowest first. Like Zauner's pHash
-    (https://phash.org/docs/pubs/thesis_zauner.pdf), but with signs in place of a comparison with the median, and a
-    quarter disc in place of a square of frequencies: a third fewer pairs by chance, and no fewer copies found.
+    Frequencies are sorted by the length of their vector; the mean is left out. Like Zauner's pHash
+    (https://phash.org/docs/pubs/thesis_zauner.pdf), but with signs instead of a comparison with the median, and a
+    quarter disc instead of a square of frequencies: a third fewer pairs by chance, and no fewer copies found.
     """
     return _fingerprints(images)[1]
 
@@ -192,10 +192,10 @@ def candidate_pairs(
 ) -> tuple[NDArray[np.int64], int]:
     """Return all pairs of hashes within `max_distance` bits as rows (first, second, distance), first < second.
 
-    Of four bands of 16 bits, one differs in no more than a quarter of the bits that the hashes differ in: looking up
-    each band with every such change finds every pair (the pigeonhole principle). If more than about `limit` pairs
-    qualify, the distance is lowered until fewer do. At distance 0 the search stops early. The second value is the
-    distance that was searched.
+    If two hashes differ in d bits, one of their four bands of 16 bits differs in at most d / 4 (pigeonhole principle).
+    So looking up each band with every change of that many bits finds every pair. If there are more than about `limit`
+    pairs, the distance is lowered until there are fewer; at distance 0 the search stops early. The second value is the
+    distance searched.
     """
     blocks = [np.empty((0, 3), np.int64)]
     num_pairs = 0
@@ -214,8 +214,8 @@ def candidate_pairs(
 def similarity(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> float:
     """Return the similarity of the details of two images, uint8 H x W x 3: -1 to 1, independent of brightness.
 
-    It is the highest correlation of the middle of the first (without an eighth at each side) with any part of the
-    second, of gray detail 1 to 3 pixels wide at 64 x 64. It is 0 if an image has no detail.
+    Gray detail is 1 to 3 pixels wide at 64 x 64. The similarity is the highest correlation of the middle of the first
+    image (without an eighth at each side) with any part of the second. It is 0 if an image has no detail.
     """
     template, scene = _detail(first), _detail(second)
     top, left = template.shape[0] // 8, template.shape[1] // 8
@@ -227,7 +227,7 @@ def similarity(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> float:
 
 def _check(train: NDArray[np.uint8], val: NDArray[np.uint8], max_distance: int, min_similarity: float) -> None:
     if train.shape[1:] != val.shape[1:]:
-        raise ValueError(f"train images are {train.shape[1:]}, val images {val.shape[1:]}: expected one size")
+        raise ValueError(f"train images are {train.shape[1:]}, val images {val.shape[1:]}; expected the same size")
     if not 0 <= max_distance < _BANDS * _BANDS:
         raise ValueError(f"max_distance is {max_distance}, expected 0 to {_BANDS * _BANDS - 1}")
     if not 0 <= min_similarity <= 1:
@@ -263,13 +263,13 @@ def _hash_chunk(chunk: NDArray[np.uint8]) -> tuple[NDArray[np.uint64], NDArray[n
     if not count:
         return np.empty(0, np.uint64), np.empty(0, np.bool_)
     gray = cv2.cvtColor(chunk.reshape(count * height, width, 3), cv2.COLOR_RGB2GRAY).astype(np.float32)
-    # One small product per image: for a large one BLAS starts its threads, and takes twice as long.
+    # One small product per image: for a large one, BLAS starts threads and takes twice as long.
     spectrum = _cosines(height) @ gray.reshape(count, height, width) @ _cosines(width).T
     down, across = np.divmod(np.arange(_FREQUENCIES**2), _FREQUENCIES)
     lowest = np.argsort(down**2 + across**2, kind="stable")[1 : 1 + _HASH_BITS]
     coefficients = np.ascontiguousarray(spectrum.reshape(count, -1)[:, lowest])
     bits = np.packbits(coefficients > _MIN_COEFFICIENT, axis=1)
-    # Parseval: the root mean square of the image of these frequencies, in gray levels.
+    # By Parseval, this is the root mean square of the image with only these frequencies, in gray levels.
     structure = np.sqrt((coefficients**2).sum(1) / (height * width))
     return bits.view(np.uint64)[:, 0], structure < _MIN_STRUCTURE
 
@@ -283,7 +283,7 @@ def _cosines(side: int) -> NDArray[np.float32]:
 
 
 def _band_matches(hashes: NDArray[np.uint64], max_distance: int) -> Iterator[NDArray[np.int64]]:
-    """Yield blocks of rows (first, second, distance): the pairs with a similar band. A pair may be repeated."""
+    """Yield blocks of rows (first, second, distance): pairs with a similar band. Pairs may be repeated."""
     changes = np.arange(_BAND_VALUES)
     changes = changes[np.bitwise_count(changes) <= max_distance // _BANDS]
     position = np.arange(len(hashes))
@@ -292,7 +292,7 @@ def _band_matches(hashes: NDArray[np.uint64], max_distance: int) -> Iterator[NDA
         value, ordered = band[order].astype(np.int64), hashes[order]
         starts = np.concatenate([[0], np.cumsum(np.bincount(value, minlength=_BAND_VALUES))])
         for change in changes:
-            # Each pair once: the later hashes of the same value, or those of a larger one.
+            # To see each pair once, pair with later hashes of the same value, or with those of a larger value.
             left = position if change == 0 else np.flatnonzero(value < value ^ change)
             partner = value[left] ^ change
             begin = left + 1 if change == 0 else starts[partner]

@@ -1,4 +1,4 @@
-"""The one decoder of JPEGs, for the images of a dataset and for those of `predict`: the same file, the same pixels."""
+"""Decode JPEGs, for datasets and for `predict` alike: the same file gives the same pixels."""
 
 import io
 
@@ -18,45 +18,44 @@ _TRANSPOSED = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""EXIF's orientation -> what turns the picture upright."""
+"""EXIF's orientation -> the operation that turns the picture upright."""
 
 
 class WrongSizeError(ValueError):
-    """An image of a dataset has another size than 64 x 64."""
+    """An image of a dataset is not 64 x 64."""
 
 
 def read_header(jpeg: bytes) -> tuple[int, int, str]:
-    """Return width, height and colour space ("YCbCr", "CMYK", ...) of a JPEG; raises ValueError if it is none."""
+    """Return width, height and colour space ("YCbCr", "CMYK", ...). Raise ValueError if it is not a JPEG."""
     height, width, colours, _ = simplejpeg.decode_jpeg_header(jpeg, strict=True)
     return width, height, colours
 
 
 def decode_jpeg(jpeg: bytes, colours: str) -> NDArray[np.uint8]:
-    """Return the pixels of a JPEG as they are stored: uint8 RGB, height x width x 3. Gray and CMYK become RGB.
+    """Return the pixels of a JPEG, not rotated: uint8 RGB, height x width x 3. Gray and CMYK become RGB.
 
     Args:
         jpeg: content of the file.
-        colours: its colour space, by `read_header`.
+        colours: its colour space, from `read_header`.
 
     Raises:
         ValueError: it cannot be decoded, or is damaged or truncated.
     """
-    # OpenCV and PIL fill the rest of a truncated file with gray; libjpeg-turbo in strict mode refuses it.
-    pixels: NDArray[np.uint8]
-    if colours not in ("CMYK", "YCCK"):
-        pixels = simplejpeg.decode_jpeg(jpeg, colorspace="RGB", strict=True)
+    # OpenCV and PIL fill the rest of a truncated file with gray; libjpeg-turbo in strict mode raises.
+    is_cmyk = colours in ("CMYK", "YCCK")
+    pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(jpeg, colorspace="CMYK" if is_cmyk else "RGB", strict=True)
+    if not is_cmyk:
         return pixels
     # libjpeg-turbo's own conversion makes white 254. The inks are stored inverted.
-    pixels = simplejpeg.decode_jpeg(jpeg, colorspace="CMYK", strict=True)
     inks = Image.frombytes("CMYK", pixels.shape[1::-1], (255 - pixels).tobytes())
     return np.asarray(inks.convert("RGB"))
 
 
 def upright(picture: Image.Image, original: Image.Image) -> Image.Image:
-    """Return the picture turned as the original's EXIF says. Pillow turns a TIFF itself, and updates its EXIF."""
+    """Return the picture, turned by the original's EXIF. Pillow turns a TIFF itself, and updates its EXIF."""
     try:
         orientation = original.getexif().get(ExifTags.Base.Orientation)
-    except Exception:  # broken EXIF has no orientation
+    except Exception:  # ignore broken EXIF
         return picture
     turn = _TRANSPOSED.get(orientation) if isinstance(orientation, int) else None
     return picture if turn is None else picture.transpose(turn)
@@ -70,7 +69,7 @@ def decode(jpeg: bytes) -> NDArray[np.uint8]:
     """
     try:
         width, height, colours = read_header(jpeg)
-        if (width, height) == (SIDE, SIDE):  # first: an image of 12,000 x 12,000 takes much memory
+        if (width, height) == (SIDE, SIDE):  # checked first: 12,000 x 12,000 pixels would take much memory
             pixels = decode_jpeg(jpeg, colours)
             return _turned(pixels, jpeg) if b"Exif\0\0" in jpeg or b"tiff:Orientation" in jpeg else pixels
     except ValueError as error:
@@ -81,6 +80,6 @@ def decode(jpeg: bytes) -> NDArray[np.uint8]:
 def _turned(pixels: NDArray[np.uint8], jpeg: bytes) -> NDArray[np.uint8]:
     try:
         original = Image.open(io.BytesIO(jpeg), formats=("JPEG",))
-    except Exception:  # Pillow refuses odd headers, and raises anything
+    except Exception:  # Pillow may raise anything for an odd header
         return pixels
     return np.asarray(upright(Image.fromarray(pixels), original))

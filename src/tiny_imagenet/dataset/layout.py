@@ -1,7 +1,7 @@
-"""Check the official archive against the dataset's contract, and write class folders.
+"""Check the layout and the counts of the archive, and write class folders.
 
-Validation images move into class folders by `val_annotations.txt`, unless they already are in such. Train and val
-become zips of `<wnid>/<image>.JPEG` whose bytes depend on the input only (stored, sorted, a fixed date).
+Move validation images into class folders by `val_annotations.txt`, unless they already are in class folders. Write
+train and val as zips of `<wnid>/<image>.JPEG` whose bytes depend only on the input (stored, sorted, a fixed date).
 """
 
 import hashlib
@@ -27,12 +27,12 @@ from tiny_imagenet.common.progress import track
 from tiny_imagenet.config.dataset import SPLITS, Expect, ImagesPerClass
 
 _LARGEST_MEMBER = 16 * 2**20
-"""Bytes. A 64 x 64 JPEG has some 2,000, the longest text of the official archive 2.6 million."""
+"""Bytes. A 64 x 64 JPEG has about 2,000, the longest text of the official archive 2.6 million."""
 _IMAGE_SUFFIXES = {".jpeg", ".jpg"}
 _SAFE_ID = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")
 _ZIP_ERRORS = (
-    zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, NotImplementedError, RuntimeError, OSError,
-    ValueError, OverflowError
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, RuntimeError, OSError, ValueError,
+    OverflowError,
 )  # fmt: skip
 _LINE_END = re.compile("\r\n|\r|\n")
 """Python's `splitlines` would also end a line at a form feed or U+2028 within a name."""
@@ -41,12 +41,12 @@ _ENCRYPTED, _UTF8 = 0x1, 0x800
 """Bits of a member's flags (APPNOTE.TXT, 4.4.4)."""
 Box = tuple[int, int, int, int]
 Problems = dict[str, list[str]]
-"""Kind -> what is wrong, a line each."""
+"""Kind of problem -> a line for each."""
 
 
 @dataclass(frozen=True)
 class LabelledImage:
-    """A JPEG of the archive with its class. `box` is (x0, y0, x1, y1) in pixels, or None if it has none."""
+    """A JPEG of the archive with its class. `box` is (x0, y0, x1, y1) in pixels, or None."""
 
     member: str
     wnid: str
@@ -56,7 +56,7 @@ class LabelledImage:
 
 @dataclass
 class Layout:
-    """The contents of an archive. The label of a class is its index in `wnids`, which are sorted."""
+    """The contents of an archive. `wnids` are sorted."""
 
     wnids: list[str]
     names: dict[str, str]
@@ -74,7 +74,7 @@ def natural_key(name: str) -> list[tuple[int, int | str]]:
 
 
 class _Archive:
-    """Read members of the archive by their paths. Refuse it if a path leads outside it."""
+    """Read members of a zip by their paths. Raise if a path leads outside the zip."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -85,7 +85,7 @@ class _Archive:
         except _ZIP_ERRORS as error:
             raise DatasetError(f"{path} is not a readable zip: {error}") from None
         self.members: dict[str, list[zipfile.ZipInfo]] = defaultdict(list)
-        """Path -> the members of that path, of which there should be one."""
+        """Path -> its members. More than one is an error."""
         outside = []
         for info in self.zip.infolist():
             name = plain_path(info)
@@ -96,7 +96,7 @@ class _Archive:
         _raise_for(path, {"outside": outside})
 
     def why_unusable(self, member: str) -> str:
-        """Return why a member cannot be an image or a text of the dataset, or "". Others need not be usable."""
+        """Return why a member cannot be read as an image or a text, or ""."""
         infos = self.members[member]
         info, kind = infos[0], stat.S_IFMT(infos[0].external_attr >> 16)
         if len(infos) > 1:
@@ -110,7 +110,7 @@ class _Archive:
         return ""
 
     def is_name_guessed(self, member: str) -> bool:
-        """Return whether a name is in an encoding that the zip does not tell."""
+        """Return whether the zip does not declare the encoding of a name."""
         info = self.members[member][0]
         return not (member.isascii() or info.flag_bits & _UTF8 or _as_utf8(info.filename))
 
@@ -120,25 +120,25 @@ class _Archive:
         info = self.members[member][0]
         try:
             with self.zip.open(info) as stream:
-                return stream.read(info.file_size)  # not more, even if it would inflate to more
+                return stream.read(info.file_size)  # at most: a damaged member may inflate to more
         except _ZIP_ERRORS as error:
             raise DatasetError(f"{self.path}: '{member}' cannot be read: {error}") from None
 
     def read_names(self, member: str) -> str:
-        """Return a text with names of files, in the form that `plain_path` gives them."""
+        """Return a text with names of files, normalized as by `plain_path`."""
         return unicodedata.normalize("NFC", self.read_text(member))
 
     def read_text(self, member: str) -> str:
         try:
-            return self.read(member).decode("utf-8-sig")  # editors on Windows write a mark at the start
+            return self.read(member).decode("utf-8-sig")  # editors on Windows write a byte order mark
         except UnicodeDecodeError as error:
             raise DatasetError(f"{self.path}: '{member}' is not UTF-8 text: {error}") from None
 
 
 def plain_path(info: zipfile.ZipInfo) -> str:
-    """Return the path of a member with forward slashes, in Unicode's composed form.
+    """Return the path of a member with forward slashes, in Unicode's composed form (NFC).
 
-    Windows writes backslashes, macOS decomposed letters, and some programs UTF-8 without saying so.
+    Windows writes backslashes, macOS decomposed letters, and some programs UTF-8 without the flag.
     """
     name = info.filename if info.flag_bits & _UTF8 else _as_utf8(info.filename) or info.filename
     name = unicodedata.normalize("NFC", name.replace("\\", "/"))
@@ -147,7 +147,7 @@ def plain_path(info: zipfile.ZipInfo) -> str:
 
 
 def _as_utf8(name: str) -> str:
-    """Return a name that Python took for code page 437 as UTF-8, or "" if it is not that."""
+    """Decode as UTF-8 a name that Python decoded as code page 437. Return "" if it is not UTF-8."""
     try:
         return name.encode("cp437").decode()
     except UnicodeError:
@@ -157,19 +157,20 @@ def _as_utf8(name: str) -> str:
 def _why_outside(path: str) -> str:
     if path.startswith("/") or re.match("[A-Za-z]:/", path):
         return "its path is absolute; write the zip with relative paths"
-    return "its path has '..'; write the zip without" if ".." in path.split("/") else ""
+    return "its path has '..'; write the zip without it" if ".." in path.split("/") else ""
 
 
 def _raise_for(path: Path, problems: Problems) -> None:
     if total := sum(map(len, problems.values())):
         count = f"{total:,} problem" + ("s" if total != 1 else "")
-        raise DatasetError(f"{path} breaks the dataset's contract, {count}:\n{some_of_each(problems)}")
+        remedy = "Fix it, or change `dataset` in params.yaml."
+        raise DatasetError(f"{path} is not as expected. {remedy} {count}:\n{some_of_each(problems)}")
 
 
 def parse_boxes(text: str, columns: int, where: str, problems: Problems) -> dict[str, tuple[str, Box | None]]:
     """Parse `val_annotations.txt` (columns=2: file, id) or a `_boxes.txt` (columns=1: file), box optional.
 
-    Return file name -> (id or "", box). A line that cannot be parsed, or repeats a file, is added to `problems`.
+    Return file name -> (id or "", box). Add to `problems` each line that cannot be parsed or repeats a file.
     """
     parsed: dict[str, tuple[str, Box | None]] = {}
     for number, line in enumerate(_LINE_END.split(text), start=1):
@@ -194,7 +195,7 @@ def parse_boxes(text: str, columns: int, where: str, problems: Problems) -> dict
 
 
 def read_layout(archive: _Archive) -> Layout:
-    """Sort the members of the archive into classes, images and strays. Problems are collected, not raised."""
+    """Sort the members of the archive into classes, images and strays. Collect problems, do not raise them."""
     root = _find_root(archive)
     lines = (line.strip() for line in _LINE_END.split(archive.read_text(f"{root}wnids.txt")))
     listed = Counter(line for line in lines if line)
@@ -209,7 +210,7 @@ def read_layout(archive: _Archive) -> Layout:
     names = _read_words(archive, root)
     files = _sort_members(archive, root)
     train: list[LabelledImage] = []
-    boxes_without_image = 0  # not a problem: a part of the archive may have the box files of the whole
+    boxes_without_image = 0  # not a problem: a part of the archive may have the box files of all images
     in_folders = files.by_class("train")
     for wnid in wnids:
         boxes: dict[str, tuple[str, Box | None]] = {}
@@ -224,7 +225,7 @@ def read_layout(archive: _Archive) -> Layout:
     val = _val_images(archive, root, files, set(wnids), problems)
     for split in SPLITS:
         problems[f"unknown classes, {split}"] = [
-            f"{split}/{wnid}: {len(members)} images of a class that wnids.txt does not name"
+            f"{split}/{wnid}: {len(members)} images of a class that is not in wnids.txt"
             for wnid, members in sorted(files.by_class(split).items())
             if wnid and wnid not in listed
         ]
@@ -237,12 +238,12 @@ def read_layout(archive: _Archive) -> Layout:
 
 @dataclass
 class _Files:
-    """The members of an archive by what they are."""
+    """The members of an archive by kind."""
 
     images: dict[str, list[tuple[str, str, str]]]
-    """Split -> class id ("" if the folder does not tell), file name and member of each image."""
+    """Split -> class id ("" if it is not the folder's name), file name and member of each image."""
     boxes: dict[str, str]
-    """Class id -> member with the boxes of its training images."""
+    """Class id -> the member that lists the boxes of its training images."""
     strays: list[str]
     unlabelled: int
 
@@ -255,8 +256,8 @@ class _Files:
 
 
 def _sort_members(archive: _Archive, root: str) -> _Files:
-    """Find the images of both splits. Those in another place than the first that has any are strays."""
-    places: dict[str, dict[int, list[tuple[str, str, str]]]] = {split: defaultdict(list) for split in SPLITS}
+    """Find the images of both splits, in the first known layout of folders. Images in others are strays."""
+    layouts: dict[str, dict[int, list[tuple[str, str, str]]]] = {split: defaultdict(list) for split in SPLITS}
     files = _Files({}, {}, [], 0)
     for name in archive.members:
         if not name.startswith(root) or "__MACOSX" in name:
@@ -270,30 +271,29 @@ def _sort_members(archive: _Archive, root: str) -> _Files:
             case ["test", "images", file] if _is_image(file):
                 files.unlabelled += 1
             case ["train", wnid, "images", file] if _is_image(file, wnid):
-                places["train"][0].append((wnid, file, name))
+                layouts["train"][0].append((wnid, file, name))
             case ["train", wnid, file] if _is_image(file, wnid):
-                places["train"][1].append((wnid, file, name))
+                layouts["train"][1].append((wnid, file, name))
             case ["val", "images", file] if _is_image(file):
-                places["val"][0].append(("", file, name))
+                layouts["val"][0].append(("", file, name))
             case ["val", wnid, "images", file] if _is_image(file, wnid):
-                places["val"][1].append((wnid, file, name))
+                layouts["val"][1].append((wnid, file, name))
             case ["val", wnid, file] if _is_image(file, wnid):
-                places["val"][2].append((wnid, file, name))
+                layouts["val"][2].append((wnid, file, name))
             case ["val", "images", wnid, file] if _is_image(file, wnid):
-                places["val"][3].append((wnid, file, name))
+                layouts["val"][3].append((wnid, file, name))
             case _:
                 files.strays.append(name)
-    for split, by_place in places.items():
-        first = min(by_place, default=0)
-        files.images[split] = by_place.pop(first, [])
-        files.strays += [member for others in by_place.values() for _, _, member in others]
+    for split, images in layouts.items():
+        files.images[split] = images.pop(min(images, default=0), [])
+        files.strays += [member for others in images.values() for _, _, member in others]
     return files
 
 
 def _val_images(
     archive: _Archive, root: str, files: _Files, known: set[str], problems: Problems
 ) -> list[LabelledImage]:
-    """Return the validation images, of the class that val_annotations.txt says, or else their folder."""
+    """Return the validation images, with the class from val_annotations.txt, or else from their folder."""
     annotations = f"{root}val/val_annotations.txt"
     in_folders = any(wnid for wnid, _, _ in files.images["val"])
     annotated: dict[str, tuple[str, Box | None]] = {}
@@ -301,7 +301,8 @@ def _val_images(
         annotated = parse_boxes(archive.read_names(annotations), 2, "val/val_annotations.txt", problems)
     elif not in_folders:
         raise DatasetError(
-            f"{archive.path} has no '{annotations}', and no validation images in class folders, val/<id>/*.JPEG"
+            f"{archive.path} has no '{annotations}', and no validation images in class folders (val/<id>/*.JPEG); add "
+            "one of them"
         )
     images = []
     for folder, file, member in sorted(files.images["val"], key=lambda image: (image[1], image[0])):
@@ -313,7 +314,7 @@ def _val_images(
             problems["not annotated"].append(f"{shown}: not annotated{hint}")
             continue
         if folder and wnid != folder:
-            problems["folder"].append(f"{shown}: annotated as '{wnid}', and in the folder of '{folder}'")
+            problems["folder"].append(f"{shown}: annotated as '{wnid}', but in the folder of '{folder}'")
         elif wnid not in known and not folder:
             problems["annotated class"].append(f"{shown}: its class '{wnid}' is not in wnids.txt")
         images.append(LabelledImage(member, wnid, file, box))
@@ -324,7 +325,7 @@ def _val_images(
     }
     for file in sorted(annotated.keys() - {file for _, file, _ in files.images["val"]}):
         other = elsewhere.get(PurePosixPath(file).stem.casefold())
-        hint = f" (there is '{other.removeprefix(root)}')" if other else ""
+        hint = f" (did you mean '{other.removeprefix(root)}'?)" if other else ""
         problems["missing"].append(f"val/images/{file}: annotated but missing{hint}")
     return images
 
@@ -334,7 +335,7 @@ def _is_image(file: str, folder: str = "") -> bool:
 
 
 def _find_root(archive: _Archive) -> str:
-    """Return the folder of `wnids.txt` inside the archive, with a slash at its end, or ""."""
+    """Return the folder of `wnids.txt` inside the archive, with a slash at the end, or ""."""
     candidates = [
         name for name in archive.members if PurePosixPath(name).name == "wnids.txt" and "__MACOSX" not in name
     ]
@@ -354,10 +355,10 @@ def _read_words(archive: _Archive, root: str) -> dict[str, str]:
 
 
 def check_counts(layout: Layout, expect: Expect) -> Problems:
-    """Return a message for each count of classes or of images per class that is not what `expect` says."""
+    """Return a message for each number of classes, or of images of a class, that is not as in `expect`."""
     problems: Problems = defaultdict(list)
     if not layout.wnids:
-        problems["classes"].append("wnids.txt: names no class")
+        problems["classes"].append("wnids.txt: expected at least one class, found none")
     if expect.classes is not None and len(layout.wnids) != expect.classes:
         problems["classes"].append(f"wnids.txt: expected {expect.classes} classes, found {len(layout.wnids)}")
     for split in SPLITS:
@@ -381,14 +382,14 @@ def reorganize(
     """Write `train.zip`, `val.zip`, `classes.csv`, `manifest.csv` and `layout.json` into `destination`.
 
     Args:
-        source: the archive in the official layout.
+        source: the archive, in the official layout.
         destination: a folder, created if it is missing.
         expect: what the whole archive must contain.
-        images_per_class: how many of each class to use, the first by number.
+        images_per_class: how many of each class to use: the first by number.
         num_classes: how many classes to use, evenly spread over the sorted ids; None: all.
 
     Raises:
-        DatasetError: the archive breaks the contract, or has fewer classes. Nothing is written then.
+        DatasetError: the archive is not as expected, or has fewer classes. Then nothing is written.
     """
     archive = _Archive(source)
     layout = read_layout(archive)
@@ -441,7 +442,7 @@ def _spread(wnids: list[str], number: int | None, source: Path) -> list[str]:
     if number is None:
         return wnids
     if number > len(wnids):
-        raise DatasetError(f"{source} has {len(wnids)} classes, fewer than `num_classes`, which is {number}")
+        raise DatasetError(f"{source} has {len(wnids)} classes, but `num_classes` is {number}; lower it")
     return [wnids[index * len(wnids) // number] for index in range(number)]
 
 
@@ -449,11 +450,11 @@ def _first_of_each_class(
     images: list[LabelledImage], limit: int | None, collisions: list[str]
 ) -> dict[str, LabelledImage]:
     """Return path in the new zip -> image, for the first `limit` of each class by number."""
-    taken: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     kept: dict[str, LabelledImage] = {}
     for image in sorted(images, key=lambda image: natural_key(image.name)):
-        if limit is None or taken[image.wnid] < limit:
-            taken[image.wnid] += 1
+        if limit is None or counts[image.wnid] < limit:
+            counts[image.wnid] += 1
             path = f"{image.wnid}/{PurePosixPath(image.name).stem}.JPEG"
             if path in kept:
                 collisions.append(f"'{image.member}' and '{kept[path].member}' would have the same name: rename one")

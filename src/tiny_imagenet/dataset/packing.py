@@ -1,7 +1,7 @@
-"""Pack the class folders: decode every image once, into the memory-mapped arrays of `input_pipeline/packed.py`.
+"""Pack the class folders: decode each image once, into the memory-mapped arrays of `input_pipeline/packed.py`.
 
-Pixels are written straight into the pages of the file, so memory does not grow with the images. libjpeg-turbo decodes
-some 40,000 images of 64 x 64 a second per core (`python -m benchmarks.decode`), without Python's lock.
+Pixels go straight into the pages of the file, so memory does not grow with the number of images. libjpeg-turbo decodes
+about 40,000 images of 64 x 64 per second and core (`python -m benchmarks.decode`), without Python's lock.
 """
 
 import json
@@ -39,7 +39,7 @@ def pack(images: Path, destination: Path) -> PackedDataset:
     Write `{train,val}_images.npy`, `{train,val}_labels.npy`, `{train,val}_ranks.npy` and `classes.csv`.
 
     Raises:
-        DatasetError: a file is missing, or images are broken or of a wrong size: some of each kind, and their number.
+        DatasetError: a file is missing, or images are broken or have a wrong size.
     """
     for name in ("classes.csv", *(f"{split}.zip" for split in SPLITS)):
         if not (images / name).is_file():
@@ -58,7 +58,8 @@ def _pack_split(source: Path, destination: Path, split: str, labels_of: dict[str
         names = archive.namelist()
         unknown = sorted({name.split("/")[0] for name in names} - labels_of.keys())
         if unknown:
-            raise DatasetError(f"{source} has classes that classes.csv does not name:\n{first_ten(unknown)}")
+            remedy = "run `dvc repro -f reorganize`"
+            raise DatasetError(f"{source} has classes that are not in classes.csv; {remedy}:\n{first_ten(unknown)}")
         labels = np.array([labels_of[name.split("/")[0]] for name in names], np.int32)
         pixels = _new_images(partial, len(names))
 
@@ -77,14 +78,14 @@ def _pack_split(source: Path, destination: Path, split: str, labels_of: dict[str
                 pass
         if problems:
             number = sum(map(len, problems.values()))
-            offenders = some_of_each({kind: sorted(lines) for kind, lines in sorted(problems.items())})
-            raise DatasetError(f"{number:,} images of {source} cannot be used:\n{offenders}")
+            lines = some_of_each({kind: sorted(lines) for kind, lines in sorted(problems.items())})
+            raise DatasetError(f"{number:,} images of {source} cannot be used; fix or remove them:\n{lines}")
     _write_array(destination / f"{split}_labels.npy", labels)
     _write_array(destination / f"{split}_ranks.npy", _ranks(names))
 
 
 def _ranks(names: Sequence[str]) -> NDArray[np.int32]:
-    """Return the rank of each name by the numbers in it."""
+    """Return the rank of each name in natural order: "x_9" before "x_10"."""
     ranks = np.empty(len(names), np.int32)
     ranks[sorted(range(len(names)), key=lambda index: natural_key(names[index]))] = np.arange(len(names))
     return ranks
@@ -99,9 +100,9 @@ def _open_zip(path: Path) -> zipfile.ZipFile:
 
 @contextmanager
 def _eager_threads() -> Iterator[ThreadPoolExecutor]:
-    """Yield a thread per core, and have Python switch between threads a hundred times more often than by default.
+    """Yield a pool of a thread per core. In the block, Python switches threads a hundred times more often.
 
-    A decode takes 30 microseconds without the lock. Waiting 5 ms to get it back would leave the other cores idle.
+    A decode takes 30 microseconds without Python's lock. Waiting 5 ms for the lock would leave other cores idle.
     """
     interval = sys.getswitchinterval()
     sys.setswitchinterval(interval / 100)
@@ -118,7 +119,7 @@ def _write_array(path: Path, array: NDArray[Any]) -> None:
 
 
 def _new_images(path: Path, num_images: int) -> NDArray[np.uint8]:
-    """Return a new array of images, memory-mapped to the file `path`, with its space on disk reserved."""
+    """Return a new array of images, memory-mapped to the file `path`; reserve its disk space."""
     pixels: NDArray[np.uint8] = np.lib.format.open_memmap(
         path, mode="w+", dtype=np.uint8, shape=(num_images, SIDE, SIDE, 3)
     )
@@ -139,7 +140,7 @@ def drop_from_train(destination: Path, indices: NDArray[np.int64]) -> PackedData
     """Rewrite the packed training split without the images `indices`, and return the new dataset.
 
     Raises:
-        DatasetError: a class would have no training image.
+        DatasetError: a class would have no training images.
     """
     dataset = open_packed(destination)
     train = dataset.train
@@ -147,8 +148,8 @@ def drop_from_train(destination: Path, indices: NDArray[np.int64]) -> PackedData
     emptied = [str(dataset.classes["wnid"][label]) for label in np.setdiff1d(train.labels, train.labels[kept])]
     if emptied:
         raise DatasetError(
-            f"without its copies, training has no image of {len(emptied):,} classes:\n{first_ten(emptied)}\n"
-            "`duplicates: report` of the dataset in params.yaml keeps them."
+            f"without duplicates, {len(emptied):,} classes have no training images:\n{first_ten(emptied)}\n"
+            "In params.yaml, set `duplicates: report` of the dataset to keep them."
         )
     with replaced(destination / "train_images.npy") as partial:
         pixels = _new_images(partial, len(kept))
@@ -171,7 +172,7 @@ def samples_per_class(packed: PackedDataset, num_images: int = 10) -> dict[str, 
 
 
 def summarize(packed: PackedDataset, images: Path) -> dict[str, Any]:
-    """Return what `report.json` says of the images: counts, counts per class, channel means and deviations."""
+    """Return the image statistics for `report.json`: counts, counts per class, channel means and deviations."""
     report: dict[str, Any] = json.loads((images / "layout.json").read_text(encoding="utf-8"))
     report["used"] = {split: len(getattr(packed, split)) for split in SPLITS}
     report["per_class"] = {

@@ -11,20 +11,20 @@ from tiny_imagenet.common.progress import track
 from tiny_imagenet.config.dataset import SPLITS
 
 _BLOCK = 4096
-"""The least that a file takes on disk, on most file systems."""
+"""Bytes. Disk space of a file is a multiple of this, on most file systems."""
 
 
 def unpack(images: Path, destination: Path) -> dict[str, int]:
-    """Write the folders `train` and `val` into `destination` and return how many images each has.
+    """Write the folders `train` and `val` into `destination`, and return the number of images in each.
 
-    Both are complete before either is renamed to its place.
+    Both are complete before either is renamed into place.
 
     Raises:
         UserError: a folder exists already, the disk is too small, or `reorganize` has not run.
     """
     for split in SPLITS:
         if (destination / split).exists():
-            raise UserError(f"{destination / split} exists: choose an empty folder, or remove it")
+            raise UserError(f"{destination / split} exists; choose an empty folder, or remove it")
     with ExitStack() as opened:
         archives = {}
         for split in SPLITS:
@@ -44,5 +44,5 @@ def unpack(images: Path, destination: Path) -> dict[str, int]:
             for split in SPLITS:
                 (folder / split).rename(destination / split)
         except (OSError, zipfile.BadZipFile) as error:
-            raise UserError(f"{destination}: nothing was unpacked: {error}") from None
+            raise UserError(f"cannot unpack into {destination}: {error}; fix this and rerun") from None
         return {split: len(archive.infolist()) for split, archive in archives.items()}

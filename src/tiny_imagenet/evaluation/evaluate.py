@@ -1,7 +1,7 @@
 """Predictions and metrics of one trained model, on clean images and under the paper's protocol.
 
-The clean accuracy is the right measure. The paper's authors augmented their validation images too, so the accuracy to
-compare with theirs is of augmented images, drawn with a fixed seed.
+The clean accuracy is the right measure. The authors augmented their validation images too. To compare with their
+accuracy, use the one of the paper's protocol: images augmented with a fixed seed.
 """
 
 import shutil
@@ -33,7 +33,7 @@ from tiny_imagenet.input_pipeline.batches import OrderedBatches, hold_out
 from tiny_imagenet.input_pipeline.packed import PackedDataset, Split
 from tiny_imagenet.repository.records import Architecture, Metrics
 
-_BATCH_SIZE = 100  # a divisor of Tiny ImageNet's splits, so that the model is compiled for one shape only
+_BATCH_SIZE = 100  # a divisor of Tiny ImageNet's splits: the model is compiled for one shape only
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,9 @@ class Evaluation:
     per_class: pd.DataFrame
     predictions: pd.DataFrame
     confusion: NDArray[np.int64]
-    """Rows: true class, columns: predicted class, on clean validation images."""
+    """Number of clean validation images. Rows: true class. Columns: predicted class."""
     confusion_pairs: pd.DataFrame
-    """The same with the classes' names, a row per pair: `actual`, `predicted`, `count`."""
+    """The same with class names, a row per pair: `actual`, `predicted`, `count`."""
     calibration: pd.DataFrame
     """`metrics.calibration_table` of the clean validation images."""
     architecture: dict[str, Any]
@@ -56,33 +56,33 @@ class Evaluation:
 def evaluate(
     model: keras.Model, packed: PackedDataset, history: pd.DataFrame, recipe: ModelParams, *, best_epoch: int
 ) -> Evaluation:
-    """Measure a model on all of the cache.
+    """Measure a model on all images of both splits.
 
     Args:
         model: from uint8 RGB images to class probabilities.
         packed: the images of both splits.
         history: a row per epoch.
-        recipe: with `flip_at_test`, every metric is of the mean of the probabilities of an image and its mirror image,
-            and `val_accuracy_one_view` of the image only.
-        best_epoch: the epoch, from 1, whose weights the model has.
+        recipe: of the model. With `flip_at_test`, all metrics use the mean of the probabilities of an image and its
+            mirror image, except `val_accuracy_one_view`.
+        best_epoch: the epoch of the model's weights, counted from 1.
     """
     labels, flip = packed.val.labels, recipe.flip_at_test
     clean = predict(model, packed.val, "validation, clean", flip=flip)
-    augmented = answers(model, packed.val, "validation, paper protocol", PAPER_AUGMENTATION, flip=flip)
-    training = answers(model, packed.train, "training, clean", flip=flip)
+    augmented = predict_labels(model, packed.val, "validation, paper protocol", PAPER_AUGMENTATION, flip=flip)
+    training = predict_labels(model, packed.train, "training, clean", flip=flip)
     trained_on, _ = hold_out(packed.train, recipe.holdout_per_class)
-    learnt = (training == packed.train.labels)[trained_on]
+    train_is_right = (training == packed.train.labels)[trained_on]
 
     predicted = clean.argmax(1)
     confusion = confusion_matrix(labels, predicted, labels=np.arange(packed.num_classes))
     metrics = Metrics.model_validate(
         {
-            **_logged_accuracy(float(history["accuracy"].iloc[best_epoch - 1]), len(learnt), recipe),
-            **with_interval("train_accuracy_clean", int(learnt.sum()), len(learnt)),
+            **_logged_accuracy(float(history["accuracy"].iloc[best_epoch - 1]), len(trained_on), recipe),
+            **with_interval("train_accuracy_clean", int(train_is_right.sum()), len(trained_on)),
             **validation_metrics(labels, clean, augmented == labels),
             **(_one_view(model, packed.val) if flip else {}),
             "num_images": len(labels),
-            "num_train_images": len(learnt),
+            "num_train_images": len(trained_on),
             "epochs": len(history),
             "best_epoch": best_epoch,
         }
@@ -99,7 +99,7 @@ def evaluate(
 
 
 def _logged_accuracy(share: float, num_images: int, recipe: ModelParams) -> dict[str, float]:
-    """Return the training accuracy in the log, and its interval for the number of images of an epoch."""
+    """Return the training accuracy of the log, with the interval for the number of images of an epoch."""
     if recipe.batches_per_epoch != "all":
         num_images = min(num_images, recipe.batches_per_epoch * recipe.batch_size)
     low, high = wilson_interval(round(share * num_images), num_images)
@@ -107,15 +107,15 @@ def _logged_accuracy(share: float, num_images: int, recipe: ModelParams) -> dict
 
 
 def _one_view(model: keras.Model, val: Split) -> dict[str, float]:
-    """Return the accuracy without mirror images, as a served model has it, and the number of views of the others."""
-    right = answers(model, val, "validation, one view") == val.labels
-    return {**with_interval("val_accuracy_one_view", int(right.sum()), len(right)), "num_views": 2}
+    """Return the accuracy without mirror images, as when the model is served, and the views of the other metrics."""
+    is_right = predict_labels(model, val, "validation, one view") == val.labels
+    return {**with_interval("val_accuracy_one_view", int(is_right.sum()), len(is_right)), "num_views": 2}
 
 
 def predict(
     model: keras.Model, split: Split, description: str, augmentation: Augmentation | None = None, *, flip: bool = False
 ) -> NDArray[np.float32]:
-    """Return the probabilities, N x classes, of a split in its own order; with `flip` the mean of both views.
+    """Return the probabilities of a split, N x classes, in its order. With `flip`, average over both mirror images.
 
     Raises:
         UserError: a probability is not finite.
@@ -124,16 +124,16 @@ def predict(
     if not np.isfinite(probabilities).all():
         broken = len(probabilities) - np.isfinite(probabilities).all(1).sum()
         raise UserError(
-            f"the model returns NaN for {broken:,} of {len(probabilities):,} images: its training has diverged; train "
-            "it with a lower learning rate, or in float32"
+            f"the model returns NaN for {broken:,} of {len(probabilities):,} images, because its training diverged; "
+            "train it with a lower learning rate, or in float32"
         )
     return probabilities
 
 
-def answers(
+def predict_labels(
     model: keras.Model, split: Split, description: str, augmentation: Augmentation | None = None, *, flip: bool = False
 ) -> NDArray[np.int64]:
-    """Return the most likely class of each image, (N,), without holding the probabilities of all images in memory."""
+    """Return the most likely class of each image, (N,). Keep only one batch of probabilities in memory."""
     batches = _predicted_batches(model, split, description, augmentation, flip=flip)
     return np.concatenate([probabilities.argmax(1) for probabilities in batches])
 
@@ -141,7 +141,7 @@ def answers(
 def _predicted_batches(
     model: keras.Model, split: Split, description: str, augmentation: Augmentation | None, *, flip: bool
 ) -> Iterator[NDArray[np.float32]]:
-    """Yield the probabilities batch by batch. While the model computes one, a thread makes the next."""
+    """Yield the probabilities batch by batch. While the model predicts one, a thread loads the next."""
     batches = OrderedBatches(split, batch_size=_BATCH_SIZE, augmentation=augmentation)
     with ThreadPoolExecutor(1) as background:
         ahead = background.submit(batches.__getitem__, 0)
@@ -156,10 +156,10 @@ def _predicted_batches(
 
 
 def describe_architecture(model: keras.Model) -> dict[str, Any]:
-    """Return the layers as the paper's figures 5 to 8 list them, and the number of parameters.
+    """Return the layers, as in the paper's figures 5 to 8, and the number of parameters.
 
-    `parameters_200_classes` is the number with Tiny ImageNet's 200 classes: the last layer has one more weight than
-    features for each class.
+    `parameters_200_classes` is the number with Tiny ImageNet's 200 classes: for each class, the last layer has a weight
+    for each feature, and a bias.
     """
     layers = [
         {
@@ -181,11 +181,10 @@ def describe_architecture(model: keras.Model) -> dict[str, Any]:
 
 
 def write_evaluation(evaluation: Evaluation, folder: Path, *, model_md5: str) -> None:
-    """Write the evaluation as files: metrics as JSON, tables as CSV, predictions as Parquet.
+    """Write metrics as JSON, tables as CSV, predictions as Parquet. Remove all other files from the folder.
 
-    architecture.json also has the MD5 of the model's file. With it `compare` knows whether the model was trained again.
-    Files of earlier evaluations that are no outputs any more are removed: DVC does not know them, and they would be
-    logged to MLflow with the others.
+    By the MD5 of the model's file in architecture.json, `compare` knows whether the model was trained again. Old files
+    that DVC does not know would be logged to MLflow with the others.
     """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
@@ -206,10 +205,10 @@ def _per_class(labels: NDArray[np.int32], predicted: NDArray[np.int64], packed: 
 
 
 def _confusion_pairs(confusion: NDArray[np.int64], packed: PackedDataset) -> pd.DataFrame:
-    """Return `actual`, `predicted`, `count`: each class with itself, then the confusions, the most frequent first.
+    """Return `actual`, `predicted`, `count`: each class with itself, then the confusions, most frequent first.
 
-    Both columns begin with all classes in their order, and so do the axes of a plot. If several classes have the same
-    name, the wnid follows it.
+    Both columns start with all classes in label order, so the axes of a plot do too. A name that several classes share
+    is followed by the wnid.
     """
     names = pd.Series(packed.class_names)
     names = names.mask(names.duplicated(keep=False), names + " (" + packed.classes["wnid"].astype(str) + ")")
@@ -230,7 +229,7 @@ def _confusion_pairs(confusion: NDArray[np.int64], packed: PackedDataset) -> pd.
 
 
 def _predictions(labels: NDArray[np.int32], probabilities: NDArray[np.float32]) -> pd.DataFrame:
-    """Return a row per validation image: its label, and the five most likely classes with their probabilities."""
+    """Return a row per validation image: its label, and its five most likely classes with probabilities."""
     top = most_likely(probabilities)
     top_probabilities = np.take_along_axis(probabilities, top, axis=1)
     frame = pd.DataFrame({"image": np.arange(len(labels), dtype=np.int32), "label": labels})

@@ -1,4 +1,4 @@
-"""Figures of one model: what it confuses, which classes it finds, how well its probabilities are calibrated."""
+"""Figures of one model: confusions, recall of the classes, calibration, and images with predictions."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +16,7 @@ from tiny_imagenet.evaluation.metrics import wilson_interval
 from tiny_imagenet.input_pipeline.packed import PackedDataset
 from tiny_imagenet.plotting import COLOURS, drawable, image_grid, new_figure
 
-if TYPE_CHECKING:  # it imports Keras, which takes ten seconds
+if TYPE_CHECKING:  # it imports Keras, which takes 10 s
     from tiny_imagenet.evaluation.evaluate import Evaluation
 
 _LONGEST_NAME, _LONGEST_CAPTION = 24, 15
@@ -24,10 +24,10 @@ _BLUE, _ORANGE, _GREEN = COLOURS[:3]
 
 
 def alike_first(confusion: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the classes in an order that puts classes that are confused beside each other.
+    """Return an order of the classes in which confused classes are neighbours.
 
-    Average linkage of the shares that are confused, in either direction, with the leaves in their best order
-    (Bar-Joseph et al. 2001, https://doi.org/10.1093/bioinformatics/17.suppl_1.S22).
+    It is the optimal order of leaves (Bar-Joseph et al. 2001, https://doi.org/10.1093/bioinformatics/17.suppl_1.S22) of
+    an average linkage by the share of confused images, in either direction.
     """
     if len(confusion) < 3:
         return np.arange(len(confusion))
@@ -48,16 +48,16 @@ def draw(measured: "Evaluation", packed: PackedDataset, title: str, folder: Path
 
 
 def confusion_matrix(confusion: NDArray[np.int64], names: list[str], title: str, path: Path) -> None:
-    """Draw the share of each true class (row) that was predicted as each class (column), like classes together.
+    """Draw the share of each true class (row) that was predicted as each class (column); similar classes are adjacent.
 
-    The colours go by the square root of the share, so that rare confusions are seen beside frequent right answers.
+    Colours show the square root of the share, to make rare confusions visible beside frequent correct predictions.
     """
     order = alike_first(confusion)
     shares = (confusion / np.maximum(confusion.sum(1, keepdims=True), 1))[order][:, order]
     shown = [_short(names[label]) for label in order]
-    side = max(5.4, 1.4 + 0.12 * len(names))  # inches: 200 names make a large picture, in which each can be read
+    side = max(5.4, 1.4 + 0.12 * len(names))  # inches: large enough to read 200 names
     with new_figure(path, 1.11 * side, side, title=title) as (figure, axes):
-        figure.set_layout_engine("compressed")  # the default cuts the label off beside a square of a fixed shape
+        figure.set_layout_engine("compressed")  # the default cuts off the label beside square axes
         axis: Axes = axes[0, 0]
         axis.grid(visible=False)
         image = axis.imshow(np.sqrt(shares), cmap="viridis", vmin=0, vmax=1, interpolation="nearest")
@@ -71,7 +71,7 @@ def confusion_matrix(confusion: NDArray[np.int64], names: list[str], title: str,
 
 
 def best_and_worst_classes(per_class: pd.DataFrame, title: str, path: Path, *, number: int = 10) -> None:
-    """Draw the highest and the lowest recalls of classes, with 95 % intervals (Wilson), and the mean of all classes.
+    """Draw the classes with the highest and lowest recall, with 95 % intervals (Wilson), and the mean of all classes.
 
     `per_class` has `name`, `recall`, `support`.
     """
@@ -81,19 +81,19 @@ def best_and_worst_classes(per_class: pd.DataFrame, title: str, path: Path, *, n
         known = pd.concat([known.head(number), known.tail(number)])
     recall, support = known["recall"].to_numpy(), known["support"].to_numpy()
     intervals = np.array(
-        [wilson_interval(round(share * of), int(of)) for share, of in zip(recall, support, strict=True)]
+        [wilson_interval(round(share * count), int(count)) for share, count in zip(recall, support, strict=True)]
     ).reshape(-1, 2)
-    beyond = np.abs(intervals.T - recall)
+    errors = np.abs(intervals.T - recall)
     positions, mean = np.arange(len(known)), recalls.mean() if len(known) else 0
     with new_figure(path, 6.4, 1.2 + 0.24 * max(len(known), 3), title=title) as (figure, axes):
         axis: Axes = axes[0, 0]
-        for colour, label, chosen in (
+        for colour, label, mask in (
             (_GREEN, "at or above the mean", recall >= mean - 1e-9),
             (_ORANGE, "below it", recall < mean - 1e-9),
         ):
-            if chosen.any():
-                bars = {"xerr": beyond[:, chosen], "color": colour, "capsize": 2, "label": label}
-                axis.barh(positions[chosen], recall[chosen], **bars)
+            if mask.any():
+                bars = {"xerr": errors[:, mask], "color": colour, "capsize": 2, "label": label}
+                axis.barh(positions[mask], recall[mask], **bars)
         axis.axvline(mean, color="black", linewidth=0.8, label=f"mean of all classes, {mean:.1%}")
         axis.set_yticks(positions, [_short(name) for name in known["name"]])
         axis.set(xlabel="recall: the share of a class's images that are found", xlim=(0, 1.02))
@@ -103,10 +103,7 @@ def best_and_worst_classes(per_class: pd.DataFrame, title: str, path: Path, *, n
 
 
 def calibration(table: pd.DataFrame, title: str, path: Path) -> None:
-    """Draw how often answers are right against how sure the model is of them, and how many there are of each kind.
-
-    `table` is of `metrics.calibration_table`.
-    """
+    """Draw accuracy against confidence, and the number of images in each bin of `metrics.calibration_table`."""
     filled = table[table["count"] > 0]
     with new_figure(path, 5.4, 4.8, rows=2, title=title) as (_, axes):
         above, below = axes[0, 0], axes[1, 0]
@@ -124,10 +121,10 @@ def calibration(table: pd.DataFrame, title: str, path: Path) -> None:
 def gallery(
     images: NDArray[np.uint8], predictions: pd.DataFrame, names: list[str], title: str, path: Path, *, columns: int = 8
 ) -> None:
-    """Draw validation images that a model has right, wrong, and wrong with the most confidence, with names.
+    """Draw validation images with their names: predicted right, predicted wrong, and wrong with the highest confidence.
 
-    `images` are N x H x W x 3, RGB; `predictions` has `image`, `label`, `label_1`, `probability_1`. The right and the
-    wrong ones are drawn at random, with a fixed seed.
+    `images` are N x H x W x 3, RGB; `predictions` has `image`, `label`, `label_1`, `probability_1`. The first two rows
+    are random samples with a fixed seed.
     """
     is_right = predictions["label"] == predictions["label_1"]
     random = np.random.default_rng(0)
@@ -137,8 +134,8 @@ def gallery(
         "wrong": _some(wrong, columns, random),
         "wrong,\nmost sure": wrong.sort_values("probability_1", ascending=False, kind="stable").head(columns),
     }
-    captions = {kind: [_caption(one, names) for one in chosen.to_dict("records")] for kind, chosen in rows.items()}
-    shown = {kind: images[chosen["image"].to_numpy()] for kind, chosen in rows.items()}
+    captions = {kind: [_caption(row, names) for row in frame.to_dict("records")] for kind, frame in rows.items()}
+    shown = {kind: images[frame["image"].to_numpy()] for kind, frame in rows.items()}
     image_grid(shown, path, title, captions=captions, cell=(1.25, 1.63))
 
 
@@ -146,13 +143,13 @@ def _some(predictions: pd.DataFrame, number: int, random: np.random.Generator) -
     return predictions.iloc[np.sort(random.permutation(len(predictions))[:number])]
 
 
-def _caption(one: Mapping[Any, Any], names: list[str]) -> str:
-    predicted, true = (_short(names[int(one[key])], _LONGEST_CAPTION) for key in ("label_1", "label"))
-    is_right = one["label"] == one["label_1"]
-    return f"{predicted} {100 * one['probability_1']:.0f}%" + ("" if is_right else f"\nreally {true}")
+def _caption(row: Mapping[Any, Any], names: list[str]) -> str:
+    predicted, true = (_short(names[int(row[key])], _LONGEST_CAPTION) for key in ("label_1", "label"))
+    is_right = row["label"] == row["label_1"]
+    return f"{predicted} {100 * row['probability_1']:.0f}%" + ("" if is_right else f"\nreally {true}")
 
 
 def _short(name: str, longest: int = _LONGEST_NAME) -> str:
-    """Return the first of a class's names ("goldfish, Carassius auratus"), cut where it is long."""
+    """Return the first name of a class ("goldfish, Carassius auratus"), shortened to `longest` characters."""
     first = drawable(name.split(",")[0])
     return first if len(first) <= longest else f"{first[: longest - 1]}…"

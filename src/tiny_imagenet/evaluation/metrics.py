@@ -19,13 +19,13 @@ def validation_metrics(
 ) -> dict[str, float]:
     """Return the keys `val_*` of metrics.json: fractions, each accuracy with its 95 % interval.
 
-    The intervals are Wilson's, but for the balanced accuracy. Balanced accuracy and macro F1 are means over the classes
+    Intervals are Wilson's, except for the balanced accuracy. Balanced accuracy and macro F1 are means over the classes
     that occur.
 
     Args:
         labels: (N,).
-        clean: probabilities, (N, classes), of the original images.
-        augmented_is_right: (N,), whether the prediction for the augmented image is right.
+        clean: probabilities of the original images, (N, classes).
+        augmented_is_right: whether the prediction for each augmented image is right, (N,).
     """
     classes = np.arange(clean.shape[1])
     predicted = clean.argmax(1)
@@ -49,9 +49,9 @@ def with_interval(name: str, successes: int, trials: int) -> dict[str, float]:
 
 
 def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
-    """Return the 95 % interval of a proportion (Wilson 1927), which is right also near 0 and 1, and never outside them.
+    """Return the 95 % interval of a proportion (Wilson 1927). It is valid near 0 and 1, and never leaves [0, 1].
 
-    It always contains the proportion. Of 60 in 60 the upper end is 1, but in floating point 0.9999999999999999.
+    It always contains the proportion: for 60 in 60, floating point would give an upper end of 0.9999999999999999.
     """
     share = successes / trials
     centre = (share + Z**2 / (2 * trials)) / (1 + Z**2 / trials)
@@ -60,11 +60,11 @@ def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
 
 
 def balanced_accuracy(labels: NDArray[np.int32], predicted: NDArray[np.int64]) -> dict[str, float]:
-    """Return the mean of the classes' recalls, over the classes that occur, with its 95 % bootstrap interval.
+    """Return the mean recall of the classes that occur, with its 95 % bootstrap interval.
 
-    Resampling the images of a class is drawing the number of right ones from a binomial distribution. If each class is
-    all right or all wrong, all resamples are the same, and the interval is combined from Wilson's of each class (Zou
-    and Donner 2008, https://doi.org/10.1002/sim.3095). If all images are right, or all wrong, it is Wilson's of all.
+    To resample the images of a class is to draw the number of right ones from a binomial distribution. If each class is
+    all right or all wrong, all resamples are the same. Then the interval combines Wilson's of each class (Zou and
+    Donner 2008, https://doi.org/10.1002/sim.3095). If all images are right, or all wrong, it is Wilson's of all images.
     """
     _, counts = np.unique(labels, return_counts=True)
     right = np.array([(predicted[labels == label] == label).sum() for label in np.unique(labels)])
@@ -87,7 +87,7 @@ def balanced_accuracy(labels: NDArray[np.int32], predicted: NDArray[np.int64]) -
 
 
 def calibration_table(confidence: NDArray[np.floating[Any]], correct: NDArray[np.bool_]) -> pd.DataFrame:
-    """Return 15 equal bins of confidence: `low, high, count, confidence, accuracy`, the last two NaN in empty bins."""
+    """Return 15 equal bins of confidence: `low, high, count, confidence, accuracy`. The last two are NaN if empty."""
     bins = np.clip((confidence * CALIBRATION_BINS).astype(int), 0, CALIBRATION_BINS - 1)
     counts = np.bincount(bins, minlength=CALIBRATION_BINS)
     edges = np.linspace(0, 1, CALIBRATION_BINS + 1)
@@ -120,8 +120,8 @@ def _normalised(probabilities: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def most_likely(probabilities: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Return the five most likely classes of each image, (N, 5), the most likely first; of equal ones the lower label.
+    """Return the five most likely classes of each image, (N, 5), most likely first. Ties: the lower label first.
 
-    The first equals `argmax`. scikit-learn's `top_k_accuracy_score` breaks ties the other way.
+    So the first equals `argmax`. scikit-learn's `top_k_accuracy_score` breaks ties the other way.
     """
     return np.argsort(-probabilities, axis=1, kind="stable")[:, :TOP]

@@ -1,9 +1,9 @@
-"""Augmentation of single images: one affine warp, colours, noise; on uint8, by OpenCV, on threads.
+"""Augment single uint8 images with OpenCV, on threads: one affine warp, then colours and noise.
 
-The paper's part follows Keras's `ImageDataGenerator`, which the authors used: rotation, shift, shear and zoom about the
-centre, in that order, bilinear with the edge repeated; then a mirror; then brightness. A crop comes before these,
-TrivialAugment and erasing after. The draws for an image depend only on (seed, epoch, index): not on threads, the order
-of work, or a restart.
+The paper's augmentation follows Keras's `ImageDataGenerator`, which the authors used: rotation, shift, shear and zoom
+about the centre, in that order, bilinear with the edge repeated; then a mirror; then brightness. A crop comes before
+these, TrivialAugment and erasing after. The draws for an image depend only on (seed, epoch, index), not on threads, the
+order of work, or a restart.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -25,14 +25,14 @@ from tiny_imagenet.input_pipeline.trivial_augment import (
 )
 
 ERASED_AREA = (0.02, 0.33)
-"""As a fraction of the image's."""
+"""Lowest and highest, as a fraction of the image's area."""
 ERASED_ASPECT = (0.3, 3.3)
 _COLUMNS = 8
-"""Uniform numbers per image: rotation, two shifts, shear, two zooms, mirror, brightness."""
+"""Random numbers per image: rotation, two shifts, shear, two zooms, mirror, brightness."""
 
 
 class Stream(IntEnum):
-    """The random stream of each part of the augmentation: switching one on does not change the draws of others."""
+    """A random stream for each part of the augmentation. Switching a part on does not change the draws of others."""
 
     WARP = 1
     ORDER = 2
@@ -46,16 +46,16 @@ class Stream(IntEnum):
 
 
 def random_stream(stream: Stream, *, seed: int, epoch: int, index: int | None = None) -> np.random.Generator:
-    """Return the random generator of a stream for an epoch, or for one image of it if an index is given."""
+    """Return the random generator of a stream for an epoch, or for one of its images if `index` is given."""
     return np.random.default_rng([seed, epoch, stream] if index is None else [seed, epoch, stream, index])
 
 
 @dataclass(frozen=True)
 class Draws:
-    """The draws for N images; every field has shape (N,).
+    """The draws for N images; each field has shape (N,).
 
-    `*_rows` moves up and down, `*_columns` sideways. In `ImageDataGenerator` the names are swapped: its
-    `width_shift_range` moves rows. The authors gave 10 % for both.
+    `*_rows` moves up and down, `*_columns` sideways. `ImageDataGenerator` swaps the names: its `width_shift_range`
+    moves rows. The authors set 10 % for both.
     """
 
     rotation: NDArray[np.float64]
@@ -66,7 +66,7 @@ class Draws:
     shear: NDArray[np.float64]
     """Radians."""
     zoom_rows: NDArray[np.float64]
-    """Size of the sampled window: above 1 the image shrinks."""
+    """Size of the sampled window. Above 1, the image shrinks."""
     zoom_columns: NDArray[np.float64]
     mirrored: NDArray[np.bool_]
     brightness: NDArray[np.float64]
@@ -77,8 +77,7 @@ class Draws:
 
 def draw(augmentation: Augmentation, *, seed: int, epoch: int, num_images: int) -> Draws:
     """Draw for images 0 to num_images - 1 of an epoch. The draws for image i do not depend on `num_images`."""
-    uniform = random_stream(Stream.WARP, seed=seed, epoch=epoch).random((num_images, _COLUMNS))
-    columns = uniform.T
+    columns = random_stream(Stream.WARP, seed=seed, epoch=epoch).random((num_images, _COLUMNS)).T
 
     def between(column: int, low: float, high: float) -> NDArray[np.float64]:
         scaled: NDArray[np.float64] = low + (high - low) * columns[column]
@@ -107,9 +106,9 @@ def draw_crops(padding: int, *, seed: int, epoch: int, num_images: int) -> NDArr
 def draw_erased(
     probability: float, *, seed: int, epoch: int, num_images: int, height: int, width: int
 ) -> NDArray[np.int64]:
-    """Return (N, 4): top, bottom, left and right of the rectangle to fill with noise, which is empty for most images.
+    """Return (N, 4): top, bottom, left and right of the rectangle to fill with noise; empty for images not erased.
 
-    Area and aspect (height to width, uniform in its logarithm) are as published. A side longer than the image is cut.
+    Area and aspect (height to width, uniform in its logarithm) are as published. Sides are cut to the image.
     """
     uniform = random_stream(Stream.ERASING, seed=seed, epoch=epoch).random((num_images, 5)).T
     low, high = ERASED_AREA
@@ -130,14 +129,13 @@ def epoch_order(*, seed: int, epoch: int, num_images: int) -> NDArray[np.int64]:
 
 
 def affine_matrices(draws: Draws, height: int, width: int) -> NDArray[np.float64]:
-    """Return (N, 2, 3): for each image the map from output (x, y) to input (x, y), in pixels, as OpenCV wants it."""
-    n = len(draws)
-    ones, zeros = np.ones(n), np.zeros(n)
+    """Return (N, 2, 3): for each image the map from output (x, y) to input (x, y), in pixels, for OpenCV."""
+    ones, zeros = np.ones(len(draws)), np.zeros(len(draws))
 
     def stacked(*rows: tuple[NDArray[np.float64], ...]) -> NDArray[np.float64]:
         return np.stack([np.stack(row, -1) for row in rows], -2)
 
-    # In (x, y, 1) with x along the columns, as the generator composes them.
+    # Matrices act on (x, y, 1), x along the columns. The order is that of `ImageDataGenerator`.
     cos, sin = np.cos(draws.rotation), np.sin(draws.rotation)
     rotation = stacked((cos, -sin, zeros), (sin, cos, zeros), (zeros, zeros, ones))
     shift = stacked(
@@ -158,7 +156,7 @@ def affine_matrices(draws: Draws, height: int, width: int) -> NDArray[np.float64
 
 
 def brightness_tables(factors: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """Return (N, 256): what a pixel becomes, `min(floor(value * factor), 255)` in single precision as PIL does."""
+    """Return (N, 256), the new value of each pixel value: `min(floor(value * factor), 255)`, in float32 as in PIL."""
     products = np.arange(256, dtype=np.float32) * factors.astype(np.float32)[:, None]
     tables: NDArray[np.uint8] = np.minimum(np.floor(products), 255).astype(np.uint8)
     return tables
@@ -179,7 +177,7 @@ def _warp(
 
 @dataclass(frozen=True)
 class _Epoch:
-    """The draws for all images of an epoch; None for a part that is off."""
+    """The draws for all images of an epoch; None if a part is off."""
 
     number: int
     matrices: NDArray[np.float64]
@@ -189,7 +187,7 @@ class _Epoch:
 
 
 class Augmenter:
-    """Apply an augmentation to batches, on its own threads. `mixing.py` mixes images with others."""
+    """Apply an augmentation to batches, on threads. Mixing is done in `mixing.py`."""
 
     def __init__(self, augmentation: Augmentation, *, seed: int, num_images: int, threads: int | None = None):
         self.augmentation = augmentation
@@ -199,14 +197,14 @@ class Augmenter:
         self._num_threads = threads or cores()
         self._threads = ThreadPoolExecutor(self._num_threads)
         self._drawn: _Epoch | None = None
-        cv2.setNumThreads(1)  # the threads share a batch; an image of 64 x 64 is too small
+        cv2.setNumThreads(1)  # our threads share a batch; one image of 64 x 64 is too small to share
 
     def __call__(self, images: NDArray[np.uint8], indices: NDArray[np.int64], epoch: int) -> NDArray[np.uint8]:
         """Return augmented copies of `images` (N x H x W x 3), which are images `indices` of the split."""
         if not self._changes:
             return images
         drawn = self._for_epoch(epoch, images.shape[1], images.shape[2])
-        # For one batch: 256 bytes for each image of an epoch would be too much.
+        # Tables for one batch only: 256 bytes for each image of an epoch would take too much memory.
         tables = None if drawn.brightness is None else brightness_tables(drawn.brightness[indices])
         out = np.empty_like(images)
 

@@ -1,4 +1,4 @@
-"""Batches for Keras on any backend, made by NumPy and OpenCV on threads, one batch ahead of the training step."""
+"""Batches for Keras on any backend. NumPy and OpenCV make them on threads, one batch ahead of the training step."""
 
 import math
 import threading
@@ -19,13 +19,13 @@ from tiny_imagenet.input_pipeline.mixing import Mixes, class_shares, draw_mixes,
 from tiny_imagenet.input_pipeline.packed import Split
 
 PAPER_PROTOCOL_SEED = 0
-"""Of the paper protocol's augmented validation images: the same for every model."""
+"""Seed of the augmented validation images of the paper's protocol. All models share it."""
 Batch = tuple[NDArray[np.uint8], NDArray[np.int32] | NDArray[np.float32]]
 """Images N x H x W x 3, and labels: int32 (N,), or float32 (N, classes), the share of each class."""
 
 
 def hold_out(split: Split, per_class: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the indices of images to train on, and of those held out: of each class the last `per_class` by number.
+    """Return the indices of the images to train on, and of those held out: the last `per_class` of each class.
 
     Raises:
         UserError: a class would have no image to train on.
@@ -35,12 +35,12 @@ def hold_out(split: Split, per_class: int) -> tuple[NDArray[np.int64], NDArray[n
     smallest = np.argmin(counts)
     if counts[smallest] <= per_class:
         raise UserError(
-            f"class {present[smallest]} has {counts[smallest]:,} training images: with {per_class:,} held out, none is "
-            f"left to train on. `holdout_per_class` can be at most {counts[smallest] - 1:,}."
+            f"class {present[smallest]} has {counts[smallest]:,} training images; with {per_class:,} held out, none is "
+            f"left to train on. Set `holdout_per_class` to at most {counts[smallest] - 1:,}."
         )
     by_number = np.arange(len(split)) if split.ranks is None else np.argsort(split.ranks)
     by_class = [by_number[labels[by_number] == label] for label in present]
-    held_out = np.sort(np.concatenate([own[len(own) - per_class :] for own in by_class]))
+    held_out = np.sort(np.concatenate([indices[len(indices) - per_class :] for indices in by_class]))
     return np.setdiff1d(by_number, held_out), held_out
 
 
@@ -61,14 +61,14 @@ class TrainingBatches(keras.utils.PyDataset):
 
     Args:
         split: images and labels.
-        batch_size: images in a batch; the last one of an epoch may have fewer.
+        batch_size: images in a batch; the last batch of an epoch may have fewer.
         augmentation: of the images.
         seed: of the order and of the augmentation.
-        batches_per_epoch: the first ones of the epoch's order, or None for all.
-        first_epoch: from which a training is resumed, or 0.
-        num_classes: for labels as float32 shares, (N, num_classes). None: int32 class numbers, (N,).
-        indices: of the images of the split to use; None for all.
-        share: which part of each batch this process loads.
+        batches_per_epoch: use only the first batches of an epoch; None: all.
+        first_epoch: the epoch to resume from, counted from 0.
+        num_classes: give labels as float32 shares, (N, num_classes). None: int32 class numbers, (N,).
+        indices: images of the split to use; None: all.
+        share: the part of each batch that this process loads.
 
     Raises:
         ValueError: images are mixed, and `num_classes` is None.
@@ -115,16 +115,9 @@ class TrainingBatches(keras.utils.PyDataset):
         order = self._indices[epoch_order(seed=self._seed, epoch=number, num_images=len(self._indices))]
         if not self._augmentation.mixes:
             return _Epoch(number, order, None)
-        mixes = draw_mixes(
-            self._augmentation,
-            seed=self._seed,
-            epoch=number,
-            num_images=len(self._split),
-            partners=self._indices,
-            height=self._split.images.shape[1],
-            width=self._split.images.shape[2],
-        )
-        return _Epoch(number, order, mixes)
+        num_images, height, width, _ = self._split.images.shape
+        key = {"seed": self._seed, "epoch": number, "num_images": num_images, "height": height, "width": width}
+        return _Epoch(number, order, draw_mixes(self._augmentation, partners=self._indices, **key))
 
     def __len__(self) -> int:
         return self._num_batches
@@ -135,12 +128,10 @@ class TrainingBatches(keras.utils.PyDataset):
             ahead, self._ahead = self._ahead, None
             if index + 1 < len(self):
                 self._ahead = (epoch, index + 1, self._background.submit(self._make, epoch, index + 1))
-        if ahead is None:
-            return self._make(epoch, index)
-        ahead_epoch, ahead_index, future = ahead
-        if (ahead_epoch, ahead_index) == (epoch, index):
-            return future.result()
-        future.cancel()
+        if ahead and ahead[:2] == (epoch, index):
+            return ahead[2].result()
+        if ahead:
+            ahead[2].cancel()
         return self._make(epoch, index)
 
     def _make(self, epoch: _Epoch, index: int) -> Batch:
@@ -159,7 +150,7 @@ class TrainingBatches(keras.utils.PyDataset):
         return mix_images(images, others, mixes), shares
 
     def on_epoch_end(self) -> None:
-        """Draw the next epoch, the first time `first_epoch`: `fit` calls this once before it begins."""
+        """Draw the next epoch. `fit` also calls this before the first epoch, which then stays the same."""
         if self._epoch.number != self._next_epoch:
             self._epoch = self._draw(self._next_epoch)
         self._next_epoch += 1
@@ -170,11 +161,11 @@ class OrderedBatches(keras.utils.PyDataset):
 
     Args:
         split: images and labels.
-        batch_size: images in a batch; the last one may have fewer.
-        augmentation: None for the original images.
-        num_classes: for labels as float32 shares, (N, num_classes). None: int32 class numbers, (N,).
-        indices: of the images of the split to use, in their order; None for all.
-        share: which part of each batch this process loads.
+        batch_size: images in a batch; the last batch may have fewer.
+        augmentation: None: the original images.
+        num_classes: give labels as float32 shares, (N, num_classes). None: int32 class numbers, (N,).
+        indices: images of the split to use, in this order; None: all.
+        share: the part of each batch that this process loads.
     """
 
     def __init__(
@@ -208,16 +199,16 @@ class OrderedBatches(keras.utils.PyDataset):
 
 
 class Untuned(PyDatasetAdapter):
-    """Keras's own adapter of batches, without the tuner of tf.data. Pass it to `fit` and `evaluate`.
+    """Keras's adapter of batches, with the tuner of tf.data switched off. Pass it to `fit` and `evaluate`.
 
-    The tuner sleeps for up to a minute at a time, and epochs start late because they wait for it:
+    The tuner sleeps for up to a minute, and delays the start of epochs:
     docs/decisions/0028-tf-data-does-not-tune-itself.md. Other backends do not use tf.data.
     """
 
     def get_tf_dataset(self) -> Any:
         """Return the batches as a `tf.data.Dataset`."""
         dataset = super().get_tf_dataset()
-        options = type(dataset.options())()  # tf.data.Options, without the import of TensorFlow on other backends
+        options = type(dataset.options())()  # tf.data.Options, without importing TensorFlow on other backends
         options.autotune.enabled = False
         return dataset.with_options(options)
 

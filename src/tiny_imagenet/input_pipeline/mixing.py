@@ -1,8 +1,8 @@
-"""Mixup and CutMix: mix each image with another of the training set, and its label with the other's label.
+"""Mixup and CutMix: mix each training image with another one, its partner, and their labels too.
 
-Mixup (https://arxiv.org/abs/1710.09412) is the weighted mean of both, CutMix (https://arxiv.org/abs/1905.04899) pastes
-a rectangle of the other. Partner and share are drawn for each image and not for a batch, so they depend only on (seed,
-epoch, index). A second image must be augmented for each: the loader is half as fast.
+Mixup (https://arxiv.org/abs/1710.09412) is the weighted mean of both; CutMix (https://arxiv.org/abs/1905.04899) pastes
+a rectangle of the partner. Partner and share are drawn for each image, not for a batch, so they depend only on (seed,
+epoch, index). The loader is half as fast, because each partner is augmented too.
 """
 
 from dataclasses import dataclass
@@ -17,16 +17,16 @@ from tiny_imagenet.input_pipeline.augmentation import Stream, random_stream
 
 @dataclass(frozen=True)
 class Mixes:
-    """How N images are mixed, each with another."""
+    """How to mix N images with their partners."""
 
     partner: NDArray[np.int64]
-    """(N,) Index of the other in the split; it may be the image itself."""
+    """(N,) Index of the partner in the split. It may be the image itself."""
     share: NDArray[np.float64]
-    """(N,) Of the image itself, in pixels and label, 0 to 1; the rest is its partner's."""
+    """(N,) Share of the image itself in pixels and label, 0 to 1. The rest is its partner's."""
     box: NDArray[np.int64]
     """(N, 4) CutMix: top, bottom, left, right of the partner's rectangle."""
     cut: NDArray[np.bool_]
-    """(N,) Whether CutMix, not mixup."""
+    """(N,) True: CutMix. False: mixup."""
 
     def __getitem__(self, indices: NDArray[np.int64]) -> "Mixes":
         return Mixes(self.partner[indices], self.share[indices], self.box[indices], self.cut[indices])
@@ -42,17 +42,17 @@ def draw_mixes(
     height: int,
     width: int,
 ) -> Mixes:
-    """Draw for images 0 to num_images - 1 of a split, which are `height` x `width`.
+    """Draw for images 0 to num_images - 1 of a split, which are `height` x `width` pixels.
 
-    If both are on, each image is mixed by one or the other with equal probability. The centre of the rectangle is
-    anywhere, so the border may cut it; `share` is of the area that remains.
+    If both are on, each image gets one of them, with equal probability. The rectangle's centre is anywhere in the
+    image, and the rectangle is cut at the border; `share` counts what remains.
 
     Args:
         augmentation: `mixup` and `cutmix`, at least one above 0.
         seed: of the training.
         epoch: counted from 0.
         num_images: in the split.
-        partners: indices in the split of possible partners, all with the same probability.
+        partners: indices of possible partners, equally likely.
         height: of the images, in pixels.
         width: of the images, in pixels.
     """
@@ -78,7 +78,7 @@ def draw_mixes(
 
 
 def mix_images(images: NDArray[np.uint8], others: NDArray[np.uint8], mixes: Mixes) -> NDArray[np.uint8]:
-    """Return N x H x W x 3, uint8: `images` mixed with `others`, their partners; mixup rounds to the nearest."""
+    """Return N x H x W x 3, uint8: `images` mixed with their partners, `others`. Mixup rounds to the nearest."""
     mixed = images.copy()
     for index, other in enumerate(others):
         if mixes.cut[index]:
@@ -91,7 +91,7 @@ def mix_images(images: NDArray[np.uint8], others: NDArray[np.uint8], mixes: Mixe
 
 
 def class_shares(labels: NDArray[np.int32], num_classes: int) -> NDArray[np.float32]:
-    """Return float32, N x num_classes: 1 for an image's own class, 0 for the others."""
+    """Return float32, N x num_classes: 1 for the class of an image, 0 for the others."""
     shares = np.zeros((len(labels), num_classes), np.float32)
     shares[np.arange(len(labels)), labels] = 1
     return shares
@@ -100,6 +100,6 @@ def class_shares(labels: NDArray[np.int32], num_classes: int) -> NDArray[np.floa
 def mix_labels(
     labels: NDArray[np.int32], others: NDArray[np.int32], mixes: Mixes, num_classes: int
 ) -> NDArray[np.float32]:
-    """Return float32, N x num_classes: the share of each class in a mixed image; they sum to 1."""
+    """Return float32, N x num_classes: the share of each class in each mixed image. They sum to 1."""
     share = mixes.share.astype(np.float32)[:, np.newaxis]
     return share * class_shares(labels, num_classes) + (1 - share) * class_shares(others, num_classes)

@@ -1,4 +1,4 @@
-"""The packed dataset: memory-mapped uint8 arrays that training and evaluation read without a copy.
+"""The packed dataset: memory-mapped uint8 arrays that training and evaluation read without copying.
 
 The stage `cache` writes the folder (`dataset/packing.py`).
 """
@@ -17,7 +17,7 @@ from tiny_imagenet.config.dataset import SPLITS
 
 SIDE = 64
 CLASS_COLUMNS: dict[str, ColumnType] = {"label": int, "wnid": str, "name": str}
-"""Of classes.csv."""
+"""Columns of classes.csv."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class Split:
     images: NDArray[np.uint8]
     labels: NDArray[np.int32]
     ranks: NDArray[np.int32] | None = None
-    """Rank of each image by the number in the name of its file, N: "x_9" is before "x_10", but not in the arrays, which
-    are in the order of the names. None: the order of the arrays."""
+    """(N,) Rank of each image by the number in its file name: "x_9" before "x_10". The arrays are in alphabetical
+    order. None: the order of the arrays."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -41,21 +41,21 @@ class PackedDataset:
     train: Split
     val: Split
     classes: pd.DataFrame
-    """Columns `label`, `wnid`, `name`, a row per class in the order of the labels."""
+    """Columns `label`, `wnid`, `name`; a row per class, sorted by label."""
 
     @property
     def num_classes(self) -> int:
-        """How many classes there are."""
+        """The number of classes."""
         return len(self.classes)
 
     @property
     def class_lists(self) -> dict[str, list[str]]:
-        """`wnids` and `class_names`, by label: what a saved model says of its classes."""
+        """`wnids` and `class_names`, sorted by label: the metadata of a saved model."""
         return {"wnids": self.classes["wnid"].tolist(), "class_names": self.class_names}
 
     @property
     def class_names(self) -> list[str]:
-        """The first name of each class: "goldfish" of "goldfish, Carassius auratus". A class without has its id."""
+        """The first name of each class: "goldfish" of "goldfish, Carassius auratus". If it is empty, the class id."""
         firsts = [name.split(",")[0].strip() for name in self.classes["name"]]
         return [first or wnid for first, wnid in zip(firsts, self.classes["wnid"], strict=True)]
 

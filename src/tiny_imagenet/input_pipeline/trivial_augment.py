@@ -1,8 +1,8 @@
 """TrivialAugment, "wide": one of 14 operations on each image, at one of 31 strengths (https://arxiv.org/abs/2103.10158).
 
-Operations, ranges and signs are those of torchvision's `TrivialAugmentWide`. Geometry is a matrix, for the one warp of
-`augmentation.py`. Colours are tables and filters of OpenCV, which take 20 microseconds an image on average. Pillow
-takes 65 and keeps Python's lock; tests compare the two.
+Operations, ranges and signs are those of torchvision's `TrivialAugmentWide`. Geometric operations are matrices for the
+warp in `augmentation.py`. Colour operations are OpenCV's tables and filters: 20 microseconds per image on average.
+Pillow takes 65 and holds Python's lock. Tests compare the two.
 """
 
 from collections.abc import Callable
@@ -34,7 +34,7 @@ MAGNITUDES = {
 """Operation -> its magnitude at each strength."""
 OPERATIONS = tuple(MAGNITUDES)
 SIGNED = frozenset(OPERATIONS[1:10])
-"""Operations whose magnitude is negative half of the time."""
+"""Operations with a random sign: the magnitude is negative half of the time."""
 
 _VALUES = np.arange(256)
 _LUMA = np.array([19595, 38470, 7471]) / 65536
@@ -45,12 +45,12 @@ _SMOOTH = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]]) / 13
 
 @dataclass(frozen=True)
 class TrivialDraws:
-    """The draws for N images; every field has shape (N,)."""
+    """The draws for N images; each field has shape (N,)."""
 
     operation: NDArray[np.int64]
     """Index in `OPERATIONS`."""
     magnitude: NDArray[np.float64]
-    """From `MAGNITUDES`, with a sign if the operation has one."""
+    """From `MAGNITUDES`, with a random sign if the operation is in `SIGNED`."""
 
 
 def draw_trivial(random: np.random.Generator, num_images: int) -> TrivialDraws:
@@ -66,7 +66,7 @@ def draw_trivial(random: np.random.Generator, num_images: int) -> TrivialDraws:
 def geometry_matrices(draws: TrivialDraws, height: int, width: int) -> NDArray[np.float64]:
     """Return (N, 3, 3): for each image the map from output (x, y, 1) to input (x, y, 1), in pixels.
 
-    Shears fix the left or upper edge of the image, rotations its centre. For a colour operation it is the identity.
+    Shears keep the left or upper edge in place, rotations the centre. For colour operations it is the identity.
     """
 
     def magnitude_of(name: str) -> NDArray[np.float64]:
@@ -81,14 +81,14 @@ def geometry_matrices(draws: TrivialDraws, height: int, width: int) -> NDArray[n
     matrices[:, 0, 0] = matrices[:, 1, 1] = cos
     matrices[:, 0, 1] = shear_x - sin
     matrices[:, 1, 0] = shear_y + sin
-    # Coordinates are of the centres of pixels: the edge of the image is at -0.5.
+    # Coordinates refer to the centres of pixels, so the edge of the image is at -0.5.
     matrices[:, 0, 2] = 0.5 * shear_x - magnitude_of("translate_x") + x - cos * x + sin * y
     matrices[:, 1, 2] = 0.5 * shear_y - magnitude_of("translate_y") + y - cos * y - sin * x
     return matrices
 
 
 def recolour(image: NDArray[np.uint8], operation: str, magnitude: float) -> None:
-    """Apply a colour operation to an image (uint8, H x W x 3, RGB) in place; geometric operations do nothing here."""
+    """Apply a colour operation to an image (uint8, H x W x 3, RGB) in place. Do nothing for geometric operations."""
     match operation:
         case "brightness":
             cv2.LUT(image, _blend_table(0, 1 + magnitude), dst=image)
@@ -115,21 +115,21 @@ def _gray(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _sharpened(image: NDArray[np.uint8], factor: float) -> NDArray[np.uint8]:
-    """Return the sharpened image, whose outermost pixels are not valid."""
+    """Return the sharpened image. Its outermost pixels are not valid."""
     kernel = (1 - factor) * _SMOOTH
     kernel[1, 1] += factor
     return np.asarray(cv2.filter2D(image, -1, kernel), np.uint8)
 
 
 def _blend_table(base: int, factor: float) -> NDArray[np.uint8]:
-    """Return (256,): `base + factor * (value - base)` in single precision, cut to whole numbers, as Pillow blends."""
+    """Return (256,): `base + factor * (value - base)`, computed in float32 and truncated, as Pillow blends."""
     blended = np.float32(base) + np.float32(factor) * (_VALUES - base).astype(np.float32)
     table: NDArray[np.uint8] = blended.clip(0, 255).astype(np.uint8)
     return table
 
 
 def _stretching_table(channel: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return (256,): the table that stretches a channel's values to 0 to 255, as `ImageOps.autocontrast` does."""
+    """Return (256,): the table that stretches a channel's values to 0 to 255, as in `ImageOps.autocontrast`."""
     low, high = int(channel.min()), int(channel.max())
     if low == high:
         return _VALUES.astype(np.uint8)
@@ -139,7 +139,7 @@ def _stretching_table(channel: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _equalizing_table(channel: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return (256,): the table that makes a channel's values about equally frequent, as `ImageOps.equalize` does."""
+    """Return (256,): the table that makes a channel's values about equally frequent, as in `ImageOps.equalize`."""
     counts = cv2.calcHist([channel], [0], None, [256], [0, 256]).ravel().astype(np.int64)
     step = (channel.size - counts[channel.max()]) // 255
     if step == 0:

@@ -1,1 +1,1 @@
-"""How models are built and saved: the registry, shared blocks, pretrained weights, the model file."""
+"""Build and save models: the registry, shared blocks, pretrained weights, the model file."""

@@ -14,8 +14,8 @@ def image_input(
 ) -> tuple[keras.KerasTensor, keras.KerasTensor]:
     """Return the model's input (uint8 RGB, 0 to 255) and the tensor after preprocessing.
 
-    "rescale" divides by 255. "caffe" returns BGR minus ImageNet's means, as Keras's ResNet50 and VGG16 weights expect.
-    "tf" scales to -1 to 1, as its InceptionV3 weights expect. "none" keeps 0 to 255, for a backbone that scales itself.
+    "rescale" divides by 255. "caffe" returns BGR minus ImageNet's means, for Keras's weights of ResNet50 and VGG16.
+    "tf" scales to -1 to 1, for those of InceptionV3. "none" keeps 0 to 255, for a backbone that scales pixels itself.
     """
     inputs = keras.Input(input_shape, dtype="uint8", name="image")
     if preprocessing == "rescale":
@@ -55,6 +55,6 @@ def dense_bn_relu(
 
 
 def classify(inputs: keras.KerasTensor, features: keras.KerasTensor, num_classes: int, name: str) -> keras.Model:
-    """Return the model that ends in class probabilities, which are float32 also in mixed precision."""
+    """Return the model that ends in class probabilities. They are float32 even in mixed precision."""
     outputs = layers.Dense(num_classes, activation="softmax", dtype="float32", name="probabilities")(features)
     return keras.Model(inputs, outputs, name=name)

@@ -1,7 +1,7 @@
 """Find an architecture by the name of its file, check its arguments, and build it.
 
-The signature of its `build` function is its schema. It is read from the source of the module, so that params.yaml is
-checked completely without importing Keras.
+The signature of its `build` function is its schema. It is read from the module's source, to check params.yaml without
+importing Keras.
 """
 
 import ast
@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from tiny_imagenet.backend.layers import all_layers
 from tiny_imagenet.common.errors import UserError
-from tiny_imagenet.common.schema import nearest
+from tiny_imagenet.common.schema import unknown
 from tiny_imagenet.config.params import Params
 from tiny_imagenet.config.recipe import ModelParams
 from tiny_imagenet.models import argument_types
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     import keras
 
 _FOLDER = Path(__file__).parents[1] / "architectures"
-# Keyword arguments that come from the data and the recipe, and not from `build` in params.yaml.
+# Keyword arguments that come from the data and the recipe, not from `build` in params.yaml.
 _GIVEN = frozenset({"input_shape", "num_classes", "preprocessing", "weights"})
 
 
 def architectures() -> list[str]:
-    """Return the names that `architecture` may have in params.yaml."""
+    """Return the possible values of `architecture` in params.yaml."""
     return sorted(path.stem for path in _FOLDER.glob("*.py") if not path.stem.startswith("_"))
 
 
@@ -47,10 +47,10 @@ def _build_arguments(architecture: str) -> dict[str, tuple[ast.expr | None, ast.
 
 
 def preprocessing_of(architecture: str, chosen: argument_types.Preprocessing | None) -> argument_types.Preprocessing:
-    """Return the chosen preprocessing, or the architecture's default: what its weights expect."""
-    default = _build_arguments(architecture)["preprocessing"][1]
-    own: argument_types.Preprocessing = ast.literal_eval(ast.unparse(default)) if default else "rescale"
-    return chosen or own
+    """Return the chosen preprocessing, or the architecture's default."""
+    node = _build_arguments(architecture)["preprocessing"][1]
+    default: argument_types.Preprocessing = ast.literal_eval(node) if node else "rescale"
+    return chosen or default
 
 
 @cache
@@ -65,10 +65,10 @@ def _build_schema(architecture: str) -> type[BaseModel]:
 
 
 def check_models(params: Params) -> None:
-    """Check every block's `architecture`, `build`, `preprocessing` and `weights` against the architectures that exist.
+    """Check `architecture`, `build`, `preprocessing` and `weights` of each block against the known architectures.
 
     Raises:
-        UserError: with the path of the key, what was given, and what is allowed.
+        UserError: names the key, its value, and what is allowed.
     """
     for name, block in params.models.items():
         _check_block(f"params.yaml: models.{name}", block)
@@ -81,38 +81,31 @@ def check_models(params: Params) -> None:
             )
 
 
-def _check_block(where: str, block: ModelParams) -> None:
+def _check_block(key: str, block: ModelParams) -> None:
     if block.architecture not in architectures():
-        raise UserError(
-            f"{where}.architecture: unknown architecture '{block.architecture}'"
-            f"{nearest(block.architecture, architectures())}; known: {', '.join(architectures())}"
-        )
+        raise UserError(f"{key}.architecture: {unknown('architecture', block.architecture, architectures())}")
     arguments = _build_arguments(block.architecture)
-    if block.weights is not None and "weights" not in arguments:
-        raise UserError(f"{where}.weights: {block.architecture} has no pretrained weights; remove the line")
-    if block.trainable == "head" and "weights" not in arguments:
-        raise UserError(
-            f"{where}.trainable: {block.architecture} has no pretrained backbone to freeze; remove the line"
-        )
+    if "weights" not in arguments:
+        if block.weights is not None:
+            raise UserError(f"{key}.weights: {block.architecture} has no pretrained weights; remove the line")
+        if block.trainable == "head":
+            raise UserError(f"{key}.trainable: {block.architecture} has no backbone to freeze; remove the line")
     allowed = [name for name in arguments if name not in _GIVEN]
-    for key in block.build:
-        if key not in allowed:
-            raise UserError(f"{where}.build: unknown key '{key}'{nearest(key, allowed)}; known: {', '.join(allowed)}")
+    for name in block.build:
+        if name not in allowed:
+            raise UserError(f"{key}.build: {unknown('key', name, allowed)}")
+    chosen = {"preprocessing": block.preprocessing} if block.preprocessing else {}
     try:
-        _build_schema(block.architecture)(**block.build, **_chosen(block))
+        _build_schema(block.architecture)(**block.build, **chosen)
     except ValidationError as error:
-        offence = error.errors()[0]
-        path = ".".join(str(part) for part in offence["loc"])
+        detail = error.errors()[0]
+        path = ".".join(str(part) for part in detail["loc"])
         if path == "preprocessing":
             raise UserError(
-                f"{where}.preprocessing: '{block.preprocessing}' in front of {block.architecture}, which scales pixels "
-                "itself; remove the line"
+                f"{key}.preprocessing: '{block.preprocessing}' would scale pixels twice, because {block.architecture} "
+                "scales them itself; remove the line"
             ) from None
-        raise UserError(f"{where}.build.{path}: {offence['msg']}, got {offence['input']!r}") from None
-
-
-def _chosen(block: ModelParams) -> dict[str, str]:
-    return {"preprocessing": block.preprocessing} if block.preprocessing else {}
+        raise UserError(f"{key}.build.{path}: {detail['msg']}, got {detail['input']!r}") from None
 
 
 def build_classifier(
@@ -128,16 +121,16 @@ def build_classifier(
     """Return an uncompiled Keras model: uint8 RGB images (0 to 255) to float32 class probabilities.
 
     Args:
-        architecture: the name of a module of `architectures`.
+        architecture: name of a module in `architectures`.
         input_shape: (height, width, 3).
-        num_classes: how many probabilities the model returns.
-        preprocessing: the first layers of the model, see `blocks.image_input`. None: the architecture's default.
-        weights: path of a weights file, for architectures that have weights. None: random weights.
-        batch_normalization_momentum: of every batch normalization layer. None: Keras's default, 0.99.
+        num_classes: number of probabilities.
+        preprocessing: first layers of the model, see `blocks.image_input`. None: the architecture's default.
+        weights: path of a weights file, for pretrained architectures. None: random weights.
+        batch_normalization_momentum: of all batch normalization layers. None: Keras's default, 0.99.
         build: the architecture's own keyword arguments.
 
     Raises:
-        UserError: the arguments shrink the image to nothing, or the weights are of another model.
+        UserError: the image becomes smaller than a layer needs, or the weights belong to another model.
     """
     module = importlib.import_module(f"tiny_imagenet.architectures.{architecture}")
     if weights is not None:

@@ -1,6 +1,6 @@
-"""The saved model: a `.keras` file whose bytes depend only on the model, with the names of its classes.
+"""The saved model: a `.keras` file with the names of its classes. Its bytes depend only on the model.
 
-Keras saves the time and addresses in memory, which would give every retrain another hash. Here both are replaced, and
+Keras saves the time and addresses in memory, so the hash would change with each training. Here both are replaced, and
 the optimizer's state is not saved.
 """
 
@@ -21,26 +21,25 @@ _METADATA = "metadata.json"
 
 
 def without_optimizer(model: "keras.Model") -> "keras.Model":
-    """Return a model with the same layers and weights, without the optimizer, which is twice their size."""
+    """Return a model with the same layers and weights, without the optimizer's state, which is twice as large."""
     import keras
 
     return keras.Model(model.inputs, model.outputs, name=model.name)
 
 
 def save_model(model: "keras.Model", path: Path, *, wnids: list[str], class_names: list[str]) -> None:
-    """Save the model's graph and weights to `path`, with class ids and names in label order in its metadata."""
-    bare = without_optimizer(model)
+    """Save the model's graph and weights to `path`, with class ids and names, sorted by label, as metadata."""
     raw = path.with_name(f"{path.stem}.partial.keras")  # Keras requires the suffix
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        bare.save(raw)
+        without_optimizer(model).save(raw)
         _rewrite(raw, path, {"wnids": wnids, "class_names": class_names})
     finally:
         raw.unlink(missing_ok=True)
 
 
 def _rewrite(raw: Path, path: Path, classes: dict[str, list[str]]) -> None:
-    """Copy a model as Keras saved it, so that the bytes depend on the model and the classes alone."""
+    """Copy a model file of Keras without the time and the addresses in memory."""
     with replaced(path) as partial, zipfile.ZipFile(raw) as source, zipfile.ZipFile(partial, "w") as target:
         for member in sorted(source.infolist(), key=lambda member: member.filename):
             name = member.filename
@@ -55,7 +54,7 @@ def _rewrite(raw: Path, path: Path, classes: dict[str, list[str]]) -> None:
 
 
 def _renumbered(config: str) -> str:
-    """Return the config of a model with its shared objects numbered from 1 instead of by their addresses in memory."""
+    """Return a model's config with shared objects numbered from 1 instead of by their addresses in memory."""
     numbers: dict[str, int] = {}
     return re.sub(
         r'(?<="shared_object_id": )\d+',

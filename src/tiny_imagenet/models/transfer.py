@@ -1,6 +1,6 @@
-"""What pretrained architectures share: upscaling, a backbone of `keras.applications`, and a small head.
+"""Parts of pretrained architectures: upscaling, a backbone of `keras.applications`, and a small head.
 
-All of it is in the saved model, which takes uint8 pixels of the dataset's own size.
+All parts are in the saved model. It takes uint8 pixels of the dataset's own size.
 """
 
 from collections.abc import Callable
@@ -27,16 +27,16 @@ def classify_by(
     """Return an uncompiled model, all layers trainable: preprocess, upscale, backbone, pool, dense, dropout, softmax.
 
     Args:
-        make_backbone: a function of `keras.applications`; the backbone is one layer of the model.
+        make_backbone: a function of `keras.applications`. The backbone is one layer of the model.
         name: of the model.
         input_shape: (height, width, 3) of the images.
-        num_classes: how many probabilities the model returns.
-        preprocessing: what the weights expect.
+        num_classes: number of probabilities.
+        preprocessing: see `blocks.image_input`.
         weights: path of an HDF5 file for the backbone, in the layout of Keras's `..._notop.h5`. None: random weights.
-        input_size: height and width of the backbone's input, by bilinear interpolation. Preprocessing is linear in the
-            pixels and may come before it.
-        dense_units: of a ReLU layer before the dropout. None: no such layer.
-        dropout: of the features before the softmax.
+        input_size: height and width of the backbone's input, by bilinear interpolation after preprocessing. The order
+            does not matter, because preprocessing is linear in the pixels.
+        dense_units: units of a ReLU layer before the dropout. None: no such layer.
+        dropout: rate before the last layer.
     """
     inputs, x = image_input(input_shape, preprocessing)
     if (input_size, input_size) != input_shape[:2]:

@@ -1,4 +1,4 @@
-"""Find the file of pretrained weights: in Keras's folder, on the web, or at a local path. Raise if there is none."""
+"""Find the file of pretrained weights: in Keras's folder, on the web, or at a local path."""
 
 import os
 from pathlib import Path
@@ -16,15 +16,15 @@ _HDF5 = b"\x89HDF\r\n\x1a\n"
 
 
 class Published(NamedTuple):
-    """A file of ImageNet weights without the top layers, as `keras.applications` fetches it."""
+    """A file of ImageNet weights without the top layers, as `keras.applications` downloads it."""
 
     url: str
     digest: str
-    """In hexadecimal: MD5, or SHA-256 if Keras publishes that."""
+    """MD5 or SHA-256, as Keras publishes it, in hexadecimal."""
 
     @property
     def file(self) -> str:
-        """Its name in Keras's folder."""
+        """The file's name in Keras's folder."""
         return self.url.rsplit("/", 1)[1]
 
 
@@ -49,17 +49,17 @@ IMAGENET = {
         f"{_KERAS}convnext/convnext_tiny_notop.h5", "d547c096cabd03329d7be5562c5e14798aa39ed24b474157cef5e85ab9e49ef1"
     ),
 }
-"""Architecture -> its file, for every architecture that has pretrained weights."""
+"""Architecture -> its file, for each pretrained architecture."""
 
 
 def weights_file(weights: str | None, architecture: str) -> Path | None:
     """Return the file for the `weights` of a recipe: None, "imagenet", or a path.
 
     The file for "imagenet" is in Keras's folder (`~/.keras/models`, or `$KERAS_HOME/models`). If it is missing, one
-    process downloads it, and others wait. Its digest is always checked.
+    process downloads it while others wait. Its digest is always checked.
 
     Raises:
-        UserError: the file is missing and cannot be downloaded, is unknown, or has another digest. The message says
+        UserError: the file is unknown, has another digest, or is missing and cannot be downloaded. The message says
             which file to put where.
     """
     if weights is None:
@@ -67,15 +67,15 @@ def weights_file(weights: str | None, architecture: str) -> Path | None:
     if weights != "imagenet":
         path = Path(weights).expanduser()
         if not path.is_file():
-            raise UserError(f"weights: no file '{path}'; give the path of an HDF5 file, `imagenet` or null")
+            raise UserError(f"weights: '{path}' is not a file; give the path of an HDF5 file, `imagenet` or null")
         with path.open("rb") as file:
             if file.read(len(_HDF5)) != _HDF5:
                 raise UserError(f"weights: '{path}' is not an HDF5 file; give the path of one, `imagenet` or null")
         return path
     if architecture not in IMAGENET:
         raise UserError(
-            f"weights: no file of ImageNet weights is known for {architecture}, only for {', '.join(IMAGENET)}; give "
-            "the path of an HDF5 file, or null to train from scratch"
+            f"weights: no ImageNet weights are known for {architecture}, only for {', '.join(IMAGENET)}; give the path "
+            "of an HDF5 file, or null to train from scratch"
         )
     published = IMAGENET[architecture]
     folder = _keras_home() / "models"
@@ -84,11 +84,10 @@ def weights_file(weights: str | None, architecture: str) -> Path | None:
         kind = "sha256" if len(published.digest) == 64 else "md5"
         hint = (
             f"`weights: imagenet` of {architecture} needs {published.file} ({kind} {published.digest}).\nPut it into "
-            f"{folder}, or give its path as `weights` of the model in params.yaml, or set that to null to train from "
-            "scratch."
+            f"{folder}, or set `weights` of the model in params.yaml to its path, or to null to train from scratch."
         )
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / f"{published.file}.lock"):  # a process that has waited finds the file
+        with FileLock(folder / f"{published.file}.lock"):  # processes that waited keep the file
             obtain(path, urls=[published.url], archive=None, size=None, md5=published.digest, hint=hint)
     kind, actual = digest(path, like=published.digest)
     if actual != published.digest:
@@ -99,19 +98,19 @@ def weights_file(weights: str | None, architecture: str) -> Path | None:
 
 
 def _keras_home() -> Path:
-    """Return the folder in which Keras keeps its files."""
+    """Return the folder of Keras's files."""
     if home := os.environ.get("KERAS_HOME"):
         return Path(home)
     try:
         return Path.home() / ".keras"
     except RuntimeError as error:
-        raise UserError(f"weights: imagenet: {error} Set KERAS_HOME to a folder for the file, or set HOME") from None
+        raise UserError(f"weights: imagenet: {error} Set KERAS_HOME to a folder for the file, or set HOME.") from None
 
 
 def origin(weights: str | None, architecture: str, file: Path | None) -> str | None:
-    """Return what weights start from, for run.json: None (random), "imagenet", or a path.
+    """Return the initial weights for run.json: None (random), "imagenet", or a path.
 
-    Keras's own file is "imagenet", also by its path.
+    Keras's own file is "imagenet", even if a path names it.
     """
     published = IMAGENET.get(architecture)
     if file is not None and published is not None and digest(file, like=published.digest)[1] == published.digest:
