@@ -86,7 +86,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def yaml_text(values: Mapping[str, Any], *, width: int) -> str:
     """Return values as YAML 1.2, which `read_yaml` reads as the same values. Lists of plain values take one line."""
     writer = YAML(typ="safe", pure=True)
-    writer.default_flow_style, writer.sort_base_mapping_type_on_output, writer.width = None, False, width
+    writer.default_flow_style = None
+    writer.sort_base_mapping_type_on_output = False  # type: ignore[assignment] # annotated as None
+    writer.width = width
     stream = io.StringIO()
     writer.dump(values, stream)
     return stream.getvalue()
