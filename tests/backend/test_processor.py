@@ -21,7 +21,7 @@ bogomips\t: 4890.81
 """
 ARM = """processor\t: {number}
 BogoMIPS\t: 50.00
-Features\t: fp asimd atomics fphp asimdhp sve bf16
+Features\t: fp asimd evtstrm cpuid fphp asimdhp ssbs sve bf16
 CPU implementer\t: 0x41
 CPU architecture: 8
 CPU variant\t: 0x1
@@ -83,7 +83,7 @@ def test_arm_has_the_parts_of_fast_and_economical_cores_and_no_name(machine, mon
     assert processor.name() == "aarch64"
     identity = processor.identity()
     assert identity["kinds"] == ["0x41, 8, 0x1, 0xd05, 1", "0x41, 8, 0x1, 0xd0c, 1"]
-    assert identity["instructions"] == ["asimd asimdhp atomics bf16 fp fphp sve"]
+    assert identity["instructions"] == ["asimd asimdhp bf16 fp fphp sve"]
 
 
 def test_without_these_files_there_is_a_name(machine, monkeypatch):
@@ -131,6 +131,14 @@ def test_a_restart_another_kernel_and_the_clock_change_nothing(old, new, machine
     before = processor.identity()
     machine.edit(old, new)
     assert processor.identity() == before
+
+
+@pytest.mark.parametrize(("new", "is_same"), [("ssbs paca pacg mte", True), ("ssbs sve2 svei8mm", False)])
+def test_of_arm_too_only_what_computes_counts(new, is_same, machine):
+    machine.write(ARM, part=["0xd0c", "0xd0c"])
+    before = processor.identity()
+    machine.edit("ssbs", new)
+    assert (processor.identity() == before) is is_same
 
 
 @pytest.mark.skipif(not Path("/proc/cpuinfo").is_file(), reason="reads /proc")

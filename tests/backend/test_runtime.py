@@ -161,7 +161,7 @@ def test_the_backend_is_keras_own(keras):
         "OMP_NUM_THREADS", "OMP_THREAD_LIMIT", "GOMP_CPU_AFFINITY", "KMP_AFFINITY", "MKL_NUM_THREADS", "MKL_CBWR",
         "OPENBLAS_CORETYPE", "OPENBLAS_NUM_THREADS", "GOTO_NUM_THREADS", "NPY_DISABLE_CPU_FEATURES",
         "OPENCV_CPU_DISABLE", "GLIBC_TUNABLES", "JAX_DEFAULT_MATMUL_PRECISION", "KERAS_TORCH_DEVICE",
-        "NVIDIA_TF32_OVERRIDE", "TF_CUDNN_DETERMINISTIC", "CUBLAS_WORKSPACE_CONFIG",
+        "NVIDIA_TF32_OVERRIDE", "TF_CUDNN_DETERMINISTIC", "CUBLAS_WORKSPACE_CONFIG", "NCCL_ALGO", "NCCL_PROTO",
     ],
 )  # fmt: skip
 def test_each_variable_that_may_decide_a_result_is_one_of_threads(name, keras, monkeypatch):
@@ -181,6 +181,7 @@ def test_each_variable_that_may_decide_a_result_is_one_of_threads(name, keras, m
         "TF_CPP_MIN_LOG_LEVEL", "TF_CPP_VMODULE", "ONEDNN_VERBOSE", "DNNL_VERBOSE", "OMP_DISPLAY_ENV", "KERAS_HOME",
         "TORCH_HOME", "JAX_COMPILATION_CACHE_DIR", "KERAS_DISTRIBUTION_PROCESS_ID", "KERAS_DISTRIBUTION_JOB_ADDRESSES",
         "XLA_PYTHON_CLIENT_MEM_FRACTION", "TF_VAR_password", "TF_TOKEN_app_terraform_io", "TF_LOG", "TF_WORKSPACE",
+        "NCCL_DEBUG", "KERAS_API_KEY", "TF_AWS_CREDENTIALS",
         "PATH", "HOME", "CUDA_VISIBLE_DEVICES",
     ],
 )  # fmt: skip

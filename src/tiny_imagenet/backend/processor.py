@@ -16,9 +16,12 @@ _IDENTITY = (
     "vendor_id", "cpu family", "model", "model name", "stepping",
     "CPU implementer", "CPU architecture", "CPU variant", "CPU part", "CPU revision",
 )  # fmt: skip
-_ARM_INSTRUCTIONS = "Features"
-_X86_INSTRUCTIONS = "flags"  # many of these are the kernel's own, such as what it does against bugs
-_COMPUTING = re.compile(r"3dnow|abm|amx|avx|bmi|f16c|fma|gfni|mmx|pni|popcnt|sse|ssse|vaes|vpclmul|xop")
+# Key of x86 and of ARM -> the instruction sets that compute. Many others are the kernel's own, such as what it does
+# against bugs.
+_INSTRUCTIONS = {
+    "flags": re.compile(r"3dnow|abm|amx|avx|bmi|f16c|fma|gfni|mmx|pni|popcnt|sse|ssse|vaes|vpclmul|xop"),
+    "Features": re.compile(r"afp|asimd|bf16|ebf16|fcma|fp|half|i8mm|jscvt|neon|rpres|sme|sve|vfp"),
+}
 
 
 def name() -> str:
@@ -59,8 +62,7 @@ def _pair(line: str) -> tuple[str, str]:
 
 
 def _instructions(cpu: dict[str, str]) -> list[str]:
-    x86 = [flag for flag in cpu.get(_X86_INSTRUCTIONS, "").split() if _COMPUTING.match(flag)]
-    return x86 + cpu.get(_ARM_INSTRUCTIONS, "").split()
+    return [name for key, sets in _INSTRUCTIONS.items() for name in cpu.get(key, "").split() if sets.match(name)]
 
 
 def _caches() -> set[str]:

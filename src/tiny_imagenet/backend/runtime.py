@@ -42,15 +42,15 @@ _RECORDED_PACKAGES = (
 # The families of variables by which libraries choose kernels, precision and threads. A list of names would miss some.
 _DECIDING = re.compile(
     r"(TF|XLA|JAX|KERAS|TORCH|PYTORCH|ATEN|ONEDNN|DNNL|ZENDNN|MKL|OMP|GOMP|KMP|OPENBLAS|GOTO|BLIS|VECLIB|EIGEN|NPY"
-    r"|CUBLAS|CUBLASLT|CUDNN|MIOPEN)_|OPENCV_(CPU_DISABLE|IPP|OPENCL)|NVIDIA_TF32_OVERRIDE$|GLIBC_TUNABLES$"
+    r"|CUBLAS|CUBLASLT|CUDNN|MIOPEN|NCCL)_|OPENCV_(CPU_DISABLE|IPP|OPENCL)|NVIDIA_TF32_OVERRIDE$|GLIBC_TUNABLES$"
 )
 # Of these families: logs, memory, folders, addresses; what `prepare` overrides; what Keras and scikit-learn set as they
 # are imported; Terraform's TF_, which has secrets.
 _DECIDES_NOTHING = re.compile(
     r"TF_(CPP|CONFIG|VAR|TOKEN|CLI|CLOUD|IN_AUTOMATION|INPUT|PLUGIN|REATTACH|REGISTRY|WORKSPACE)(_|$)"
     r"|TF_FORCE_GPU_ALLOW_GROWTH$|XLA_PYTHON_CLIENT_|KERAS_(BACKEND|NNX_ENABLED|DISTRIBUTION_.*)$"
-    r"|KMP_(DUPLICATE_LIB_OK|INIT_AT_FORK)$"
-    r"|.*(LOG|VERBOSE|DISPLAY|DUMP|TOKEN|SECRET|PASSWORD)|.*_(DIR|HOME|PATH)$"
+    r"|KMP_(DUPLICATE_LIB_OK|INIT_AT_FORK)$|NCCL_DEBUG"
+    r"|.*(LOG|VERBOSE|DISPLAY|DUMP|TOKEN|SECRET|PASSWORD|CREDENTIAL)|.*_(DIR|HOME|PATH|KEY)$"
 )
 _OF_GPUS = ("nvidia-", "jax")
 """How the names of packages begin that a backend brings along for a GPU, each with a version of its own."""
