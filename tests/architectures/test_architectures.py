@@ -553,5 +553,5 @@ def test_model_4_tuned_is_plain_and_no_larger_than_model_4(keras):
 
 
 def test_stages_without_a_number_of_convolutions_are_refused(keras):
-    with pytest.raises(UserError, match="`filters` has 2 stages and `convolutions` 4"):
+    with pytest.raises(UserError, match="`filters` has 2 stages, but `convolutions` has 4"):
         build_classifier("plain_conv", input_shape=INPUT_SHAPE, num_classes=10, filters=(8, 8))

@@ -67,7 +67,7 @@ def test_sections_are_found_below_names_lists_and_unions_with_their_shortest_pat
     "row",
     [
         "| `epochs` | whole number at least 1 or `null` | not set | Passes over the training images. |",
-        "| `batch_size` | whole number at least 1 | `64` | Images of each training step. |",
+        "| `batch_size` | whole number at least 1 | `64` | Images per training step. |",
         "| `modern` | `horizontal_flip: true`, `crop_padding: 8`, `trivial_augment: true`, `erasing: 0.1`, "
         "`mixup: 0.2`, `cutmix: 1.0` |",
     ],

@@ -45,7 +45,7 @@ class ProfileOverrides(Section):
     epochs: Count | None = None
     """Passes over the training images."""
     batch_size: Count | None = None
-    """Images of each training step."""
+    """Images per training step."""
     learning_rate: LearningRate | None = None
     """The optimizer's learning rate."""
     augmentation: AugmentationChoice | None = None
