@@ -615,6 +615,7 @@ def variants() -> dict[str, tuple[str, set[str]]]:
         "model_5_caffe": ("model_5", {"preprocessing"}),
         "resnet18_100_epochs": ("resnet18", {"epochs", "augmentation", "learning_rate_schedule", "keeps"}),
         "model_5_corrected": ("model_5", {"build", "preprocessing", "optimizer", "fine_tuning"}),
+        "vgg16_64": ("vgg16", {"build", "fine_tuning", "augmentation", "epochs", "keeps"}),
     }
 
 
