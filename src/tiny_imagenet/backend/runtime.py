@@ -94,7 +94,7 @@ def prepare(seed: int, *, exact: bool = True) -> None:
     _require_backend(os.environ.setdefault("KERAS_BACKEND", "tensorflow"))
     for name in ("KERAS_MAX_EPOCHS", "KERAS_MAX_STEPS_PER_EPOCH"):  # would cut a training short
         os.environ.pop(name, None)
-    os.environ["KERAS_NNX_ENABLED"] = "false"  # whatever keras.json says, as below
+    os.environ["KERAS_NNX_ENABLED"] = "false"  # also if keras.json sets another value, as below
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # 1.5 to 2.7 x on a CPU
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors and warnings only
     _keep_freed_pages()

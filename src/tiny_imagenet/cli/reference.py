@@ -115,7 +115,7 @@ def key_docs(section: type[Section]) -> dict[str, str]:
             [tree] = ast.parse(textwrap.dedent(inspect.getsource(owner))).body
             for node, below in pairwise([*tree.body, ast.Pass()] if isinstance(tree, ast.ClassDef) else []):
                 if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-                    text = below.value.value if _is_text(below) else ""  # type: ignore[attr-defined]
+                    text = below.value.value if _is_text(below) else ""  # type: ignore[attr-defined] # _is_text looked
                     docs[node.target.id] = " ".join(text.split())
     return docs
 

@@ -32,7 +32,7 @@ def main(lock: Path, command: list[str]) -> int:
         try:
             held = FileLock(lock).acquire(timeout=0)
         except Timeout:
-            print(f"waiting for another process that holds {lock}", file=sys.stderr, flush=True)  # noqa: T201
+            print(f"waiting for another process that holds {lock}", file=sys.stderr, flush=True)  # noqa: T201 - user
             held = FileLock(lock).acquire(cancel_check=parent_exited.is_set)
     except Timeout:  # nobody waits for the command any more
         return 1

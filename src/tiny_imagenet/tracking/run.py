@@ -80,7 +80,7 @@ class Run:
         self._unsent.clear()
         self._may_have_been_sent = self.repeats
         if self._is_away:
-            print("MLflow's store is back, and has the epochs that it missed", file=sys.stderr)  # noqa: T201
+            print("MLflow's store is back, and has the epochs that it missed", file=sys.stderr)  # noqa: T201 - user
         self._is_away = False
 
     def epoch_callback(self) -> "keras.callbacks.Callback":
