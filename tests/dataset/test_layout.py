@@ -554,6 +554,26 @@ class TestClassFoldersInVal:
         assert contents(folder / "train.zip") == expected
         assert json.loads((folder / "layout.json").read_text())["strays"] == []
 
+    def test_each_class_may_have_its_training_images_in_another_folder(self, archive, run):
+        expected = contents(run(archive, name="official") / "train.zip")
+        first = archive.wnids[0]
+        archive.members = {
+            name.replace(f"train/{first}/images/", f"train/{first}/"): content
+            for name, content in archive.members.items()
+        }
+        folder = run(archive, expect=TestCounts.EXPECT, name="mixed")
+        assert contents(folder / "train.zip") == expected
+        assert json.loads((folder / "layout.json").read_text())["strays"] == []
+
+    def test_class_with_images_in_two_folders_is_refused_with_the_path_of_the_rest(self, archive, refused):
+        first = archive.wnids[0]
+        moved = f"train/{first}/{first}_3.JPEG"
+        archive.members[moved] = archive.members.pop(f"train/{first}/images/{first}_3.JPEG")
+        expected = (
+            f"train: expected 4 of class {first}, found 3; 1 more are not in the folder of these, such as '{moved}'"
+        )
+        assert expected in refused(archive, expect=TestCounts.EXPECT)
+
 
 class TestBoxFiles:
     def test_longer_than_the_images_are_accepted_and_counted(self, archive, run):

@@ -40,7 +40,7 @@ def git_state(root: Path) -> GitState:
     """Return the commit of a tree, and what it has changed since: at most 100 kB, and the names of new files.
 
     The difference applies with `git apply`. Without git, or without a repository, the commit is None; if git refuses to
-    answer, or there is no commit yet, `problem` says why.
+    answer, or HEAD names no commit, `problem` says why.
     """
     try:
         _git(root, "rev-parse", "--git-dir")
@@ -58,7 +58,7 @@ def _commit(root: Path) -> str:
     try:
         return _text(root, "rev-parse", "--verify", "HEAD^{commit}").strip()
     except _RefusedError:
-        raise _RefusedError("there is no commit yet") from None
+        raise _RefusedError("HEAD names no commit: there is none yet, or `git fsck` says what is damaged") from None
 
 
 def _difference(root: Path) -> str:
