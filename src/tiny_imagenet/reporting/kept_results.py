@@ -7,6 +7,7 @@ figures/ without photographs; and provenance.json. Older folders have fewer file
 
 import json
 import re
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
