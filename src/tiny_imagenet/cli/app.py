@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from tiny_imagenet import entry
+from tiny_imagenet.backend import processor
 from tiny_imagenet.cli import predict as prediction
 from tiny_imagenet.cli import reference, scale_commands
 from tiny_imagenet.common import signals
@@ -158,6 +159,9 @@ def check(
     changes = [change.replace("`", "") for change in wording.override_lines(params)]
     if changes:
         print("\n  ".join(["the profile changes their recipes:", *changes]))
+    for name in params.active:
+        if reason := processor.slow_precision(params.recipe(name).precision):
+            print(f"warning: without a GPU, {name} in {reason}")
     for name in params.sweeps:  # a warning only: no stage needs sweeps
         try:
             plan.plan(params, name)
