@@ -6,8 +6,8 @@
 
 Each training is the product's own (`training.train`): recipe, loader, callbacks, in a process of its own, since
 `determinism` is set before the backend starts. It stops after `--seconds`; its first batches compile and do not count.
-Images are of the full size; a model's `image_size_schedule` is left out. FLOP are those of `benchmarks.cost`. The rate of
-the GPU is that of a bfloat16 matrix product, measured before each training in the same process.
+Images are of the full size; a model's `image_size_schedule` is left out. FLOP are those of `benchmarks.cost`. The rate
+of the GPU is that of a bfloat16 matrix product, measured before each training in the same process.
 """
 
 import inspect

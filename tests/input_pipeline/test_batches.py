@@ -300,7 +300,7 @@ class TestImageSizes:
         resumed = batches_of(training(**chosen, first_epoch=first_epoch), 4 - first_epoch)
         assert all((one == two).all() for (one, _), (two, _) in zip(whole, resumed, strict=True))
 
-    def test_reach_keras_in_one_fit_that_is_resumed_or_not(self, keras, recorder, training):
+    def test_reach_keras_in_one_fit(self, keras, recorder, training):
         from tiny_imagenet.input_pipeline.batches import Untuned
 
         chosen = {"augmentation": PAPER_AUGMENTATION, "image_sizes": self.SIZES}
