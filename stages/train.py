@@ -4,7 +4,7 @@ import sys
 from functools import partial
 
 from tiny_imagenet import entry
-from tiny_imagenet.backend import devices, runtime
+from tiny_imagenet.backend import devices, processor, runtime
 from tiny_imagenet.common.files import md5, only_one
 from tiny_imagenet.config.jobs import Job
 from tiny_imagenet.config.params import Params
@@ -57,6 +57,8 @@ def _train(params: Params, job: Job) -> None:
     )
     images, where = f"{len(packed.train):,} images", setup.device
     print(f"{job.name}: {recipe.architecture}, {recipe.epochs} epochs of {images}, on {where}", flush=True)
+    if runtime.device().kind == "cpu" and (reason := processor.slow_precision(recipe.precision)):
+        print(f"{job.name}: {reason}", flush=True)
     checkpoint = open_checkpoint(CHECKPOINTS / job.name, setup.hashes["training"])
     fit = partial(training.train, recipe, packed, seed=job.seed, weights_file=weights_file, checkpoint=checkpoint)
     if devices.process() > 0:

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_args
 
@@ -304,7 +305,15 @@ def test_preprocessing_is_chosen_by_its_name(keras):
 
 @pytest.mark.parametrize(
     ("model", "num_layers"),
-    [("model_1", 0), ("model_3", 8), ("model_4", 4), ("model_5", 53), ("model_4_tuned", 6), ("resnet18", 20)],
+    [
+        ("model_1", 0),
+        ("model_3", 8),
+        ("model_4", 4),
+        ("model_5", 53),
+        ("model_4_tuned", 6),
+        ("resnet18", 20),
+        ("fast_3_hours", 8),
+    ],
 )
 def test_the_batch_normalization_momentum_reaches_every_layer_even_of_backbones(model, num_layers, keras):
     def momenta(**given: Any) -> list[float]:
@@ -337,6 +346,7 @@ ARGUMENTS: dict[str, list[Any]] = {
     "dropout": [0.25, 0.0, 0.75],
     "input_size": [80, 96],
     "blocks_per_stage": [1, 2],
+    "residual_blocks": [(1,), (0,), (2,)],
 }
 OF_ARCHITECTURE: dict[str, dict[str, list[Any]]] = {
     "deep_conv": {"dense_units": [(3, 4), (4, 3), (3,)]},
@@ -402,6 +412,33 @@ def test_the_head_of_a_transfer_model_follows_its_arguments(architecture):
 
 
 # --- what is refused before Keras is imported ---
+
+
+@pytest.mark.parametrize(
+    ("model", "trained", "channels"),
+    # Kernels, gamma and beta, dense layer; channels that are normalized, each with two moving averages.
+    [
+        ("fast_15_minutes", 1_620_968, 32 + 64 + 128 + 3 * 256),
+        ("fast_30_minutes", 1_694_952, 32 + 3 * 64 + 128 + 3 * 256),
+        ("fast_3_hours", 6_670_600, 64 + 3 * 128 + 256 + 3 * 512),
+    ],
+)
+def test_resnet9_has_the_parameters_of_its_layers(model, trained, channels, keras):
+    block = PARAMS.models[model]
+    filters = block.build.get("filters", [64, 128, 256, 512])
+    blocks = block.build.get("residual_blocks", [1, 0, 1])
+    kernels = [9 * before * after for before, after in pairwise([3, *filters])]
+    kernels += [2 * 9 * size * size * number for size, number in zip(filters[1:], blocks, strict=True)]
+    assert sum(kernels) + 2 * channels + (filters[-1] + 1) * 200 == trained
+    built = build_classifier(block.architecture, input_shape=INPUT_SHAPE, num_classes=200, **block.build)
+    assert built.count_params() == trained + 2 * channels
+    convolutions = [layer.output.shape[1] for layer in built.layers if type(layer).__name__ == "Conv2D"]
+    assert max(convolutions) == 32  # no work at 64 x 64
+
+
+def test_resnet9_needs_a_number_of_blocks_for_each_stage(keras):
+    with pytest.raises(UserError, match="`filters` has 1 stages after the stem, `residual_blocks` 2"):
+        build_classifier("resnet9", input_shape=INPUT_SHAPE, num_classes=10, filters=(4, 4), residual_blocks=(1, 1))
 
 
 def message_for(block: dict[str, Any], model: str = "model_1") -> str:

@@ -174,8 +174,24 @@ def distribute_data_input(keras: Any, model: Any) -> None:
     }
 
 
+def signature_of_batches(keras: Any, model: Any) -> None:
+    """An adapter keeps images and labels as specifications, from the first batches, and makes its dataset of them."""
+    needs_tensorflow(keras)
+    from keras.src.trainers.data_adapters.py_dataset_adapter import PyDatasetAdapter
+
+    from tiny_imagenet.input_pipeline.batches import OrderedBatches
+
+    adapter = PyDatasetAdapter(OrderedBatches(packed_digits(4, 2).val, batch_size=2))
+    assert adapter.get_tf_dataset().element_spec == adapter._output_signature
+    images, labels = adapter._output_signature
+    assert tuple(images.shape) == (None, 64, 64, 3)
+    adapter._output_signature = (type(images)((None, None, None, 3), images.dtype), labels)
+    assert tuple(adapter.get_tf_dataset().element_spec[0].shape) == (None, None, None, 3)
+
+
 PARTS = {
     "PyDatasetAdapter": py_dataset_adapter,
+    "PyDatasetAdapter._output_signature": signature_of_batches,
     "SwapEMAWeights.on_test_begin": swap_of_averages,
     "SwapEMAWeights._finalize_ema_values": finalize_ema_values,
     "BatchNormalization._moments": moments,

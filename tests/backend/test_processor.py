@@ -86,6 +86,30 @@ def test_arm_has_the_parts_of_fast_and_economical_cores_and_no_name(machine, mon
     assert identity["instructions"] == ["asimd asimdhp bf16 fp fphp sve"]
 
 
+def test_bfloat16_is_slow_on_a_processor_that_emulates_it(machine):
+    machine.write(X86)
+    assert processor.slow_precision("mixed_bfloat16") == (
+        "mixed_bfloat16 will be slow: AMD EPYC has neither AVX512_BF16 nor AMX, and emulates bfloat16 in float32"
+    )
+    assert processor.slow_precision("float32") is None
+    assert processor.slow_precision("mixed_float16") is None
+
+
+@pytest.mark.parametrize("flags", ["avx512_bf16", "amx_tile amx_bf16"])
+def test_bfloat16_is_not_slow_on_a_processor_that_has_it(flags, machine):
+    machine.write(X86)
+    machine.edit(" avx2", f" avx2 {flags}")
+    assert processor.slow_precision("mixed_bfloat16") is None
+
+
+def test_bfloat16_is_not_called_slow_on_arm_that_has_it_or_where_nothing_is_known(machine):
+    assert processor.slow_precision("mixed_bfloat16") is None
+    machine.write(ARM + "\nHardware\t: board\n", part=["0xd0c", "0xd05"])
+    assert processor.slow_precision("mixed_bfloat16") is None
+    machine.edit(" bf16", "")
+    assert "will be slow" in processor.slow_precision("mixed_bfloat16")
+
+
 def test_without_these_files_there_is_a_name(machine, monkeypatch):
     """As on macOS."""
     monkeypatch.setattr("platform.processor", lambda: "arm")

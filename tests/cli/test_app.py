@@ -8,6 +8,7 @@ import pytest
 import yaml
 from made_results import VALUES
 
+from tiny_imagenet.backend import processor
 from tiny_imagenet.cli import app
 from tiny_imagenet.reporting import kept_results
 
@@ -104,6 +105,23 @@ def test_check_remarks_on_a_sweep_that_cannot_run_and_does_not_fail(command, rep
     code, output, errors = command("check")
     assert (code, errors) == (0, "")
     assert "warning: `tiny-imagenet sweep rates` would fail: params.yaml: sweeps.rates.search, trial 1" in output
+
+
+def test_check_says_that_bfloat16_will_be_slow_and_why(command, repository, monkeypatch, tmp_path):
+    path = repository / "params.yaml"
+    params = yaml.safe_load(path.read_text(encoding="utf-8"))
+    params["models"]["model_2"]["precision"] = "mixed_bfloat16"
+    path.write_text(yaml.safe_dump(params), encoding="utf-8")
+    cpuinfo = tmp_path / "cpuinfo"
+    monkeypatch.setattr(processor, "_CPUINFO", cpuinfo)
+    cpuinfo.write_text("model name\t: Old CPU\nflags\t\t: avx avx2\n")
+    warnings = [line for line in command("check")[1].splitlines() if "bfloat16" in line]
+    assert warnings == [
+        "warning: without a GPU, model_2 in mixed_bfloat16 will be slow: Old CPU has neither AVX512_BF16 nor AMX, and "
+        "emulates bfloat16 in float32"
+    ]
+    cpuinfo.write_text("model name\t: New CPU\nflags\t\t: avx avx2 avx512_bf16\n")
+    assert "bfloat16" not in command("check")[1]
 
 
 def test_check_names_the_addresses_of_a_dataset(command, repository, monkeypatch):

@@ -226,6 +226,34 @@ REFUSED: dict[str, tuple[tuple[Any, ...], list[str]]] = {
         (*MODEL, "learning_rate_schedule", {"warmup_epochs": 6}),
         ["models.model_1.learning_rate_schedule.warmup_epochs", "6 is not below the 6 epochs"],
     ),
+    "more epochs of smaller images than epochs": (
+        (*MODEL, "image_size_schedule", [{"epochs": 5, "size": 32}, {"epochs": 2, "size": 48}]),
+        ["models.model_1.image_size_schedule: has 7 epochs, more than the 6 of the training"],
+    ),
+    "images too small": (
+        (*MODEL, "image_size_schedule", [{"epochs": 1, "size": 15}]),
+        ["models.model_1.image_size_schedule.0.size", "equal to 16", "got 15"],
+    ),
+    "images larger than the dataset's": (
+        (*MODEL, "image_size_schedule", [{"epochs": 1, "size": 32}, {"epochs": 1, "size": 65}]),
+        ["models.model_1.image_size_schedule.1.size", "equal to 64", "got 65"],
+    ),
+    "no epoch of smaller images": (
+        (*MODEL, "image_size_schedule", [{"epochs": 0, "size": 32}]),
+        ["models.model_1.image_size_schedule.0.epochs", "equal to 1", "got 0"],
+    ),
+    "misspelt key of a size": (
+        (*MODEL, "image_size_schedule", [{"epoch": 1, "size": 32}]),
+        ["models.model_1.image_size_schedule.0", "did you mean 'epochs'"],
+    ),
+    "statistics of no image": (
+        (*MODEL, "reestimate_batch_normalization", 0),
+        ["models.model_1.reestimate_batch_normalization", "equal to 1", "got 0"],
+    ),
+    "statistics of a flag": (
+        (*MODEL, "reestimate_batch_normalization", True),
+        ["models.model_1.reestimate_batch_normalization", "got True"],
+    ),
     "erasing more than all": (("augmentation", {"erasing": 1.5}), ["augmentation.erasing", "less than or equal to 1"]),
     "padding beyond half of the image": (("augmentation", {"crop_padding": 33}), ["augmentation.crop_padding", "32"]),
     "unknown augmentation": (
@@ -465,7 +493,7 @@ TRANSFER = {"vgg16", "inception_v3", "efficientnet_b0", "efficientnet_v2_s", "co
 
 def test_every_inactive_block_is_a_known_variant():
     params = parse_params(VALUES)
-    stronger = {"model_4_tuned", "resnet18"}  # and a variant of it
+    stronger = {"model_4_tuned", "resnet18", "fast_15_minutes", "fast_30_minutes", "fast_3_hours"}
     assert set(params.models) - set(params.active) == set(variants()) | stronger | TRANSFER
 
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from PIL import Image
 
 from tiny_imagenet.common.errors import UserError
 from tiny_imagenet.config.recipe import NO_AUGMENTATION, PAPER_AUGMENTATION, PRESETS, Augmentation
@@ -267,6 +268,54 @@ class TestIndices:
     def test_of_all_images_change_nothing(self, training):
         chosen = {"augmentation": PAPER_AUGMENTATION}
         assert_same(batches_of(training(**chosen), 2), batches_of(training(**chosen, indices=np.arange(50)), 2))
+
+
+class TestImageSizes:
+    SIZES = (32, 32, 48)
+
+    @pytest.mark.parametrize("augmentation", [PRESETS["crop_flip"], MODERN], ids=["crop_flip", "modern"])
+    def test_are_those_of_the_epoch_and_the_rest_is_that_of_the_full_size(self, training, augmentation):
+        chosen = {"augmentation": augmentation, "num_classes": NUM_IMAGES}
+        full, resized = batches_of(training(**chosen), 4), batches_of(training(**chosen, image_sizes=self.SIZES), 4)
+        sizes = [size for size in (*self.SIZES, 64) for _ in range(4)]  # four batches in each epoch
+        assert [images.shape[1:] for images, _ in resized] == [(size, size, 3) for size in sizes]
+        assert all(images.dtype == np.uint8 for images, _ in resized)
+        for (images, labels), (smaller, same_labels), size in zip(full, resized, sizes, strict=True):
+            assert (labels == same_labels).all()
+            if size == 32:  # two by two pixels are one
+                assert (smaller == [Image.fromarray(image).reduce(2) for image in images]).all()
+            elif size == 64:
+                assert (smaller == images).all()
+
+    @pytest.mark.parametrize("size", [16, 40, 48, 63])
+    def test_of_any_ratio_are_means_of_the_covered_area(self, training, split, size):
+        images, labels = joined(batches_of(training(image_sizes=[size]), 1))
+        expected = [by_area(split.images[label], size) for label in labels]
+        assert np.abs(images - np.stack(expected)).max() <= 0.51
+
+    @pytest.mark.parametrize("first_epoch", [1, 2, 3])
+    def test_resumed_at_an_epoch_equal_those_without_interruption(self, training, first_epoch):
+        chosen = {"augmentation": PAPER_AUGMENTATION, "image_sizes": self.SIZES}
+        whole = batches_of(training(**chosen), 4)[first_epoch * 4 :]
+        resumed = batches_of(training(**chosen, first_epoch=first_epoch), 4 - first_epoch)
+        assert all((one == two).all() for (one, _), (two, _) in zip(whole, resumed, strict=True))
+
+    def test_reach_keras_in_one_fit(self, keras, recorder, training):
+        from tiny_imagenet.input_pipeline.batches import Untuned
+
+        chosen = {"augmentation": PAPER_AUGMENTATION, "image_sizes": self.SIZES}
+        recorder.fit(Untuned(training(**chosen)), epochs=4, shuffle=False, verbose=0)
+        expected = batches_of(training(**chosen), 4)
+        assert all((one == two).all() for (one, _), (two, _) in zip(recorder.trained, expected, strict=True))
+
+
+def by_area(image: np.ndarray, size: int) -> np.ndarray:
+    """Return the mean of the area that each pixel covers, by a matrix for rows and columns."""
+    edges = np.arange(size + 1) * len(image) / size
+    pixels = np.arange(len(image))
+    overlap = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
+    weights = overlap.clip(0) * size / len(image)
+    return np.einsum("ij,jkc,lk->ilc", weights, image.astype(float), weights)
 
 
 class TestAhead:

@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import subprocess
 import sys
 from contextlib import redirect_stdout
@@ -17,6 +18,7 @@ from standin import packed_digits, small_recipe
 from tiny_imagenet.backend import runtime
 from tiny_imagenet.common.errors import UserError
 from tiny_imagenet.config.recipe import PAPER_AUGMENTATION, PRESETS, Optimizer
+from tiny_imagenet.input_pipeline.augmentation import epoch_order
 
 ROOT = Path(__file__).parents[2]
 COLUMNS = ["epoch", "accuracy", "val_accuracy", "loss", "val_loss", "learning_rate"]
@@ -476,6 +478,111 @@ def test_averaged_weights_are_kept_after_an_early_stop_too(keras, packed, train)
         packed.val.labels, result.model.predict_on_batch(packed.val.images)
     )
     assert float(keras.ops.mean(losses)) == pytest.approx(result.history["val_loss"].iloc[-1], rel=1e-4)
+
+
+# --- smaller images, and batch normalization for the full size ---
+
+RESNET = {"architecture": "resnet9", "build": {"filters": [4, 6, 6], "residual_blocks": [1, 0]}}
+AVERAGED = {"optimizer": {"name": "sgd", "learning_rate": 0.05, "ema_momentum": 0.9}}
+
+
+def test_a_schedule_of_sizes_trains_on_smaller_images_and_validates_and_saves_at_full_size(train, packed, tmp_path):
+    from tiny_imagenet.models.saved_model import load_model, save_model
+
+    schedule = {"image_size_schedule": [{"epochs": 1, "size": 16}, {"epochs": 2, "size": 48}]}
+    result, plain = train(**RESNET, **schedule), train(**RESNET)
+    assert (result.history["loss"] != plain.history["loss"]).all()
+    assert val_accuracy(result.model, packed) == pytest.approx(result.history["val_accuracy"].iloc[-1])
+    for one, name in ((result, "with.keras"), (plain, "without.keras")):
+        save_model(one.model, tmp_path / name, wnids=["d"] * 10, class_names=["d"] * 10)
+    ours, theirs = (load_model(tmp_path / name) for name in ("with.keras", "without.keras"))
+    numbered = re.compile(r"_\d+")  # Keras numbers the layers of a process through
+    assert numbered.sub("", ours.to_json()) == numbered.sub("", theirs.to_json())
+    with pytest.raises(ValueError, match="expected shape"):
+        ours.predict_on_batch(packed.val.images[:, :32, :32])
+    predicted = [model.predict_on_batch(packed.val.images) for model in (ours, result.model)]
+    np.testing.assert_array_equal(*predicted)
+
+
+def test_the_expected_time_of_smaller_images_counts_pixels(train, capsys):
+    train(**RESNET, image_size_schedule=[{"epochs": 1, "size": 32}], epochs=3)
+    [line] = [line for line in capsys.readouterr().out.splitlines() if line.startswith("expected: ")]
+    per_epoch, all_epochs = (float(number) for number in re.findall(r"([0-9.]+) s", line))
+    assert all_epochs == pytest.approx((1 + 4 + 4) * per_epoch, abs=0.5)  # both are rounded to 0.1 s
+    assert "for 3 epochs" in line
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},  # its dense layer has a weight for each pixel
+        RESNET | {"build": {"filters": [4] * 6, "residual_blocks": [0] * 5}},  # 16 pixels are halved six times
+    ],
+)
+def test_a_model_that_does_not_take_smaller_images_is_refused(changes, train):
+    with pytest.raises(UserError, match=r"image_size_schedule: \w+ cannot take images of 16 pixels.*global average"):
+        train(**changes, image_size_schedule=[{"epochs": 1, "size": 16}])
+
+
+def normalizations(keras, model, images) -> Any:
+    """Yield the moving averages of each batch normalization, and mean and variance of what reaches it in inference."""
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            inputs = keras.Model(model.inputs, layer.input).predict(images, verbose=0).astype(float)
+            averages = [keras.ops.convert_to_numpy(one) for one in (layer.moving_mean, layer.moving_variance)]
+            yield averages, [inputs.mean((0, 1, 2)), inputs.var((0, 1, 2))]
+
+
+def assert_close(averages, moments) -> None:
+    for one, other in zip(averages, moments, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5)
+
+
+def test_batch_normalization_is_re_estimated_on_clean_images_of_full_size_with_the_final_weights(keras, train, packed):
+    result = train(
+        **RESNET, **AVERAGED, augmentation=PAPER_AUGMENTATION, image_size_schedule=[{"epochs": 3, "size": 32}],
+        batch_size=200, reestimate_batch_normalization=200, epochs=3,
+    )  # fmt: skip
+    layers = list(normalizations(keras, result.model, packed.train.images))
+    assert len(layers) == 5
+    for averages, moments in layers:  # one batch has all images, so even the last layer has seen what it sees later
+        assert_close(averages, moments)
+    assert val_accuracy(result.model, packed) == pytest.approx(result.history["val_accuracy"].iloc[-1])
+    assert {layer.momentum for layer in result.model.layers if hasattr(layer, "moving_mean")} == {0.99}
+
+
+@pytest.mark.parametrize(("asked", "held_out"), [(50, 0), (1000, 5)], ids=["some images", "all that are not held out"])
+def test_statistics_of_several_batches_are_those_of_all_their_images(asked, held_out, keras, train, packed):
+    from tiny_imagenet.input_pipeline.batches import hold_out
+
+    result = train(**RESNET, **AVERAGED, holdout_per_class=held_out, reestimate_batch_normalization=asked, epochs=2)
+    trained, _ = hold_out(packed.train, held_out)
+    used = trained[epoch_order(seed=1, epoch=0, num_images=len(trained))[:asked]]  # of 50, the last batch has 10
+    averages, moments = next(normalizations(keras, result.model, packed.train.images[used]))
+    assert_close(averages, moments)
+
+
+def test_frozen_batch_normalization_keeps_its_averages(keras, packed):
+    from tiny_imagenet.input_pipeline.batches import OrderedBatches
+    from tiny_imagenet.training.callbacks import NormalizationStatistics
+
+    frozen, trained = keras.layers.BatchNormalization(trainable=False), keras.layers.BatchNormalization()
+    model = keras.Sequential([keras.Input((64, 64, 3)), frozen, trained])
+    statistics = NormalizationStatistics(OrderedBatches(packed.val, batch_size=30))
+    statistics.set_model(model)
+    statistics.on_test_begin()
+    assert keras.ops.convert_to_numpy(frozen.moving_mean).tolist() == [0, 0, 0]
+    pixels = packed.val.images / np.sqrt(1 + frozen.epsilon)
+    np.testing.assert_allclose(trained.moving_mean, pixels.mean((0, 1, 2)), rtol=1e-3)
+    np.testing.assert_allclose(trained.moving_variance, pixels.var((0, 1, 2)), rtol=1e-3)
+    frozen.trainable, trained.trainable = True, False
+    statistics.on_test_begin()
+    np.testing.assert_allclose(trained.moving_mean, pixels.mean((0, 1, 2)), rtol=1e-3)
+
+
+def test_without_batch_normalization_there_is_nothing_to_re_estimate(train):
+    with pytest.raises(UserError, match="two_conv has no batch normalization; remove `reestimate_batch_normalization`"):
+        train(reestimate_batch_normalization=10)
 
 
 # --- images held out ---

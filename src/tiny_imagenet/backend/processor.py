@@ -22,6 +22,8 @@ _INSTRUCTIONS = {
     "flags": re.compile(r"3dnow|abm|amx|avx|bmi|f16c|fma|gfni|mmx|pni|popcnt|sse|ssse|vaes|vpclmul|xop"),
     "Features": re.compile(r"afp|asimd|bf16|ebf16|fcma|fp|half|i8mm|jscvt|neon|rpres|sme|sve|vfp"),
 }
+_BFLOAT16 = {"avx512_bf16", "amx_bf16", "bf16"}
+"""Instruction sets that multiply in bfloat16, of x86 and of ARM."""
 
 
 def name() -> str:
@@ -44,6 +46,14 @@ def identity() -> dict[str, list[str]]:
         "instructions": sorted(instructions),
         "caches": sorted(_caches()),
     }
+
+
+def slow_precision(precision: str) -> str | None:
+    """Return why a precision is slow on a CPU of this machine, or None if it is not or nothing is known of the CPU."""
+    instructions = [found for cpu in _cpus() if (found := set(_instructions(cpu)))]
+    if precision != "mixed_bfloat16" or all(_BFLOAT16 & found for found in instructions):
+        return None
+    return f"mixed_bfloat16 will be slow: {name()} has neither AVX512_BF16 nor AMX, and emulates bfloat16 in float32"
 
 
 def _cpus() -> list[dict[str, str]]:

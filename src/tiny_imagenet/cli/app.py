@@ -161,6 +161,7 @@ def check(
 
     Fetches missing weights. Removes a truncated dvc.lock.
     """
+    from tiny_imagenet.backend import processor
     from tiny_imagenet.models import weights
     from tiny_imagenet.parallel.sweep import plan
     from tiny_imagenet.reporting import wording
@@ -182,6 +183,9 @@ def check(
     changes = [change.replace("`", "") for change in wording.override_lines(params)]
     if changes:
         print("\n  ".join(["the profile changes their recipes:", *changes]))
+    for name in params.active:
+        if reason := processor.slow_precision(params.recipe(name).precision):
+            print(f"warning: without a GPU, {name} in {reason}")
     for name in params.sweeps:  # a warning only: no stage needs sweeps
         try:
             plan.plan(params, name)

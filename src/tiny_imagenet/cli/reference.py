@@ -90,7 +90,7 @@ def _sections_in(annotation: Any, name: str = "") -> Iterable[tuple[type[Section
     """Yield the sections in a type, each with ".<name>" if it is the value of a mapping."""
     if isinstance(annotation, type) and issubclass(annotation, Section):
         yield annotation, name
-    elif get_origin(annotation) in {Annotated, Union, UnionType, dict}:
+    elif get_origin(annotation) in {Annotated, Union, UnionType, dict, tuple}:
         for part in get_args(annotation):
             yield from _sections_in(part, ".<name>" if get_origin(annotation) is dict else name)
 

@@ -160,6 +160,11 @@ class Params(Section):
                     f"models.{name}.fine_tuning.head_epochs: {tuning.head_epochs} is not below the {epochs} epochs of "
                     "the training"
                 )
+            if len(recipe.image_sizes) > epochs:
+                raise ValueError(
+                    f"models.{name}.image_size_schedule: has {len(recipe.image_sizes)} epochs, more than the {epochs} "
+                    "of the training; remove some, or raise `epochs`"
+                )
             scheduled = epochs - tuning.head_epochs if tuning else epochs
             if schedule and schedule.warmup_epochs >= scheduled:
                 after = f" after {tuning.head_epochs} of the head" if tuning else ""

@@ -186,6 +186,15 @@ class FineTuning(Section):
     first phase it is always frozen."""
 
 
+class ImageSize(Section):
+    """Consecutive epochs whose training images are made smaller."""
+
+    epochs: Count
+    """How many epochs."""
+    size: Annotated[int, Field(ge=16, le=64)]
+    """Height and width of the images in pixels. 64: the dataset's own."""
+
+
 class ModelParams(Section):
     """One model: its architecture and the recipe that trains it."""
 
@@ -212,6 +221,9 @@ class ModelParams(Section):
     """Probability that is spread evenly over all classes in the labels."""
     augmentation: AugmentationChoice | None = None
     """Augmentation of this model. Null: the `augmentation` that all models share."""
+    image_size_schedule: Annotated[tuple[ImageSize, ...], Field(strict=False)] | None = None
+    """Sizes of the training images, from the first epoch on; later epochs and all validation use the full size. Smaller
+    images train faster. Augmented images are resized by `cv2.INTER_AREA`. Null: always the full size."""
     epochs: Count | None = None
     """Passes over the training images. Null: the profile's `training` must set it."""
     batch_size: Count = 64
@@ -220,6 +232,10 @@ class ModelParams(Section):
     """Stop each epoch after this many batches."""
     batch_normalization_momentum: Momentum | None = None
     """Momentum of the moving averages of all batch normalizations. Null: Keras's default, 0.99."""
+    reestimate_batch_normalization: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    """Before each validation, replace the moving averages of batch normalization by the statistics of so many training
+    images, at full size and without augmentation. So they fit averaged weights and the size of the validation images.
+    Null: keep the moving averages."""
     flip_at_test: bool = False
     """Let `evaluate` average the probabilities of an image and its mirror image. The saved model does not."""
     keeps: tuple[ProfileKey, ...] = Field(default=(), strict=False)
@@ -265,6 +281,11 @@ class Recipe(ModelParams):
 
     epochs: Count
     augmentation: Augmentation
+
+    @property
+    def image_sizes(self) -> list[int]:
+        """Size of the training images in each of the first epochs; in later ones it is the dataset's."""
+        return [part.size for part in self.image_size_schedule or () for _ in range(part.epochs)]
 
     @property
     def soft_labels(self) -> bool:

@@ -175,6 +175,14 @@ def _warp(
         cv2.LUT(out, table, dst=out)
 
 
+def resize(images: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """Return N x size x size x 3, uint8: each pixel is the mean of the area that it covers. Never enlarge."""
+    resized = np.empty((len(images), size, size, 3), np.uint8)
+    for image, out in zip(images, resized, strict=True):
+        cv2.resize(image, (size, size), dst=out, interpolation=cv2.INTER_AREA)
+    return resized
+
+
 @dataclass(frozen=True)
 class _Epoch:
     """The draws for all images of an epoch; None if a part is off."""

@@ -2,6 +2,7 @@
 
 import math
 import threading
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from tiny_imagenet.backend.devices import ALONE, BatchShare
 from tiny_imagenet.common.errors import UserError
 from tiny_imagenet.config.recipe import Augmentation
-from tiny_imagenet.input_pipeline.augmentation import Augmenter, epoch_order
+from tiny_imagenet.input_pipeline.augmentation import Augmenter, epoch_order, resize
 from tiny_imagenet.input_pipeline.mixing import Mixes, class_shares, draw_mixes, mix_images, mix_labels
 from tiny_imagenet.input_pipeline.packed import Split
 
@@ -69,6 +70,7 @@ class TrainingBatches(keras.utils.PyDataset):
         num_classes: give labels as float32 shares, (N, num_classes). None: int32 class numbers, (N,).
         indices: images of the split to use; None: all.
         share: the part of each batch that this process loads.
+        image_sizes: height and width of the images in each of the first epochs; later ones have the split's.
 
     Raises:
         ValueError: images are mixed, and `num_classes` is None.
@@ -86,6 +88,7 @@ class TrainingBatches(keras.utils.PyDataset):
         num_classes: int | None = None,
         indices: NDArray[np.int64] | None = None,
         share: BatchShare = ALONE,
+        image_sizes: Sequence[int] = (),
     ):
         super().__init__(workers=1, use_multiprocessing=False, max_queue_size=8)
         if augmentation.mixes and num_classes is None:
@@ -97,6 +100,7 @@ class TrainingBatches(keras.utils.PyDataset):
         self._seed = seed
         self._num_classes = num_classes
         self._share = share
+        self.image_sizes = image_sizes
         self._augment = Augmenter(augmentation, seed=seed, num_images=len(split))
         whole = math.ceil(len(self._indices) / batch_size)
         self._num_batches = min(whole, batches_per_epoch or whole)
@@ -136,7 +140,10 @@ class TrainingBatches(keras.utils.PyDataset):
 
     def _make(self, epoch: _Epoch, index: int) -> Batch:
         batch = epoch.order[index * self._batch_size : (index + 1) * self._batch_size]
-        return self._share.marked(self._load(epoch, self._share.part(batch)), len(batch))
+        images, labels = self._load(epoch, self._share.part(batch))
+        if epoch.number < len(self.image_sizes):  # last: everything before counts in pixels of the full size
+            images = resize(images, self.image_sizes[epoch.number])
+        return self._share.marked((images, labels), len(batch))
 
     def _load(self, epoch: _Epoch, indices: NDArray[np.int64]) -> Batch:
         labels = self._split.labels
@@ -202,12 +209,17 @@ class Untuned(PyDatasetAdapter):
     """Keras's adapter of batches, with the tuner of tf.data switched off. Pass it to `fit` and `evaluate`.
 
     The tuner sleeps for up to a minute, and delays the start of epochs:
-    docs/decisions/0028-tf-data-does-not-tune-itself.md. Other backends do not use tf.data.
+    docs/decisions/0028-tf-data-does-not-tune-itself.md. Other backends do not use tf.data. Images may have another size
+    in each epoch: Keras would expect that of the first batches.
     """
 
     def get_tf_dataset(self) -> Any:
         """Return the batches as a `tf.data.Dataset`."""
         dataset = super().get_tf_dataset()
+        if isinstance(self.py_dataset, TrainingBatches) and self.py_dataset.image_sizes:
+            images, labels = self._output_signature
+            self._output_signature = (type(images)((None, None, None, 3), images.dtype), labels)
+            dataset = super().get_tf_dataset()
         options = type(dataset.options())()  # tf.data.Options, without importing TensorFlow on other backends
         options.autotune.enabled = False
         return dataset.with_options(options)

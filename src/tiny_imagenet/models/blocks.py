@@ -38,11 +38,15 @@ def conv_bn_relu(
     return layers.ReLU()(layers.BatchNormalization()(x))
 
 
-def conv_bn(x: keras.KerasTensor, filters: int, *, kernel_size: int = 3, strides: int = 1) -> keras.KerasTensor:
-    """Apply a convolution without bias (He normal, same padding) and batch normalization."""
+def conv_bn(
+    x: keras.KerasTensor, filters: int, *, kernel_size: int = 3, strides: int = 1, pool: int = 1
+) -> keras.KerasTensor:
+    """Apply a convolution without bias (He normal, same padding), a max-pool if `pool` > 1, and batch normalization."""
     x = layers.Conv2D(
         filters, kernel_size, strides=strides, padding="same", use_bias=False, kernel_initializer="he_normal"
     )(x)
+    if pool > 1:
+        x = layers.MaxPooling2D(pool)(x)
     return layers.BatchNormalization()(x)
 
 

@@ -3,8 +3,11 @@
 from pathlib import Path
 
 import keras
+import numpy as np
 
 from tiny_imagenet.backend import runtime
+from tiny_imagenet.backend.layers import all_layers
+from tiny_imagenet.common.errors import UserError
 from tiny_imagenet.config.recipe import Recipe
 from tiny_imagenet.input_pipeline.packed import SIDE
 from tiny_imagenet.models.registry import build_classifier
@@ -22,6 +25,9 @@ def build_model(
         num_classes: how many probabilities the model returns.
         weights_file: pretrained weights of the backbone, if the recipe has any.
         steps_per_epoch: turns the epochs of a learning-rate schedule into steps.
+
+    Raises:
+        UserError: the architecture does not suit `image_size_schedule` or `reestimate_batch_normalization`.
     """
     default_policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(recipe.precision)
@@ -37,8 +43,29 @@ def build_model(
         )
     finally:
         keras.config.set_dtype_policy(default_policy)
+    _accept_image_sizes(model, recipe)
+    normalizes = any(isinstance(layer, keras.layers.BatchNormalization) for layer in all_layers(model))
+    if recipe.reestimate_batch_normalization and not normalizes:
+        raise UserError(f"{recipe.architecture} has no batch normalization; remove `reestimate_batch_normalization`")
     compile_model(model, recipe, phases(recipe)[-1], steps_per_epoch)
     return model
+
+
+def _accept_image_sizes(model: keras.Model, recipe: Recipe) -> None:
+    """Let a model take images of the scheduled sizes. A model that is made of it, such as the saved one, does not."""
+    if not recipe.image_sizes:
+        return
+    model.input_spec = keras.InputSpec(shape=(None, None, None, 3))
+    for size in sorted(set(recipe.image_sizes)):
+        try:
+            probabilities = keras.ops.convert_to_numpy(model(np.zeros((1, size, size, 3), np.uint8)))
+        except Exception:  # Keras or its backend, and any kind
+            probabilities = np.array(np.nan)
+        if not np.isfinite(probabilities).all():  # JAX takes the mean of no pixels
+            raise UserError(
+                f"image_size_schedule: {recipe.architecture} cannot take images of {size} pixels: it has weights or "
+                f"pools for {SIDE}. Choose an architecture that ends in a global average, or remove the key."
+            )
 
 
 def compile_model(model: keras.Model, recipe: Recipe, phase: Phase, steps_per_epoch: int) -> None:

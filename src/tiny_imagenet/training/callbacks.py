@@ -15,9 +15,11 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from tiny_imagenet.backend.layers import all_layers
 from tiny_imagenet.common.errors import DivergedError
 from tiny_imagenet.config.recipe import Recipe
-from tiny_imagenet.input_pipeline.batches import Untuned
+from tiny_imagenet.input_pipeline.batches import OrderedBatches, Untuned
+from tiny_imagenet.input_pipeline.packed import SIDE
 
 
 def schedules_and_stops(recipe: Recipe) -> list[keras.callbacks.Callback]:
@@ -141,6 +143,51 @@ class AveragedWeights(keras.callbacks.SwapEMAWeights):
             self._finalize_ema_values()
 
 
+class NormalizationStatistics(keras.callbacks.Callback):
+    """Before each validation, replace the moving averages of batch normalization by mean and variance over images.
+
+    Moving averages are those of the last steps: of older weights, and of augmented images, perhaps smaller ones. This
+    is PreciseBN (Wu & Johnson 2021, section 3, https://arxiv.org/abs/2105.07576): from the mean m and variance v of
+    each batch, the mean of m and the mean of v + m^2 give those of all images. Batch normalization that is frozen
+    keeps its own.
+
+    Args:
+        batches: clean images, whole batches in every process.
+    """
+
+    def __init__(self, batches: OrderedBatches):
+        super().__init__()
+        self._batches = batches
+
+    def on_test_begin(self, logs: dict[str, float] | None = None) -> None:
+        normalizations = [
+            layer for layer in all_layers(self.model) if isinstance(layer, keras.layers.BatchNormalization)
+        ]
+        layers = [layer for layer in normalizations if layer.trainable]
+        if not layers:
+            return
+        momenta = [layer.momentum for layer in layers]
+        moments = [np.zeros((2, *layer.moving_mean.shape)) for layer in layers]
+        num_images = 0
+        try:
+            for layer in layers:
+                layer.momentum = 0.0  # the averages are then those of one batch
+            for index in range(len(self._batches)):
+                images, _ = self._batches[index]
+                self.model(images, training=True)
+                num_images += len(images)
+                for layer, sums in zip(layers, moments, strict=True):
+                    mean, variance = map(keras.ops.convert_to_numpy, (layer.moving_mean, layer.moving_variance))
+                    sums += len(images) * np.stack([mean, variance + np.square(mean, dtype=np.float64)])
+        finally:
+            for layer, momentum in zip(layers, momenta, strict=True):
+                layer.momentum = momentum
+        for layer, sums in zip(layers, moments, strict=True):
+            mean, square = sums / num_images
+            layer.moving_mean.assign(mean)
+            layer.moving_variance.assign(np.maximum(square - mean**2, 0))
+
+
 class LearningRate(keras.callbacks.Callback):
     """Add the learning rate of an epoch to its metrics."""
 
@@ -201,9 +248,10 @@ class ConsoleLines(keras.callbacks.Callback):
     """The first batches compile the step, and take longer than the rest."""
     _SECONDS_BEFORE_ESTIMATE = 2.0
 
-    def __init__(self, epochs: int, num_batches: int, clock: Clock):
+    def __init__(self, epochs: int, num_batches: int, clock: Clock, image_sizes: Sequence[int] = ()):
         super().__init__()
         self._epochs = epochs
+        self._pixels = [size**2 for size in [*image_sizes, *[SIDE] * epochs][:epochs]]
         self._num_batches = num_batches
         self._clock = clock
         self._estimated = False
@@ -240,10 +288,10 @@ class ConsoleLines(keras.callbacks.Callback):
         if measured > 0 and (elapsed > self._SECONDS_BEFORE_ESTIMATE or batch + 1 == self._num_batches):
             self._estimated = True
             epoch = elapsed / measured * self._num_batches
-            to_go = self.params["epochs"] - self._first_epoch
+            to_go = self._pixels[self._first_epoch : self.params["epochs"]]  # time is about proportional to pixels
             self._say(
-                f"expected: {_duration(epoch)} per epoch, {_duration(epoch * to_go)} for {to_go} epochs, validation "
-                "not counted"
+                f"expected: {_duration(epoch)} per epoch, {_duration(epoch * sum(to_go) / to_go[0])} for {len(to_go)} "
+                "epochs, validation not counted"
             )
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:

@@ -13,6 +13,7 @@ import pandas as pd
 from tiny_imagenet.backend.devices import ALONE, BatchShare
 from tiny_imagenet.common.files import require_free, write_text
 from tiny_imagenet.config.recipe import PAPER_AUGMENTATION, Recipe
+from tiny_imagenet.input_pipeline.augmentation import epoch_order
 from tiny_imagenet.input_pipeline.batches import OrderedBatches, TrainingBatches, Untuned, hold_out
 from tiny_imagenet.input_pipeline.packed import PackedDataset
 from tiny_imagenet.training.build import build_model, compile_model
@@ -22,6 +23,7 @@ from tiny_imagenet.training.callbacks import (
     ConsoleLines,
     ExtraValidation,
     LearningRate,
+    NormalizationStatistics,
     SeedEpoch,
     StopAtNaN,
     kept_epoch,
@@ -119,7 +121,15 @@ class _Images:
             batches_per_epoch=None if self._recipe.batches_per_epoch == "all" else self._recipe.batches_per_epoch,
             first_epoch=first_epoch,
             indices=self._trained,
+            image_sizes=self._recipe.image_sizes,
             **self._shared,
+        )
+
+    def clean(self, number: int) -> OrderedBatches:
+        """Return the first images of the first epoch's order, without augmentation, for each process all of them."""
+        order = epoch_order(seed=self._seed, epoch=0, num_images=len(self._trained))
+        return OrderedBatches(
+            self._packed.train, batch_size=self._recipe.batch_size, indices=self._trained[order[:number]]
         )
 
     def validation(self) -> OrderedBatches:
@@ -151,11 +161,13 @@ class _Callbacks:
     ):
         self._averages_weights = recipe.optimizer.ema_momentum is not None
         self._seed = seed
+        clean = recipe.reestimate_batch_normalization
+        self._statistics = [NormalizationStatistics(images.clean(clean))] if clean else []
         self._extra_validations = images.extra_validations()
         self.schedules_and_stops = schedules_and_stops(recipe)
         self.clock = Clock()
         self.recorder = EpochRecorder(checkpoint, [*self.schedules_and_stops, self.clock])
-        self.lines = ConsoleLines(recipe.epochs, num_batches, self.clock)
+        self.lines = ConsoleLines(recipe.epochs, num_batches, self.clock, recipe.image_sizes)
         self._further = further
 
     def in_order(self, phase: Phase) -> list[keras.callbacks.Callback]:
@@ -165,6 +177,7 @@ class _Callbacks:
         return [
             SeedEpoch(self._seed),  # first: before anything draws
             *([averages] if averages else []),  # everything below measures, keeps and saves the averages
+            *self._statistics,  # of the averaged weights, before anything is measured
             LearningRate(),  # before a plateau changes it
             *self._extra_validations,  # before the stops, which may monitor their metrics
             *(self.schedules_and_stops if phase.is_last else []),
