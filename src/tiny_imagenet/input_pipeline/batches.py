@@ -213,6 +213,8 @@ class Untuned(PyDatasetAdapter):
     in each epoch: Keras would expect that of the first batches.
     """
 
+    _output_signature: Any
+
     def get_tf_dataset(self) -> Any:
         """Return the batches as a `tf.data.Dataset`."""
         dataset = super().get_tf_dataset()
