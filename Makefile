@@ -39,7 +39,7 @@ ui: $(READY)  ## Compare the runs in the browser (mlflow ui)
 	@mlflow ui
 
 test: $(READY)  ## Run the tests
-	@python -m pytest -n 2 --dist loadfile
+	@python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 e2e: extras  ## Run the longer end-to-end tests: MLflow's pages and servers, DVC's experiments, several devices, JAX
 	@sh tests/e2e/install.sh chromium chromium-driver postgresql

@@ -3,6 +3,7 @@
 import os
 import sys
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,13 @@ def pytest_configure() -> None:
     """Let tests reach their servers on this machine where a proxy is set."""
     bypassed = [os.environ.get("no_proxy") or os.environ.get("NO_PROXY"), "127.0.0.1", "localhost"]
     os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join(filter(None, bypassed))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the slowest files first, so that at the end no process waits long for the other."""
+    tests = Counter(item.path for item in items)
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[item.path] / tests[item.path])
 
 
 def pytest_collection_finish() -> None:
