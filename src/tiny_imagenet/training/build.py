@@ -1,4 +1,4 @@
-"""The model of a recipe, compiled for a phase of its training."""
+"""Build the model of a recipe and compile it for a phase of its training."""
 
 from pathlib import Path
 
@@ -18,10 +18,10 @@ def build_model(
     """Return the model of a recipe, compiled for its last phase.
 
     Args:
-        recipe: architecture, precision, optimizer, loss.
-        num_classes: how many probabilities the model returns.
-        weights_file: pretrained weights of the backbone, if the recipe has any.
-        steps_per_epoch: turns the epochs of a learning-rate schedule into steps.
+        recipe: the architecture, precision, optimizer and loss.
+        num_classes: the number of probabilities that the model returns.
+        weights_file: pretrained weights of the backbone, or None.
+        steps_per_epoch: converts the epochs of a learning-rate schedule to steps.
     """
     default_policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(recipe.precision)
@@ -42,7 +42,7 @@ def build_model(
 
 
 def compile_model(model: keras.Model, recipe: Recipe, phase: Phase, steps_per_epoch: int) -> None:
-    """Compile a model for a phase, with a new optimizer and the backend's faster kernels."""
+    """Compile a model for a phase, with a new optimizer and the faster kernels of the backend."""
     set_trainable(model, recipe, phase)
     model.compile(
         optimizer=make_optimizer(phase, steps_per_epoch),
