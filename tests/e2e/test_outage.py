@@ -88,7 +88,7 @@ def test_a_server_that_goes_comes_and_goes_stops_no_training_and_misses_nothing(
     wait_for(process, "the training continues")
     with held(process):
         mlflow_server.start()
-    wait_for(process, "is back, and has the epochs that it missed")
+    wait_for(process, "is back; the missing epochs are logged")
     with held(process):
         before = steps(copy, uri)
         mlflow_server.stop()
