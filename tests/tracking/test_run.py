@@ -19,9 +19,8 @@ from tiny_imagenet.tracking.run import mark_killed, start_run
 
 def test_a_run_has_its_name_params_and_tags_in_the_experiment_of_its_profile(root, client):
     params = {"optimizer.name": "adam", "epochs": 6, "weights": None, "build.filters": [32, 64]}
-    run = client.get_run(
-        write_run(root, experiment="paper", name="model_4", params=params, tags={"git.dirty": "false"})
-    )
+    run_id = write_run(root, experiment="paper", name="model_4", params=params, tags={"git.dirty": "false"})
+    run = client.get_run(run_id)
     assert client.get_experiment(run.info.experiment_id).name == "paper"
     assert run.info.run_name == "model_4"
     assert run.data.params == {key: str(value) for key, value in params.items()}
