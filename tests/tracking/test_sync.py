@@ -193,9 +193,7 @@ def test_a_champion_that_a_user_registered_is_kept_and_reported_by_each_sync(roo
     expected = f"tiny-imagenet@champion is still {other}; the best is {best}. To give it the alias, remove"
     for _ in range(2):
         [line] = run_sync(champion=champion)
-        assert line.startswith(
-            f"tiny-imagenet@champion is still {other}; the best is {best}. To give it the alias, remove"
-        )
+        assert line.startswith(expected)
     client.delete_model_version("tiny-imagenet", theirs)  # and its alias
     assert run_sync(champion=champion) == [f"tiny-imagenet@champion: {best}"]
 
