@@ -164,6 +164,9 @@ def test_a_model_without_results_keeps_its_row_and_why(repository):
     section = kept_results.readme_section()
     assert "| model_3 | - | no results | - | - | - | - | - | - |" in section
     assert "**Not finished.** model_3: failed: no weights in &lt;name>.h5.\n" in section
+    provenance["status"] = {"model_3": "not trained yet", "model_4": "not trained yet", "model_5": "failed"}
+    (folder / "provenance.json").write_text(json.dumps(provenance))
+    assert "**Not finished.** model_3, model_4: not trained yet. model_5: failed.\n" in kept_results.readme_section()
     make_model("model_3", parse_params(PARAMS | three).job("model_3").fingerprint)
     with pytest.raises(UserError, match=r"^model_3: .* run `dvc repro` first"):
         keep(**three)

@@ -75,7 +75,14 @@ def test_without_a_repository_the_commit_is_none(repository, monkeypatch):
 
 def test_a_repository_without_commits_has_a_problem(repository):
     git(repository, "init", "--quiet")
-    assert state.git_state(repository) == GitState(commit=None, dirty=None, problem="there is no commit yet")
+    assert "HEAD has no commit: there is none yet" in (state.git_state(repository).problem or "")
+
+
+@pytest.mark.parametrize("content", ["1" * 40, "not a commit"])
+def test_a_damaged_branch_is_told(committed, content):
+    branch = committed / ".git" / (committed / ".git/HEAD").read_text().split()[1]
+    branch.write_text(content + "\n")
+    assert "`git fsck` says what is damaged" in (state.git_state(committed).problem or "")
 
 
 def test_without_git_the_commit_is_none(committed, monkeypatch):

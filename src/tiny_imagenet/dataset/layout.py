@@ -256,8 +256,8 @@ class _Files:
 
 
 def _sort_members(archive: _Archive, root: str) -> _Files:
-    """Find the images of both splits, in the first known layout of folders. Images in others are strays."""
-    layouts: dict[str, dict[int, list[tuple[str, str, str]]]] = {split: defaultdict(list) for split in SPLITS}
+    """Find the images of each split and class, in the first known layout of folders. Images in others are strays."""
+    layouts: dict[str, list[tuple[int, str, str, str]]] = {split: [] for split in SPLITS}
     files = _Files({}, {}, [], 0)
     for name in archive.members:
         if not name.startswith(root) or "__MACOSX" in name:
@@ -271,22 +271,25 @@ def _sort_members(archive: _Archive, root: str) -> _Files:
             case ["test", "images", file] if _is_image(file):
                 files.unlabelled += 1
             case ["train", wnid, "images", file] if _is_image(file, wnid):
-                layouts["train"][0].append((wnid, file, name))
+                layouts["train"].append((0, wnid, file, name))
             case ["train", wnid, file] if _is_image(file, wnid):
-                layouts["train"][1].append((wnid, file, name))
+                layouts["train"].append((1, wnid, file, name))
             case ["val", "images", file] if _is_image(file):
-                layouts["val"][0].append(("", file, name))
+                layouts["val"].append((0, "", file, name))
             case ["val", wnid, "images", file] if _is_image(file, wnid):
-                layouts["val"][1].append((wnid, file, name))
+                layouts["val"].append((1, wnid, file, name))
             case ["val", wnid, file] if _is_image(file, wnid):
-                layouts["val"][2].append((wnid, file, name))
+                layouts["val"].append((2, wnid, file, name))
             case ["val", "images", wnid, file] if _is_image(file, wnid):
-                layouts["val"][3].append((wnid, file, name))
+                layouts["val"].append((3, wnid, file, name))
             case _:
                 files.strays.append(name)
     for split, images in layouts.items():
-        files.images[split] = images.pop(min(images, default=0), [])
-        files.strays += [member for others in images.values() for _, _, member in others]
+        first = {wnid: layout for layout, wnid, _, _ in sorted(images, reverse=True)}
+        if "" in first:  # val/images with annotations: class folders beside it are a copy
+            first = {"": first[""]}
+        files.images[split] = [image[1:] for image in images if image[0] == first.get(image[1])]
+        files.strays += [image[-1] for image in images if image[0] != first.get(image[1])]
     return files
 
 
@@ -367,7 +370,12 @@ def check_counts(layout: Layout, expect: Expect) -> Problems:
         for wnid in layout.wnids:
             if counts[wnid] != expected and (expected is not None or counts[wnid] == 0):
                 wanted = "at least one" if expected is None else str(expected)
-                problems[f"images, {split}"].append(f"{split}: expected {wanted} of class {wnid}, found {counts[wnid]}")
+                others = [name for name in layout.strays if f"{split}/{wnid}/" in name and _is_image(name)]
+                are = "are in other folders, such as" if len(others) > 1 else "is in another folder:"
+                hint = f"; {len(others)} more {are} '{others[0]}'" if others else ""
+                problems[f"images, {split}"].append(
+                    f"{split}: expected {wanted} of class {wnid}, found {counts[wnid]}{hint}"
+                )
     return problems
 
 

@@ -7,6 +7,7 @@ figures/ without photographs; and provenance.json. Older folders have fewer file
 
 import json
 import re
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -219,7 +220,10 @@ def _table(folder: Path, page: Path) -> str:
         chosen: list[Row] = [row for row in rows if (groups[row["model"]] == PRETRAINED) == pretrained]
         lines += [f"**{PRETRAINED}.** {NOTES[PRETRAINED]}", ""] if pretrained and chosen else []
         lines += [*markdown_rows(shown, chosen), ""] if chosen else []
-    status = [markdown(f"{model}: {reason}.") for model, reason in provenance.get("status", {}).items()]
+    models_by_reason: dict[str, list[str]] = defaultdict(list)
+    for model, reason in provenance.get("status", {}).items():
+        models_by_reason[reason].append(model)
+    status = [markdown(f"{', '.join(names)}: {reason}.") for reason, names in models_by_reason.items()]
     missing = [f"**Not finished.** {' '.join(status)}", ""] if status else []
     link = folder.relative_to(page).as_posix()
     figures = [

@@ -39,8 +39,7 @@ class _RefusedError(Exception):
 def git_state(root: Path) -> GitState:
     """Return the commit of a working tree, its changes for `git apply` (100 kB at most), and the names of new files.
 
-    Without git or a repository the commit is None. If git refuses to answer, or if there is no commit yet, `problem`
-    says so.
+    Without git or a repository the commit is None. If git refuses to answer, or HEAD has no commit, `problem` says so.
     """
     try:
         _git(root, "rev-parse", "--git-dir")
@@ -58,7 +57,7 @@ def _commit(root: Path) -> str:
     try:
         return _text(root, "rev-parse", "--verify", "HEAD^{commit}").strip()
     except _RefusedError:
-        raise _RefusedError("there is no commit yet") from None
+        raise _RefusedError("HEAD has no commit: there is none yet, or `git fsck` reports the damage") from None
 
 
 def _difference(root: Path) -> str:
