@@ -43,7 +43,7 @@ def copy(tmp_path_factory) -> Copy:
 
 
 @pytest.mark.parametrize("model", STANDINS)
-def test_a_training_killed_at_any_moment_ends_with_the_same_bits(copy, model):
+def test_a_training_killed_at_any_moment_resumes_to_the_same_bits(copy, model):
     training = Training(copy, model, EPOCHS)
     training.run()
     expected = training.outputs()

@@ -79,7 +79,7 @@ def test_a_repository_without_commits_has_a_problem(repository):
 
 
 @pytest.mark.parametrize("content", ["1" * 40, "not a commit"])
-def test_a_damaged_branch_is_told(committed, content):
+def test_a_damaged_branch_is_a_problem(committed, content):
     branch = committed / ".git" / (committed / ".git/HEAD").read_text().split()[1]
     branch.write_text(content + "\n")
     assert "`git fsck` says what is damaged" in (state.git_state(committed).problem or "")

@@ -35,7 +35,7 @@ def undisturbed(training) -> dict[str, str]:
     return training.outputs()
 
 
-def test_killed_it_goes_on_in_the_same_run_to_the_same_bits_and_is_never_done_again(training, undisturbed):
+def test_a_killed_training_resumes_in_the_same_run_to_the_same_bits(training, undisturbed):
     runs, lock = len(training.copy.runs()), training.copy.root / "dvc.lock"
     before = lock.read_bytes()
     process = training.start_anew()
@@ -54,7 +54,7 @@ def test_killed_it_goes_on_in_the_same_run_to_the_same_bits_and_is_never_done_ag
     assert len(training.copy.runs()) == runs + 1
 
 
-def test_interrupted_it_says_so_marks_the_run_and_goes_on_later(training, undisturbed):
+def test_an_interrupted_training_marks_its_run_as_killed_and_resumes(training, undisturbed):
     noted = training.record()["run_id"]  # by DVC: the next one starts from scratch, in a new run
     process = training.start_anew()
     wait_for_epoch(process, 2)
@@ -88,7 +88,7 @@ def test_after_an_edit_the_old_checkpoint_is_not_used_and_its_run_is_marked(trai
     assert runs.loc[record["run_id"], "status"] == "FINISHED"
 
 
-def test_a_second_training_of_the_same_model_is_refused_and_the_first_goes_on(training, undisturbed):
+def test_a_second_training_of_the_same_model_is_refused_and_the_first_continues(training, undisturbed):
     first = training.copy.start(sys.executable, "-m", "stages.train", MODEL)
     wait_for_epoch(first, 1)
     os.killpg(first.pid, signal.SIGSTOP)  # or else it may be done before the second has started
