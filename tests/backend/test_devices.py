@@ -32,8 +32,8 @@ PARTS = {"holdout_per_class": 2, "paper_protocol_every_epoch": True}
 needs_jax = pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="jax is not installed")
 
 
-def start(backend: str, environment: dict[str, str] | None = None, **asked: Any) -> subprocess.Popen[str]:
-    command = [sys.executable, str(ROOT / "tests" / "shared_training.py"), json.dumps(asked)]
+def start(backend: str, environment: dict[str, str] | None = None, **settings: Any) -> subprocess.Popen[str]:
+    command = [sys.executable, str(ROOT / "tests" / "shared_training.py"), json.dumps(settings)]
     paths = [str(ROOT / "tests"), str(ROOT / "src")]
     variables = os.environ | {"KERAS_BACKEND": backend, "PYTHONPATH": os.pathsep.join(paths)} | (environment or {})
     return subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -46,23 +46,23 @@ def finish(process: subprocess.Popen[str]) -> dict[str, Any]:
     return json.loads(marked[-1].removeprefix(MARK))
 
 
-def trained(backend: str, **asked: Any) -> dict[str, Any]:
-    return finish(start(backend, **asked))
+def trained(backend: str, **settings: Any) -> dict[str, Any]:
+    return finish(start(backend, **settings))
 
 
-def refusal(backend: str, environment: dict[str, str] | None = None, **asked: Any) -> str:
-    process = start(backend, environment, **asked)
+def refusal(backend: str, environment: dict[str, str] | None = None, **settings: Any) -> str:
+    process = start(backend, environment, **settings)
     _, errors = process.communicate(timeout=600)
     assert process.returncode == 1, errors
     assert "Traceback" not in errors
     return errors.strip().splitlines()[-1]
 
 
-def assert_same_history(found: dict[str, Any], expected: dict[str, Any]) -> None:
-    assert found["history"].keys() == expected["history"].keys()
+def assert_same_history(result: dict[str, Any], expected: dict[str, Any]) -> None:
+    assert result["history"].keys() == expected["history"].keys()
     for name, values in expected["history"].items():
-        np.testing.assert_allclose(found["history"][name], values, rtol=ROUNDING, err_msg=name)
-    np.testing.assert_allclose(found["predicted"], expected["predicted"], rtol=1e-3)
+        np.testing.assert_allclose(result["history"][name], values, rtol=ROUNDING, err_msg=name)
+    np.testing.assert_allclose(result["predicted"], expected["predicted"], rtol=1e-3)
 
 
 @pytest.fixture
@@ -159,10 +159,10 @@ class TestProcesses:
 def test_two_tensorflow_devices_train_like_one():
     """Batch normalization normalizes over both halves of the batch."""
     one, two = (start("tensorflow", devices=number, recipe=NORMALIZED) for number in (1, "all"))
-    expected, found = finish(one), finish(two)
-    assert (expected["devices"], found["devices"]) == (1, 2)
-    assert found["weights"] != expected["weights"]  # otherwise nothing was shared
-    assert_same_history(found, expected)
+    expected, result = finish(one), finish(two)
+    assert (expected["devices"], result["devices"]) == (1, 2)
+    assert result["weights"] != expected["weights"]  # otherwise nothing was shared
+    assert_same_history(result, expected)
 
 
 @pytest.mark.e2e
@@ -170,9 +170,9 @@ def test_two_tensorflow_devices_train_like_one():
 @pytest.mark.parametrize("backend", ["tensorflow", pytest.param("jax", marks=needs_jax)])
 def test_two_devices_train_like_one(backend, recipe):
     expected = trained(backend, devices=1, recipe=recipe)
-    found = trained(backend, devices=2, recipe=recipe)
-    assert found["weights"] != expected["weights"]
-    assert_same_history(found, expected)
+    result = trained(backend, devices=2, recipe=recipe)
+    assert result["weights"] != expected["weights"]
+    assert_same_history(result, expected)
 
 
 @pytest.mark.e2e
@@ -194,15 +194,15 @@ def test_two_jax_devices_weight_a_smaller_last_batch_like_one():
 @pytest.mark.parametrize("backend", ["tensorflow", pytest.param("jax", marks=needs_jax)])
 def test_a_stopped_training_on_two_devices_resumes_to_the_same_bits(backend, tmp_path):
     dropout = {"architecture": "three_conv", "build": {"filters": [4, 4, 4], "dense_units": 16, "dropout": 0.5}}
-    asked = {"devices": 2, "recipe": dropout | {"early_stopping": {"monitor": "val_loss", "patience": 5,
+    settings = {"devices": 2, "recipe": dropout | {"early_stopping": {"monitor": "val_loss", "patience": 5,
                                                                    "restore_best_weights": True}}}  # fmt: skip
-    expected = trained(backend, folder=str(tmp_path / "whole"), **asked)
+    expected = trained(backend, folder=str(tmp_path / "whole"), **settings)
     stopped = tmp_path / "stopped"
-    assert trained(backend, folder=str(stopped), stop_after=2, **asked) == {"stopped": True}
-    found = trained(backend, folder=str(stopped), **asked)
-    assert found["resumed_from"] == [2]
-    assert found["history"] == expected["history"]
-    assert found["weights"] == expected["weights"]
+    assert trained(backend, folder=str(stopped), stop_after=2, **settings) == {"stopped": True}
+    result = trained(backend, folder=str(stopped), **settings)
+    assert result["resumed_from"] == [2]
+    assert result["history"] == expected["history"]
+    assert result["weights"] == expected["weights"]
 
 
 @pytest.mark.e2e

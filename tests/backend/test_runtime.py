@@ -22,7 +22,7 @@ runtime.prepare(11)
 import keras, numpy, random
 def draws():
     return [float(keras.random.uniform(())), float(numpy.random.random()), random.random()]
-found = {
+state = {
     "given": given,
     "environment": {n: os.environ[n] for n in ("KERAS_BACKEND", "TF_ENABLE_ONEDNN_OPTS", "TF_CPP_MIN_LOG_LEVEL")},
     "backend": keras.backend.backend(),
@@ -33,17 +33,17 @@ found = {
     "numerics": runtime.numerics(),
 }
 keras.utils.set_random_seed(11)
-found["draws_after_keras_own_seeding"] = draws()
-if found["backend"] == "tensorflow":
+state["draws_after_keras_own_seeding"] = draws()
+if state["backend"] == "tensorflow":
     from tensorflow.python.framework import config
-    found["deterministic"] = config.is_op_determinism_enabled()
+    state["deterministic"] = config.is_op_determinism_enabled()
 import cv2, matplotlib.pyplot, mlflow, pandas, sklearn.metrics
-found["numerics_with_all_libraries"] = runtime.numerics()
+state["numerics_with_all_libraries"] = runtime.numerics()
 try:
     runtime.prepare(11)
 except RuntimeError as error:
-    found["second"] = str(error)
-print(json.dumps(found))
+    state["second"] = str(error)
+print(json.dumps(state))
 """
 
 
@@ -60,10 +60,10 @@ def fresh(tmp_path_factory):
 
 @pytest.mark.slow
 def test_prepare_selects_tensorflow_onednn_and_determinism(fresh):
-    found, _ = fresh
-    assert found["environment"]["KERAS_BACKEND"] == found["backend"] == "tensorflow"
-    assert found["environment"]["TF_ENABLE_ONEDNN_OPTS"] == "1"
-    assert found["deterministic"]
+    state, _ = fresh
+    assert state["environment"]["KERAS_BACKEND"] == state["backend"] == "tensorflow"
+    assert state["environment"]["TF_ENABLE_ONEDNN_OPTS"] == "1"
+    assert state["deterministic"]
 
 
 @pytest.mark.slow
@@ -90,8 +90,8 @@ def test_a_variable_set_by_the_user_is_kept(fresh):
 
 @pytest.mark.slow
 def test_prepare_seeds_keras_numpy_and_python(fresh):
-    found, _ = fresh
-    assert found["draws"] == found["draws_after_keras_own_seeding"]
+    state, _ = fresh
+    assert state["draws"] == state["draws_after_keras_own_seeding"]
 
 
 @pytest.mark.slow
@@ -127,13 +127,13 @@ def test_output_of_native_code_is_hidden_unless_it_fails(capfd):
 
 
 def test_the_device_is_that_of_the_machine(keras):
-    found = runtime.device()
-    assert found.kind in {"cpu", "gpu"}
-    if found.kind == "cpu":
-        assert found.count == len(os.sched_getaffinity(0))
+    device = runtime.device()
+    assert device.kind in {"cpu", "gpu"}
+    if device.kind == "cpu":
+        assert device.count == len(os.sched_getaffinity(0))
         pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
-        assert found.memory_gib == pytest.approx(pages, rel=0.01)
-    assert found.name
+        assert device.memory_gib == pytest.approx(pages, rel=0.01)
+    assert device.name
 
 
 def test_a_device_is_described_in_words():
@@ -196,10 +196,10 @@ def test_another_process_on_the_machine_has_the_same_numerics(fresh, keras, monk
 @pytest.mark.slow
 def test_variables_that_libraries_set_when_imported_are_not_recorded(fresh):
     """scikit-learn sets two of OpenMP's. A key must not depend on whether it was imported before."""
-    found, _ = fresh
-    named = {part.partition("=")[0] for part in found["numerics"]["threads"].split(", ")[1:]}
-    assert named <= {*found["given"], "TF_ENABLE_ONEDNN_OPTS"}
-    assert found["numerics_with_all_libraries"] == found["numerics"]
+    state, _ = fresh
+    named = {part.partition("=")[0] for part in state["numerics"]["threads"].split(", ")[1:]}
+    assert named <= {*state["given"], "TF_ENABLE_ONEDNN_OPTS"}
+    assert state["numerics_with_all_libraries"] == state["numerics"]
 
 
 def test_numerics_include_the_driver_and_the_packages_of_a_gpu(keras, tmp_path, monkeypatch):

@@ -71,7 +71,7 @@ def test_batch_normalization_has_kerass_values_gradients_and_moving_averages(sha
 
     rng = np.random.default_rng(0)
     inputs, upstream = rng.normal(3, 2, shape).astype(np.float32), rng.normal(size=shape).astype(np.float32)
-    found = []
+    results = []
     for call in (None, kernels._normalize):
         layer = keras.layers.BatchNormalization(momentum=0.7)
         layer.build(shape)
@@ -83,8 +83,8 @@ def test_batch_normalization_has_kerass_values_gradients_and_moving_averages(sha
             tape.watch(watched)
             outputs = call(layer, watched, training=True) if call else layer(watched, training=True)
         gradients = tape.gradient(outputs, [watched, *layer.trainable_weights], output_gradients=tf.constant(upstream))
-        found.append([outputs, *gradients, *layer.get_weights()])
-    for plain, fused in zip(*found, strict=True):
+        results.append([outputs, *gradients, *layer.get_weights()])
+    for plain, fused in zip(*results, strict=True):
         np.testing.assert_allclose(fused, plain, rtol=2e-4, atol=2e-5)
 
 
@@ -131,15 +131,15 @@ def test_layers_have_kerass_values_and_gradients(kind, use_bias, activation, ker
     layer = getattr(keras.layers, name)(8, **own, use_bias=use_bias, activation=activation)
     layer.build(shape)
     inputs = tf.constant(rng.normal(size=shape).astype(np.float32))
-    found = []
+    results = []
     for call in (type(layer).call, kernels._convolve if name == "Conv2D" else kernels._multiply):
         with tf.GradientTape() as tape:
             tape.watch(inputs)
             outputs = call(layer, inputs)
         upstream = tf.constant(np.random.default_rng(1).normal(size=outputs.shape).astype(np.float32))
         gradients = tape.gradient(outputs, [inputs, *layer.trainable_weights], output_gradients=upstream)
-        found.append([outputs, *gradients])
-    for plain, fused in zip(*found, strict=True):
+        results.append([outputs, *gradients])
+    for plain, fused in zip(*results, strict=True):
         np.testing.assert_allclose(fused, plain, rtol=1e-4, atol=1e-5)
 
 

@@ -203,7 +203,7 @@ def test_a_failed_stage_is_named_and_dvc_is_stopped_with_its_parent(tmp_path, mo
 def test_the_hash_of_the_packed_images_is_read_from_dvc_lock(tmp_path):
     assert dvc.locked_images(tmp_path) is None
     entries = {"deps": [("data/images", "1.dir"), ("stages/cache.py", "2")], "outs": [("data/cache", "3.dir")]}
-    locked = {kind: [{"path": path, "md5": md5} for path, md5 in found] for kind, found in entries.items()}
+    locked = {kind: [{"path": path, "md5": md5} for path, md5 in pairs] for kind, pairs in entries.items()}
     (tmp_path / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": {"cache": locked}}))
     assert dvc.locked_images(tmp_path) == "3.dir"
 

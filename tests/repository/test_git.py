@@ -255,9 +255,9 @@ def refusing(committed, tmp_path_factory, monkeypatch) -> None:
 
 
 def test_a_repository_that_git_refuses_has_a_problem(committed, refusing):
-    found = state.git_state(committed)
-    assert (found.commit, found.dirty, found.diff) == (None, None, "")
-    assert "dubious ownership" in found.problem
-    assert "safe.directory" in found.problem
+    tree = state.git_state(committed)
+    assert (tree.commit, tree.dirty, tree.diff) == (None, None, "")
+    assert "dubious ownership" in tree.problem
+    assert "safe.directory" in tree.problem
     with pytest.raises(UserError, match=r"git refuses to answer: .*dubious ownership"):
         state.commit_exists(committed, "0" * 40)

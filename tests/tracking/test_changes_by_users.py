@@ -169,9 +169,9 @@ def test_a_model_that_a_user_logged_is_kept_and_not_mistaken_for_the_trainings(n
     add_model(run.run_id, *small)
     assert model_md5(root, run.run_id) == md5(small[1])
     experiment = store.client().get_run(run.run_id).info.experiment_id
-    found = store.client().search_logged_models([experiment], f"source_run_id = '{run.run_id}'")
-    assert len(found) == 2
-    assert theirs in {model.model_id for model in found}
+    models = store.client().search_logged_models([experiment], f"source_run_id = '{run.run_id}'")
+    assert len(models) == 2
+    assert theirs in {model.model_id for model in models}
 
 
 def test_a_model_that_was_killed_while_it_was_logged_is_replaced(root, small):
@@ -181,8 +181,8 @@ def test_a_model_that_was_killed_while_it_was_logged_is_replaced(root, small):
     experiment = client.get_run(run.run_id).info.experiment_id
     client.create_logged_model(experiment, name="model", source_run_id=run.run_id)
     add_model(run.run_id, *small)
-    found = client.search_logged_models([experiment], f"source_run_id = '{run.run_id}'")
-    assert [str(model.status) for model in found] == ["READY"]
+    models = client.search_logged_models([experiment], f"source_run_id = '{run.run_id}'")
+    assert [str(model.status) for model in models] == ["READY"]
 
 
 # --- runs, experiments and tags ---

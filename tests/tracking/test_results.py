@@ -65,7 +65,7 @@ def test_a_missing_run_is_restored_once_from_the_files(root, client, working_dir
     assert run.data.params == {"epochs": "2"}
     assert points(client, first.run_id, "loss") == [(1, 2.0), (2, 1.0)]
     assert points(client, first.run_id, "final_val_accuracy") == [(0, 0.5)]
-    assert {found.path for found in client.list_artifacts(first.run_id)} >= {"history.csv", "results"}
+    assert {file.path for file in client.list_artifacts(first.run_id)} >= {"history.csv", "results"}
     assert len(client.search_logged_models([run.info.experiment_id], f"source_run_id = '{first.run_id}'")) == 1
 
 

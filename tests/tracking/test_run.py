@@ -164,8 +164,8 @@ def test_a_resumed_run_has_one_model(root, client, small):
         with resume(root, stopped) as run:
             run.log_model(*small)
     experiment = client.get_run(stopped).info.experiment_id
-    found = client.search_logged_models([experiment], f"source_run_id = '{stopped}'")
-    assert [str(logged.status) for logged in found] == ["READY"]
+    models = client.search_logged_models([experiment], f"source_run_id = '{stopped}'")
+    assert [str(logged.status) for logged in models] == ["READY"]
 
 
 def test_under_mlflow_run_the_run_is_a_child_and_the_parent_is_not_changed(root, client, monkeypatch):
@@ -258,12 +258,12 @@ def store_away(monkeypatch):
 
 def test_a_store_that_fails_slowly_is_called_less_often(root, store_away, monkeypatch):
     monkeypatch.setattr(tracking_run, "_PATIENCE", 10)
-    seconds, asked = [0.0], []
+    seconds, calls = [0.0], []
 
     def log_batch(*arguments, **named):
         import mlflow
 
-        asked.append(seconds[0])
+        calls.append(seconds[0])
         seconds[0] += 30
         raise mlflow.exceptions.MlflowException("timed out")
 
@@ -274,7 +274,7 @@ def test_a_store_that_fails_slowly_is_called_less_often(root, store_away, monkey
             run.log_epoch(epoch, {"loss": 1.0})
             seconds[0] += 60
         monkeypatch.undo()
-    assert asked == [0, 30 + 10 * 30]
+    assert calls == [0, 30 + 10 * 30]
 
 
 def test_missed_epochs_are_logged_when_the_store_is_back(root, client, store_away, capfd):

@@ -227,19 +227,19 @@ def test_a_folder_whose_name_is_not_utf_8_is_refused(tmp_path):
 def test_after_the_repository_was_moved_its_artifacts_are_found(root, tmp_path, monkeypatch):
     import mlflow
 
-    here, there = shutil.copytree(root, tmp_path / "here"), tmp_path / "there"
+    here, moved = shutil.copytree(root, tmp_path / "here"), tmp_path / "there"
     note = tmp_path / "note.txt"
     note.write_text("kept")
     with start_run(here, experiment="moving", name="before", params={}, tags={}) as before:
         before.log_artifact(note)
-    here.rename(there)
+    here.rename(moved)
     monkeypatch.delenv("MLFLOW_TRACKING_URI")  # MLflow sets it, for the processes that this one would start
-    with start_run(there, experiment="moving", name="after", params={}, tags={}) as after:
+    with start_run(moved, experiment="moving", name="after", params={}, tags={}) as after:
         after.log_artifact(note)
-    client = mlflow.MlflowClient(f"sqlite:///{there / 'mlflow.db'}")
+    client = mlflow.MlflowClient(f"sqlite:///{moved / 'mlflow.db'}")
     for run in (before, after):
-        assert client.get_run(run.run_id).info.artifact_uri.startswith(str(there / "mlruns" / "moving"))
-        assert [found.path for found in client.list_artifacts(run.run_id)] == ["note.txt"]
+        assert client.get_run(run.run_id).info.artifact_uri.startswith(str(moved / "mlruns" / "moving"))
+        assert [file.path for file in client.list_artifacts(run.run_id)] == ["note.txt"]
     assert not here.exists()
 
 

@@ -28,10 +28,10 @@ def test_runs_of_a_sweep_are_open_at_once_can_be_resumed_and_have_a_parent(root,
     first.end("FINISHED")
     again.end("FINISHED")
     for run, losses in ((first, [1.0]), (again, [2.0, 1.5])):
-        found = client.get_run(run.run_id)
-        assert found.info.status == "FINISHED"
-        assert found.data.tags["mlflow.parentRunId"] == parent.run_id
-        assert found.data.params == {"rate": "0.1"}
+        logged = client.get_run(run.run_id)
+        assert logged.info.status == "FINISHED"
+        assert logged.data.tags["mlflow.parentRunId"] == parent.run_id
+        assert logged.data.params == {"rate": "0.1"}
         assert points(client, run.run_id, "loss") == list(enumerate(losses, start=1))
     assert client.get_run(parent.run_id).info.status == "RUNNING"
     assert open_run("rates", resume="0" * 32).run_id not in {parent.run_id, "0" * 32}

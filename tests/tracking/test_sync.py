@@ -153,8 +153,8 @@ def test_a_model_whose_file_is_missing_in_mlflow_is_logged_again(root):
     for name in ACTIVE:
         run = find_run(root, f"run_of_{name}")
         assert model_md5(root, run.run_id) == files.md5(Path("models") / name / "model.keras")
-        found = {file.path for file in store.client().list_artifacts(run.run_id)}
-        assert found >= {"history.csv", "results"}
+        files_of_run = {file.path for file in store.client().list_artifacts(run.run_id)}
+        assert files_of_run >= {"history.csv", "results"}
 
 
 def test_the_champion_is_the_best_model_of_the_chosen_profiles(root):

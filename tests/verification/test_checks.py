@@ -175,14 +175,14 @@ def test_a_damaged_dvc_lock_is_a_failed_check(repository, content):
 def test_a_changed_recipe_is_named(repository):
     changed = VALUES["models"]["model_2"] | {"optimizer": {"name": "adam", "learning_rate": 0.002}}
     params = made_params(active=list(MODELS), models=VALUES["models"] | {"model_2": changed})
-    found = {
+    checks_by_subject = {
         check.subject: check
         for name, checks in verification.walk(params, ["model_2"], evaluate=False)
         for check in checks
     }
-    assert not found["recipe"].holds
-    assert params.job("model_2").fingerprint in found["recipe"].detail
-    assert PARAMS.job("model_2").fingerprint in found["recipe"].detail
+    assert not checks_by_subject["recipe"].holds
+    assert params.job("model_2").fingerprint in checks_by_subject["recipe"].detail
+    assert PARAMS.job("model_2").fingerprint in checks_by_subject["recipe"].detail
 
 
 def test_stale_stages_are_failures_of_their_model_or_of_the_pipeline(repository):

@@ -118,8 +118,8 @@ RUNS = {"model_1": RunRecord.model_validate(RUN)}
 
 
 def shown(tmp_path: Path, now: Params, **outcome: object) -> dict[str, str]:
-    found = OUTCOME | {"dependencies": fingerprint(RUN["dependencies"]), "versions": RUN["versions"]} | outcome
-    determinism.record("model_1", found, tmp_path / "determinism.json")
+    recorded = OUTCOME | {"dependencies": fingerprint(RUN["dependencies"]), "versions": RUN["versions"]} | outcome
+    determinism.record("model_1", recorded, tmp_path / "determinism.json")
     return table.determinism(now, RUNS, tmp_path / "determinism.json")
 
 

@@ -120,8 +120,8 @@ def _remedy(stores: dict[str, str], error: BaseException) -> str:
     (uri, variable), *_ = stores.items()
     if isinstance(error, ImportError):
         return f"Install this package, or correct {variable}."
-    if broken := _sqlite_error(error):
-        kind = "_".join(broken.sqlite_errorname.split("_")[:2])
+    if sqlite_error := _sqlite_error(error):
+        kind = "_".join(sqlite_error.sqlite_errorname.split("_")[:2])
         files = " or ".join(str(file) for file in map(_sqlite_file, stores) if file)
         return _SQLITE_REMEDIES.get(kind, "Look at {file}.").format(file=files, variable=variable)
     if getattr(error, "error_code", None) in _OF_OBJECTS:
