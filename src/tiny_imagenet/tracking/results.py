@@ -1,6 +1,7 @@
 """Log the pipeline's results to MLflow: complete each run, mark the current one, register the champion.
 
-Each function may be repeated at any time. It adds only what is missing.
+Each function may be repeated at any time, and adds only what is missing. It raises UserError if the store cannot be
+reached.
 """
 
 import itertools
@@ -68,28 +69,20 @@ class TrackedRun:
 
 
 def find_run(root: Path, run_id: str) -> TrackedRun | None:
-    """Return a run, or the run that was restored in its place, or None if the store has neither.
-
-    Raises:
-        UserError: the store cannot be reached.
-    """
+    """Return a run, or the run that was restored in its place, or None if the store has neither."""
     with connected(root):
         run = _find(run_id)
     return None if run is None else _tracked(run)
 
 
 def metric_history(root: Path, run_id: str, name: str) -> list[tuple[int, float]]:
-    """Return step and value of each point of a metric; raise UserError if the store cannot be reached."""
+    """Return step and value of each point of a metric."""
     with connected(root):
         return [(point.step, point.value) for point in client().get_metric_history(run_id, name)]
 
 
 def result_hashes(root: Path, run_id: str) -> dict[str, str]:
-    """Return path -> MD5 of the result files of a run in MLflow: `history.csv` and `results/...`.
-
-    Raises:
-        UserError: the store cannot be reached.
-    """
+    """Return path -> MD5 of the result files of a run in MLflow: `history.csv` and `results/...`."""
     with TemporaryDirectory(prefix="results") as name, connected(root), redirect_stderr(StringIO()):  # a progress bar
         for path in {"history.csv", _RESULTS} & _logged_files(run_id):
             client().download_artifacts(run_id, path, name)
@@ -120,11 +113,7 @@ def _tracked(run: Any) -> TrackedRun:
 
 
 def add_results(root: Path, run_id: str, metrics: Mapping[str, float], folder: Path) -> bool:
-    """Add the final metrics and the files of a folder to a run; return whether the store has the run.
-
-    Raises:
-        UserError: the store cannot be reached.
-    """
+    """Add the final metrics and the files of a folder to a run; return whether the store has the run."""
     with connected(root):
         run = _find(run_id)
         if run is not None:
@@ -167,9 +156,6 @@ def complete(
 
     Returns:
         The run, and whether it was restored.
-
-    Raises:
-        UserError: the store cannot be reached, or a file cannot be read.
     """
     file, folder = MODELS / name / "history.csv", RESULTS / name
     history = read_history(file).set_index("epoch")
@@ -218,11 +204,7 @@ def _describe(run: Any, text: str) -> None:
 
 
 def supersede(root: Path, current: TrackedRun, tags: Mapping[str, str]) -> None:
-    """Mark the other finished runs of the same name, experiment and `tags` as superseded; tag the current one.
-
-    Raises:
-        UserError: the store cannot be reached.
-    """
+    """Mark the other finished runs of the same name, experiment and `tags` as superseded; tag the current one."""
     with connected(root):
         experiment = client().get_run(current.run_id).info.experiment_id
         for run in search_runs([experiment], "FINISHED", current.name, tags):
@@ -236,7 +218,7 @@ def supersede(root: Path, current: TrackedRun, tags: Mapping[str, str]) -> None:
 
 
 def describe_experiment(root: Path, experiment: str, text: str) -> None:
-    """Set the description of an experiment, in Markdown; raise UserError if the store cannot be reached."""
+    """Set the description of an experiment, in Markdown."""
     with connected(root):
         number = experiment_id(experiment, root)
         if client().get_experiment(number).tags.get(_NOTE) != text:
@@ -260,9 +242,6 @@ def register_champion(root: Path, run: TrackedRun, description: str) -> Registra
 
     The previous champion keeps its version. If a user gave the alias to a version that the pipeline did not register,
     the alias is not moved.
-
-    Raises:
-        UserError: the store cannot be reached.
     """
     with connected(root):
         versions = list(client().search_model_versions(f"name = '{REGISTERED_MODEL}'"))
@@ -321,7 +300,7 @@ def champion_file(root: Path) -> Iterator[tuple[Path, str]]:
     """Yield the file of the registered champion, downloaded if it is not on this disk, and its version and training.
 
     Raises:
-        UserError: there is no champion, it has no file of this pipeline, or the store cannot be reached.
+        UserError: there is no champion, or it has no file of this pipeline.
     """
     with TemporaryDirectory(prefix="champion") as folder:
         with connected(root):
@@ -347,11 +326,7 @@ def champion_file(root: Path) -> Iterator[tuple[Path, str]]:
 
 
 def model_md5(root: Path, run_id: str) -> str:
-    """Return the MD5 of the file of a run's model in MLflow.
-
-    Raises:
-        UserError: there is none, or the store cannot be reached.
-    """
+    """Return the MD5 of the file of a run's model in MLflow; raise UserError if there is none."""
     with TemporaryDirectory(prefix="model") as folder, connected(root):
         logged = logged_model(run_id)
         path = logged and _fetched(logged.artifact_location, Path(folder))

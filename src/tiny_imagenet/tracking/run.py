@@ -162,15 +162,8 @@ def start_run(
 ) -> Iterator[Run]:
     """Start a run, and end it after the block: as KILLED on Ctrl-C, as FAILED on another error, else as FINISHED.
 
-    Under `mlflow run`, which sets its run id in the environment, the new run becomes a child of that run.
-
-    Args:
-        root: the repository.
-        experiment: its name; created if it is missing.
-        name: of the run.
-        params: of the run.
-        tags: of the run.
-        resume: id of a run to resume. If the store does not have it, a new run is started.
+    A missing experiment is created. If the store does not have the run `resume`, a new one is started. Under
+    `mlflow run`, which sets its run id in the environment, the new run becomes a child of that run.
 
     Raises:
         UserError: the store cannot be reached at the start.
@@ -214,13 +207,8 @@ def training_run(
     """Start the run of a training, like `start_run`, and log what is known before its next epoch.
 
     Mark other runs of this name and working directory that are still RUNNING as killed. Call this only while the lock
-    of the training is held: those runs have no process any more.
-
-    Args:
-        setup: of the training.
-        name: of the run.
-        resume: id of the run of a stopped training.
-        history: its completed epochs.
+    of the training is held: those runs have no process any more. `resume` is the id of the run of a stopped training,
+    `history` has its completed epochs.
     """
     root, here = repository_root(), {"workspace": workspace_id()}
     mark_killed(root, name=name, tags=here, but=resume)
@@ -244,10 +232,7 @@ def is_live(run_id: str) -> bool:
 
 
 def mark_killed(root: Path, *, name: str, tags: Mapping[str, str], but: str | None = None) -> list[str]:
-    """Mark RUNNING runs with this name and these tags as killed, except for `but`.
-
-    Returns:
-        The ids of the marked runs.
+    """Mark RUNNING runs with this name and these tags, except for `but`, as killed; return their ids.
 
     Raises:
         UserError: the store cannot be reached.

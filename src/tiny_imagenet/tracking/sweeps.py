@@ -24,14 +24,7 @@ def open_run(
 ) -> Run:
     """Return a run that is open until its `end`. Several runs may be open at once.
 
-    Args:
-        root: the repository.
-        experiment: its name; created if it is missing.
-        name: of the run.
-        params: of the run.
-        tags: of the run.
-        parent: the parent run, or None.
-        resume: id of a run to resume. If the store does not have it, a new run is started.
+    A missing experiment is created. If the store does not have the run `resume`, a new one is started.
 
     Raises:
         UserError: the store cannot be reached.
