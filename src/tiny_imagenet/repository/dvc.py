@@ -123,11 +123,6 @@ def repro_command(*stages: str, alone: bool = False) -> list[str]:
     return [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", *single, *stages]
 
 
-def repro_environment() -> dict[str, str]:
-    """Return the environment, with this Python first in PATH for the stages."""
-    return dict(os.environ) | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
-
-
 def run_repro(
     *stages: str,
     lock: Path,
@@ -140,10 +135,11 @@ def run_repro(
     If this process exits for any reason, the watchdog stops DVC and its stages, and holds `lock` until they have
     stopped. On Ctrl-C, wait for them: DVC may be writing dvc.lock.
     """
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"  # the stages run this Python
     process = subprocess.Popen(
         [sys.executable, "-m", "tiny_imagenet.repository.watchdog", str(lock), *repro_command(*stages, alone=alone)],
         cwd=root,
-        env=repro_environment() | dict(environment or {}),
+        env=os.environ | {"PATH": path} | dict(environment or {}),
         stdin=subprocess.PIPE,
     )
     assert process.stdin is not None  # noqa: S101 - stdin is a pipe
