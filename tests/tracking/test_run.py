@@ -285,7 +285,7 @@ def test_missed_epochs_are_logged_when_the_store_is_back(root, client, store_awa
     assert points(client, run.run_id, "loss") == [(epoch, float(epoch)) for epoch in range(1, 6)]
     printed = capfd.readouterr().err
     assert printed.count("cannot be used (connection refused)") == 1
-    assert printed.count("is back") == 1
+    assert printed.count("is back;") == 1
     assert client.get_run(run.run_id).info.status == "FINISHED"
 
 

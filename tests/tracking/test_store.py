@@ -121,7 +121,7 @@ def test_a_deleted_experiment_is_refused_with_the_command_that_restores_it(root,
     client.delete_experiment(deleted)
     with pytest.raises(UserError) as caught:
         write_run(root, experiment="deleted one")
-    assert "'deleted one' was deleted" in str(caught.value)
+    assert "'deleted one' is deleted" in str(caught.value)
     assert f"mlflow experiments restore --experiment-id {deleted}" in str(caught.value)
 
 
