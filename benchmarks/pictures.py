@@ -1,9 +1,8 @@
-"""The pictures of README: the report, and MLflow's comparison of the current runs, as a browser shows them.
+"""The pictures of README: the report, and MLflow's charts of all runs, as a browser shows them.
 
 Needs Chromium with its driver, and the results of the demo. `make pictures` writes docs/pictures.
 """
 
-import json
 import os
 import shutil
 import socket
@@ -14,7 +13,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from subprocess import DEVNULL, Popen
 from typing import Any
-from urllib.parse import quote
 from urllib.request import urlopen
 
 import typer
@@ -28,36 +26,40 @@ DESTINATION = Path("docs/pictures")
 _REPORT = Path("reports/results.html")
 _WIDTH, _HEIGHT = 1280, 900
 _SECONDS = 300
+_CLOSE_ASSISTANT = """
+localStorage.setItem("mlflow.assistant.panelOpen_v1", "false");
+localStorage.setItem("mlflow.assistant.fab.autoOpenedOnFirstLoad_v1", "true");
+"""
+_SEARCH = "input[placeholder='Search metric charts']"
+_HIDE_TOOLS = "document.querySelectorAll('.modebar').forEach(tools => tools.remove())"
+"""Without a mouse, the tools of each chart cover its corner."""
 
 
 def main() -> None:
     """Write docs/pictures/report.png and docs/pictures/compare.png."""
+    from selenium.webdriver.common.by import By
+
     if not _REPORT.is_file():
         raise UserError(f"there is no {_REPORT}: run `dvc repro`")
-    experiment, runs = _current_runs(load_params().profile)
+    with store.connected(Path.cwd()):
+        experiment = store.experiment_id(load_params().profile, Path.cwd())
     DESTINATION.mkdir(exist_ok=True)
     with _browser() as browser:
         browser.get(_REPORT.absolute().as_uri())
         browser.save_screenshot(str(DESTINATION / "report.png"))
         with _server() as address:
+            browser.get(address)
+            browser.execute_script(_CLOSE_ASSISTANT)
             browser.get(
-                f"{address}/#/compare-runs?runs={quote(json.dumps(runs))}&experiments={quote(json.dumps([experiment]))}"
+                f"{address}/#/experiments/{experiment}/runs?compareRunsMode=CHART&workflowType=machine_learning"
             )
-            _wait(lambda: all(run in browser.page_source for run in runs) and "val_accuracy" in browser.page_source)
-            time.sleep(5)  # the plot is drawn after the table
+            browser.refresh()
+            _wait(lambda: browser.find_elements(By.CSS_SELECTOR, _SEARCH))
+            browser.find_element(By.CSS_SELECTOR, _SEARCH).send_keys("^(val_)?(accuracy|loss)$")
+            _wait(lambda: len(browser.find_elements(By.CSS_SELECTOR, ".js-plotly-plot .modebar")) >= 3)
+            time.sleep(3)  # the curves are drawn after their frames
+            browser.execute_script(_HIDE_TOOLS)
             browser.save_screenshot(str(DESTINATION / "compare.png"))
-
-
-def _current_runs(experiment: str) -> tuple[str, list[str]]:
-    """Return the id of an experiment, and those of the runs that the table is of."""
-    with store.connected(Path.cwd()):
-        number = store.experiment_id(experiment, Path.cwd())
-        runs = store.client().search_runs([number], "attributes.status = 'FINISHED' AND tags.superseded_by IS NULL")
-    if len(runs) < 2:
-        raise UserError(
-            f"MLflow has {len(runs)} current runs of the profile {experiment}, and two at least are compared"
-        )
-    return number, [run.info.run_id for run in runs]
 
 
 @contextmanager

@@ -8,12 +8,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from tempfile import gettempdir
+from typing import TYPE_CHECKING
 
 from tiny_imagenet.common import signals
 from tiny_imagenet.common.errors import UserError
-from tiny_imagenet.config.params import Params, load_params
-from tiny_imagenet.models.registry import check_models
-from tiny_imagenet.repository.paths import refuse_own_paths
+
+if TYPE_CHECKING:
+    from tiny_imagenet.config.params import Params
 
 # Disk errors that the user can fix: disk full, no permission, or the wrong kind of file at a path.
 _DISK_ERRORS = {
@@ -22,8 +23,12 @@ _DISK_ERRORS = {
 }  # fmt: skip
 
 
-def checked_params(path: Path | str = "params.yaml") -> Params:
+def checked_params(path: Path | str = "params.yaml") -> "Params":
     """Return params.yaml after all checks, including the arguments of the architectures."""
+    from tiny_imagenet.config.params import load_params
+    from tiny_imagenet.models.registry import check_models
+    from tiny_imagenet.repository.paths import refuse_own_paths
+
     params = load_params(path)
     check_models(params)
     refuse_own_paths(params, Path(path).absolute().parent)

@@ -1,5 +1,6 @@
 """The command `tiny-imagenet`: its answers and its exit codes."""
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -42,6 +43,19 @@ def test_help_names_the_commands_and_needs_no_repository(command, tmp_path, monk
     assert code == 0
     for name in ("results", "check"):
         assert f" {name} " in output
+
+
+def test_help_does_not_wait_for_what_the_commands_import():
+    script = """
+import sys
+from tiny_imagenet.cli import app
+sys.argv = ["tiny-imagenet", "check", "--help"]
+try: app.main()
+except SystemExit as end: assert not end.code
+assert not {"keras", "numpy", "pandas", "scipy"} & sys.modules.keys()
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_an_unknown_command_is_refused(command):

@@ -11,8 +11,9 @@ import pytest
 import yaml
 
 from tiny_imagenet import entry
-from tiny_imagenet.cli import app, scale_commands
+from tiny_imagenet.cli import app
 from tiny_imagenet.config.params import Params
+from tiny_imagenet.parallel import workers
 from tiny_imagenet.parallel.cluster import machines
 from tiny_imagenet.parallel.sweep import run as sweeping
 from tiny_imagenet.parallel.sweep.plan import plan
@@ -121,7 +122,7 @@ def test_unsuitable_machines_leave_params_unchanged(hosts, arguments, command, r
     monkeypatch.setattr(cluster, "require_shared", lambda _: None)
     monkeypatch.setattr(machines, "require", lambda *_: None)
     monkeypatch.setattr(machines, "connected", lambda *_: nullcontext(cluster))
-    monkeypatch.setattr(scale_commands.workers.dvc, "repro", lambda *_, **__: None)
+    monkeypatch.setattr(workers.dvc, "repro", lambda *_, **__: None)
     before = (repository / "params.yaml").read_text()
     code, _, errors = command("train", "--all", "--seeds", "3", *arguments)
     assert code == 1
@@ -159,7 +160,7 @@ def started(monkeypatch) -> list[tuple[Any, ...]]:
         calls.append((models, names, rest))
 
     monkeypatch.setattr(machines, "require", lambda *_: None)
-    monkeypatch.setattr(scale_commands.workers, "train", train)
+    monkeypatch.setattr(workers, "train", train)
     return calls
 
 

@@ -1,4 +1,7 @@
-"""The command `tiny-imagenet`."""
+"""The command `tiny-imagenet`.
+
+Each command imports what it needs when it runs: together the imports take seconds, which `--help` need not wait for.
+"""
 
 import atexit
 import gc
@@ -8,30 +11,18 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tiny_imagenet import entry
-from tiny_imagenet.cli import predict as prediction
-from tiny_imagenet.cli import reference, scale_commands
+from tiny_imagenet.cli import scale_commands
 from tiny_imagenet.common import signals
 from tiny_imagenet.common.errors import UserError
-from tiny_imagenet.common.files import write_text
-from tiny_imagenet.config.params import Params
-from tiny_imagenet.dataset.unpack import unpack as unpack_images
-from tiny_imagenet.models import weights
-from tiny_imagenet.parallel.sweep import plan
-from tiny_imagenet.reporting import kept_results, wording
-from tiny_imagenet.reporting.formats import percent
-from tiny_imagenet.reporting.table import data_report, results_table
-from tiny_imagenet.repository import dvc
-from tiny_imagenet.repository.paths import DETERMINISM, IMAGES, KEPT_RESULTS, OVERVIEW, PARAMS, SUMMARY
-from tiny_imagenet.repository.records import DataReport
-from tiny_imagenet.tracking import sync as synchronization
-from tiny_imagenet.tracking.results import CHAMPION, REGISTERED_MODEL, champion_file
-from tiny_imagenet.verification import checks as verification
-from tiny_imagenet.verification import determinism
+
+if TYPE_CHECKING:
+    from tiny_imagenet.cli.predict import Refusal
+    from tiny_imagenet.config.params import Params
 
 REFERENCE = Path("docs/reference")
 _ANSWERS = {True: "ok", False: "FAILS", None: "skipped"}
@@ -56,6 +47,9 @@ def _commands() -> None:
 @app.command()
 def results() -> None:
     """Print the table of results of the last `dvc repro`."""
+    from tiny_imagenet.repository import dvc
+    from tiny_imagenet.repository.paths import SUMMARY
+
     path = dvc.repository_root() / SUMMARY
     if not path.is_file():
         raise UserError("there are no results yet: run `dvc repro`")
@@ -71,6 +65,10 @@ def keep(
 
     Replaces an earlier folder of that name.
     """
+    from tiny_imagenet.reporting import kept_results
+    from tiny_imagenet.reporting.table import data_report, results_table
+    from tiny_imagenet.repository import dvc
+
     os.chdir(dvc.repository_root())
     params = entry.checked_params()
     data_report(params)
@@ -85,6 +83,12 @@ def readme(
     ] = False,
 ) -> None:
     """Write the generated pages: README's results, docs/results, docs/reference."""
+    from tiny_imagenet.cli import reference
+    from tiny_imagenet.common.files import write_text
+    from tiny_imagenet.reporting import kept_results
+    from tiny_imagenet.repository import dvc
+    from tiny_imagenet.repository.paths import KEPT_RESULTS
+
     os.chdir(dvc.repository_root())
     path = Path("README.md")
     pages = {path: kept_results.updated(path.read_text(encoding="utf-8"))} | {
@@ -104,6 +108,11 @@ def readme(
 @app.command()
 def data() -> None:
     """Describe the packed dataset: counts, stray files, duplicates."""
+    from tiny_imagenet.reporting import wording
+    from tiny_imagenet.repository import dvc
+    from tiny_imagenet.repository.paths import OVERVIEW
+    from tiny_imagenet.repository.records import DataReport
+
     path = dvc.repository_root() / OVERVIEW / "report.json"
     if not path.is_file():
         raise UserError("the dataset has not been packed yet: run `dvc repro cache`")
@@ -115,7 +124,11 @@ def unpack(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder for the new folders `train` and `val`.")],
 ) -> None:
     """Write the images as class folders of JPEG files, for other tools."""
-    for split, count in unpack_images(dvc.repository_root() / IMAGES, folder).items():
+    from tiny_imagenet.dataset import unpack as unpacking
+    from tiny_imagenet.repository import dvc
+    from tiny_imagenet.repository.paths import IMAGES
+
+    for split, count in unpacking.unpack(dvc.repository_root() / IMAGES, folder).items():
         print(f"{folder / split}: {count:,} images")
 
 
@@ -125,6 +138,11 @@ def sync() -> None:
 
     `dvc repro` does the same when it makes the table.
     """
+    from tiny_imagenet.reporting import wording
+    from tiny_imagenet.reporting.table import results_table
+    from tiny_imagenet.repository import dvc
+    from tiny_imagenet.tracking import sync as synchronization
+
     os.chdir(dvc.repository_root())
     params = entry.checked_params()
     table = results_table(params)
@@ -143,6 +161,12 @@ def check(
 
     Fetches missing weights. Removes a truncated dvc.lock.
     """
+    from tiny_imagenet.models import weights
+    from tiny_imagenet.parallel.sweep import plan
+    from tiny_imagenet.reporting import wording
+    from tiny_imagenet.repository import dvc
+    from tiny_imagenet.repository.paths import PARAMS
+
     if dvc.remove_broken_lock(dvc.repository_root()):
         print("removed dvc.lock: it was truncated when DVC was killed; `dvc repro` restores it from DVC's cache")
     params = entry.checked_params(dvc.repository_root() / PARAMS)
@@ -185,6 +209,8 @@ def verify(
     gives the same bits twice; the result goes to docs/results/determinism.json
     and the next report.
     """
+    from tiny_imagenet.repository import dvc
+
     os.chdir(dvc.repository_root())
     params = entry.checked_params()
     if determinism_of and models:
@@ -195,7 +221,9 @@ def verify(
         _verify_results(params, models or [], evaluate=not no_evaluation)
 
 
-def _verify_results(params: Params, models: list[str], *, evaluate: bool) -> None:
+def _verify_results(params: "Params", models: list[str], *, evaluate: bool) -> None:
+    from tiny_imagenet.verification import checks as verification
+
     answers: list[bool | None] = []
     for heading, checks in verification.walk(params, models, evaluate=evaluate):
         print(heading)
@@ -208,7 +236,10 @@ def _verify_results(params: Params, models: list[str], *, evaluate: bool) -> Non
     print(f"{held} checks passed" + (f"; skipped: {skipped}" if skipped else ""))
 
 
-def _verify_determinism(params: Params, models: list[str], epochs: int, batches: int) -> None:
+def _verify_determinism(params: "Params", models: list[str], epochs: int, batches: int) -> None:
+    from tiny_imagenet.repository.paths import DETERMINISM
+    from tiny_imagenet.verification import determinism
+
     for model in models:
         params.job(model)
     differing = []
@@ -246,6 +277,8 @@ def predict(
 
     Exits with 1 if an image cannot be read, after predicting the others.
     """
+    from tiny_imagenet.cli import predict as prediction
+
     with _model_file(model) as (path, name):
         classes = prediction.read_classes(path)
         sources, refusals = prediction.find_sources(images)
@@ -272,13 +305,21 @@ def predict(
         raise UserError("none of these files is an image")
 
 
-def _print_refusal(refusal: prediction.Refusal) -> None:
-    print(f"error: {prediction.printable(f'{refusal.path}: {refusal.error}')}", file=sys.stderr)
+def _print_refusal(refusal: "Refusal") -> None:
+    from tiny_imagenet.cli.predict import printable
+
+    print(f"error: {printable(f'{refusal.path}: {refusal.error}')}", file=sys.stderr)
 
 
 @contextmanager
 def _model_file(model: str | None) -> Iterator[tuple[Path, str]]:
     """Yield the file and the name of a model, by default of the best one; print the name on stderr."""
+    from tiny_imagenet.cli import predict as prediction
+    from tiny_imagenet.reporting.formats import percent
+    from tiny_imagenet.repository import dvc
+    from tiny_imagenet.repository.paths import PARAMS
+    from tiny_imagenet.tracking.results import CHAMPION, REGISTERED_MODEL, champion_file
+
     with ExitStack() as stack:
         if model == CHAMPION:
             path, trained = stack.enter_context(champion_file(dvc.repository_root()))

@@ -1,20 +1,15 @@
 """The commands `tiny-imagenet train` and `tiny-imagenet sweep`: many trainings at once, on Ray."""
 
 import os
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tiny_imagenet import entry
 from tiny_imagenet.common.errors import UserError
-from tiny_imagenet.common.progress import say
-from tiny_imagenet.common.schema import nearest
-from tiny_imagenet.config.params import Params, parse_params
-from tiny_imagenet.parallel import params_edit, workers
-from tiny_imagenet.parallel.cluster import machines
-from tiny_imagenet.parallel.sweep import run as sweeping
-from tiny_imagenet.repository import dvc
-from tiny_imagenet.repository.paths import PARAMS
+
+if TYPE_CHECKING:
+    from tiny_imagenet.config.params import Params
 
 _Workers = Annotated[
     int | None,
@@ -47,6 +42,11 @@ def train(
 
     Runs the same stages as `dvc repro`, with the same results. Rerun to resume.
     """
+    from tiny_imagenet.common.schema import nearest
+    from tiny_imagenet.parallel import workers
+    from tiny_imagenet.parallel.cluster import machines
+    from tiny_imagenet.repository import dvc
+
     os.chdir(dvc.repository_root())
     params = entry.checked_params()
     if bool(models) == all_models:
@@ -78,8 +78,11 @@ def train(
     )
 
 
-def _with_replicates(params: Params, models: list[str], num_seeds: int) -> Params:
+def _with_replicates(params: "Params", models: list[str], num_seeds: int) -> "Params":
     """Return params with `replicates` for this number of seeds; the same object if nothing is missing."""
+    from tiny_imagenet.config.params import parse_params
+    from tiny_imagenet.parallel import workers
+
     replicated, seeds = workers.wanted_replicates(params, models, num_seeds)
     if (tuple(replicated), tuple(seeds)) == (params.replicates.models, params.replicates.seeds):
         return params
@@ -87,7 +90,11 @@ def _with_replicates(params: Params, models: list[str], num_seeds: int) -> Param
     return parse_params(values | {"replicates": {"models": replicated, "seeds": seeds}})
 
 
-def _write_replicates(params: Params) -> None:
+def _write_replicates(params: "Params") -> None:
+    from tiny_imagenet.common.progress import say
+    from tiny_imagenet.parallel import params_edit
+    from tiny_imagenet.repository.paths import PARAMS
+
     models, seeds = params.replicates.models, params.replicates.seeds
     params_edit.set_replicates(PARAMS, models, seeds)
     say(
@@ -106,6 +113,12 @@ def sweep(
     address: _Address = None,
 ) -> None:
     """Search parameters of a model with many trials at once, on Ray. Rerun to resume."""
+    from tiny_imagenet.common.progress import say
+    from tiny_imagenet.parallel import params_edit
+    from tiny_imagenet.parallel.sweep import run as sweeping
+    from tiny_imagenet.repository import dvc
+    from tiny_imagenet.repository.paths import PARAMS
+
     os.chdir(dvc.repository_root())
     params = entry.checked_params()
     if write_block is not None:
