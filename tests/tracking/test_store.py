@@ -382,7 +382,7 @@ def test_the_error_for_a_server_behind_a_proxy_names_the_proxy(monkeypatch, tmp_
     monkeypatch.setenv("http_proxy", "http://me:secret@127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow.example.org:5000")
-    with pytest.raises(UserError, match=r"through the proxy http://127\.0\.0\.1:9: .* add the server to no_proxy") as caught:
+    with pytest.raises(UserError, match=r"the proxy http://127\.0\.0\.1:9: .* add the server to no_proxy") as caught:
         write_run(tmp_path)
     assert "secret" not in str(caught.value)
 

@@ -284,9 +284,7 @@ def _require_mlflow_tables(uri: str) -> None:
     finally:
         engine.dispose()
     if tables and "experiments" not in tables:
-        raise UserError(
-            f"{public(uri)} is a database of another program, expected one of MLflow: name another database"
-        )
+        raise UserError(f"{public(uri)} is a database of another program, expected one of MLflow: name another")
 
 
 def _follow_move(database: Path, artifacts: Path) -> None:
