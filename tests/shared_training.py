@@ -1,4 +1,4 @@
-"""A small training whose batches several devices share, as a process of its own: its history and weights as JSON.
+"""A small training whose batches several devices share, in its own process. Prints history and weights as JSON.
 
 python tests/shared_training.py '{"devices": 2, ...}', with KERAS_BACKEND and KERAS_DISTRIBUTION_* as for a stage.
 """
@@ -16,11 +16,11 @@ MARK = "outcome: "
 
 
 class Stopped(Exception):  # noqa: N818 - nothing went wrong
-    """A training that was left after an epoch."""
+    """A training was stopped after an epoch."""
 
 
 def as_processes(number: int) -> list[dict[str, str]]:
-    """Return the variables of each of `number` processes that are to train together here."""
+    """Return the environment variables of each of `number` processes that share a training on this machine."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
@@ -35,7 +35,7 @@ def as_processes(number: int) -> list[dict[str, str]]:
 
 
 def have_two_cpu_devices_of_tensorflow() -> None:
-    """Make the CPU two devices, before TensorFlow has looked at it; for JAX a variable says so."""
+    """Make TensorFlow treat the CPU as two devices. For JAX, XLA_FLAGS does so."""
     import tensorflow
 
     one = tensorflow.config.LogicalDeviceConfiguration()
@@ -43,10 +43,10 @@ def have_two_cpu_devices_of_tensorflow() -> None:
     tensorflow.config.set_logical_device_configuration(cpu, [one] * CPU_DEVICES)
 
 
-def main(asked: dict[str, Any]) -> dict[str, Any]:
-    """Train as asked: `devices`, `recipe` (changes of `small_recipe`), `num_train`, `num_val`, `stop_after`, `folder`,
-    `cpu_devices` (of JAX)."""
-    os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={asked.get('cpu_devices', CPU_DEVICES)}"
+def main(settings: dict[str, Any]) -> dict[str, Any]:
+    """Train with `settings`: `devices`, `recipe` (changes of `small_recipe`), `num_train`, `num_val`, `stop_after`,
+    `folder`, `cpu_devices` (of JAX)."""
+    os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={settings.get('cpu_devices', CPU_DEVICES)}"
     from tiny_imagenet.backend import devices, runtime
 
     runtime.prepare(7)
@@ -61,15 +61,15 @@ def main(asked: dict[str, Any]) -> dict[str, Any]:
     from tiny_imagenet.training.checkpoint import Checkpoint
 
     def stop(epoch: int, logs: dict[str, float]) -> None:
-        if epoch + 1 == asked.get("stop_after"):
+        if epoch + 1 == settings.get("stop_after"):
             raise Stopped
 
-    checkpoint = Checkpoint(Path(asked["folder"]), "key") if "folder" in asked else None
+    checkpoint = Checkpoint(Path(settings["folder"]), "key") if "folder" in settings else None
     if checkpoint:
-        Path(asked["folder"]).mkdir(exist_ok=True)
-    recipe = small_recipe(**asked.get("recipe", {}))
-    packed = packed_digits(asked.get("num_train", 200), asked.get("num_val", 100))
-    with devices.shared_by(devices.count(asked["devices"])) as share:
+        Path(settings["folder"]).mkdir(exist_ok=True)
+    recipe = small_recipe(**settings.get("recipe", {}))
+    packed = packed_digits(settings.get("num_train", 200), settings.get("num_val", 100))
+    with devices.shared_by(devices.count(settings["devices"])) as share:
         trained = train.train(
             recipe,
             packed,

@@ -1,4 +1,4 @@
-"""One model's training in a copy of the repository, started anew, stopped by a test, and gone on with."""
+"""A training in a copy of the repository that tests start from scratch, stop and resume."""
 
 import json
 import shutil
@@ -25,16 +25,16 @@ class Training:
         return self.copy.root / "models" / self.model
 
     def run(self) -> str:
-        """Let `dvc repro` train, or go on, to the end; return what was printed."""
+        """Run or resume the training to its end by `dvc repro`, and return the output."""
         return self.copy.succeed("dvc", "repro", f"train@{self.model}")
 
-    def start_anew(self) -> subprocess.Popen[str]:
-        """Start a training whose result DVC has nowhere."""
+    def start_from_scratch(self) -> subprocess.Popen[str]:
+        """Start the training after removing its results everywhere."""
         self.forget()
         return self.copy.start("dvc", "repro", f"train@{self.model}")
 
     def forget(self) -> None:
-        """Remove a training's result, also from DVC's run cache and its cache of files."""
+        """Remove the results, also from DVC's run cache and its cache of files."""
         cache = self.copy.root / ".dvc" / "cache"
         shutil.rmtree(cache / "runs", ignore_errors=True)
         for name in (*OUTPUTS, "run.json"):
@@ -57,7 +57,7 @@ class Training:
         return self.own_runs().iloc[-1]
 
     def logged(self, run_id: str) -> dict:
-        """Return the steps at which each metric of the epochs was logged, in their order, and the number of models."""
+        """Return the logged steps of each metric, in their order, and the number of models."""
         client = self.copy.mlflow
         experiment = client.get_run(run_id).info.experiment_id
         names = ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate")
@@ -66,8 +66,8 @@ class Training:
             "models": len(client.search_logged_models([experiment], f"source_run_id = '{run_id}'")),
         }
 
-    def go_on(self, expected: dict[str, str]) -> dict:
-        """Let the next `dvc repro` go on, check all that has to hold, and return run.json."""
+    def resume(self, expected: dict[str, str]) -> dict:
+        """Resume by `dvc repro`, check outputs, run and checkpoint, and return run.json."""
         printed = self.run()
         assert self.outputs() == expected, printed
         record, runs = self.record(), self.own_runs()
@@ -85,7 +85,7 @@ class Training:
 
 
 def wait_for_epoch(process: subprocess.Popen[str], epoch: int) -> None:
-    """Return when a training has printed that an epoch is done."""
+    """Wait until a training has printed the line of an epoch."""
     printed = ""
     assert process.stdout is not None
     for line in process.stdout:

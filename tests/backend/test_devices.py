@@ -1,4 +1,4 @@
-"""Several devices share the batches of a training: here two CPU devices, or two processes, against one."""
+"""A training on two CPU devices, or in two processes, gives the losses of a training on one device."""
 
 import importlib.util
 import json
@@ -18,22 +18,22 @@ from tiny_imagenet.common.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 ROUNDING = 1e-5
-"""Relative; sums over two parts are taken in another order than those over a whole batch."""
-# Plain gradient descent: Adam divides by the size of a gradient, and makes a whole step of one that is rounding alone.
+"""Relative. Two devices add the numbers of a batch in another order than one."""
+# Plain gradient descent: Adam divides by the size of a gradient, and would make a full step of a rounding error.
 SGD = {"optimizer": {"name": "sgd", "learning_rate": 0.01}, "epochs": 2}
 NORMALIZED = SGD | {
     "architecture": "deep_conv_dropout",
     "build": {"filters": [4, 4, 4], "dense_units": 16, "dropout": 0.0},
     "batches_per_epoch": 1,
 }
-"""A model with batch normalization: one step, and another that follows from it."""
+"""A model with batch normalization, trained for two steps."""
 REGULARIZED = {"build": {"filters": [4, 4], "dense_units": 16, "l2": 0.01}, "label_smoothing": 0.1}
 PARTS = {"holdout_per_class": 2, "paper_protocol_every_epoch": True}
 needs_jax = pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="jax is not installed")
 
 
-def start(backend: str, environment: dict[str, str] | None = None, **asked: Any) -> subprocess.Popen[str]:
-    command = [sys.executable, str(ROOT / "tests" / "shared_training.py"), json.dumps(asked)]
+def start(backend: str, environment: dict[str, str] | None = None, **settings: Any) -> subprocess.Popen[str]:
+    command = [sys.executable, str(ROOT / "tests" / "shared_training.py"), json.dumps(settings)]
     paths = [str(ROOT / "tests"), str(ROOT / "src")]
     variables = os.environ | {"KERAS_BACKEND": backend, "PYTHONPATH": os.pathsep.join(paths)} | (environment or {})
     return subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -46,23 +46,23 @@ def finish(process: subprocess.Popen[str]) -> dict[str, Any]:
     return json.loads(marked[-1].removeprefix(MARK))
 
 
-def trained(backend: str, **asked: Any) -> dict[str, Any]:
-    return finish(start(backend, **asked))
+def trained(backend: str, **settings: Any) -> dict[str, Any]:
+    return finish(start(backend, **settings))
 
 
-def refusal(backend: str, environment: dict[str, str] | None = None, **asked: Any) -> str:
-    process = start(backend, environment, **asked)
+def refusal(backend: str, environment: dict[str, str] | None = None, **settings: Any) -> str:
+    process = start(backend, environment, **settings)
     _, errors = process.communicate(timeout=600)
     assert process.returncode == 1, errors
     assert "Traceback" not in errors
     return errors.strip().splitlines()[-1]
 
 
-def assert_same_history(found: dict[str, Any], expected: dict[str, Any]) -> None:
-    assert found["history"].keys() == expected["history"].keys()
+def assert_same_history(result: dict[str, Any], expected: dict[str, Any]) -> None:
+    assert result["history"].keys() == expected["history"].keys()
     for name, values in expected["history"].items():
-        np.testing.assert_allclose(found["history"][name], values, rtol=ROUNDING, err_msg=name)
-    np.testing.assert_allclose(found["predicted"], expected["predicted"], rtol=1e-3)
+        np.testing.assert_allclose(result["history"][name], values, rtol=ROUNDING, err_msg=name)
+    np.testing.assert_allclose(result["predicted"], expected["predicted"], rtol=1e-3)
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def no_processes(monkeypatch):
 
 class TestBatchShare:
     @pytest.mark.parametrize("num_images", [16, 8, 7, 5, 2, 1])
-    def test_every_image_is_loaded_once_or_by_every_process(self, num_images):
+    def test_each_image_is_loaded_by_one_process_or_by_all(self, num_images):
         images = np.arange(num_images)
         parts = [BatchShare(devices=4, processes=2, process=process).part(images) for process in range(2)]
         if num_images % 4 == 0:
@@ -82,7 +82,7 @@ class TestBatchShare:
         else:
             assert [part.tolist() for part in parts] == [images.tolist()] * 2
 
-    def test_only_a_batch_without_equal_parts_is_marked(self):
+    def test_only_a_batch_that_cannot_be_divided_equally_is_marked(self):
         share = BatchShare(devices=2)
         batch = (np.zeros((3, 2)), np.zeros(3))
         assert all(isinstance(array, WholeBatch) for array in share.marked(batch, 3))
@@ -93,7 +93,7 @@ class TestBatchShare:
         with pytest.raises(UserError, match="multiple of 3"):
             BatchShare(devices=3).check(64, {"training": 640})
 
-    def test_on_tensorflow_a_last_batch_that_they_cannot_share_is_refused(self, keras):
+    def test_a_last_batch_that_they_cannot_share_is_refused_on_tensorflow(self, keras):
         share = BatchShare(devices=2)
         share.check(4, {"training": 14, "held-out": 0})
         with pytest.raises(UserError, match=r"9 validation images leave a last batch of 1.*KERAS_BACKEND=jax"):
@@ -101,10 +101,11 @@ class TestBatchShare:
 
 
 class TestDevices:
-    def test_more_than_there_are_is_refused_with_their_number(self, keras, no_processes):
-        there = devices.count("all")
-        with pytest.raises(UserError, match=f"devices: {there + 1} in params.yaml, but tensorflow has {there} here"):
-            devices.count(there + 1)
+    def test_more_devices_than_available_are_refused_with_their_number(self, keras, no_processes):
+        available = devices.count("all")
+        message = f"devices: {available + 1} in params.yaml, but tensorflow has {available} here"
+        with pytest.raises(UserError, match=message):
+            devices.count(available + 1)
         assert devices.count(1) == 1
 
     def test_torch_is_refused(self, monkeypatch):
@@ -125,13 +126,13 @@ class TestProcesses:
             {"NUM_PROCESSES": "two", "PROCESS_ID": "0", "JOB_ADDRESSES": "127.0.0.1:1"},
         ],
     )
-    def test_half_a_description_is_refused(self, values, monkeypatch, no_processes):
+    def test_incomplete_or_invalid_variables_are_refused(self, values, monkeypatch, no_processes):
         for name, value in values.items():
             monkeypatch.setenv(f"KERAS_DISTRIBUTION_{name}", value)
-        with pytest.raises(UserError, match=r"to 0, 1, .*; found .*KERAS_DISTRIBUTION_NUM_PROCESSES"):
+        with pytest.raises(UserError, match=r"found .*KERAS_DISTRIBUTION_NUM_PROCESSES.*to 0, 1, "):
             devices.process()
 
-    def test_without_variables_there_is_one(self, no_processes):
+    def test_without_variables_there_is_one_process(self, no_processes):
         assert devices.process() == 0
         devices.join()
         devices.require_same("anything", "value")
@@ -145,7 +146,7 @@ class TestProcesses:
             devices.join()
 
     @pytest.mark.parametrize("address", ["127.0.0.1:1", "127.0.0.1:port", "127.0.0.1"])
-    def test_an_address_at_which_nobody_is_is_refused(self, address, monkeypatch):
+    def test_an_address_where_no_process_listens_is_refused(self, address, monkeypatch):
         for name, value in {"NUM_PROCESSES": "2", "PROCESS_ID": "1", "JOB_ADDRESSES": address}.items():
             monkeypatch.setenv(f"KERAS_DISTRIBUTION_{name}", value)
         monkeypatch.setattr(devices, "_backend", lambda: "jax")
@@ -155,65 +156,65 @@ class TestProcesses:
 
 
 @pytest.mark.slow
-def test_two_devices_of_tensorflow_train_as_one_does():
-    """With batch normalization over both, since each has half of the batch."""
+def test_two_tensorflow_devices_train_like_one():
+    """Batch normalization normalizes over both halves of the batch."""
     one, two = (start("tensorflow", devices=number, recipe=NORMALIZED) for number in (1, "all"))
-    expected, found = finish(one), finish(two)
-    assert (expected["devices"], found["devices"]) == (1, 2)
-    assert found["weights"] != expected["weights"]  # or nothing was shared
-    assert_same_history(found, expected)
+    expected, result = finish(one), finish(two)
+    assert (expected["devices"], result["devices"]) == (1, 2)
+    assert result["weights"] != expected["weights"]  # otherwise nothing was shared
+    assert_same_history(result, expected)
 
 
 @pytest.mark.e2e
 @pytest.mark.parametrize("recipe", [SGD, SGD | REGULARIZED, SGD | PARTS], ids=["plain", "l2 and smoothing", "parts"])
 @pytest.mark.parametrize("backend", ["tensorflow", pytest.param("jax", marks=needs_jax)])
-def test_two_devices_train_as_one_does(backend, recipe):
+def test_two_devices_train_like_one(backend, recipe):
     expected = trained(backend, devices=1, recipe=recipe)
-    found = trained(backend, devices=2, recipe=recipe)
-    assert found["weights"] != expected["weights"]
-    assert_same_history(found, expected)
+    result = trained(backend, devices=2, recipe=recipe)
+    assert result["weights"] != expected["weights"]
+    assert_same_history(result, expected)
 
 
 @pytest.mark.e2e
 @needs_jax
 @pytest.mark.parametrize("recipe", [NORMALIZED, SGD | {"architecture": "three_conv", "build": {
     "filters": [4, 4, 4], "dense_units": 16, "dropout": 0.5}}], ids=["batch normalization", "dropout"])  # fmt: skip
-def test_on_jax_batch_normalization_and_dropout_are_those_of_one_device(recipe):
+def test_batch_normalization_and_dropout_on_two_jax_devices_equal_those_on_one(recipe):
     assert_same_history(trained("jax", devices=2, recipe=recipe), trained("jax", devices=1, recipe=recipe))
 
 
 @pytest.mark.e2e
 @needs_jax
-def test_on_jax_a_smaller_last_batch_of_any_size_counts_as_on_one_device():
+def test_two_jax_devices_weight_a_smaller_last_batch_like_one():
     sizes = {"num_train": 195, "num_val": 93, "recipe": SGD}
     assert_same_history(trained("jax", devices=2, **sizes), trained("jax", devices=1, **sizes))
 
 
 @pytest.mark.e2e
 @pytest.mark.parametrize("backend", ["tensorflow", pytest.param("jax", marks=needs_jax)])
-def test_a_training_on_two_devices_that_was_stopped_ends_with_the_same_bits(backend, tmp_path):
+def test_a_stopped_training_on_two_devices_resumes_to_the_same_bits(backend, tmp_path):
     dropout = {"architecture": "three_conv", "build": {"filters": [4, 4, 4], "dense_units": 16, "dropout": 0.5}}
-    asked = {"devices": 2, "recipe": dropout | {"early_stopping": {"monitor": "val_loss", "patience": 5,
+    settings = {"devices": 2, "recipe": dropout | {"early_stopping": {"monitor": "val_loss", "patience": 5,
                                                                    "restore_best_weights": True}}}  # fmt: skip
-    expected = trained(backend, folder=str(tmp_path / "whole"), **asked)
+    expected = trained(backend, folder=str(tmp_path / "whole"), **settings)
     stopped = tmp_path / "stopped"
-    assert trained(backend, folder=str(stopped), stop_after=2, **asked) == {"stopped": True}
-    found = trained(backend, folder=str(stopped), **asked)
-    assert found["resumed_from"] == [2]
-    assert found["history"] == expected["history"]
-    assert found["weights"] == expected["weights"]
+    assert trained(backend, folder=str(stopped), stop_after=2, **settings) == {"stopped": True}
+    result = trained(backend, folder=str(stopped), **settings)
+    assert result["resumed_from"] == [2]
+    assert result["history"] == expected["history"]
+    assert result["weights"] == expected["weights"]
 
 
 @pytest.mark.e2e
 @needs_jax
-def test_on_jax_more_devices_than_there_are_are_refused():
+def test_more_jax_devices_than_available_are_refused():
     assert "jax has 2 here (cpu:0, cpu:1)" in refusal("jax", devices=3)
 
 
 @pytest.mark.e2e
 @needs_jax
 @pytest.mark.parametrize("cpu_devices", [1, 2])
-def test_two_processes_train_as_one_device_does(cpu_devices):
+def test_two_processes_train_like_one_device(cpu_devices):
     sizes = {"num_train": 195, "num_val": 93, "recipe": SGD}
     running = [
         start("jax", environment, devices="all", cpu_devices=cpu_devices, **sizes) for environment in as_processes(2)

@@ -1,6 +1,6 @@
-"""Parts of Keras that its documentation does not promise, and that the code relies on: a test for each, by its name.
+"""Undocumented behaviour of Keras that the code relies on: one test each.
 
-docs/decisions/0029-private-parts-of-keras-dvc-and-mlflow.md says where each is used, and why.
+docs/decisions/0029-private-parts-of-keras-dvc-and-mlflow.md says where each part is used, and why.
 """
 
 import ast
@@ -35,31 +35,31 @@ def needs_tensorflow(keras: Any) -> None:
 
 
 def py_dataset_adapter(keras: Any, model: Any) -> None:
-    """`fit` and `evaluate` take an adapter, and ask it for a `tf.data.Dataset`."""
+    """`fit` and `evaluate` accept an adapter, and call its `get_tf_dataset`."""
     needs_tensorflow(keras)
     from keras.src.trainers.data_adapters.py_dataset_adapter import PyDatasetAdapter
 
     from tiny_imagenet.input_pipeline.batches import OrderedBatches
 
-    asked = []
+    datasets = []
 
     class Adapter(PyDatasetAdapter):
         def get_tf_dataset(self) -> Any:
-            asked.append(super().get_tf_dataset())
-            return asked[-1]
+            datasets.append(super().get_tf_dataset())
+            return datasets[-1]
 
     batches = OrderedBatches(packed_digits(4, 2).val, batch_size=2)
     classifier = keras.Sequential([keras.Input((64, 64, 3)), keras.layers.Flatten(), keras.layers.Dense(10)])
     classifier.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     classifier.evaluate(Adapter(batches), verbose=0)
-    [dataset] = asked
+    [dataset] = datasets
     [(images, labels)] = list(dataset)
     np.testing.assert_array_equal(images, batches[0][0])
     np.testing.assert_array_equal(labels, batches[0][1])
 
 
 def swap_of_averages(keras: Any, model: Any) -> None:
-    """`on_test_begin` swaps and notes it, so that the next epoch begins with a swap back."""
+    """`on_test_begin` swaps and records it; the next epoch starts by swapping back."""
     callback = keras.callbacks.SwapEMAWeights(swap_on_epoch=True)
     callback.set_model(model)
     plain = model.get_weights()
@@ -70,7 +70,7 @@ def swap_of_averages(keras: Any, model: Any) -> None:
 
 
 def finalize_ema_values(keras: Any, model: Any) -> None:
-    """What Keras writes into the weights as a training ends is then what the model has."""
+    """After it, the weights that Keras writes at the end of a training are those of the model."""
     callback = keras.callbacks.SwapEMAWeights(swap_on_epoch=True)
     callback.set_model(model)
     callback.set_params({"epochs": 9})
@@ -82,7 +82,7 @@ def finalize_ema_values(keras: Any, model: Any) -> None:
 
 
 def moments(keras: Any, model: Any) -> None:
-    """Batch normalization asks the layer itself for mean and variance, and `axis` is the axis that is kept."""
+    """Batch normalization calls `_moments` of the layer; `axis` is the axis that is not reduced."""
     layer = keras.layers.BatchNormalization()
     layer.build((None, 2, 2, 3))
     inputs = RNG.normal(5, 3, (4, 2, 2, 3)).astype(np.float32)
@@ -95,19 +95,19 @@ def moments(keras: Any, model: Any) -> None:
 
 
 def adam_variables(keras: Any, model: Any) -> None:
-    """Adam finds the moments of a weight by its index."""
+    """Adam stores the moments of a weight at the index of the weight."""
     layer, optimizer = model.get_layer("dense"), model.optimizer
     indices = [optimizer._get_variable_index(variable) for variable in (layer.kernel, layer.bias)]
     assert indices == [0, 1]
     assert [optimizer._momentums[index].shape for index in indices] == [(3, 2), (2,)]
     assert (np.asarray(optimizer._velocities[0]) > 0).all()
-    if keras.backend.backend() == "tensorflow":  # the kernel wants the handles of TensorFlow's own variables
+    if keras.backend.backend() == "tensorflow":  # the kernel needs the handles of TensorFlow's variables
         assert optimizer._get_variable_index(layer.bias.value) == 1
         assert optimizer._momentums[0].value.handle is not None
 
 
 def call_of_an_object(keras: Any, model: Any) -> None:
-    """A layer's `call` is looked up on the object, not on its class."""
+    """Keras looks up `call` on the layer, not on its class."""
     layer = keras.layers.Dense(2)
     layer.build((None, 3))
     layer.call = lambda inputs, **_: inputs[:, :2]
@@ -116,7 +116,7 @@ def call_of_an_object(keras: Any, model: Any) -> None:
 
 
 def update_step_of_an_object(keras: Any, model: Any) -> None:
-    """So is an optimizer's `update_step`."""
+    """Keras looks up `update_step` on the optimizer, not on its class."""
     called = []
     model.optimizer.update_step = lambda *given: called.append(given)
     model.optimizer.apply([keras.ops.ones((3, 2)), keras.ops.ones((2,))], model.trainable_variables)
@@ -124,21 +124,21 @@ def update_step_of_an_object(keras: Any, model: Any) -> None:
 
 
 def state_of_callbacks(keras: Any, kind: str, settings: dict[str, Any]) -> None:
-    """A callback has no other state that changes from epoch to epoch than what a checkpoint saves."""
+    """A checkpoint saves all state of a callback that changes from epoch to epoch."""
     from tiny_imagenet.training.checkpoint import _REMEMBERED
 
     callback = getattr(keras.callbacks, kind)(monitor="val_loss", mode="min", patience=2, **settings)
     callback.set_model(SimpleNamespace(get_weights=list, stop_training=False,
                                        optimizer=SimpleNamespace(learning_rate=0.1)))  # fmt: skip
     callback.on_train_begin()
-    callback.on_epoch_end(0, {"val_loss": 3.0})  # looks up how to compare
+    callback.on_epoch_end(0, {"val_loss": 3.0})  # sets the comparison
     changed = set()
     for epoch, loss in enumerate([2.0, 3.0, 1.0, 3.0, 3.0, 3.0], start=1):
         before = dict(vars(callback))
         callback.on_epoch_end(epoch, {"val_loss": loss})
         changed |= {name for name, value in vars(callback).items() if before[name] is not value}
     remembered = next(names for callback_type, names in _REMEMBERED.items() if isinstance(callback, callback_type))
-    assert changed - {"stopped_epoch"} == set(remembered)  # that one is printed only
+    assert changed - {"stopped_epoch"} == set(remembered)  # `stopped_epoch` is only printed
 
 
 def state_of_early_stopping(keras: Any, model: Any) -> None:
@@ -150,7 +150,7 @@ def state_of_plateau(keras: Any, model: Any) -> None:
 
 
 def file_of_a_model(keras: Any, model: Any) -> None:
-    """A saved model is a zip with its date in `metadata.json`, and addresses in memory in `config.json`."""
+    """A saved model is a zip with a date in `metadata.json` and memory addresses in `config.json`."""
     regularizer = keras.regularizers.L2(0.1)
     dense = [keras.layers.Dense(2, kernel_regularizer=regularizer) for _ in range(2)]
     shared = keras.Sequential([keras.Input((2,)), *dense])
@@ -164,7 +164,7 @@ def file_of_a_model(keras: Any, model: Any) -> None:
 
 
 def distribute_data_input(keras: Any, model: Any) -> None:
-    """Keras on JAX calls the function through its module. Read, since JAX need not be installed."""
+    """Keras on JAX calls the function through its module. The test reads the source: JAX may not be installed."""
     folder = Path(keras.__file__).parent / "src" / "backend" / "jax"
     library, trainer = (ast.parse((folder / f"{name}.py").read_text()) for name in ("distribution_lib", "trainer"))
     [function] = [node for node in library.body if getattr(node, "name", "") == "distribute_data_input"]

@@ -1,4 +1,4 @@
-"""What is read of the processor, on the files that Linux has on x86 and ARM, and without them."""
+"""Properties of the processor, from the files of Linux on x86 and ARM, and without these files."""
 
 from pathlib import Path
 
@@ -52,7 +52,7 @@ class Machine:
                     (folder / key).write_text(f"{value.format(number=number)}\n")
 
     def edit(self, old: str, new: str) -> None:
-        """Replace a text in /proc/cpuinfo; it has to be there."""
+        """Replace a text in /proc/cpuinfo."""
         text = self.cpuinfo.read_text()
         assert old in text
         self.cpuinfo.write_text(text.replace(old, new))
@@ -66,7 +66,14 @@ def machine(tmp_path, monkeypatch) -> Machine:
     return machine
 
 
-def test_x86_has_family_model_stepping_instruction_sets_and_data_caches(machine):
+def changes_identity(machine: Machine, old: str, new: str) -> bool:
+    """Return whether the identity changes with a text in /proc/cpuinfo."""
+    before = processor.identity()
+    machine.edit(old, new)
+    return processor.identity() != before
+
+
+def test_identity_on_x86_has_family_model_stepping_instruction_sets_and_data_caches(machine):
     machine.write(X86)
     assert processor.name() == "AMD EPYC"
     assert processor.identity() == {
@@ -76,7 +83,7 @@ def test_x86_has_family_model_stepping_instruction_sets_and_data_caches(machine)
     }
 
 
-def test_arm_has_the_parts_of_fast_and_economical_cores_and_no_name(machine, monkeypatch):
+def test_identity_on_arm_has_the_parts_of_fast_and_economical_cores(machine, monkeypatch):
     machine.write(ARM, part=["0xd0c", "0xd05"])
     monkeypatch.setattr("platform.processor", lambda: "")
     monkeypatch.setattr("platform.machine", lambda: "aarch64")
@@ -110,8 +117,8 @@ def test_bfloat16_is_not_called_slow_on_arm_that_has_it_or_where_nothing_is_know
     assert "will be slow" in processor.slow_precision("mixed_bfloat16")
 
 
-def test_without_these_files_there_is_a_name(machine, monkeypatch):
-    """As on macOS."""
+def test_without_the_files_of_linux_only_the_name_is_known(machine, monkeypatch):
+    """Such as on macOS."""
     monkeypatch.setattr("platform.processor", lambda: "arm")
     assert processor.name() == "arm"
     assert processor.identity() == {"kinds": ["arm"], "instructions": [], "caches": []}
@@ -124,19 +131,17 @@ def test_without_these_files_there_is_a_name(machine, monkeypatch):
         (" avx2", " avx2 avx512f"), (" fma", ""),
     ],
 )  # fmt: skip
-def test_another_processor_of_the_same_name_is_another(old, new, machine):
+def test_processors_with_the_same_name_are_distinguished(old, new, machine):
     machine.write(X86)
-    before = processor.identity()
-    machine.edit(old, new)
+    assert changes_identity(machine, old, new)
     assert processor.name() == "AMD EPYC"
-    assert processor.identity() != before
 
 
 @pytest.mark.parametrize(
     ("file", "content"),
     [("index0/size", "48K"), ("index2/size", "1024K"), ("index3/size", "16384K"), ("index3/shared_cpu_list", "0")],
 )
-def test_other_caches_make_another_processor(file, content, machine):
+def test_processors_with_other_caches_are_distinguished(file, content, machine):
     machine.write(X86)
     before = processor.identity()
     (machine.cpus / "cpu0" / "cache" / file).write_text(content)
@@ -150,23 +155,19 @@ def test_other_caches_make_another_processor(file, content, machine):
         ("rep_good pti", "rep_good ibrs md_clear"), ("4890.81", "4890.82"),
     ],
 )  # fmt: skip
-def test_a_restart_another_kernel_and_the_clock_change_nothing(old, new, machine):
+def test_a_restart_another_kernel_and_the_clock_do_not_change_the_identity(old, new, machine):
     machine.write(X86)
-    before = processor.identity()
-    machine.edit(old, new)
-    assert processor.identity() == before
+    assert not changes_identity(machine, old, new)
 
 
-@pytest.mark.parametrize(("new", "is_same"), [("ssbs paca pacg mte", True), ("ssbs sve2 svei8mm", False)])
-def test_of_arm_too_only_what_computes_counts(new, is_same, machine):
+@pytest.mark.parametrize(("new", "changes"), [("ssbs paca pacg mte", False), ("ssbs sve2 svei8mm", True)])
+def test_only_instruction_sets_that_compute_change_the_identity_on_arm(new, changes, machine):
     machine.write(ARM, part=["0xd0c", "0xd0c"])
-    before = processor.identity()
-    machine.edit("ssbs", new)
-    assert (processor.identity() == before) is is_same
+    assert changes_identity(machine, "ssbs", new) is changes
 
 
 @pytest.mark.skipif(not Path("/proc/cpuinfo").is_file(), reason="reads /proc")
-def test_this_machine_has_something_to_say():
+def test_the_identity_of_this_machine_is_stable_and_not_empty():
     identity = processor.identity()
     assert identity == processor.identity()
     assert identity["kinds"]

@@ -1,4 +1,4 @@
-"""What is set before the backend starts: in a fresh process, since it can be done only once."""
+"""Settings of the backend, made in a fresh process: they can be made only once in a process."""
 
 import json
 import os
@@ -22,7 +22,7 @@ runtime.prepare(11)
 import keras, numpy, random
 def draws():
     return [float(keras.random.uniform(())), float(numpy.random.random()), random.random()]
-found = {
+state = {
     "given": given,
     "environment": {n: os.environ[n] for n in ("KERAS_BACKEND", "TF_ENABLE_ONEDNN_OPTS", "TF_CPP_MIN_LOG_LEVEL")},
     "backend": keras.backend.backend(),
@@ -33,23 +33,23 @@ found = {
     "numerics": runtime.numerics(),
 }
 keras.utils.set_random_seed(11)
-found["draws_after_keras_own_seeding"] = draws()
-if found["backend"] == "tensorflow":
+state["draws_after_keras_own_seeding"] = draws()
+if state["backend"] == "tensorflow":
     from tensorflow.python.framework import config
-    found["deterministic"] = config.is_op_determinism_enabled()
+    state["deterministic"] = config.is_op_determinism_enabled()
 import cv2, matplotlib.pyplot, mlflow, pandas, sklearn.metrics
-found["numerics_with_all_libraries"] = runtime.numerics()
+state["numerics_with_all_libraries"] = runtime.numerics()
 try:
     runtime.prepare(11)
 except RuntimeError as error:
-    found["second"] = str(error)
-print(json.dumps(found))
+    state["second"] = str(error)
+print(json.dumps(state))
 """
 
 
 @pytest.fixture(scope="module")
 def fresh(tmp_path_factory):
-    """Return what a fresh process found, in which the user had set one thing, and its stderr."""
+    """Return the output of SCRIPT and its stderr. The environment has two settings of the user."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("TF_", "KERAS_", "KMP_"))}
     environment |= {"TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_MAX_EPOCHS": "1"}
     environment["KERAS_HOME"] = str(tmp_path_factory.mktemp("keras"))
@@ -59,15 +59,15 @@ def fresh(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_preparing_chooses_tensorflow_and_onednn_and_determinism(fresh):
-    found, _ = fresh
-    assert found["environment"]["KERAS_BACKEND"] == found["backend"] == "tensorflow"
-    assert found["environment"]["TF_ENABLE_ONEDNN_OPTS"] == "1"
-    assert found["deterministic"]
+def test_prepare_selects_tensorflow_onednn_and_determinism(fresh):
+    state, _ = fresh
+    assert state["environment"]["KERAS_BACKEND"] == state["backend"] == "tensorflow"
+    assert state["environment"]["TF_ENABLE_ONEDNN_OPTS"] == "1"
+    assert state["deterministic"]
 
 
 @pytest.mark.slow
-def test_what_keras_json_says_and_a_limit_of_epochs_change_no_training(fresh):
+def test_keras_json_and_keras_max_epochs_are_ignored(fresh):
     assert fresh[0]["config"] == ["channels_last", "float32", 1e-7]
     assert fresh[0]["max_epochs"] is None
     assert fresh[0]["nnx"] is False
@@ -75,23 +75,23 @@ def test_what_keras_json_says_and_a_limit_of_epochs_change_no_training(fresh):
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("nonsense", "it can be tensorflow, jax, torch"), ("torch", "torch, which is not installed")],
+    [("nonsense", "expected one of tensorflow, jax, torch"), ("torch", "torch, which is not installed")],
 )
-def test_a_backend_that_is_not_there_is_named(name, message, monkeypatch):
+def test_an_unknown_or_missing_backend_is_refused(name, message, monkeypatch):
     monkeypatch.setattr(runtime, "find_spec", lambda _: None)
     with pytest.raises(UserError, match=message):
         runtime._require_backend(name)
 
 
 @pytest.mark.slow
-def test_a_setting_of_the_users_stays(fresh):
+def test_a_variable_set_by_the_user_is_kept(fresh):
     assert fresh[0]["environment"]["TF_CPP_MIN_LOG_LEVEL"] == "3"
 
 
 @pytest.mark.slow
-def test_preparing_seeds_keras_numpy_and_python(fresh):
-    found, _ = fresh
-    assert found["draws"] == found["draws_after_keras_own_seeding"]
+def test_prepare_seeds_keras_numpy_and_python(fresh):
+    state, _ = fresh
+    assert state["draws"] == state["draws_after_keras_own_seeding"]
 
 
 @pytest.mark.slow
@@ -100,11 +100,11 @@ def test_starting_the_backend_prints_nothing(fresh):
 
 
 @pytest.mark.slow
-def test_preparing_twice_is_refused(fresh):
+def test_prepare_is_refused_a_second_time(fresh):
     assert "before keras is imported" in fresh[0]["second"]
 
 
-def test_preparing_after_keras_was_imported_is_refused(keras):
+def test_prepare_is_refused_after_keras_was_imported(keras):
     with pytest.raises(RuntimeError, match="before keras is imported"):
         runtime.prepare(0)
 
@@ -115,7 +115,7 @@ def fail_to_start():
         raise ImportError
 
 
-def test_what_native_code_prints_is_held_back_unless_it_fails(capfd):
+def test_output_of_native_code_is_hidden_unless_it_fails(capfd):
     with runtime._quiet_stderr():
         os.write(2, b"ten lines of noise\n")
     assert capfd.readouterr().err == ""
@@ -126,28 +126,22 @@ def test_what_native_code_prints_is_held_back_unless_it_fails(capfd):
     assert capfd.readouterr().err == "shown again\n"
 
 
-def test_the_device_is_what_the_machine_has(keras):
-    found = runtime.device()
-    assert found.kind in {"cpu", "gpu"}
-    if found.kind == "cpu":
-        assert found.count == len(os.sched_getaffinity(0))
+def test_the_device_is_that_of_the_machine(keras):
+    device = runtime.device()
+    assert device.kind in {"cpu", "gpu"}
+    if device.kind == "cpu":
+        assert device.count == len(os.sched_getaffinity(0))
         pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
-        assert found.memory_gib == pytest.approx(pages, rel=0.01)
-    assert found.name
-    assert found.as_dict() == {
-        "kind": found.kind,
-        "name": found.name,
-        "count": found.count,
-        "memory_gib": found.memory_gib,
-    }
+        assert device.memory_gib == pytest.approx(pages, rel=0.01)
+    assert device.name
 
 
-def test_a_device_reads_as_a_person_would_say_it():
+def test_a_device_is_described_in_words():
     assert str(runtime.Device("cpu", "AMD EPYC", 2, 23.6)) == "CPU AMD EPYC, 2 cores, 24 GiB"
     assert str(runtime.Device("gpu", "NVIDIA H200", 1, 139.4)) == "GPU NVIDIA H200, 1 x, 139 GiB"
 
 
-def test_the_backend_is_keras_own(keras):
+def test_the_backend_is_the_one_of_keras(keras):
     import tensorflow
 
     assert runtime.backend() == f"tensorflow {tensorflow.__version__}"
@@ -164,7 +158,7 @@ def test_the_backend_is_keras_own(keras):
         "NVIDIA_TF32_OVERRIDE", "TF_CUDNN_DETERMINISTIC", "CUBLAS_WORKSPACE_CONFIG", "NCCL_ALGO", "NCCL_PROTO",
     ],
 )  # fmt: skip
-def test_each_variable_that_may_decide_a_result_is_one_of_threads(name, keras, monkeypatch):
+def test_each_variable_that_may_decide_a_result_is_recorded(name, keras, monkeypatch):
     monkeypatch.delenv(name, raising=False)
     without, before = runtime.threads(), runtime.numerics()
     assert without.startswith(f"{runtime.cores()} cores")
@@ -185,14 +179,14 @@ def test_each_variable_that_may_decide_a_result_is_one_of_threads(name, keras, m
         "PATH", "HOME", "CUDA_VISIBLE_DEVICES",
     ],
 )  # fmt: skip
-def test_logs_folders_addresses_and_secrets_decide_nothing(name, monkeypatch):
+def test_variables_for_logs_folders_addresses_and_secrets_are_not_recorded(name, monkeypatch):
     before = runtime.threads()
     monkeypatch.setenv(name, "1")
     assert runtime.threads() == before
 
 
 @pytest.mark.slow
-def test_another_process_on_this_machine_has_the_same_numerics(fresh, keras, monkeypatch):
+def test_another_process_on_the_machine_has_the_same_numerics(fresh, keras, monkeypatch):
     for name in [name for name in os.environ if name.startswith(("TF_", "KERAS_"))]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "1")
@@ -200,15 +194,15 @@ def test_another_process_on_this_machine_has_the_same_numerics(fresh, keras, mon
 
 
 @pytest.mark.slow
-def test_variables_that_libraries_set_as_they_are_imported_are_left_out(fresh):
-    """scikit-learn sets two of OpenMP: a key must not depend on whether it was imported before."""
-    found, _ = fresh
-    named = {part.partition("=")[0] for part in found["numerics"]["threads"].split(", ")[1:]}
-    assert named <= {*found["given"], "TF_ENABLE_ONEDNN_OPTS"}
-    assert found["numerics_with_all_libraries"] == found["numerics"]
+def test_variables_that_libraries_set_when_imported_are_not_recorded(fresh):
+    """scikit-learn sets two of OpenMP's. A key must not depend on whether it was imported before."""
+    state, _ = fresh
+    named = {part.partition("=")[0] for part in state["numerics"]["threads"].split(", ")[1:]}
+    assert named <= {*state["given"], "TF_ENABLE_ONEDNN_OPTS"}
+    assert state["numerics_with_all_libraries"] == state["numerics"]
 
 
-def test_the_driver_of_a_gpu_and_its_packages_are_part_of_the_numerics(keras, tmp_path, monkeypatch):
+def test_numerics_include_the_driver_and_the_packages_of_a_gpu(keras, tmp_path, monkeypatch):
     tool = tmp_path / "nvidia-smi"
     tool.write_text('#!/bin/sh\ncase "$1" in *driver_version) echo 580.65.06;; *memory.total) echo 2048;; esac\n')
     tool.chmod(0o755)
@@ -229,7 +223,7 @@ def test_the_driver_of_a_gpu_and_its_packages_are_part_of_the_numerics(keras, tm
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the names of threads from /proc")
 @pytest.mark.parametrize("number", [1, 3])
-def test_a_process_that_is_given_threads_computes_with_so_many(number):
+def test_thread_settings_limit_the_threads_of_tensorflow(number):
     script = (
         "from tiny_imagenet.backend import runtime; runtime.prepare(0); import os; import tensorflow as tf;"
         "tf.linalg.matmul(tf.ones((2000, 2000)), tf.ones((2000, 2000))).numpy();"
@@ -242,7 +236,7 @@ def test_a_process_that_is_given_threads_computes_with_so_many(number):
     assert all(f"{name}={number}" in printed for name in runtime.thread_settings(number))
 
 
-def test_versions_are_those_of_the_imported_packages(keras):
+def test_versions_are_those_of_the_installed_packages(keras):
     import numpy
 
     versions = runtime.versions()
@@ -251,7 +245,7 @@ def test_versions_are_those_of_the_imported_packages(keras):
     assert {"dvc", "mlflow", "opencv-python-headless", "scikit-learn", "tensorflow"} < set(versions)
 
 
-def test_requirements_pin_what_loads_a_saved_model(keras):
+def test_requirements_pin_the_packages_that_load_a_model(keras):
     import numpy
     import tensorflow
 

@@ -1,4 +1,4 @@
-"""The faster kernels compute what plain Keras computes, up to rounding, and leave no trace in what is saved."""
+"""The faster kernels give the results of plain Keras, up to rounding, and saved models do not have them."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ def kernels(keras):
 
 @pytest.fixture
 def build(keras, kernels, monkeypatch):
-    """Build a compiled model, as training does (fused) or as Keras does it alone."""
+    """Build a compiled model, with the faster kernels (fused) or with plain Keras."""
     from tiny_imagenet.training.build import build_model
 
     def build(*, fused: bool, **changes: Any) -> Any:
@@ -34,7 +34,7 @@ def build(keras, kernels, monkeypatch):
 
 
 def train_both(make: Any, steps: int, **changes: Any) -> tuple[Any, Any]:
-    # Noise, not digits: where pixels are equal, rounding picks the winner of a max pool.
+    # Noise, not digits: if pixels are equal, rounding decides which one a max pool selects.
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 256, (60, 64, 64, 3), np.uint8), rng.integers(0, 10, 60)
     models = make(fused=True, **changes), make(fused=False, **changes)
@@ -50,7 +50,7 @@ def replaced(model: Any) -> list[str]:
 
 @pytest.mark.parametrize("model", ["model_1", "model_2", "model_4"])
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
-def test_steps_change_the_weights_as_plain_keras_does(model, optimizer, build):
+def test_steps_change_the_weights_like_plain_keras(model, optimizer, build):
     changes = STANDINS[model] | {"optimizer": {"name": optimizer, "learning_rate": 0.01}}
     fused, plain = train_both(build, 3, **changes)
     assert replaced(fused)
@@ -59,19 +59,19 @@ def test_steps_change_the_weights_as_plain_keras_does(model, optimizer, build):
     for weight, before, ours, expected in zip(
         plain.weights, start, fused.get_weights(), plain.get_weights(), strict=True
     ):
-        # A bias before batch normalization has no gradient but rounding, which Adam blows up to whole steps.
+        # The gradient of a bias before batch normalization is a rounding error, which Adam enlarges to full steps.
         if weight.path.endswith("bias") and model == "model_4" and "probabilities" not in weight.path:
             continue
         assert np.abs(ours - expected).max() <= 1e-2 * np.abs(expected - before).max() + 1e-6, weight.path
 
 
 @pytest.mark.parametrize("shape", [(6, 5, 4, 3), (7, 3)], ids=["images", "rows"])
-def test_batch_normalization_gives_keras_values_gradients_and_moving_averages(shape, keras, kernels):
+def test_batch_normalization_has_kerass_values_gradients_and_moving_averages(shape, keras, kernels):
     import tensorflow as tf
 
     rng = np.random.default_rng(0)
     inputs, upstream = rng.normal(3, 2, shape).astype(np.float32), rng.normal(size=shape).astype(np.float32)
-    found = []
+    results = []
     for call in (None, kernels._normalize):
         layer = keras.layers.BatchNormalization(momentum=0.7)
         layer.build(shape)
@@ -83,13 +83,13 @@ def test_batch_normalization_gives_keras_values_gradients_and_moving_averages(sh
             tape.watch(watched)
             outputs = call(layer, watched, training=True) if call else layer(watched, training=True)
         gradients = tape.gradient(outputs, [watched, *layer.trainable_weights], output_gradients=tf.constant(upstream))
-        found.append([outputs, *gradients, *layer.get_weights()])
-    for plain, fused in zip(*found, strict=True):
+        results.append([outputs, *gradients, *layer.get_weights()])
+    for plain, fused in zip(*results, strict=True):
         np.testing.assert_allclose(fused, plain, rtol=2e-4, atol=2e-5)
 
 
 @pytest.mark.parametrize(("shape", "axis"), [((4, 3, 5, 5), 1), ((6, 7, 3), -1), ((5, 3), 1)])
-def test_batch_normalization_of_other_axes_and_ranks_is_right_too(shape, axis, keras, kernels):
+def test_batch_normalization_of_other_axes_and_ranks_has_kerass_values(shape, axis, keras, kernels):
     inputs = np.random.default_rng(0).normal(2, 3, shape).astype(np.float32)
     layer = keras.layers.BatchNormalization(axis=axis)
     layer.build(shape)
@@ -97,7 +97,7 @@ def test_batch_normalization_of_other_axes_and_ranks_is_right_too(shape, axis, k
     np.testing.assert_allclose(kernels._normalize(layer, inputs, training=True), expected, rtol=2e-4, atol=2e-5)
 
 
-def test_batch_normalization_that_does_not_train_uses_its_averages(keras, kernels):
+def test_frozen_batch_normalization_uses_its_averages(keras, kernels):
     layer = keras.layers.BatchNormalization()
     layer.build((4, 3))
     rows = np.random.default_rng(0).normal(5, 1, (4, 3)).astype(np.float32)
@@ -122,7 +122,7 @@ def test_batch_normalization_that_does_not_train_uses_its_averages(keras, kernel
     ],
     ids=str,
 )
-def test_layers_give_keras_values_and_gradients(kind, use_bias, activation, keras, kernels):
+def test_layers_have_kerass_values_and_gradients(kind, use_bias, activation, keras, kernels):
     import tensorflow as tf
 
     rng = np.random.default_rng(0)
@@ -131,19 +131,19 @@ def test_layers_give_keras_values_and_gradients(kind, use_bias, activation, kera
     layer = getattr(keras.layers, name)(8, **own, use_bias=use_bias, activation=activation)
     layer.build(shape)
     inputs = tf.constant(rng.normal(size=shape).astype(np.float32))
-    found = []
+    results = []
     for call in (type(layer).call, kernels._convolve if name == "Conv2D" else kernels._multiply):
         with tf.GradientTape() as tape:
             tape.watch(inputs)
             outputs = call(layer, inputs)
         upstream = tf.constant(np.random.default_rng(1).normal(size=outputs.shape).astype(np.float32))
         gradients = tape.gradient(outputs, [inputs, *layer.trainable_weights], output_gradients=upstream)
-        found.append([outputs, *gradients])
-    for plain, fused in zip(*found, strict=True):
+        results.append([outputs, *gradients])
+    for plain, fused in zip(*results, strict=True):
         np.testing.assert_allclose(fused, plain, rtol=1e-4, atol=1e-5)
 
 
-def test_a_convolution_of_points_takes_pictures_of_any_size(keras, kernels):
+def test_a_convolution_of_one_pixel_accepts_images_of_any_size(keras, kernels):
     import tensorflow as tf
 
     layer = keras.layers.Conv2D(8, 1)
@@ -154,7 +154,7 @@ def test_a_convolution_of_points_takes_pictures_of_any_size(keras, kernels):
     np.testing.assert_allclose(compiled(inputs), layer(inputs), rtol=1e-4, atol=1e-5)
 
 
-def test_adam_updates_as_keras_does_step_by_step(build, keras):
+def test_adam_updates_like_keras_step_by_step(build, keras):
     fused, plain = (
         build(fused=fused, optimizer={"name": "adam", "learning_rate": 0.01, "clip_norm": 1.0})
         for fused in (True, False)
@@ -172,8 +172,8 @@ def test_adam_updates_as_keras_does_step_by_step(build, keras):
 
 
 @pytest.mark.parametrize("changes", [{"precision": "mixed_bfloat16"}, {"precision": "mixed_float16"}])
-def test_what_computes_in_half_precision_is_left_alone(changes, build):
-    assert replaced(build(fused=True, **changes)) in ([], ["probabilities"])  # the last layer computes in single
+def test_layers_in_half_precision_are_not_changed(changes, build):
+    assert replaced(build(fused=True, **changes)) in ([], ["probabilities"])  # the last layer is in single precision
 
 
 def test_the_saved_model_is_plain_keras(build, keras, tmp_path):

@@ -65,7 +65,7 @@ def test_an_unknown_command_is_refused(command):
     assert "resluts" in output + errors
 
 
-def test_the_committed_pages_are_what_the_code_and_docs_results_give(command, monkeypatch):
+def test_the_committed_pages_match_the_code_and_docs_results(command, monkeypatch):
     monkeypatch.chdir(ROOT)
     assert command("readme", "--check") == (0, "5 generated pages are up to date\n", "")
 
@@ -88,7 +88,7 @@ def test_readme_writes_pages_that_are_out_of_date_and_check_only_names_them(comm
     assert (code, errors) == (1, "error: docs/reference/commands.md: out of date; run `tiny-imagenet readme`\n")
 
 
-def test_check_says_what_would_run(command, repository):
+def test_check_lists_the_stages_that_would_run(command, repository):
     code, output, errors = command("check")
     assert (code, errors) == (0, "")
     for part in ("profile demo", "digits", "embedded", "model_1, model_2, model_3, model_4, model_5"):
@@ -159,14 +159,14 @@ def test_check_finds_missing_weights_before_anything_runs(command, repository):
     assert "nowhere.h5" in errors
 
 
-def test_results_before_there_are_any_says_what_to_do(command, repository):
+def test_without_results_the_error_says_what_to_do(command, repository):
     code, output, errors = command("results")
     assert (code, output) == (1, "")
     assert "dvc repro" in errors
 
 
 @pytest.mark.parametrize("name", ["check", "results"])
-def test_outside_of_a_repository_a_command_says_so(name, command, tmp_path, monkeypatch):
+def test_outside_of_a_repository_a_command_is_refused(name, command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code, output, errors = command(name)
     assert (code, output) == (1, "")

@@ -56,7 +56,7 @@ def test_params_yaml_names_the_schema_and_fits_it():
         ("sweeps.rates.search.epochs.gird", [1], "$.sweeps.rates.search.epochs"),
     ],
 )
-def test_a_mistake_is_marked_where_it_is(path, value, marked):
+def test_a_mistake_is_marked_at_its_key(path, value, marked):
     assert any(found.startswith(marked) for found in refused(changed(path, value)))
 
 

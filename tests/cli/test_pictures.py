@@ -73,7 +73,7 @@ class TestPixelsOfTheRightSize:
         np.testing.assert_array_equal(read(encoded(image, "PNG")), np.asarray(image.convert("RGB")))
 
     @pytest.mark.parametrize("kind", LOSSY)
-    def test_come_through_lossy_formats_alike(self, kind, read, picture):
+    def test_are_similar_after_lossy_formats(self, kind, read, picture):
         assert np.abs(read(encoded(Image.fromarray(picture), kind)).astype(int) - picture).mean() < 8
 
 
@@ -116,7 +116,7 @@ def jpegs_of_every_kind(pixels):
     return kinds
 
 
-def test_an_image_of_the_dataset_gives_the_pixels_of_the_cache_whatever_kind_of_jpeg_it_is(
+def test_an_image_of_the_dataset_has_the_pixels_of_the_cache_for_each_kind_of_jpeg(
     read, make_archive, make_pictures, tmp_path
 ):
     jpegs = [*jpegs_of_every_kind(make_pictures(1, seed=5)[0]).items()]
@@ -186,12 +186,12 @@ class TestSize:
         colours = read(encoded(Image.new("RGB", size, (10, 200, 30)), kind))
         assert np.abs(colours.astype(int) - (10, 200, 30)).max() <= 2
 
-    def test_a_fine_pattern_becomes_gray_and_no_coarse_pattern(self, read):
+    def test_a_fine_pattern_becomes_gray_without_a_coarse_pattern(self, read):
         board = (np.indices((640, 640)).sum(0) % 2 * 255).astype(np.uint8)
         assert set(np.unique(read(encoded(Image.fromarray(board), "PNG")))) <= {126, 127, 128}
 
     @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
-    def test_a_photograph_is_resized_as_pillow_does_it_without_shortcuts(self, kind, read, large):
+    def test_a_photograph_is_resized_like_pillow_without_shortcuts(self, kind, read, large):
         content = encoded(Image.fromarray(large), kind)
         whole = Image.open(io.BytesIO(content)).convert("RGB")
         expected = np.asarray(whole.resize((64, 64), Image.Resampling.BICUBIC, box=(150, 0, 1050, 900)))
@@ -224,13 +224,13 @@ class TestOrientation:
 
     @pytest.mark.filterwarnings("ignore:Corrupt EXIF")
     @pytest.mark.parametrize("exif", [b"Exif\0\0no TIFF", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0"])
-    def test_broken_exif_is_passed_over(self, exif, read, picture):
+    def test_damaged_exif_is_ignored(self, exif, read, picture):
         jpeg = encoded(Image.fromarray(picture), "JPEG")
         segment = b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif
         np.testing.assert_array_equal(read(jpeg[:2] + segment + jpeg[2:]), decode(jpeg))
 
     @pytest.mark.parametrize("orientation", [0, 9, 65535])
-    def test_an_orientation_that_there_is_not_is_passed_over(self, orientation, read, picture):
+    def test_an_unknown_orientation_is_ignored(self, orientation, read, picture):
         exif = Image.Exif()
         exif[ExifTags.Base.Orientation] = orientation
         np.testing.assert_array_equal(read(encoded(Image.fromarray(picture), "PNG", exif=exif)), picture)
@@ -271,7 +271,7 @@ class TestTransparency:
 
 
 @pytest.mark.parametrize("kind", ["GIF", "PNG", "TIFF", "WEBP", "AVIF"])
-def test_of_an_animation_it_is_the_first_frame(kind, read):
+def test_the_first_frame_of_an_animation_is_used(kind, read):
     frames = [Image.new("RGB", (64, 64), colour) for colour in ("red", "blue", "green")]
     content = encoded(frames[0], kind, save_all=True, append_images=frames[1:])
     assert np.abs(read(content).astype(int) - (255, 0, 0)).max() <= 6
@@ -280,13 +280,13 @@ def test_of_an_animation_it_is_the_first_frame(kind, read):
 class TestDamage:
     @pytest.mark.parametrize("kind", [*LOSSLESS, *LOSSY])
     @pytest.mark.parametrize("share", [0.2, 0.5, 0.9])
-    def test_a_file_that_is_cut_short_is_refused(self, kind, share, read, large):
+    def test_a_truncated_file_is_refused(self, kind, share, read, large):
         content = encoded(Image.fromarray(large[:200, :300]), kind)
         with pytest.raises(ImageError):
             read(content[: int(len(content) * share)])
 
     @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
-    def test_a_jpeg_cut_short_and_ended_properly_is_refused(self, mode, read, large):
+    def test_a_truncated_jpeg_with_an_end_marker_is_refused(self, mode, read, large):
         jpeg = encoded(Image.fromarray(large).convert(mode), "JPEG")
         with pytest.raises(ImageError, match="damaged or truncated"):
             read(jpeg[: len(jpeg) // 2] + b"\xff\xd9")
@@ -297,7 +297,7 @@ class TestDamage:
         with pytest.raises(ImageError, match="damaged or truncated"):
             read(bytes(png))
 
-    def test_odd_jpegs_whose_pixels_are_whole_are_read(self, read, picture):
+    def test_unusual_jpegs_with_complete_pixels_are_read(self, read, picture):
         jpeg = encoded(Image.fromarray(picture), "JPEG")
         np.testing.assert_array_equal(read(jpeg[:-2] + bytes(7) + jpeg[-2:]), decode(jpeg))  # padding before the end
         np.testing.assert_array_equal(read(jpeg + b"what a camera appends"), decode(jpeg))
@@ -308,7 +308,7 @@ class TestDamage:
         np.testing.assert_array_equal(read(odd), decode(jpeg))
 
     @pytest.mark.filterwarnings("ignore")
-    def test_whatever_bytes_are_changed_there_is_a_picture_or_one_clear_error(self, read, picture):
+    def test_any_changed_bytes_give_a_picture_or_one_clear_error(self, read, picture):
         seeds = [
             encoded(Image.fromarray(picture), kind) for kind in [*LOSSLESS, *LOSSY, "ICO", "ICNS", "PCX", "SGI", "DDS"]
         ]
@@ -358,18 +358,18 @@ class TestOtherFiles:
             read(HEIF)
         assert not isinstance(caught.value, NotAnImageError)
 
-    def test_what_is_no_regular_file_is_not_waited_for(self, tmp_path):
+    def test_pipes_and_devices_are_refused_without_waiting(self, tmp_path):
         os.mkfifo(tmp_path / "pipe")
         for path in (tmp_path / "pipe", tmp_path, "/dev/zero"):
             with pytest.raises(ImageError, match="not a regular file"):
                 read_image(type(tmp_path)(path))
 
     @pytest.mark.parametrize("name", ["nowhere.png", "n" * 300 + ".png"])
-    def test_a_file_that_is_not_there_is_refused(self, name, tmp_path):
+    def test_a_missing_file_is_refused(self, name, tmp_path):
         with pytest.raises(ImageError, match=r"does not exist|name too long"):
             read_image(tmp_path / name)
 
-    def test_a_file_that_may_not_be_read_is_refused(self, tmp_path, monkeypatch, picture):
+    def test_an_unreadable_file_is_refused(self, tmp_path, monkeypatch, picture):
         def forbidden(*_: object) -> None:
             raise PermissionError(13, "Permission denied")
 
@@ -410,7 +410,7 @@ class TestBombs:
     @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
     @pytest.mark.parametrize("kind", ["BMP", "GIF", "JPEG", "PPM", "PNG"])
     @pytest.mark.parametrize("side", [9_500, 30_000])  # below and above where Pillow itself would refuse it
-    def test_are_refused_before_they_take_memory(self, kind, side, read):
+    def test_are_refused_before_they_use_memory(self, kind, side, read):
         content = png_of_zeros(side) if kind == "PNG" else with_size(kind, side, side)
         assert len(content) < 200_000
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -432,7 +432,7 @@ class TestBombs:
             read(png[:33] + swelling + png[33:])
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 32 * 1024
 
-    def test_a_file_too_long_for_any_picture_is_not_read(self, tmp_path):
+    def test_a_file_longer_than_any_picture_is_not_read(self, tmp_path):
         with (tmp_path / "long.jpg").open("wb") as stream:
             stream.write(b"\xff\xd8\xff\xe0")
             stream.truncate(1 << 40)  # sparse

@@ -66,7 +66,7 @@ class TestFiles:
         assert sources == named(outside) + found(*sorted(inside))
         assert refusals == []
 
-    def test_hidden_files_pipes_and_links_to_folders_are_left_alone(self, tmp_path):
+    def test_hidden_files_pipes_and_links_to_folders_are_ignored(self, tmp_path):
         seen = write_shade(tmp_path / "seen.png", 0)
         write_shade(tmp_path / ".hidden.png", 0)
         write_shade(tmp_path / ".thumbnails" / "small.png", 0)
@@ -88,7 +88,7 @@ class TestFiles:
 
 
 class TestAnswers:
-    def test_are_in_the_order_asked_for_with_the_likeliest_first(self, tmp_path):
+    def test_are_in_the_requested_order_with_the_likeliest_first(self, tmp_path):
         files = [write_shade(tmp_path / f"{shade}.png", shade) for shade in (5, 0, 3)]
         answers = predict(named(*files), CLASSES, ShadeModel, top=3)
         assert [image["path"] for image in answers.images] == [str(file) for file in files]
@@ -102,7 +102,7 @@ class TestAnswers:
         assert (answers.errors, answers.skipped) == ([], 0)
 
     @pytest.mark.parametrize(("top", "expected"), [(1, 1), (5, 5), (NUM_CLASSES, NUM_CLASSES), (500, NUM_CLASSES)])
-    def test_have_as_many_classes_as_asked_for_and_as_there_are(self, top, expected, tmp_path):
+    def test_have_the_requested_number_of_classes_at_most_all(self, top, expected, tmp_path):
         answers = predict(named(write_shade(tmp_path / "a.png", 1)), CLASSES, ShadeModel, top=top)
         assert len(answers.images[0]["predictions"]) == expected
 
@@ -139,7 +139,7 @@ class TestAnswers:
         assert len(answers.images) == 3000
         assert most <= 2 * prediction.BATCH_SIZE
 
-    def test_that_are_no_numbers_are_refused(self, tmp_path):
+    def test_that_are_not_finite_are_refused(self, tmp_path):
         class Diverged:
             def predict_on_batch(self, x):
                 return np.full((len(x), NUM_CLASSES), np.nan, np.float32)
@@ -149,7 +149,7 @@ class TestAnswers:
 
 
 class TestRefusals:
-    def test_bad_ones_among_many_are_told_and_the_others_answered(self, tmp_path):
+    def test_bad_ones_are_named_and_the_others_predicted(self, tmp_path):
         files = [write_shade(tmp_path / f"{shade}.png", shade) for shade in range(5)]
         files[1].write_bytes(files[1].read_bytes()[:60])
         files[3].write_text("no image")
@@ -159,7 +159,7 @@ class TestRefusals:
         assert [refusal.path for refusal in told] == [files[1], files[3]]
         assert [error["path"] for error in answers.errors] == [str(files[1]), str(files[3])]
 
-    def test_in_a_folder_only_what_claims_to_be_an_image_is_an_error(self, tmp_path):
+    def test_in_a_folder_only_files_with_an_image_suffix_can_be_errors(self, tmp_path):
         (tmp_path / "notes.txt").write_text("no image")
         (tmp_path / "broken.jpg").write_text("no image")
         (tmp_path / "phone.heic").write_bytes(bytes(4) + b"ftypheic" + bytes(20))
@@ -252,14 +252,14 @@ class TestChoiceOfTheModel:
             ("dvc.yaml", "trained models: inactive, model_1, model_2, model_3"),
         ],
     )
-    def test_one_that_is_not_there_is_refused(self, given, expected, command, repository, tmp_path):
+    def test_a_missing_one_is_refused(self, given, expected, command, repository, tmp_path):
         code, output, errors = command(write_shade(tmp_path / "a.png", 1), "--model", given)
         assert (code, output) == (1, "")
         assert expected in errors
         assert "Traceback" not in errors
 
     @pytest.mark.slow
-    def test_a_champion_that_somebody_registered_is_used_or_refused_with_its_version(
+    def test_a_champion_that_a_user_registered_is_used_or_refused_with_its_version(
         self, command, repository, tmp_path, monkeypatch
     ):
         monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
@@ -278,7 +278,7 @@ class TestChoiceOfTheModel:
         assert (code, json.loads(output)["model"]) == (0, "tiny-imagenet@champion")
         assert "tiny-imagenet@champion (which is version 1, not registered by this pipeline)" in errors
 
-    def test_before_there_is_any_says_what_to_do(self, command, repository, tmp_path):
+    def test_without_any_the_error_says_what_to_do(self, command, repository, tmp_path):
         for metrics in repository.glob("results/*/metrics.json"):
             metrics.unlink()
         code, output, errors = command(write_shade(tmp_path / "a.png", 1))
@@ -328,7 +328,7 @@ class TestWhatIsPrinted:
         assert lines[1][column:].startswith("shade 1  n00000001")
         assert re.fullmatch(r".* \d+\.\d\d %", lines[1])
 
-    def test_a_file_name_cannot_steer_the_terminal(self, command, repository, tmp_path):
+    def test_control_characters_in_a_file_name_are_escaped(self, command, repository, tmp_path):
         good = write_shade(tmp_path / "in" / "a\x1b[2J\nb.png", 1)
         (tmp_path / "in" / "bad\x1b[2J.png").write_text("no image")
         (tmp_path / "in" / os.fsdecode(b"latin-\xe9.png")).write_bytes(good.read_bytes())
@@ -352,7 +352,7 @@ class TestWhatIsPrinted:
         assert "none of these files is an image" in errors
 
 
-def test_what_cannot_be_answered_is_said_without_starting_keras(repository, tmp_path):
+def test_invalid_calls_are_refused_without_starting_keras(repository, tmp_path):
     (tmp_path / "notes.txt").write_text("no image")
     script = (
         "import sys; from tiny_imagenet.cli import app\n"

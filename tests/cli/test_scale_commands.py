@@ -54,7 +54,7 @@ def command(monkeypatch, capsys):
         (["sweep", "rates", "--write-block", "Model"], "'Model' is not a valid block name"),
     ],
 )
-def test_a_mistake_is_one_message(arguments, expected, command, repository):
+def test_an_invalid_call_is_one_message(arguments, expected, command, repository):
     before = (repository / "params.yaml").read_text()
     code, output, errors = command(*arguments)
     assert (code, output) == (1, "")
@@ -75,7 +75,7 @@ def typo(repository) -> str:
     return f"{key}: unknown key 'loguniforn' (did you mean 'loguniform'?)"
 
 
-def test_a_typo_in_a_sweep_stops_no_stage(typo, repository):
+def test_an_error_in_a_sweep_stops_no_stage(typo, repository):
     from stages import download
 
     assert entry.checked_params().active[0] == "model_1"
@@ -83,7 +83,7 @@ def test_a_typo_in_a_sweep_stops_no_stage(typo, repository):
     assert (repository / "data" / "raw" / "dataset.zip").is_file()
 
 
-def test_a_typo_in_a_sweep_is_a_remark_of_check_and_refused_by_the_sweep_itself(typo, command):
+def test_an_error_in_a_sweep_is_a_remark_of_check_and_refused_by_sweep(typo, command):
     code, output, errors = command("check")
     assert (code, errors) == (0, "")
     assert f"warning: `tiny-imagenet sweep rates` would fail: {typo}" in output
@@ -101,7 +101,7 @@ def test_a_typo_in_a_sweep_is_a_remark_of_check_and_refused_by_the_sweep_itself(
         ([], {"devices": 2}, "devices"),
     ],
 )
-def test_what_cannot_run_is_refused_before_anything_is_written(
+def test_a_sweep_that_cannot_run_is_refused_before_anything_is_written(
     command_line, arguments, changes, expected, command, repository
 ):
     path = repository / "params.yaml"
@@ -116,7 +116,7 @@ def test_what_cannot_run_is_refused_before_anything_is_written(
 
 
 @pytest.mark.parametrize(("hosts", "arguments"), [({"here", "there"}, []), ({"here"}, ["--cores", "3"])])
-def test_machines_that_are_not_fit_leave_params_as_they_are(hosts, arguments, command, repository, monkeypatch):
+def test_unsuitable_machines_leave_params_unchanged(hosts, arguments, command, repository, monkeypatch):
     cluster = machines.Cluster(None, [machines.Node(host, host, 2, 0) for host in hosts])
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setattr(cluster, "require_shared", lambda _: None)
@@ -130,7 +130,7 @@ def test_machines_that_are_not_fit_leave_params_as_they_are(hosts, arguments, co
     assert (repository / "params.yaml").read_text() == before
 
 
-def test_the_best_is_written_back_also_where_other_trials_were_lost(command, repository, monkeypatch):
+def test_the_best_trial_is_written_back_even_if_others_were_lost(command, repository, monkeypatch):
     def run(params, name, **_):
         return plan(params, name).trials[2], "trial 3", {4: "out of memory"}
 
@@ -164,7 +164,7 @@ def started(monkeypatch) -> list[tuple[Any, ...]]:
     return calls
 
 
-def test_seeds_are_written_to_params_so_that_dvc_knows_of_them(command, repository, started):
+def test_seeds_are_written_to_params(command, repository, started):
     code, output, _ = command("train", "model_1", "model_2", "--seeds", "3", "--workers", "2", "--cores", "1")
     assert code == 0
     assert "params.yaml: replicates is now models: [model_1, model_2], seeds: [2, 3]" in output
@@ -181,7 +181,7 @@ def test_seeds_are_written_to_params_so_that_dvc_knows_of_them(command, reposito
     assert "params.yaml" not in output  # they are there
 
 
-def test_all_are_the_active_models_and_the_replicates_that_there_are(command, repository, started):
+def test_all_means_the_active_models_and_their_replicates(command, repository, started):
     command("train", "model_1", "--seeds", "2")
     command("train", "--all")
     assert started[-1][1] == ["model_1", "model_2", "model_3", "model_4", "model_5", "model_1-2"]

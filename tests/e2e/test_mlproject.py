@@ -67,7 +67,7 @@ def test_each_entry_point_makes_what_it_is_named_after(copy, trained):
         (f"{MODEL}; touch hacked; $(touch hacked) `touch hacked`", f"known: model_1, {MODEL}"),
     ],
 )
-def test_a_name_that_is_no_models_is_refused_with_one_message_and_runs_nothing(copy, trained, model, said):
+def test_an_unknown_model_is_refused_with_one_message_and_runs_nothing(copy, trained, model, said):
     refused = copy.run(*mlflow_run("train", "-P", f"model={model}"))
     assert refused.returncode != 0
     assert said in refused.stdout + refused.stderr

@@ -78,7 +78,7 @@ def wait_for(process: subprocess.Popen[str], text: str) -> None:
         printed += line
 
 
-def test_a_server_that_goes_comes_and_goes_stops_no_training_and_misses_nothing(copy, mlflow_server):
+def test_outages_of_the_server_stop_no_training_and_lose_no_epoch(copy, mlflow_server):
     uri = mlflow_server.url
     # Refused at once, the store is asked again soon: an epoch takes a fraction of a second here.
     process = copy.start("dvc", "repro", MLFLOW_TRACKING_URI=uri, MLFLOW_HTTP_REQUEST_MAX_RETRIES="0")
@@ -88,7 +88,7 @@ def test_a_server_that_goes_comes_and_goes_stops_no_training_and_misses_nothing(
     wait_for(process, "the training continues")
     with held(process):
         mlflow_server.start()
-    wait_for(process, "is back, and has the epochs that it missed")
+    wait_for(process, "is back; the missing epochs are logged")
     with held(process):
         before = steps(copy, uri)
         mlflow_server.stop()

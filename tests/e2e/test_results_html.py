@@ -95,7 +95,7 @@ def window(browser, file) -> Iterator[Window]:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [WIDTHS["phone"], WIDTHS["desk"]])
-def test_it_fits_shows_every_image_and_has_no_error(window, tmp_path, width, scheme):
+def test_the_page_fits_shows_each_image_and_has_no_error(window, tmp_path, width, scheme):
     window.open(width, scheme=scheme)
     assert window.run("return innerWidth") == width
     assert window.run(NOTHING_OVERFLOWS) == [True, []]
@@ -107,7 +107,7 @@ def test_it_fits_shows_every_image_and_has_no_error(window, tmp_path, width, sch
 
 
 @pytest.mark.parametrize("width", [WIDTHS["phone"], WIDTHS["desk"]])
-def test_it_fits_also_when_everything_is_unfolded(window, width):
+def test_the_page_fits_if_everything_is_unfolded(window, width):
     window.open(width)
     window.run("for (const part of document.querySelectorAll('details')) part.open = true")
     assert all(window.run(FOLDED))
@@ -124,7 +124,7 @@ def test_a_large_confusion_matrix_keeps_its_size_and_scrolls_in_its_frame(window
     assert frame.size["height"] <= 900
 
 
-def test_a_phone_shows_the_audit_as_cards_with_everything_in_sight(window):
+def test_a_phone_shows_the_audit_as_cards_that_fit(window):
     window.open(WIDTHS["phone"])
     for frame in window.all(".scroll:has(.audit)"):
         assert window.run("return arguments[0].scrollWidth <= arguments[0].clientWidth", frame)
@@ -137,7 +137,7 @@ def test_a_phone_shows_the_audit_as_cards_with_everything_in_sight(window):
         assert word in window.run(headings, rows[0])
 
 
-def test_it_follows_the_scheme(window):
+def test_the_page_follows_the_light_or_dark_scheme(window):
     brightness = []
     for scheme in ("light", "dark"):
         window.open(WIDTHS["desk"], scheme=scheme)
@@ -151,7 +151,7 @@ def column(window: Window, place: int) -> list[str]:
     return [cell.text.splitlines()[0] for cell in window.all(f".results tbody tr > :nth-child({place})")]
 
 
-def test_a_click_on_a_heading_sorts_by_number_and_leaves_what_is_missing_at_the_end(window):
+def test_a_click_on_a_heading_sorts_by_number_with_missing_values_last(window):
     window.open(WIDTHS["desk"])
     names = [heading.text.splitlines()[0] for heading in window.all(".results thead th")]
     place = names.index("parameters") + 1
@@ -169,7 +169,7 @@ def test_a_click_on_a_heading_sorts_by_number_and_leaves_what_is_missing_at_the_
     assert window.console() == []
 
 
-def test_p_values_sort_by_what_they_are(window):
+def test_p_values_sort_by_their_values(window):
     window.open(WIDTHS["desk"])
     next(button for button in window.all(".paired thead button") if button.text.startswith("p")).click()
     shown = [cell.text for cell in window.all(".paired tbody tr > :nth-child(8)")]
@@ -199,7 +199,7 @@ def test_on_paper_everything_is_unfolded_and_nothing_is_cut_off(window, tmp_path
     (tmp_path / "page.pdf").write_bytes(base64.b64decode(printed["data"]))
 
 
-def test_it_fetches_nothing(window):
+def test_the_page_fetches_nothing(window):
     window.open(WIDTHS["desk"])
     fetched = window.run("return performance.getEntriesByType('resource').map((entry) => entry.name)")
     assert [name for name in fetched if not name.startswith("data:")] == []

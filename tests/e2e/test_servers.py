@@ -26,7 +26,7 @@ def untrained(made: Copy, tmp_path) -> Copy:
     return copy
 
 
-def test_five_trainings_at_once_are_five_whole_runs_on_postgresql(untrained, mlflow_server: Server, tmp_path):
+def test_five_trainings_at_once_are_five_complete_runs_on_postgresql(untrained, mlflow_server: Server, tmp_path):
     import mlflow
 
     uri = mlflow_server.url
@@ -64,6 +64,6 @@ def test_five_trainings_at_once_are_five_whole_runs_on_postgresql(untrained, mlf
         assert (served / "data" / "model.keras").stat().st_size > 0.9 * path.with_name("model.keras").stat().st_size
 
 
-def test_five_processes_at_once_make_one_sqlite_file_and_five_whole_runs(tmp_path):
+def test_five_processes_at_once_create_one_sqlite_file_and_five_complete_runs(tmp_path):
     write_at_once(tmp_path, MODELS)
     assert_nothing_is_lost(tmp_path, MODELS)

@@ -85,7 +85,7 @@ def outputs(root: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("stage", ["download", "reorganize", "cache"])
-def test_a_stage_killed_at_any_moment_comes_right_on_the_next_try(repository, stage):
+def test_a_stage_killed_at_any_moment_succeeds_when_rerun(repository, stage):
     first = dvc(repository, "repro", "cache")
     printed, _ = first.communicate()
     assert first.returncode == 0, printed

@@ -43,12 +43,12 @@ def copy(tmp_path_factory) -> Copy:
 
 
 @pytest.mark.parametrize("model", STANDINS)
-def test_a_training_killed_at_any_moment_ends_with_the_same_bits(copy, model):
+def test_a_training_killed_at_any_moment_resumes_to_the_same_bits(copy, model):
     training = Training(copy, model, EPOCHS)
     training.run()
     expected = training.outputs()
     start = time.monotonic()
-    process = training.start_anew()
+    process = training.start_from_scratch()
     wait_for_epoch(process, 1)
     first = time.monotonic() - start
     process.communicate()
@@ -58,7 +58,7 @@ def test_a_training_killed_at_any_moment_ends_with_the_same_bits(copy, model):
     moments = random.Random(model)  # noqa: S311 - repeatable, not secret
     killed, resumed = 0, 0
     while killed < KILLS_PER_MODEL:
-        process = training.start_anew()
+        process = training.start_from_scratch()
         for _ in range(2):  # and the one that goes on may be killed as well
             time.sleep(moments.uniform(0.8 * first, whole))  # before that, all are alike: a process that starts
             if process.poll() is None:
@@ -69,5 +69,5 @@ def test_a_training_killed_at_any_moment_ends_with_the_same_bits(copy, model):
             process = copy.start("dvc", "repro", f"train@{model}")
         process.communicate()
         remove_broken_lock(copy.root)
-        resumed += len(training.go_on(expected)["resumed_from"])
+        resumed += len(training.resume(expected)["resumed_from"])
     assert resumed >= 2

@@ -98,7 +98,7 @@ def undisturbed(tmp_path_factory) -> Copy:
     return copy
 
 
-def test_a_sweep_leaves_a_table_a_block_and_whole_runs(undisturbed):
+def test_a_sweep_leaves_a_table_a_block_and_complete_runs(undisturbed):
     copy = undisturbed
     table = pd.read_csv(copy.root / "sweeps" / "rates" / "results.csv")
     assert list(table["status"]) == ["finished"] * TRIALS
@@ -133,7 +133,7 @@ def test_a_sweep_on_two_nodes_loses_one_and_nothing_else(undisturbed, tmp_path):
     assert_runs_are_whole(copy)
 
 
-def test_a_sweep_that_is_interrupted_and_then_killed_goes_on_with_the_same_command(undisturbed, tmp_path):
+def test_an_interrupted_and_killed_sweep_is_resumed_by_the_same_command(undisturbed, tmp_path):
     copy = repository(tmp_path / "repository")
     process = copy.start(*COMMAND, "sweep", "rates")
     wait_for(process, r"trial 1: epoch 3/", r"trial 2: epoch 3/")
@@ -159,7 +159,7 @@ def test_a_sweep_that_is_interrupted_and_then_killed_goes_on_with_the_same_comma
     assert_runs_are_whole(copy)
 
 
-def test_a_trial_that_diverges_is_named_and_the_others_go_on(tmp_path):
+def test_a_trial_that_diverges_is_named_and_the_others_continue(tmp_path):
     def diverging(params: dict[str, Any]) -> None:
         small_models(params)
         params["models"]["model_1"]["optimizer"] = {"name": "sgd", "learning_rate": 0.1}

@@ -43,7 +43,7 @@ def bits(copy: Copy) -> dict[str, str]:
     return {path: md5(copy.root / path) for path in files}
 
 
-def test_two_workers_give_the_bits_of_one_and_leave_dvc_nothing_to_do(tmp_path):
+def test_two_workers_give_the_same_bits_as_one_and_dvc_has_nothing_to_do(tmp_path):
     results = []
     for workers in ("1", "2"):
         copy = copy_of_repository(tmp_path / workers)
@@ -82,7 +82,7 @@ def test_interrupted_trainings_end_and_leave_no_process(tmp_path):
     assert {path.parent.name for path in copy.root.glob("checkpoints/*/*.checkpoint")} == {"model_1", "model_2"}
 
 
-def test_a_killed_command_leaves_no_process_and_the_same_command_goes_on(tmp_path):
+def test_a_killed_command_leaves_no_process_and_is_resumed_by_the_same_command(tmp_path):
     copy = copy_of_repository(tmp_path / "repository")
     copy.edit(lambda params: long_trainings(params, 60))
     copy.commit()
@@ -102,7 +102,7 @@ def test_a_killed_command_leaves_no_process_and_the_same_command_goes_on(tmp_pat
         assert record["resumed_from"][0] >= 2
 
 
-def test_a_training_whose_node_is_lost_goes_on_on_another_one(tmp_path):
+def test_a_training_whose_node_is_lost_resumes_on_another_node(tmp_path):
     copy = copy_of_repository(tmp_path / "repository")
     copy.edit(lambda params: long_trainings(params, 80))
     copy.commit()

@@ -9,6 +9,6 @@ pytestmark = pytest.mark.faults
 
 
 @pytest.mark.parametrize("round_", range(ROUNDS))
-def test_five_runs_that_start_at_once_are_all_whole(tmp_path, round_):
+def test_five_runs_that_start_at_once_are_complete(tmp_path, round_):
     write_at_once(tmp_path, NAMES)
     assert_nothing_is_lost(tmp_path, NAMES)

@@ -270,7 +270,7 @@ def test_the_page_on_transfer_names_every_file_and_its_digest():
 
 
 @pytest.mark.parametrize("kind", [hashlib.md5, hashlib.sha256])
-def test_keras_own_file_is_imagenet_by_any_path(kind, tmp_path, monkeypatch):
+def test_kerass_own_file_is_imagenet_by_any_path(kind, tmp_path, monkeypatch):
     file = tmp_path / "notop.h5"
     file.write_bytes(b"weights")
     assert weights.origin(str(file), "resnet50", file) == str(file)

@@ -111,7 +111,7 @@ def test_a_link_stays_a_link_and_the_mode_what_it_was(path):
 
 
 @pytest.mark.parametrize("style", ["flow", "joined", "comment"])
-def test_a_file_with_another_layout_is_left_alone(style, path):
+def test_a_file_with_another_layout_is_not_changed(style, path):
     values = yaml.safe_load(path.read_text())
     if style == "flow":
         path.write_text(yaml.safe_dump(values, default_flow_style=True))

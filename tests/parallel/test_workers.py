@@ -48,7 +48,7 @@ def test_trainings_that_were_not_requested_are_not_added(models):
         wanted_replicates(current, models, 4)
 
 
-def test_without_seeds_it_is_the_models_alone():
+def test_without_seeds_only_the_models_are_trained():
     assert trainings(params(models=["model_1"], seeds=[2]), ["model_1", "model_3"], None) == ["model_1", "model_3"]
 
 
@@ -95,7 +95,7 @@ def started(tmp_path, monkeypatch):
     return start
 
 
-def test_a_training_that_fails_is_named_after_the_others_and_the_table_are_made(started):
+def test_a_failed_training_is_named_after_the_others_and_the_table(started):
     outcomes: dict[str, Any] = {
         "model_1": 255,
         "model_2": 0,
@@ -162,7 +162,7 @@ def test_several_machines_need_an_mlflow_server(started, monkeypatch):
         ("ray::run_stages() (pid=1)\n  File ...\nOSError: no room", "OSError: no room"),
     ],
 )
-def test_the_line_that_says_why_is_shown(said, reason):
+def test_the_line_with_the_reason_is_shown(said, reason):
     assert workers._reason(RuntimeError(said)) == reason
 
 

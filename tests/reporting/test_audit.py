@@ -26,7 +26,7 @@ def row(frame: Any, model: str, quantity: str) -> Any:
     return frame[(frame["model"] == model) & (frame["quantity"] == quantity)].iloc[0]
 
 
-def test_every_figure_of_the_papers_tables_has_a_row(tmp_path):
+def test_each_number_of_the_papers_tables_has_a_row(tmp_path):
     found = audited(tmp_path, {"model_1": 0.1419})
     assert len(found) == 3 * len(PAPER)
     assert list(found.columns) == audit.COLUMNS
@@ -39,7 +39,7 @@ def test_every_figure_of_the_papers_tables_has_a_row(tmp_path):
 @pytest.mark.parametrize(
     ("ours", "verdict"), [(0.1419, "reproduced"), (0.1450, "reproduced"), (0.20, "above"), (0.10, "below")]
 )
-def test_a_figure_is_reproduced_where_our_interval_holds_it(ours, verdict, tmp_path):
+def test_an_accuracy_is_reproduced_if_our_interval_contains_it(ours, verdict, tmp_path):
     found = row(audited(tmp_path, {"model_1": ours}), "model_1", "validation accuracy")
     assert found["verdict"] == verdict
     assert (found["low"] <= 0.1419 <= found["high"]) == (verdict == "reproduced")
@@ -54,7 +54,7 @@ def test_validation_is_judged_under_the_papers_protocol(tmp_path):
     assert "9,950 of the 10,000" in found["deviations"]
 
 
-def test_parameters_are_reproduced_where_they_are_the_same(tmp_path):
+def test_parameters_are_reproduced_if_they_are_equal(tmp_path):
     found = audited(tmp_path, {"model_1": 0.1, "model_2": 0.1})
     assert row(found, "model_1", "parameters")["verdict"] == "reproduced"
     assert row(found, "model_1", "parameters")["ours"] == PARAMETERS["model_1"]
@@ -87,7 +87,7 @@ def test_no_accuracy_is_judged_by_another_recipe(tmp_path):
     ],
     ids=["shared augmentation", "another block", "one key"],
 )
-def test_an_edited_recipe_is_no_longer_the_papers(changes, key, tmp_path):
+def test_an_edited_recipe_is_not_the_papers(changes, key, tmp_path):
     found = row(audited(tmp_path, {"model_1": 0.1419}, **changes), "model_1", "validation accuracy")
     assert (found["verdict"], found["reason"]) == (audit.UNTESTED, "the recipe of model_1 is not the paper's")
     assert f"`{key}`" in found["deviations"]
@@ -130,7 +130,7 @@ def test_a_model_without_results_says_why(tmp_path):
         assert row(found, "model_3", quantity)["reason"] == "not in `active`"
 
 
-def test_the_authors_logs_are_beside_the_papers_figures(tmp_path):
+def test_the_authors_logs_are_beside_the_papers_numbers(tmp_path):
     found = audited(tmp_path, {"model_3": 0.2})
     three = row(found, "model_3", "validation accuracy")
     assert three["authors_log"] == pytest.approx(0.2241)
@@ -142,7 +142,7 @@ def test_the_authors_logs_are_beside_the_papers_figures(tmp_path):
     assert "authors' log" not in row(found, "model_1", "validation accuracy")["deviations"]
 
 
-def test_a_block_that_does_as_the_authors_did_is_audited_beside_its_model(tmp_path):
+def test_a_block_with_the_authors_settings_is_audited_beside_its_model(tmp_path):
     found = audited(tmp_path, {"model_3": 0.2, "model_3_as_published": 0.2488})
     published = row(found, "model_3_as_published", "validation accuracy")
     assert published["paper"] == 0.2488
@@ -158,7 +158,7 @@ def test_the_blocks_that_deviations_name_exist(tmp_path):
     assert named <= VALUES["models"].keys()
 
 
-def test_other_seeds_are_said_beside_the_verdict(tmp_path):
+def test_results_of_other_seeds_are_beside_the_verdict(tmp_path):
     make_results(tmp_path, "model_1-7", metrics={"train_accuracy": 0.4, "val_accuracy_paper_protocol": 0.1619})
     asked = {"models": ["model_1", "model_2"], "seeds": [7]}
     found = audited(tmp_path, {"model_1": 0.1419, "model_2": 0.2}, replicates=asked)
@@ -169,7 +169,7 @@ def test_other_seeds_are_said_beside_the_verdict(tmp_path):
     assert "seeds" not in row(found, "model_2", "training accuracy")["reason"]
 
 
-def test_what_explains_the_paper_s_14_percent_stands_beside_it(tmp_path):
+def test_the_explanation_of_the_papers_14_percent_is_beside_it(tmp_path):
     found = audited(tmp_path, {"model_1": 0.2})
     assert "docs/validation-gap.md" in row(found, "model_1", "validation accuracy")["deviations"]
     assert "docs/validation-gap.md" not in row(found, "model_1", "training accuracy")["deviations"]
@@ -187,7 +187,7 @@ def test_for_other_images_than_the_papers_the_audit_is_one_sentence(tmp_path):
     assert audit.not_audited(found, made_params(profile="paper")) == ""
 
 
-def test_the_report_has_every_figure_and_a_tally(tmp_path):
+def test_the_audit_has_each_number_and_a_tally(tmp_path):
     found = audited(tmp_path, {"model_1": 0.1419, "model_2": 0.5})
     text = audit.audit_markdown(
         found, found.assign(claim="a | claim", ours="-", paper="-"), made_params(profile="paper")

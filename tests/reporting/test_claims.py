@@ -57,7 +57,7 @@ def judged(inputs: ReportInputs, start: str) -> Any:
     return frame[frame["claim"].str.startswith(start)].iloc[0]
 
 
-def test_every_claim_has_a_verdict_and_its_figures(tmp_path):
+def test_each_claim_has_a_verdict_and_its_numbers(tmp_path):
     frame = claims.claims_audit(made(tmp_path))
     assert list(frame.columns) == claims.COLUMNS
     assert set(frame["verdict"]) <= {claims.HOLDS, claims.FAILS}
@@ -65,13 +65,13 @@ def test_every_claim_has_a_verdict_and_its_figures(tmp_path):
     assert (frame[["paper", "ours", "reason"]].map(len) > 0).all(axis=None)
 
 
-def test_a_claim_holds_where_every_difference_is_real(tmp_path):
+def test_a_claim_holds_if_each_difference_is_significant(tmp_path):
     found = made(tmp_path)
     for start in ("A third convolution", "Depth helps", "Dropout helps", "Transfer wins", "Transfer expedites"):
         assert judged(found, start)["verdict"] == claims.HOLDS
 
 
-def test_models_that_a_claim_is_not_about_change_no_verdict(tmp_path):
+def test_models_outside_a_claim_do_not_change_its_verdict(tmp_path):
     close = BETTER_BY_DEPTH | {"model_1": 0.200, "model_2": 0.206}  # 6 of 1,000 images: p = 0.031, the only pair
     found = made(tmp_path, close)
     judgement = judged(found, "A third convolution")
@@ -80,7 +80,7 @@ def test_models_that_a_claim_is_not_about_change_no_verdict(tmp_path):
     assert judged(dataclasses.replace(found, paired=others), "A third convolution").equals(judgement)
 
 
-def test_of_several_differences_each_needs_more_than_one_alone_would(tmp_path):
+def test_several_differences_need_a_wider_interval_than_one(tmp_path):
     """Two of four have 6 images of 1,000 in it: p = 2 / 2^6 = 0.031 each, and by Holm's correction twice that."""
     close = BETTER_BY_DEPTH | {"model_1": 0.250, "model_2": 0.250, "model_3": 0.256}
     judgement = judged(made(tmp_path / "two", close), "Depth helps")
@@ -93,7 +93,7 @@ def test_of_several_differences_each_needs_more_than_one_alone_would(tmp_path):
 @pytest.mark.parametrize(
     ("accuracy", "verdict"), [(0.20, claims.FAILS), (0.248, claims.NOT_SHOWN), (0.252, claims.NOT_SHOWN)]
 )
-def test_a_claim_is_refuted_by_a_real_difference_alone(accuracy, verdict, tmp_path):
+def test_only_a_significant_difference_refutes_a_claim(accuracy, verdict, tmp_path):
     found = judged(made(tmp_path, BETTER_BY_DEPTH | {"model_3": accuracy}), "Depth helps")
     assert found["verdict"] == verdict
     assert "model_3 against model_2" in found["reason"]
@@ -105,7 +105,7 @@ def test_a_claim_is_refuted_by_a_real_difference_alone(accuracy, verdict, tmp_pa
     [([0.41, 0.5], claims.HOLDS), ([0.1, 0.5], claims.FAILS), ([0.1, 0.3], claims.FAILS)],
     ids=["sooner", "no sooner", "never"],
 )
-def test_transfer_expedites_where_fewer_epochs_reach_the_best_of_the_others(accuracies, verdict, tmp_path):
+def test_transfer_expedites_if_fewer_epochs_reach_the_best_of_the_others(accuracies, verdict, tmp_path):
     found = made(tmp_path)
     curve = pd.DataFrame({"epoch": [1, 2], "val_accuracy": accuracies})
     histories = dict(found.histories) | {"model_5": curve}
@@ -124,7 +124,7 @@ def test_the_best_of_the_others_may_need_more_epochs_than_transfer_has(tmp_path)
 
 
 @pytest.mark.parametrize(("gap", "verdict"), [(0.01, claims.HOLDS), (0.3, claims.NOT_SHOWN), (0.45, claims.FAILS)])
-def test_transfer_generalizes_where_its_gap_is_the_narrowest(gap, verdict, tmp_path):
+def test_transfer_generalizes_if_its_gap_is_the_narrowest(gap, verdict, tmp_path):
     found = judged(made(tmp_path, gaps=GAPS | {"model_5": gap}), "Transfer markedly")
     assert found["verdict"] == verdict
     assert found["reason"].startswith("by our results")
@@ -155,14 +155,14 @@ def test_dropout_is_judged_by_the_gap_between_training_and_validation(tmp_path):
         ("Transfer markedly", ["model_5"], "model_2", -1),
     ],
 )
-def test_gaps_that_cannot_be_told_apart_show_nothing(start, models, base, sign, apart, tmp_path):
+def test_gaps_that_do_not_differ_significantly_show_nothing(start, models, base, sign, apart, tmp_path):
     near = GAPS | dict.fromkeys(models, GAPS[base] + sign * apart)
     assert judged(made(tmp_path / "near", gaps=near), start)["verdict"] == claims.NOT_SHOWN
     far = GAPS | dict.fromkeys(models, GAPS[base] + sign * 0.02)
     assert judged(made(tmp_path / "far", gaps=far), start)["verdict"] == claims.HOLDS
 
 
-def test_the_interval_of_a_difference_of_gaps_is_put_together_from_the_four_of_its_accuracies(tmp_path):
+def test_the_interval_of_a_difference_of_gaps_combines_those_of_its_four_accuracies(tmp_path):
     found = made(tmp_path, gaps=GAPS | {"model_4": GAPS["model_3"] - 0.01})
     halves = [
         (getattr(measured, f"{key}_high") - getattr(measured, f"{key}_low")) / 2
@@ -219,7 +219,7 @@ def test_nothing_of_ours_is_judged_on_other_images(tmp_path):
     assert set(frame.loc[~by_the_paper_alone, "verdict"]) == {UNTESTED}
 
 
-def test_what_the_papers_own_figures_and_logs_decide_needs_no_result(tmp_path):
+def test_claims_decided_by_the_papers_numbers_and_logs_need_no_result(tmp_path):
     nothing = made(tmp_path, {}, profile="demo")
     epochs = judged(nothing, "Models 1 to 4")
     assert epochs["verdict"] == claims.FAILS

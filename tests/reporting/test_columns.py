@@ -13,13 +13,13 @@ ROW = dict.fromkeys([*COLUMNS, *SPREAD]) | {
 EXTRA = {"determinism"}  # which results.md adds to each row
 
 
-def test_every_column_shows_a_column_of_the_results_table_under_a_title_of_its_own():
+def test_each_column_shows_a_column_of_the_results_table_under_its_own_title():
     assert {column.key for column in _COLUMNS.values()} <= {*COLUMNS, *SPREAD, *EXTRA}
     titles = [column.title for column in _COLUMNS.values()]
     assert len(set(titles)) == len(titles)
 
 
-def test_a_value_has_its_note_behind_it_or_apart():
+def test_a_note_follows_its_value_or_is_separate():
     val, seeds, epochs = columns("val", "val_seeds", "epochs_kept")
     assert [column.text(ROW) for column in (val, seeds, epochs)] == [
         "38.61 (37.7-39.6)", "38.00 (± 0.40 (3))", "15 (12)"

@@ -66,13 +66,13 @@ def test_every_table_of_results_md_is_well_formed(inputs):
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}) == 1
 
 
-def test_results_md_says_what_the_profile_changes_or_nothing(inputs):
+def test_results_md_lists_the_changes_of_the_profile_if_any(inputs):
     assert "## What the profile `demo` changes" in documents.results_markdown(inputs, {})
     unchanged = dataclasses.replace(inputs, params=made_params(profile="paper"))
     assert "## What the profile" not in documents.results_markdown(unchanged, {})
 
 
-def test_results_md_without_results_is_whole(tmp_path):
+def test_results_md_without_results_is_complete(tmp_path):
     text = documents.results_markdown(made_inputs(made_params(), tmp_path), {})
     assert text.count("no results") == 5
     assert "nan" not in text
@@ -85,7 +85,7 @@ def test_a_bar_in_a_value_does_not_break_the_table(tmp_path):
     assert r"CPU a\|b, 2 cores" in documents.results_markdown(made, {})
 
 
-def test_nothing_in_results_md_is_taken_for_a_tag(tmp_path):
+def test_nothing_in_results_md_is_read_as_a_tag(tmp_path):
     make_results(tmp_path, "model_1", run={"device": "<script>alert(1)</script>"})
     made = made_inputs(made_params(active=["model_1", "model_2"]), tmp_path)
     failed = dataclasses.replace(made.table, status={"model_2": "failed: put it into data/<name>.zip"})
@@ -127,7 +127,7 @@ def test_documents_are_those_of_reports_and_their_tables_have_all_models(tmp_pat
     ]  # fmt: skip
 
 
-def test_without_results_the_tables_of_all_models_are_empty_but_there(tmp_path):
+def test_without_results_the_tables_of_all_models_are_empty(tmp_path):
     made = documents.documents(made_inputs(made_params(), tmp_path), {}, tmp_path)
     assert made["histories.csv"] == made["confusion.csv"] == "model\n"
     assert len(made["results.csv"].splitlines()) == 6
@@ -180,7 +180,7 @@ def groups(tmp_path):
     return made_inputs(made_params(active=active, profile="paper"), tmp_path)
 
 
-def test_results_md_has_tables_of_their_own_for_models_that_are_not_the_papers(groups):
+def test_results_md_has_separate_tables_for_models_that_are_not_the_papers(groups):
     text = documents.results_markdown(groups, {})
     before, scratch, pretrained = re.split(r"^## (?:From scratch|Pretrained on ImageNet)$", text, flags=re.MULTILINE)
     pretrained = pretrained.split("\n## ")[0]

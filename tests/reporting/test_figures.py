@@ -59,7 +59,7 @@ DRAWINGS = [curves, losses, parameters, sizes, bars]
 
 
 @pytest.mark.parametrize("draw", DRAWINGS)
-def test_a_figure_is_whole_as_png_and_svg(draw, tmp_path, drawn):
+def test_a_figure_is_complete_as_png_and_svg(draw, tmp_path, drawn):
     check_figure(draw, tmp_path, drawn)
 
 
@@ -118,7 +118,7 @@ def test_losses_are_marked_with_plain_numbers(tmp_path, drawn):
 
 
 @pytest.mark.parametrize("with_logs", [True, False])
-def test_the_authors_curves_are_drawn_where_they_may_be_compared(with_logs, tmp_path, monkeypatch):
+def test_the_authors_curves_are_drawn_if_they_are_comparable(with_logs, tmp_path, monkeypatch):
     drawn = {}
     save = mpl.figure.Figure.savefig
 
@@ -173,7 +173,7 @@ def test_the_legend_names_logs_only_where_one_is_drawn(tmp_path, drawn):
 
 
 @pytest.mark.parametrize(("profile", "names_the_paper"), [("paper", True), ("demo", False)])
-def test_captions_name_the_papers_figures_where_the_images_are_the_papers(profile, names_the_paper):
+def test_captions_name_the_papers_figures_if_the_images_are_the_papers(profile, names_the_paper):
     captions = figures.captions(made_params(profile=profile))
     assert ("the paper's figure 11" in captions["training_accuracy"]) == names_the_paper
     assert ("the paper's figure 10" in captions["accuracy_beside_paper"]) == names_the_paper
@@ -190,7 +190,7 @@ def test_every_accuracy_that_has_an_interval_has_an_error_bar(tmp_path, drawn):
     assert {(METRICS[f"{key}_low"], METRICS[f"{key}_high"]) for key in keys} <= ends
 
 
-def test_beside_the_paper_stands_our_accuracy_under_its_protocol(tmp_path, drawn):
+def test_our_accuracy_under_the_papers_protocol_is_beside_the_papers(tmp_path, drawn):
     for name, with_paper in (("with", True), ("without", False)):
         sizes(tmp_path / name, with_paper=with_paper)
     for figure, key in zip(drawn, ("val_accuracy_paper_protocol", "val_accuracy"), strict=True):
@@ -201,14 +201,14 @@ def test_beside_the_paper_stands_our_accuracy_under_its_protocol(tmp_path, drawn
         assert axis.get_ylabel().endswith("paper protocol") == (key != "val_accuracy")
 
 
-def test_parameters_of_no_model_are_an_empty_figure(tmp_path):
+def test_without_models_the_figure_of_parameters_is_empty(tmp_path):
     table = results_table(made_params(), tmp_path)
     figures.parameter_counts(table, tmp_path / "figure")
     assert (tmp_path / "figure.png").exists()
 
 
 @pytest.mark.parametrize("draw", [sizes, bars])
-def test_the_papers_figures_are_drawn_only_where_they_may_be_compared(draw, tmp_path, monkeypatch):
+def test_the_papers_numbers_are_drawn_only_if_they_are_comparable(draw, tmp_path, monkeypatch):
     labels = []
     save = mpl.figure.Figure.savefig
 
@@ -232,6 +232,6 @@ def test_without_any_result_there_are_still_figures(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} >= {"one.png", "two.png"}
 
 
-def test_a_name_with_a_dollar_is_no_formula(tmp_path):
+def test_a_name_with_a_dollar_is_not_a_formula(tmp_path):
     figures.curves({"a$b$c": HISTORY}, LOGS, "accuracy", "", tmp_path / "curves", with_logs=False)
     assert (tmp_path / "curves.png").exists()

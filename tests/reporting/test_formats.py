@@ -15,7 +15,7 @@ def test_percent_has_two_decimals_or_a_dash(value, shown):
     assert formats.percent(value) == shown
 
 
-def test_values_are_written_as_people_read_them():
+def test_values_are_formatted_for_readers():
     assert (formats.points(-0.0792), formats.points(0.0792)) == ("-7.92", "+7.92")
     assert (formats.limits(0.3766, 0.3957), formats.limits(math.nan, 0.4)) == ("37.7-39.6", "")
     assert (formats.count(13_070_472), formats.count(425.8), formats.count(None)) == ("13,070,472", "426", "-")

@@ -94,7 +94,7 @@ def words(page):
 # --- one file that needs no other ---
 
 
-def test_it_is_well_formed_and_its_ids_and_anchors_meet(page):
+def test_the_page_is_well_formed_and_each_anchor_has_its_id(page):
     ids = [element["attributes"]["id"] for element in page.elements if "id" in element["attributes"]]
     assert len(ids) == len(set(ids))
     anchors = {link["attributes"]["href"] for link in page.all("a")}
@@ -133,7 +133,7 @@ def test_its_policy_allows_its_own_style_and_script_and_no_others(page):
     )
 
 
-def test_it_is_for_phones_dark_rooms_and_paper(page):
+def test_the_page_has_styles_for_phones_dark_mode_and_print(page):
     assert page.all("meta", name="viewport")
     assert page.all("html", lang="en")
     style = page.all("style")[0]["text"]
@@ -145,7 +145,7 @@ def test_it_is_for_phones_dark_rooms_and_paper(page):
 # --- what it says ---
 
 
-def test_every_model_has_a_section_with_all_that_is_known_of_it(page, arguments):
+def test_each_model_has_a_complete_section(page, arguments):
     for row in arguments["inputs"].table.rows:
         section = page.all("section", id=f"model-{row['model']}")[0]["text"]
         commit = "with uncommitted changes" if row["model"] == "model_2" else "nothing uncommitted"
@@ -191,7 +191,7 @@ def test_beside_other_images_there_is_no_published_number_and_the_audit_is_a_sen
     assert not page.all("ul", **{"class": "claims"})
 
 
-def test_it_says_whether_it_compares_and_what_the_profile_changes(arguments, page):
+def test_the_page_says_whether_it_is_comparable_and_what_the_profile_changes(arguments, page):
     assert "Compare the column 'paper protocol'" in words(page)
     assert not page.all("section", id="profile")
     demo = made_inputs(demo_params(), arguments["root"])
@@ -212,7 +212,7 @@ def test_a_momentum_is_no_change_of_a_model_whose_layers_are_not_known_yet(tmp_p
         assert ("batch_normalization_momentum 0.99 → 0.9" in section) == (model == "model_3")
 
 
-def test_the_mean_of_seeds_is_shown_only_where_there_are_several(arguments, page):
+def test_the_mean_of_seeds_is_shown_only_if_there_are_several(arguments, page):
     assert "mean ± std (n)" in words(page)
     without = made_inputs(arguments["inputs"].params, arguments["root"])
     assert "mean ± std (n)" not in words(Page(results_html(**arguments | {"inputs": without})))
@@ -226,7 +226,7 @@ def test_a_verdict_is_a_symbol_and_a_word():
     assert len(symbols) == 6
 
 
-def test_the_audit_and_the_paired_tests_are_whole(page, arguments):
+def test_the_audit_and_the_paired_tests_are_complete(page, arguments):
     audit = page.all("section", id="audit")[0]["text"]
     assert audit.index("figure 9") < audit.index("figure 10")
     for verdict_ in ("✓ reproduced", "▲ above", "▼ below", "○ cannot be tested here", "✓ holds", "✗ does not hold"):
@@ -272,7 +272,7 @@ def test_classes_that_are_named_like_values_are_shown_by_their_names(tmp_path):
         assert f"{name}{name}" in section[section.index("All 8 classes") :]
 
 
-def test_what_a_sort_goes_by_is_the_number_and_not_what_is_shown(page, arguments):
+def test_columns_sort_by_number_not_by_text(page, arguments):
     values = [cell["attributes"]["data-value"] for cell in page.all("td", **{"class": "n key"})]
     assert [float(value) for value in values] == arguments["inputs"].table.frame["val_accuracy"].tolist()
     assert all(heading["attributes"]["scope"] in {"col", "row"} for heading in page.all("th"))
@@ -290,7 +290,7 @@ def test_a_class_that_is_a_script_is_shown_and_not_run(text, page):
     assert len(page.all("script")) == 1
 
 
-def test_a_status_a_device_and_a_path_may_hold_anything(tmp_path):
+def test_any_text_in_a_status_a_device_and_a_path_is_escaped(tmp_path):
     arguments = make_report(tmp_path, ["model_1"])
     evil = '"><img src=x onerror=alert(1)><!--'
     run = json.loads((tmp_path / "models" / "model_1" / "run.json").read_text())
@@ -327,7 +327,7 @@ def test_a_model_without_results_has_a_row_that_says_why(tmp_path):
     assert not re.search(r"\b(nan|NaT|None|<NA>)\b(?! loss)", re.sub(r"\(None, ", "(", words(page)))
 
 
-def test_nothing_but_params_is_needed(tmp_path):
+def test_the_page_needs_only_params(tmp_path):
     inputs = made_inputs(made_params(), tmp_path)
     audited = audit_of_tables(inputs), claims_audit(inputs)
     page = Page(results_html(inputs, *audited, {"classes": "Some"}, tmp_path))
@@ -361,7 +361,7 @@ def test_any_file_may_be_missing(tmp_path, name):
         ("models/model_1/history.csv", "epoch"),
     ],
 )
-def test_a_file_without_a_column_is_named_with_what_brings_it_back(tmp_path, name, column):
+def test_a_file_without_a_column_is_named_with_a_remedy(tmp_path, name, column):
     arguments = make_report(tmp_path, ["model_1"])
     path = tmp_path / name
     pd.read_csv(path).drop(columns=column).to_csv(path, index=False)
@@ -378,7 +378,7 @@ def test_a_model_that_is_trained_and_not_evaluated_shows_its_training(tmp_path):
         assert part in section
 
 
-def test_a_training_with_other_params_is_not_shown_beside_the_recipe_of_now(tmp_path):
+def test_a_training_with_other_params_is_not_shown_beside_the_current_recipe(tmp_path):
     arguments = make_report(tmp_path, ["model_1", "model_2"])
     path = tmp_path / "models" / "model_1" / "run.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"hashes": {"params": "0" * 16}}))
@@ -394,7 +394,7 @@ def test_a_training_with_other_params_is_not_shown_beside_the_recipe_of_now(tmp_
     assert "run of model_1" not in provenance
 
 
-def test_what_is_left_of_an_earlier_training_is_not_shown(tmp_path):
+def test_files_of_an_earlier_training_are_not_shown(tmp_path):
     arguments = make_report(tmp_path, ["model_1"])
     shutil.rmtree(tmp_path / "models" / "model_1")  # as DVC does before it trains anew
     arguments |= {"inputs": made_inputs(arguments["inputs"].params, tmp_path)}
@@ -438,7 +438,7 @@ def test_a_wide_picture_has_the_whole_width_in_a_frame_that_scrolls(page):
     assert wide <= frames
 
 
-def test_what_all_models_have_in_common_is_said_once():
+def test_facts_that_all_models_share_are_shown_once():
     same, different = shared({"a": {"seed": "1", "run": "x"}, "b": {"seed": "1", "run": "y", "more": "z"}})
     assert same == {"seed": "1"}
     assert different == {"run": {"a": "x", "b": "y"}, "more": {"a": DASH, "b": "z"}}
@@ -522,19 +522,19 @@ def test_a_single_epoch_can_be_drawn(value):
         assert "1" in [text["text"] for text in Page(str(chart.svg)).all("text")]
 
 
-def test_a_history_of_nothing_finite_is_not_drawn():
+def test_a_history_without_finite_values_is_not_drawn():
     columns = {key: [math.nan] for key in ("accuracy", "val_accuracy", "loss", "val_loss")}
     assert charts("model_1", pd.DataFrame({"epoch": [1]} | columns), None) == []
 
 
-def test_values_have_the_dashes_and_signs_of_print():
+def test_values_use_typographic_dashes_and_signs():
     assert FILTERS["percent"](0.3861) == "38.61"
     assert FILTERS["percent"](None) == FILTERS["percent"](pd.NA) == points(None) == DASH
     assert (points(-0.0792), points(0.0792)) == (f"{MINUS}7.92", "+7.92")
     assert FILTERS["limits"](0.3766, 0.3957) == f"37.7{DASH}39.6"
 
 
-def test_models_that_are_not_the_papers_have_tables_of_their_own(tmp_path):
+def test_models_that_are_not_the_papers_have_separate_tables(tmp_path):
     active = ["model_1", "model_5_caffe", "resnet18"]
     arguments = make_report(tmp_path, active[:1])
     for model in active[1:]:

@@ -25,7 +25,7 @@ def test_the_smaller_of_two_files_is_taken_with_its_size_in_pixels_of_css(tmp_pa
 
 
 @pytest.mark.parametrize("size", [(96, 60), (960, 600)], ids=["small", "large"])
-def test_a_picture_that_is_cut_short_or_broken_is_named(tmp_path, size):
+def test_a_truncated_or_damaged_picture_is_named(tmp_path, size):
     pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
     Image.fromarray(pixels).save(tmp_path / "some.png")
     whole = (tmp_path / "some.png").read_bytes()
@@ -39,7 +39,7 @@ def test_a_picture_that_is_cut_short_or_broken_is_named(tmp_path, size):
 
 
 @pytest.mark.parametrize("empty", ["svg", "png"])
-def test_an_empty_file_is_no_picture(tmp_path, empty):
+def test_an_empty_file_is_not_a_picture(tmp_path, empty):
     contents = {"svg": svg("some"), "png": png(960, 600)}
     for suffix, content in contents.items():
         (tmp_path / f"some.{suffix}").write_bytes(b"" if suffix == empty else content)
@@ -70,7 +70,7 @@ def test_a_large_plot_that_a_webp_would_make_larger_stays_as_it_is(tmp_path):
     assert content == (tmp_path / "plot.png").read_bytes()
 
 
-def test_a_broken_picture_is_named(tmp_path):
+def test_a_damaged_picture_is_named(tmp_path):
     (tmp_path / "some.png").write_bytes(b"no picture")
     with pytest.raises(UserError, match=r"some\.png"):
         picture(tmp_path, "some", "Some")

@@ -89,7 +89,7 @@ def test_readme_has_each_figure_of_a_model_under_its_heading(repository):
     }  # fmt: skip
 
 
-def test_what_is_kept_is_the_table_all_epochs_and_where_they_come_from(repository):
+def test_the_kept_results_are_the_table_all_epochs_and_their_origin(repository):
     folder = keep()
     assert folder == Path("docs/results/part")
     kept, table = pd.read_csv(folder / "results.csv"), pd.read_csv("reports/results.csv")
@@ -110,7 +110,7 @@ def test_what_is_kept_is_the_table_all_epochs_and_where_they_come_from(repositor
     assert "sqlite" not in everything
 
 
-def test_what_is_kept_has_the_params_it_is_made_from(repository):
+def test_the_kept_results_include_their_params(repository):
     kept = yaml.safe_load((keep() / "params.yaml").read_text())
     assert list(kept["profiles"]) == ["part"]
     assert list(kept["models"]) == kept["active"] == ACTIVE
@@ -148,7 +148,7 @@ def test_a_model_keeps_a_name_that_looks_like_a_value(repository, model):
     assert f"| {model} | " in kept_results.readme_section()
 
 
-def test_a_model_without_results_keeps_its_row_and_why(repository):
+def test_a_model_without_results_keeps_its_row_and_the_reason(repository):
     Path("checkpoints").mkdir()
     Path("checkpoints/model_3.failed").write_text("no weights in /home/someone/<name>.h5\n")
     three = {"active": [*ACTIVE, "model_3"]}
@@ -183,7 +183,7 @@ def test_a_model_without_results_keeps_its_row_and_why(repository):
         ("docs/audit.md, 1/255, https://x.org/a/b, images/s", "docs/audit.md, 1/255, https://x.org/a/b, images/s"),
     ],
 )
-def test_of_a_path_of_the_machine_the_name_is_left(text, kept):
+def test_paths_of_the_machine_are_reduced_to_names(text, kept):
     assert kept_results._without_folders(text) == kept
 
 
@@ -198,7 +198,7 @@ def test_a_table_of_other_trainings_is_not_kept(repository, change):
     assert not Path("docs").exists()
 
 
-def test_what_was_left_half_kept_is_not_shown(repository, monkeypatch):
+def test_incomplete_kept_results_are_not_shown(repository, monkeypatch):
     keep()
     before = kept_results.readme_section()
     monkeypatch.setattr(pd.DataFrame, "to_csv", lambda *_, **__: pytest.fail("stopped"))
@@ -212,7 +212,7 @@ def test_what_was_left_half_kept_is_not_shown(repository, monkeypatch):
     assert kept_results.readme_section() == before
 
 
-def test_a_folder_of_other_files_is_left_alone_and_a_kept_one_is_kept_again(repository):
+def test_a_folder_of_other_files_is_refused_and_kept_results_are_overwritten(repository):
     other = Path("docs/results/benchmark/fits.json")
     other.parent.mkdir(parents=True)
     other.write_text("{}")
@@ -225,13 +225,13 @@ def test_a_folder_of_other_files_is_left_alone_and_a_kept_one_is_kept_again(repo
 
 
 @pytest.mark.parametrize("text", ["", "model,epochs\nmodel_1,2\n"])
-def test_a_kept_table_that_cannot_be_read_is_named_with_what_brings_it_back(repository, text):
+def test_a_kept_table_that_cannot_be_read_is_named_with_a_remedy(repository, text):
     (keep() / "results.csv").write_text(text)
     with pytest.raises(UserError, match=r"results\.csv cannot be read .* `git checkout docs/results/part`"):
         kept_results.readme_section()
 
 
-def test_readme_says_where_the_code_was_not_as_committed(repository):
+def test_readme_marks_results_of_uncommitted_code(repository):
     path = Path("models/model_1/run.json")
     run = json.loads(path.read_text())
     diff = "diff --git a/params.yaml b/params.yaml\n-profile: demo\n+profile: part\n# new file: notes.txt\n"
@@ -251,7 +251,7 @@ def test_readme_says_where_the_code_was_not_as_committed(repository):
 
 
 @pytest.mark.parametrize("name", ["", ".", "../part", "/part", "a b", "a/b"])
-def test_what_is_kept_stays_within_its_folder(name, repository):
+def test_kept_results_stay_within_their_folder(name, repository):
     with pytest.raises(UserError, match="cannot be the name of a folder"):
         keep(name)
     assert not Path("docs").exists()
@@ -265,7 +265,7 @@ def test_without_any_results_there_is_nothing_to_keep(repository):
     assert not Path("docs").exists()
 
 
-def test_readmes_section_is_made_from_what_is_kept_and_nothing_else_changes(repository):
+def test_the_section_of_readme_is_made_from_kept_results_and_nothing_else_changes(repository):
     keep()
     text = kept_results.updated(README)
     assert text.startswith("# Title\n\n")
@@ -299,7 +299,7 @@ def test_pretrained_models_and_mirror_images_are_named_beside_the_metrics(reposi
 
 
 @pytest.mark.parametrize("comparable", [True, False])
-def test_the_papers_figures_stand_beside_ours_only_where_they_may(repository, comparable):
+def test_the_papers_numbers_are_shown_only_if_they_are_comparable(repository, comparable):
     dataset = VALUES["profiles"]["paper" if comparable else "demo"]["dataset"]
     changed = {"profiles": PARAMS["profiles"] | {"part": PART | {"dataset": dataset}}}
     write_reports(**changed)
@@ -345,7 +345,7 @@ def test_without_marks_there_is_nothing_to_update(repository):
         kept_results.updated("# Title\n")
 
 
-def test_the_committed_readme_is_what_docs_results_gives(monkeypatch):
+def test_the_committed_readme_matches_docs_results(monkeypatch):
     monkeypatch.chdir(Path(__file__).parents[2])
     text = Path("README.md").read_text()
     assert kept_results.updated(text) == text

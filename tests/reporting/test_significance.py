@@ -24,7 +24,7 @@ def made(results: Path, both: int, only_a: int, only_b: int, neither: int) -> pd
     return significance.paired_tests(results, ["a", "b"])
 
 
-def test_a_pair_counts_what_one_alone_has_right(tmp_path):
+def test_a_pair_counts_images_that_only_one_model_predicts_right(tmp_path):
     row = made(tmp_path, both=50, only_a=30, only_b=10, neither=10).iloc[0]
     assert (row["only_a"], row["only_b"]) == (30, 10)
     assert row["accuracy_a"] == 0.8
@@ -36,7 +36,7 @@ def test_a_pair_counts_what_one_alone_has_right(tmp_path):
     assert row["real"]
 
 
-def test_models_that_answer_alike_do_not_differ(tmp_path):
+def test_models_with_equal_predictions_do_not_differ(tmp_path):
     row = made(tmp_path, both=5, only_a=0, only_b=0, neither=5).iloc[0]
     assert (row["difference"], row["p"], row["real"]) == (0, 1, False)
     assert row["low"] < 0 < row["high"]
@@ -103,7 +103,7 @@ def test_models_evaluated_on_different_images_are_not_compared(tmp_path):
         significance.paired_tests(tmp_path, ["a", "b"])
 
 
-def test_broken_predictions_are_named(tmp_path):
+def test_damaged_predictions_are_named(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "predictions.parquet").write_bytes(b"no parquet")
     with pytest.raises(UserError, match=r"a/predictions\.parquet cannot be read"):

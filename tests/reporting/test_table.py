@@ -80,7 +80,7 @@ def test_rows_are_the_active_models_in_their_order(root):
     assert frame_of(params, root)["model"].tolist() == ["model_4", "model_1"]
 
 
-def test_published_figures_stand_beside_each_model(root):
+def test_published_numbers_are_beside_each_model(root):
     frame = frame_of(made_params(), root).set_index("model")
     published = ["train_accuracy_paper", "val_accuracy_paper", "train_accuracy_authors_log", "val_accuracy_authors_log"]
     for model, figures in PAPER.items():
@@ -88,7 +88,7 @@ def test_published_figures_stand_beside_each_model(root):
         assert frame.loc[model, "parameters_paper"] == PARAMETERS[model]
 
 
-def test_a_models_figures_are_those_that_its_files_hold(root):
+def test_the_numbers_of_a_model_are_those_in_its_files(root):
     row = frame_of(made_params(), root).set_index("model").loc["model_2"]
     assert {key: row[key] for key in METRICS if key in COLUMNS} == {k: v for k, v in METRICS.items() if k in COLUMNS}
     assert (row["parameters"], row["parameters_200_classes"]) == (2_555_649, 2_555_656)
@@ -104,7 +104,7 @@ def test_weights_say_which_or_random(root):
     assert set(weights.drop("model_5")) == {"random"}
 
 
-def test_a_model_without_results_has_its_name_and_the_papers_figures_alone(root):
+def test_a_model_without_results_has_only_its_name_and_the_papers_numbers(root):
     for file in (root / "results" / "model_3").iterdir():
         file.unlink()
     frame = frame_of(made_params(), root)
@@ -114,7 +114,7 @@ def test_a_model_without_results_has_its_name_and_the_papers_figures_alone(root)
     assert frame.drop(columns=["model"]).iloc[0].notna().all()  # the others are whole
 
 
-def test_it_is_said_why_a_model_has_no_results(root, monkeypatch):
+def test_the_reason_is_given_if_a_model_has_no_results(root, monkeypatch):
     monkeypatch.chdir(root)
     (root / "results" / "model_1" / "metrics.json").unlink()
     for model in ("model_2", "model_3", "model_4"):
@@ -129,7 +129,7 @@ def test_it_is_said_why_a_model_has_no_results(root, monkeypatch):
     }
 
 
-def test_figures_of_a_model_that_was_replaced_are_not_shown(root):
+def test_metrics_of_a_replaced_model_are_not_shown(root):
     path = root / "models" / "model_2" / "run.json"
     run = json.loads(path.read_text())
     path.write_text(json.dumps(run | {"model_md5": "1f" * 16, "run_id": "another"}))
@@ -138,7 +138,7 @@ def test_figures_of_a_model_that_was_replaced_are_not_shown(root):
     assert table.frame.set_index("model").loc["model_2", ["val_accuracy", "run_id"]].isna().all()
 
 
-def test_figures_of_other_params_are_not_shown(root):
+def test_metrics_of_other_params_are_not_shown(root):
     """An edit after a training: nothing is retrained yet, or an earlier stage has failed."""
     params = made_params(active=["model_1"])
 
@@ -204,7 +204,7 @@ def test_keras_own_weights_file_is_the_papers_recipe_also_by_its_path(root):
     assert changes("/data/notop.h5") == ["weights"]
 
 
-def test_a_replicate_that_is_not_of_now_does_not_count(root):
+def test_an_outdated_replicate_does_not_count(root):
     accuracies = [METRICS["val_accuracy"], 0.40]
     for seed in (7, 8, 9):
         make_results(root, f"model_2-{seed}", metrics={"val_accuracy": 0.40})
@@ -233,7 +233,7 @@ def test_a_replicate_that_is_not_of_now_does_not_count(root):
         ("models/model_2/history.csv", "epoch,accuracy,val_accuracy,loss,val_loss\n1,0.1,high,1,1\n"),
     ],
 )
-def test_a_broken_file_is_named_with_what_brings_it_back(file, text, root):
+def test_a_damaged_file_is_named_with_a_remedy(file, text, root):
     (root / file).write_text(text)
     with pytest.raises(UserError, match=f"{file} cannot be read .*dvc checkout"):
         read_histories(results_table(made_params(), root).with_results, root)
@@ -258,7 +258,7 @@ def test_a_broken_file_is_named_with_what_brings_it_back(file, text, root):
         ("results/model_2/architecture.json", "parameters_200_classes", "many"),
     ],
 )
-def test_a_value_of_another_kind_is_named_with_what_brings_it_back(file, key, value, root):
+def test_a_value_of_another_type_is_named_with_a_remedy(file, key, value, root):
     path = root / file
     path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
     with pytest.raises(UserError, match=f"{file} cannot be read .{key}.*dvc checkout"):
@@ -290,7 +290,7 @@ def test_with_replicates_there_are_mean_spread_and_number_of_seeds(root):
 
 
 @pytest.mark.parametrize("file", ["models/model_3/run.json", "results/model_3/metrics.json"])
-def test_half_of_a_models_files_are_no_results(file, root):
+def test_a_model_with_missing_files_has_no_results(file, root):
     (root / file).unlink()
     row = frame_of(made_params(), root).set_index("model").loc["model_3"]
     assert row[["val_accuracy", "parameters", "run_id"]].isna().all()
@@ -336,7 +336,7 @@ def test_histories_are_those_of_active_models_that_have_results(root):
     assert histories["model_2"]["val_accuracy"].tolist() == [0.2, 0.3]
 
 
-def test_the_authors_logs_are_whole():
+def test_the_authors_logs_are_complete():
     logs = paper.authors_logs()
     assert logs.groupby("model")["epoch"].apply(list).map(lambda epochs: epochs == [*range(1, len(epochs) + 1)]).all()
     assert logs.groupby("model").size().to_dict() == dict.fromkeys(MODELS, 15) | {"model_2": 20}
@@ -345,7 +345,7 @@ def test_the_authors_logs_are_whole():
     assert logs[logs["model"] == "model_5"]["val_accuracy"].max() == 0.3414
 
 
-def test_the_papers_counts_are_its_own():
+def test_the_papers_parameter_counts_are_as_published():
     assert paper.paper_table()["parameters"].to_dict() == PARAMETERS
 
 
@@ -365,7 +365,7 @@ def test_a_model_is_the_papers_by_its_name_or_else_grouped_by_where_its_weights_
     assert without_weights == {"model_5_caffe": "From scratch"}
 
 
-def test_tables_of_several_models_are_one_with_every_value_as_it_was_written(tmp_path):
+def test_combined_tables_of_several_models_keep_each_value_as_written(tmp_path):
     (tmp_path / "one.csv").write_text("epoch,loss\n1,0.30000000000000004\n2,\n")
     (tmp_path / "two.csv").write_text("epoch,loss,val_accuracy_paper_protocol\nNA,007,1e-05\n")
     whole = concatenated({"model_1": tmp_path / "one.csv", "model_2": tmp_path / "two.csv"})
@@ -378,7 +378,7 @@ def test_tables_of_several_models_are_one_with_every_value_as_it_was_written(tmp
     assert concatenated({}).to_csv(index=False) == "model\n"
 
 
-def test_what_makes_no_difference_for_a_model_is_what_its_training_shows(root):
+def test_an_override_without_effect_on_a_model_is_not_listed_for_it(root):
     table = results_table(made_params(), root)
     assert table.unconcerned("model_1") == {"batch_normalization_momentum"}
     assert table.unconcerned("model_5") == {"weights"}

@@ -29,7 +29,7 @@ def paper_with(**dataset: Any) -> Any:
 # --- on a terminal ---
 
 
-def test_the_terminal_table_shows_every_models_figures_within_100_columns(results):
+def test_the_terminal_table_shows_all_numbers_within_100_columns(results):
     params, table = results
     text = wording.terminal_table(table, params)
     assert max(len(line) for line in text.splitlines()) <= 100
@@ -42,7 +42,7 @@ def test_the_terminal_table_shows_every_models_figures_within_100_columns(result
     assert "…" not in text
 
 
-def test_the_widest_figures_fit_too(tmp_path):
+def test_the_widest_numbers_fit_too(tmp_path):
     for model in MODELS:
         whole = dict.fromkeys(("train_accuracy", "val_accuracy", "val_accuracy_high", "val_top5_accuracy"), 1.0)
         make_results(
@@ -59,7 +59,7 @@ def test_the_widest_figures_fit_too(tmp_path):
     assert "…" not in text
 
 
-def test_a_model_of_a_long_name_does_not_hide_figures(tmp_path):
+def test_a_long_name_of_a_model_does_not_hide_numbers(tmp_path):
     name = "model_4_with_the_intended_learning_rate"
     make_results(tmp_path, name)
     params = made_params(active=[name], models=VALUES["models"] | {name: VALUES["models"]["model_4"]})
@@ -78,13 +78,13 @@ def test_a_model_without_results_says_so(tmp_path):
     assert not any("nan" in row.lower() or "<NA>" in row for row in rows)
 
 
-def test_the_terminal_table_names_profile_and_dataset_and_whether_it_compares(results):
+def test_the_terminal_table_names_profile_and_dataset_and_whether_it_is_comparable(results):
     text = " ".join(wording.terminal_table(results[1], results[0]).split())
     assert "profile demo, dataset digits" in text
     assert "not comparable with the paper's" in text
 
 
-def test_a_name_cannot_end_the_code_that_it_stands_in():
+def test_a_name_cannot_end_the_code_around_it():
     sentence = wording.comparability(paper_with(name="a` <img src=x onerror=alert(1)>\n`b"))
     assert "the dataset `a' <img src=x onerror=alert(1)> 'b`. They are not" in sentence
 
@@ -172,7 +172,7 @@ def test_inactive_models_have_no_overrides():
 # --- what is missing, and the spread ---
 
 
-def test_a_model_that_failed_has_a_row_and_a_line_that_says_why_and_the_others_stand(tmp_path, monkeypatch):
+def test_a_failed_model_has_a_row_and_a_reason_and_the_others_are_shown(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     make_results(tmp_path, "model_1")
     (tmp_path / "checkpoints").mkdir()
@@ -185,7 +185,7 @@ def test_a_model_that_failed_has_a_row_and_a_line_that_says_why_and_the_others_s
     assert "38.61 (37.7-39.6)" in text
 
 
-def test_the_spread_over_seeds_is_said_where_there_is_one(tmp_path):
+def test_the_spread_over_seeds_is_shown_if_there_is_one(tmp_path):
     for model, accuracy in {"model_1": 0.3, "model_2": 0.4, "model_2-5": 0.42, "model_2-6": 0.44}.items():
         make_results(tmp_path, model, metrics={"val_accuracy": accuracy})
     params = made_params(active=["model_1", "model_2"], replicates={"models": ["model_2"], "seeds": [5, 6]})
@@ -277,17 +277,17 @@ def test_mlflow_has_a_table_for_each_kind_too_and_says_whose_figures_take_mirror
     assert "mirror" not in described["model_1"]
 
 
-def test_it_says_that_pretrained_models_do_not_compete(groups):
+def test_the_table_says_that_pretrained_models_do_not_compete(groups):
     text = " ".join(wording.terminal_table(groups[1], groups[0]).split())
     assert "Pretrained on ImageNet: Their weights have seen these classes in ImageNet, and some" in text
 
 
-def test_it_says_whose_figures_take_mirror_images(groups):
+def test_the_table_names_models_evaluated_with_mirror_images(groups):
     assert "resnet18: every validation metric uses the mean over an image and its mirror image" in " ".join(
         wording.terminal_table(groups[1], groups[0]).split()
     )
 
 
-def test_with_the_papers_models_alone_nothing_speaks_of_others(results):
+def test_with_only_the_papers_models_no_others_are_mentioned(results):
     text = wording.terminal_table(results[1], results[0])
     assert not any(word in text for word in ("scratch", "Pretrained", "mirror image,", "The paper's models"))

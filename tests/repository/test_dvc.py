@@ -1,4 +1,4 @@
-"""DVC: the root, hashes of dependencies, dvc.lock, and `dvc repro` as a command."""
+"""DVC: the root of the repository, hashes of dependencies, dvc.lock, the cache, and `dvc repro`."""
 
 import hashlib
 import shutil
@@ -32,7 +32,7 @@ def repository(tmp_path):
     return tmp_path
 
 
-def test_the_root_is_found_from_the_working_directory_upwards(repository, monkeypatch):
+def test_the_root_is_found_in_the_working_directory_or_above(repository, monkeypatch):
     for folder in (repository, repository / "a" / "b"):
         monkeypatch.chdir(folder)
         assert dvc.repository_root() == repository
@@ -45,7 +45,7 @@ def test_the_root_is_absolute_and_without_links(repository, tmp_path_factory):
     assert dvc.repository_root(link / "a") == repository.resolve()
 
 
-def test_in_the_copy_of_an_experiment_the_root_is_the_main_repositorys(repository):
+def test_in_the_copy_of_an_experiment_the_root_is_that_of_the_main_repository(repository):
     copy = repository / ".dvc" / "tmp" / "exps" / "tmp1a2b3c"
     (copy / "src").mkdir(parents=True)
     (copy / "dvc.yaml").write_text("stages: {}\n")
@@ -53,7 +53,7 @@ def test_in_the_copy_of_an_experiment_the_root_is_the_main_repositorys(repositor
     assert dvc.repository_root(copy / "src") == repository
 
 
-def test_outside_of_a_repository_the_message_says_what_is_missing(tmp_path):
+def test_outside_of_a_repository_the_error_names_dvc_yaml(tmp_path):
     with pytest.raises(UserError, match=r"dvc\.yaml") as caught:
         dvc.repository_root(tmp_path)
     assert str(tmp_path) in str(caught.value)
@@ -61,7 +61,7 @@ def test_outside_of_a_repository_the_message_says_what_is_missing(tmp_path):
 
 # --- hashes ---
 
-# A page like dvc.yaml: a stage of each model, and another that differs in its matrix alone.
+# Like dvc.yaml: a stage for each model, and one that differs in its matrix only.
 STAGES = """
 stages:
   cache: {cmd: x, deps: [data/one.bin], outs: [data/cache]}
@@ -79,7 +79,7 @@ MODEL, REPLICATE = PARAMS.job("model_2"), PARAMS.job("model_2-7")
 
 @pytest.fixture
 def pipeline(tmp_path):
-    """Return a folder with a dvc.yaml, and what its stages depend on."""
+    """Return a folder with a dvc.yaml and the dependencies of its stages."""
     (tmp_path / "dvc.yaml").write_text(STAGES)
     names = ("data/cache/one.npy", "src/a.py", "src/b/c.py", "models/model_2/a.py", "models/model_2-7/b.py")
     for name in names:
@@ -89,7 +89,7 @@ def pipeline(tmp_path):
     return tmp_path
 
 
-def test_a_training_depends_on_files_and_folders_that_exist(pipeline):
+def test_missing_dependencies_are_omitted(pipeline):
     assert dvc.dependency_hashes(MODEL, pipeline) == {
         "data/cache": dvc.folder_md5(pipeline / "data" / "cache"),
         "models/model_2/a.py": md5(b"models/model_2/a.py"),
@@ -97,12 +97,12 @@ def test_a_training_depends_on_files_and_folders_that_exist(pipeline):
     }
 
 
-def test_a_replicate_depends_on_its_models_files_and_on_its_own(pipeline):
+def test_a_replicate_depends_on_the_files_of_its_model_and_on_its_own(pipeline):
     own = {"models/model_2-7/b.py": md5(b"models/model_2-7/b.py")}
     assert dvc.dependency_hashes(REPLICATE, pipeline) == dvc.dependency_hashes(MODEL, pipeline) | own
 
 
-def test_the_working_directory_is_the_default(pipeline, monkeypatch):
+def test_dependencies_are_in_the_working_directory_by_default(pipeline, monkeypatch):
     monkeypatch.chdir(pipeline)
     assert dvc.dependency_hashes(MODEL) == dvc.dependency_hashes(MODEL, pipeline)
 
@@ -111,14 +111,14 @@ def test_the_working_directory_is_the_default(pipeline, monkeypatch):
     ("name", "folder"),
     [("a.py", "src"), ("b/c.py", "src"), ("new.py", "src"), ("one.npy", "data/cache")],
 )
-def test_an_edit_inside_a_folder_changes_its_hash_and_no_other(name, folder, pipeline):
+def test_an_edit_in_a_folder_changes_the_hash_of_that_folder_only(name, folder, pipeline):
     before = dvc.dependency_hashes(MODEL, pipeline)
     (pipeline / folder / name).write_text("edited")
     after = dvc.dependency_hashes(MODEL, pipeline)
     assert {path for path in before if after[path] != before[path]} == {folder}
 
 
-def test_bytecode_and_half_written_files_are_no_part_of_a_folder(pipeline):
+def test_bytecode_and_partial_files_do_not_change_the_hash_of_a_folder(pipeline):
     before = dvc.folder_md5(pipeline / "src")
     for name in ("__pycache__/a.cpython-311.pyc", "b/__pycache__/c.pyc", "a.npy.partial", ".a.tmp"):
         path = pipeline / "src" / name
@@ -127,8 +127,8 @@ def test_bytecode_and_half_written_files_are_no_part_of_a_folder(pipeline):
     assert dvc.folder_md5(pipeline / "src") == before
 
 
-def test_the_hash_of_a_folder_is_dvcs(tmp_path):
-    """Of a folder whose names sort in another way as text than as paths, with what .dvcignore names."""
+def test_the_hash_of_a_folder_equals_dvcs(tmp_path):
+    """The order of these names as text differs from their order as paths; some are excluded by .dvcignore."""
     for name in ("a/b.py", "a.py", "a-b/c.py", "ä ö.py", "a/__pycache__/b.pyc", "x.partial"):
         path = tmp_path / "src" / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -140,14 +140,14 @@ def test_the_hash_of_a_folder_is_dvcs(tmp_path):
     assert out["md5"] == dvc.folder_md5(tmp_path / "src")
 
 
-def test_the_patterns_that_are_left_out_are_those_of_dvcignore():
+def test_the_ignored_patterns_are_those_of_dvcignore():
     lines = (ROOT / ".dvcignore").read_text().splitlines()
     assert sorted(line for line in lines if not line.startswith("#")) == sorted(dvc._IGNORED)
 
 
 @pytest.mark.parametrize("room", ["backend", "config", "input_pipeline", "models", "training"])
-def test_an_edit_of_any_room_that_training_lists_makes_it_another_training(room, tmp_path):
-    """Or a checkpoint of the code before the edit would be resumed."""
+def test_an_edit_in_any_room_of_a_training_changes_its_key(room, tmp_path):
+    """Otherwise a checkpoint of the code before the edit would be resumed."""
     shutil.copy(ROOT / "dvc.yaml", tmp_path)
     shutil.copytree(ROOT / "src", tmp_path / "src")
     shutil.copytree(ROOT / "stages", tmp_path / "stages")
@@ -161,9 +161,9 @@ def test_an_edit_of_any_room_that_training_lists_makes_it_another_training(room,
     assert key() != before
 
 
-def test_a_lock_that_was_cut_short_is_removed_and_a_whole_one_stays(tmp_path):
+def test_a_truncated_dvc_lock_is_removed_and_a_complete_one_is_kept(tmp_path):
     whole = (ROOT / "dvc.lock").read_text()
-    assert not dvc.remove_broken_lock(tmp_path)  # none there yet
+    assert not dvc.remove_broken_lock(tmp_path)  # there is none
     (tmp_path / "dvc.lock").write_text(whole)
     assert not dvc.remove_broken_lock(tmp_path)
     assert (tmp_path / "dvc.lock").read_text() == whole
@@ -173,8 +173,8 @@ def test_a_lock_that_was_cut_short_is_removed_and_a_whole_one_stays(tmp_path):
         assert not (tmp_path / "dvc.lock").exists()
 
 
-def test_a_lock_that_is_just_being_written_stays(tmp_path, monkeypatch):
-    """DVC empties it and then writes it, in a tenth of a second."""
+def test_a_dvc_lock_that_is_being_written_is_kept(tmp_path, monkeypatch):
+    """DVC truncates the file and then writes it, within 0.1 s."""
     path, whole = tmp_path / "dvc.lock", "schema: '2.0'\nstages: {}\n"
     path.write_text(whole[:7])
     monkeypatch.setattr(dvc.time, "sleep", lambda _: path.write_text(whole))
@@ -182,7 +182,7 @@ def test_a_lock_that_is_just_being_written_stays(tmp_path, monkeypatch):
     assert path.read_text() == whole
 
 
-def test_a_stage_that_fails_is_named_and_dvc_is_stopped_with_who_has_started_it(tmp_path, monkeypatch):
+def test_a_failed_stage_is_named_and_dvc_is_stopped_with_its_parent(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(dvc, "repro_command", lambda *_, **__: ["sh", "-c", "exit 7"])
     with pytest.raises(UserError, match=r"`dvc repro cache` failed with exit code 7, see above"):
@@ -200,16 +200,16 @@ def test_a_stage_that_fails_is_named_and_dvc_is_stopped_with_who_has_started_it(
     assert Path("written").exists()
 
 
-def test_the_images_are_those_that_dvc_lock_has(tmp_path):
+def test_the_hash_of_the_packed_images_is_read_from_dvc_lock(tmp_path):
     assert dvc.locked_images(tmp_path) is None
     entries = {"deps": [("data/images", "1.dir"), ("stages/cache.py", "2")], "outs": [("data/cache", "3.dir")]}
-    locked = {kind: [{"path": path, "md5": md5} for path, md5 in found] for kind, found in entries.items()}
+    locked = {kind: [{"path": path, "md5": md5} for path, md5 in pairs] for kind, pairs in entries.items()}
     (tmp_path / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": {"cache": locked}}))
     assert dvc.locked_images(tmp_path) == "3.dir"
 
 
 @pytest.mark.parametrize("level", ["--local", "--project"])
-def test_a_file_is_found_in_the_cache_that_dvc_is_configured_to_use(level, tmp_path, monkeypatch):
+def test_a_file_is_found_in_the_configured_cache(level, tmp_path, monkeypatch):
     root, shared = tmp_path / "root", tmp_path / "shared cache"
     root.mkdir()
     (root / "dvc.yaml").write_text("stages: {}\n")
@@ -224,7 +224,7 @@ def test_a_file_is_found_in_the_cache_that_dvc_is_configured_to_use(level, tmp_p
     assert dvc.cached_file(md5(b"another")) is None
 
 
-def test_without_a_configuration_the_cache_is_dvcs_default(tmp_path, monkeypatch):
+def test_without_a_configuration_the_cache_is_the_default_one(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("dvc.yaml").write_text("stages: {}\n")
     assert dvc.cache_path("ab" + "0" * 30) == tmp_path / ".dvc" / "cache" / "files" / "md5" / "ab" / ("0" * 30)

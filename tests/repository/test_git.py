@@ -1,4 +1,4 @@
-"""What git says of the tree that a training begins in."""
+"""The commit and the changes that a training records."""
 
 import os
 import shutil
@@ -22,7 +22,7 @@ def repository(tmp_path):
 
 
 def git(folder: Path, *arguments: str) -> str:
-    # Nothing of the user's own configuration: no signing, no hooks.
+    # Without the user's configuration: no signing, no hooks.
     identity = ["-c", "user.name=Somebody", "-c", "user.email=somebody@example.org", "-c", "commit.gpgsign=false"]
     command = ["git", *identity, "-c", "core.hooksPath=/dev/null", *arguments]
     return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout.strip()
@@ -39,7 +39,7 @@ def committed(repository):
     return repository
 
 
-def test_a_clean_tree_is_its_commit(committed):
+def test_a_clean_tree_has_its_commit(committed):
     assert state.git_state(committed) == GitState(commit=git(committed, "rev-parse", "HEAD"), dirty=False)
 
 
@@ -49,7 +49,7 @@ def test_a_changed_or_new_file_makes_the_tree_dirty(name, committed):
     assert state.git_state(committed).dirty is True
 
 
-def test_a_removed_and_a_staged_file_make_the_tree_dirty(committed):
+def test_removed_and_staged_files_make_the_tree_dirty(committed):
     (committed / "code.py").unlink()
     assert state.git_state(committed).dirty is True
     git(committed, "checkout", "code.py")
@@ -68,29 +68,29 @@ def test_dvc_lock_and_ignored_files_do_not_make_the_tree_dirty(committed):
 UNKNOWN = GitState(commit=None, dirty=None)
 
 
-def test_a_tree_without_git_says_so(repository, monkeypatch):
+def test_without_a_repository_the_commit_is_none(repository, monkeypatch):
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(repository.parent))
     assert state.git_state(repository) == UNKNOWN
 
 
-def test_a_tree_without_commits_says_so(repository):
+def test_a_repository_without_commits_has_a_problem(repository):
     git(repository, "init", "--quiet")
-    assert "HEAD names no commit: there is none yet" in (state.git_state(repository).problem or "")
+    assert "HEAD has no commit: there is none yet" in (state.git_state(repository).problem or "")
 
 
 @pytest.mark.parametrize("content", ["1" * 40, "not a commit"])
-def test_a_damaged_branch_is_told(committed, content):
+def test_a_damaged_branch_is_a_problem(committed, content):
     branch = committed / ".git" / (committed / ".git/HEAD").read_text().split()[1]
     branch.write_text(content + "\n")
     assert "`git fsck` says what is damaged" in (state.git_state(committed).problem or "")
 
 
-def test_a_machine_without_git_says_so(committed, monkeypatch):
+def test_without_git_the_commit_is_none(committed, monkeypatch):
     monkeypatch.setenv("PATH", str(committed / "nothing here"))
     assert state.git_state(committed) == UNKNOWN
 
 
-def test_the_difference_since_the_commit_is_kept_with_the_names_of_new_files(committed):
+def test_changes_since_the_commit_are_recorded_with_the_names_of_new_files(committed):
     (committed / "code.py").write_text("2")
     (committed / "dvc.lock").write_text("2")
     (committed / "new.py").write_text("a secret")
@@ -105,18 +105,18 @@ def test_the_difference_since_the_commit_is_kept_with_the_names_of_new_files(com
     assert len(state.git_state(committed).diff) < 1000
 
 
-def test_a_new_dvc_lock_is_no_difference(committed):
+def test_a_new_dvc_lock_is_not_a_change(committed):
     git(committed, "rm", "--quiet", "--cached", "dvc.lock")
     git(committed, "commit", "--quiet", "-m", "without")
     assert state.git_state(committed).diff == ""
 
 
-def test_without_git_there_is_no_difference(repository, monkeypatch):
+def test_without_a_repository_there_are_no_changes(repository, monkeypatch):
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(repository.parent))
     assert state.git_state(repository).diff == ""
 
 
-def test_a_commit_exists_or_does_not(committed):
+def test_commit_exists_for_commits_only(committed):
     assert state.commit_exists(committed, git(committed, "rev-parse", "HEAD"))
     assert not state.commit_exists(committed, "0" * 40)
     assert not state.commit_exists(committed, git(committed, "rev-parse", "HEAD:code.py"))  # a blob
@@ -150,7 +150,7 @@ CONFIGURATIONS = {
 
 
 @pytest.mark.parametrize("key", CONFIGURATIONS)
-def test_no_setting_of_the_user_changes_what_is_recorded(key, committed, tmp_path_factory, monkeypatch):
+def test_no_git_setting_of_the_user_changes_the_record(key, committed, tmp_path_factory, monkeypatch):
     home = tmp_path_factory.mktemp("home")
     (home / "attributes").write_text("*.py diff=upper\n")
     (committed / "code.py").write_text("1\n\nlines of text\n\n2\n")
@@ -169,7 +169,7 @@ def test_no_setting_of_the_user_changes_what_is_recorded(key, committed, tmp_pat
 @pytest.mark.parametrize(
     "content", [b"2\n", b"no line end", b"", b"\xe4 latin 1\n", bytes(range(256)), "ä\r\n日本\n".encode()]
 )
-def test_the_difference_applies(content, committed, tmp_path):
+def test_the_recorded_changes_can_be_applied(content, committed, tmp_path):
     (committed / "code.py").write_bytes(content)
     (committed / ".gitignore").unlink()
     (committed / "new.py").write_text("new\n")
@@ -205,7 +205,7 @@ def other(tmp_path_factory) -> Path:
         "LC_ALL": "de_DE.UTF-8",
     }.items(),
 )  # fmt: skip
-def test_no_variable_of_git_or_of_a_hook_changes_what_is_recorded(name, value, committed, other, monkeypatch):
+def test_no_variable_of_git_or_of_a_hook_changes_the_record(name, value, committed, other, monkeypatch):
     (committed / "code.py").write_text("2")
     plain, commit = state.git_state(committed), git(committed, "rev-parse", "HEAD")
     monkeypatch.setenv(name, value.format(other=other))
@@ -213,8 +213,8 @@ def test_no_variable_of_git_or_of_a_hook_changes_what_is_recorded(name, value, c
     assert state.commit_exists(committed, commit)
 
 
-def test_within_a_hook_of_another_repository_the_commit_is_this_ones(committed, other):
-    """git itself sets the variables of a hook."""
+def test_in_a_hook_of_another_repository_the_commit_is_that_of_this_one(committed, other):
+    """git sets the variables of a hook."""
     commit, hook = git(committed, "rev-parse", "HEAD"), other / ".git" / "hooks" / "post-commit"
     script = "import sys; from pathlib import Path; from tiny_imagenet.repository.git import git_state as state"
     hook.write_text(
@@ -226,8 +226,8 @@ def test_within_a_hook_of_another_repository_the_commit_is_this_ones(committed, 
     assert f"commit='{commit}' dirty=False" in (other / "found").read_text()
 
 
-def test_what_lets_git_read_the_repository_stays(committed, refusing, monkeypatch):
-    """As in a container that allows a repository of somebody else by variables."""
+def test_variables_that_allow_a_repository_are_kept(committed, refusing, monkeypatch):
+    """Such as in a container that allows another user's repository by variables."""
     assert "dubious ownership" in state.git_state(committed).problem
     variables = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "safe.directory", "GIT_CONFIG_VALUE_0": str(committed)}
     for name, value in variables.items():
@@ -236,28 +236,28 @@ def test_what_lets_git_read_the_repository_stays(committed, refusing, monkeypatc
 
 
 def test_a_worktree_is_a_repository(committed, tmp_path_factory):
-    place = tmp_path_factory.mktemp("trees") / "tree"
-    git(committed, "worktree", "add", "--quiet", str(place))
-    assert state.git_state(place) == state.git_state(committed)
+    tree = tmp_path_factory.mktemp("trees") / "tree"
+    git(committed, "worktree", "add", "--quiet", str(tree))
+    assert state.git_state(tree) == state.git_state(committed)
     (committed / ".git").rename(committed / "gone")
-    assert "not a git repository" in state.git_state(place).problem
+    assert "not a git repository" in state.git_state(tree).problem
 
 
 @pytest.fixture
 def refusing(committed, tmp_path_factory, monkeypatch) -> None:
-    """Have git refuse each repository as one of somebody else; its own tests make it believe so by this variable."""
+    """Make git refuse each repository as one of another user, by a variable of git's own tests."""
     folder = tmp_path_factory.mktemp("refusing")
     program = folder / "git"
     program.write_text(f"#!/bin/sh\nGIT_TEST_ASSUME_DIFFERENT_OWNER=1 exec '{shutil.which('git')}' \"$@\"\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
-    monkeypatch.setenv("HOME", str(folder))  # where no safe.directory is configured
+    monkeypatch.setenv("HOME", str(folder))  # without a configured safe.directory
 
 
-def test_a_repository_that_git_refuses_is_told_from_none(committed, refusing):
-    found = state.git_state(committed)
-    assert (found.commit, found.dirty, found.diff) == (None, None, "")
-    assert "dubious ownership" in found.problem
-    assert "safe.directory" in found.problem
+def test_a_repository_that_git_refuses_has_a_problem(committed, refusing):
+    tree = state.git_state(committed)
+    assert (tree.commit, tree.dirty, tree.diff) == (None, None, "")
+    assert "dubious ownership" in tree.problem
+    assert "safe.directory" in tree.problem
     with pytest.raises(UserError, match=r"git refuses to answer: .*dubious ownership"):
         state.commit_exists(committed, "0" * 40)

@@ -1,4 +1,4 @@
-"""A user's file that is where the pipeline writes is refused before DVC could remove it."""
+"""Files of the user at paths that the pipeline writes are refused, before DVC could remove them."""
 
 from pathlib import Path
 from typing import Any
@@ -35,23 +35,23 @@ ELSEWHERE = [
 
 
 @pytest.mark.parametrize("name", OWN)
-def test_an_archive_or_weights_where_the_pipeline_writes_are_refused(name, tmp_path):
-    for given in (name, str(tmp_path / name)):
+def test_archives_and_weights_at_paths_of_the_pipeline_are_refused(name, tmp_path):
+    for path in (name, str(tmp_path / name)):
         with pytest.raises(UserError, match=r"profiles\.own\.dataset\.archive: .* move it elsewhere"):
-            refuse_own_paths(params_with({"archive": given}), tmp_path)
+            refuse_own_paths(params_with({"archive": path}), tmp_path)
         with pytest.raises(UserError, match=r"models\.model_5\.weights: .* move it elsewhere"):
-            refuse_own_paths(params_with({"archive": "own.zip"}, weights=given), tmp_path)
+            refuse_own_paths(params_with({"archive": "own.zip"}, weights=path), tmp_path)
     with pytest.raises(UserError, match=r"profiles\.own\.dataset\.urls"):
         refuse_own_paths(params_with({"urls": [(tmp_path / name).as_uri()]}), tmp_path)
 
 
 @pytest.mark.parametrize("name", ELSEWHERE)
-def test_a_file_elsewhere_is_taken(name, tmp_path):
+def test_files_elsewhere_are_accepted(name, tmp_path):
     refuse_own_paths(params_with({"archive": name}, weights=name), tmp_path)
     refuse_own_paths(params_with({"urls": ["https://example.org/data/raw/dataset.zip"]}, "imagenet"), tmp_path)
 
 
-def test_links_are_followed_on_either_side(tmp_path):
+def test_links_are_followed(tmp_path):
     (tmp_path / "data" / "raw").mkdir(parents=True)
     (tmp_path / "link.zip").symlink_to("data/raw/dataset.zip")
     (tmp_path / "folder").symlink_to(tmp_path / "data" / "raw")
@@ -64,15 +64,15 @@ def test_links_are_followed_on_either_side(tmp_path):
         refuse_own_paths(params_with({"archive": "archives/own.zip"}), tmp_path)
 
 
-def test_only_what_the_chosen_profile_and_the_active_models_name_matters(tmp_path):
+def test_only_files_of_the_chosen_profile_and_of_active_models_are_checked(tmp_path):
     params = params_with({"archive": "data/raw/dataset.zip"})
     refuse_own_paths(params.model_copy(update={"profile": "demo"}), tmp_path)
 
 
-def test_a_path_below_a_home_that_does_not_exist_is_named(tmp_path, monkeypatch):
+def test_a_path_below_an_unknown_home_directory_is_refused(tmp_path, monkeypatch):
     def no_home(_path: Path) -> Path:
         raise RuntimeError("Could not determine home directory.")
 
     monkeypatch.setattr(Path, "expanduser", no_home)
-    with pytest.raises(UserError, match=r"dataset\.archive: ~/own\.zip: Could not .* Give the full path, or set HOME"):
+    with pytest.raises(UserError, match=r"dataset\.archive: ~/own\.zip: Could not .* Write the full path, or set HOME"):
         refuse_own_paths(params_with({"archive": "~/own.zip"}), tmp_path)

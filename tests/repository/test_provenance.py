@@ -1,4 +1,4 @@
-"""Where a training comes from: its key, its tags, the environment."""
+"""The origin of a training: its key, tags and environment."""
 
 import shutil
 from pathlib import Path
@@ -19,27 +19,27 @@ KEY = training_key(JOB, HASHES, NUMERICS)
 
 
 @pytest.mark.parametrize("path", HASHES)
-def test_other_data_code_or_weights_make_another_training(path):
+def test_other_data_code_or_weights_change_the_key(path):
     assert training_key(JOB, HASHES | {path: "changed"}, NUMERICS) != KEY
 
 
 @pytest.mark.parametrize("name", NUMERICS)
-def test_another_machine_or_version_makes_another_training(name):
+def test_another_machine_or_version_changes_the_key(name):
     assert training_key(JOB, HASHES, NUMERICS | {name: "changed"}) != KEY
 
 
 @pytest.mark.parametrize("change", [{"seed": 77}, {"determinism": "fast"}, {"devices": 2}, {"augmentation": "none"}])
-def test_other_params_make_another_training(change):
+def test_params_that_affect_the_training_change_the_key(change):
     changed = parse_params(VALUES | change)
     assert (training_key(changed.job("model_2"), HASHES, NUMERICS) != KEY) == (change.get("augmentation") is None)
 
 
-def test_the_same_is_the_same_training_and_another_model_is_not():
+def test_the_same_inputs_in_any_order_give_the_same_key():
     assert training_key(parse_params(VALUES).job("model_2"), dict(reversed(HASHES.items())), NUMERICS) == KEY
     assert training_key(PARAMS.job("model_1"), HASHES, NUMERICS) != KEY
 
 
-def test_tags_of_a_run_say_where_it_comes_from():
+def test_the_tags_of_a_run_name_its_origin():
     setup = TrainingSetup.model_construct(
         stage="train@model_1",
         git=GitState(commit=None, dirty=None),
@@ -58,7 +58,7 @@ def test_tags_of_a_run_say_where_it_comes_from():
     assert provenance.run_tags(dirty)["git.dirty"] == "true"
 
 
-def test_the_environment_has_another_hash_with_another_package(tmp_path, monkeypatch):
+def test_another_package_changes_the_hash_of_the_environment(tmp_path, monkeypatch):
     before = provenance.environment_hash()
     assert provenance.environment_hash() == before
     package = tmp_path / "some_package-1.0.dist-info"
@@ -70,7 +70,7 @@ def test_the_environment_has_another_hash_with_another_package(tmp_path, monkeyp
 
 @pytest.fixture
 def set_up(tmp_path, monkeypatch):
-    """Return a function that makes the setup of a training in a folder with data, code and the project's dvc.yaml."""
+    """Return a function that returns the hashes of a training, in a folder with data, code and dvc.yaml."""
     shutil.copy(ROOT / "dvc.yaml", tmp_path)
     for name in ("data/cache/train_images.npy", "data/cache/train_labels.npy", "data/cache/val_images.npy",
                  "data/cache/val_labels.npy", "data/cache/classes.csv", "src/tiny_imagenet/training/train.py",
@@ -95,7 +95,7 @@ def set_up(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["train_images.npy", "train_labels.npy", "val_images.npy", "val_labels.npy"])
-def test_other_images_or_labels_of_either_split_are_other_data_and_another_training(name, set_up):
+def test_other_images_or_labels_change_the_data_hash_and_the_key(name, set_up):
     before = set_up()
     assert set_up() == before
     Path("data/cache", name).write_text("changed")
@@ -107,7 +107,7 @@ def test_other_images_or_labels_of_either_split_are_other_data_and_another_train
     ("name", "changed"),
     [("src/tiny_imagenet/training/train.py", {"training"}), ("data/overview/report.json", set())],
 )
-def test_other_code_is_another_training_on_the_same_data_and_another_report_is_neither(name, changed, set_up):
+def test_other_code_changes_the_key_only_and_another_report_changes_nothing(name, changed, set_up):
     before = set_up()
     Path(name).write_text("changed")
     after = set_up()

@@ -1,4 +1,4 @@
-"""Records: each file is read and written through one type, and a broken one is a message that says what to do."""
+"""Records: files survive a round trip, and a damaged file is refused with a remedy."""
 
 import json
 import math
@@ -19,7 +19,7 @@ ARCHITECTURE = {
 }
 
 
-def test_what_is_written_is_read_again_in_the_order_of_the_class(tmp_path):
+def test_a_record_survives_a_round_trip_in_the_order_of_its_class(tmp_path):
     path = tmp_path / "architecture.json"
     record = Architecture(**dict(reversed(ARCHITECTURE.items())))
     record.write(path)
@@ -32,7 +32,7 @@ def test_values_that_are_not_set_are_not_written(tmp_path):
     assert json.loads((tmp_path / "metrics.json").read_text()) == METRICS
 
 
-def test_numbers_keep_their_last_digit(tmp_path):
+def test_numbers_keep_all_digits(tmp_path):
     for value in (0.1 + 0.2, 1e-05, 5e-324, 1 / 3):
         Metrics(**METRICS | {"val_loss": value}).write(tmp_path / "metrics.json")
         assert Metrics.read(tmp_path / "metrics.json").val_loss == value
@@ -47,7 +47,7 @@ def test_the_accuracy_as_served_is_that_of_one_view():
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         ("{", "metrics.json cannot be read"),
         ("[]", "metrics.json cannot be read"),
@@ -58,17 +58,17 @@ def test_the_accuracy_as_served_is_that_of_one_view():
         (json.dumps(METRICS | {"epochs": 2.5}), "epochs: Input should be a valid integer"),
     ],
 )
-def test_a_broken_file_is_named_with_the_key_and_a_remedy(tmp_path, content, said):
+def test_a_damaged_file_is_refused_with_the_key_and_a_remedy(tmp_path, content, message):
     path = tmp_path / "metrics.json"
     path.write_text(content)
     with pytest.raises(UserError) as caught:
         Metrics.read(path)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert f"`rm -f {path}` and `dvc checkout {path}` restore it" in str(caught.value)
     with pytest.raises(UserError, match="run `dvc repro`"):
         Metrics.read(path, remedy="run `dvc repro`")
 
 
-def test_a_missing_file_is_named(tmp_path):
+def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"nothing\.json cannot be read"):
         Architecture.read(tmp_path / "nothing.json")

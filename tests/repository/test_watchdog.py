@@ -1,4 +1,4 @@
-"""A command ends with the process that started it, and with the processes that it started itself."""
+"""The watchdog stops a command, and all processes of the command, when its parent exits."""
 
 import os
 import signal
@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-# Says how it ended, as a stage does on Ctrl-C.
+# Exits with 130 on Ctrl-C, like a stage.
 WAITS = """
 import os, sys, time
 try:
@@ -17,7 +17,7 @@ try:
 except KeyboardInterrupt:
     sys.exit(130)
 """
-# A shell between, as DVC has one.
+# Starts the command through a shell, like DVC.
 STARTS_AND_IS_KILLED = """
 import os, signal, subprocess, sys
 subprocess.Popen([*sys.argv[1:], "sh", "-c", 'exec "$PYTHON" -c "$CODE"'], stdin=subprocess.PIPE)
@@ -47,7 +47,7 @@ def wait_until_it_ends(pid: int) -> None:
 
 
 @pytest.mark.parametrize("code", [0, 3])
-def test_it_has_the_exit_code_of_the_command(code, watchdog):
+def test_the_exit_code_is_that_of_the_command(code, watchdog):
     with subprocess.Popen([*watchdog, "sh", "-c", f"exit {code}"], stdin=subprocess.PIPE) as process:
         assert process.wait(30) == code
 
@@ -64,7 +64,7 @@ def test_the_command_is_interrupted_when_stdin_is_closed(watchdog):
     assert not is_running(pid)
 
 
-def test_the_command_ends_when_who_started_it_is_killed(watchdog):
+def test_the_command_ends_when_its_parent_is_killed(watchdog):
     starter = subprocess.Popen(
         [sys.executable, "-c", STARTS_AND_IS_KILLED, *watchdog], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         text=True, env=os.environ | {"PYTHON": sys.executable, "CODE": WAITS},
@@ -78,8 +78,8 @@ def test_the_command_ends_when_who_started_it_is_killed(watchdog):
     wait_until_it_ends(pid)
 
 
-def test_the_command_ends_when_a_signal_ends_all_who_share_the_starters_group(watchdog):
-    """As `timeout` sends it, and a closed terminal its own: to the watchdog, too."""
+def test_the_command_ends_when_a_signal_ends_the_group_of_its_parent(watchdog):
+    """`timeout` and a closed terminal send such a signal. The watchdog receives it too."""
     starter = subprocess.Popen(
         [sys.executable, "-c", STARTS_AND_IS_KILLED, *watchdog], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         text=True, env=os.environ | {"PYTHON": sys.executable, "CODE": WAITS}, start_new_session=True,
@@ -91,7 +91,7 @@ def test_the_command_ends_when_a_signal_ends_all_who_share_the_starters_group(wa
     wait_until_it_ends(pid)
 
 
-def test_a_second_one_waits_for_the_first_and_gives_up_with_who_started_it(watchdog):
+def test_a_second_command_waits_for_the_first_and_gives_up_with_its_parent(watchdog):
     first = subprocess.Popen(
         [*watchdog, sys.executable, "-c", WAITS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )

@@ -1,4 +1,4 @@
-"""The name of a working directory, and the checkpoint of a complete training: it goes when its files are safe."""
+"""The id of a working directory, and the removal of the checkpoint of a completed training."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from tiny_imagenet.repository import workspace
 JOB = parse_params(VALUES).job("model_2")
 
 
-def test_a_workspace_has_one_name_that_moves_with_it(tmp_path, monkeypatch):
+def test_the_id_of_a_workspace_does_not_change_when_it_is_moved(tmp_path, monkeypatch):
     for folder in ("one", "two"):
         (tmp_path / folder).mkdir()
     monkeypatch.chdir(tmp_path / "one")
@@ -29,7 +29,7 @@ def test_a_workspace_has_one_name_that_moves_with_it(tmp_path, monkeypatch):
 
 @pytest.fixture
 def finished(tmp_path, monkeypatch):
-    """Return the checkpoint's folder and the run.json of a complete training, in the working directory."""
+    """Return the checkpoint folder and the run.json of a completed training, in the working directory."""
     monkeypatch.chdir(tmp_path)
     record, folder = Path("models/model_2/run.json"), Path("checkpoints/model_2")
     for parent in (record.parent, folder):
@@ -44,7 +44,7 @@ def write_lock(digest: str) -> None:
     Path("dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": {"train@model_2": {"outs": outs}}}))
 
 
-def test_it_stays_until_dvc_has_recorded_the_files(finished):
+def test_the_checkpoint_is_kept_until_dvc_has_recorded_the_outputs(finished):
     folder, record = finished
     workspace.drop_finished_checkpoint(JOB)
     write_lock("0" * 32)
@@ -55,7 +55,7 @@ def test_it_stays_until_dvc_has_recorded_the_files(finished):
     assert not folder.exists()
 
 
-def test_a_record_that_exists_as_a_training_starts_is_one_that_dvc_keeps(finished):
+def test_a_run_json_that_exists_when_the_stage_starts_proves_that_it_is_recorded(finished):
     folder, record = finished
     record.rename("elsewhere.json")
     workspace.drop_finished_checkpoint(JOB, starting=True)
@@ -67,7 +67,7 @@ def test_a_record_that_exists_as_a_training_starts_is_one_that_dvc_keeps(finishe
     assert not folder.exists()
 
 
-def test_a_training_that_is_not_complete_keeps_its_checkpoint(finished):
+def test_an_incomplete_training_keeps_its_checkpoint(finished):
     folder, record = finished
     (folder / "finished").unlink()
     write_lock(md5(record))
@@ -75,7 +75,7 @@ def test_a_training_that_is_not_complete_keeps_its_checkpoint(finished):
     assert folder.exists()
 
 
-def test_stopped_as_it_removes_the_checkpoint_it_leaves_no_run_without_one(finished, monkeypatch):
+def test_a_removal_that_is_interrupted_leaves_no_run_without_a_checkpoint(finished, monkeypatch):
     folder, _ = finished
     (folder / "key.run").write_text("run")
     monkeypatch.setattr(workspace.shutil, "rmtree", lambda _: None)

@@ -34,7 +34,7 @@ def copy(tmp_path_factory) -> Copy:
 
 
 @pytest.mark.parametrize("backend", ["jax", "torch"])
-def test_model_2_trains_goes_on_after_a_kill_and_is_evaluated(backend, copy, monkeypatch):
+def test_model_2_trains_resumes_after_a_kill_and_is_evaluated(backend, copy, monkeypatch):
     if importlib.util.find_spec(backend) is None:
         pytest.skip(f"{backend} is not installed")
     monkeypatch.setenv("KERAS_BACKEND", backend)
@@ -57,7 +57,7 @@ def test_model_2_trains_goes_on_after_a_kill_and_is_evaluated(backend, copy, mon
     assert metrics["epochs"] == 4
 
 
-def test_two_processes_share_a_training_and_go_on_after_one_was_killed(copy, monkeypatch):
+def test_two_processes_share_a_training_and_resume_after_one_was_killed(copy, monkeypatch):
     """The first alone writes files and the run; without one of them the other ends, too."""
     if importlib.util.find_spec("jax") is None:
         pytest.skip("jax is not installed")
@@ -93,7 +93,7 @@ def test_two_processes_share_a_training_and_go_on_after_one_was_killed(copy, mon
     assert training.record()["resumed_from"][0] >= 2
 
 
-def test_processes_that_differ_in_params_refuse(copy, tmp_path, monkeypatch):
+def test_processes_with_different_params_refuse_to_train(copy, tmp_path, monkeypatch):
     if importlib.util.find_spec("jax") is None:
         pytest.skip("jax is not installed")
     monkeypatch.setenv("KERAS_BACKEND", "jax")

@@ -72,14 +72,14 @@ def leaking(workplace, make_archive, tmp_path):
     return workplace
 
 
-def test_a_leak_is_reported(leaking):
+def test_leakage_is_reported(leaking):
     assert run_all() == [0, 0, 0]
     duplicates = json.loads(Path("data/overview/report.json").read_text())["duplicates"]
     assert duplicates["counts"]["exact"]["train-val"]["pairs"] == 1
     assert len(open_packed(Path("data/cache")).train) == 18
 
 
-def test_a_leaking_training_image_is_left_out_where_that_is_asked_for(leaking):
+def test_leaking_training_images_are_dropped_if_params_say_so(leaking):
     leaking(duplicates="drop_from_train")
     assert run_all() == [0, 0, 0]
     packed = open_packed(Path("data/cache"))
@@ -89,25 +89,25 @@ def test_a_leaking_training_image_is_left_out_where_that_is_asked_for(leaking):
     assert not any(np.array_equal(image, leaked) for image in packed.train.images)
 
 
-def test_a_leak_is_refused_where_that_is_asked_for(leaking, capsys):
+def test_leakage_is_refused_if_params_say_so(leaking, capsys):
     leaking(duplicates="fail")
     assert run_all() == [0, 0, 1]
     assert "_3.JPEG and val/" in capsys.readouterr().err
 
 
-def test_a_missing_class_stops_before_anything_is_written(workplace, capsys):
+def test_a_missing_class_is_refused_before_anything_is_written(workplace, capsys):
     workplace(expect={"classes": 4})
     assert run_all()[1] == 1
     assert "expected 4 classes, found 3" in capsys.readouterr().err
     assert not Path("data/images").exists()
 
 
-def test_a_profile_that_leaves_out_what_has_a_default_is_enough(workplace):
+def test_a_profile_may_omit_keys_that_have_defaults(workplace):
     workplace(expect={})
     assert run_all() == [0, 0, 0]
 
 
-def test_an_archive_that_dvc_still_has_is_not_fetched_again(workplace, tmp_path):
+def test_an_archive_in_dvcs_cache_is_not_downloaded_again(workplace, tmp_path):
     digest = md5(tmp_path / "own.zip")
     kept = tmp_path / ".dvc" / "cache" / "files" / "md5" / digest[:2] / digest[2:]
     kept.parent.mkdir(parents=True)
@@ -128,7 +128,7 @@ def limited(stage: str, limit: int) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(("stage", "limit"), [("download", 4096), ("reorganize", 4096), ("cache", 65536)])
-def test_a_full_disk_is_one_message_and_leaves_nothing_half_written(workplace, stage, limit):
+def test_a_full_disk_is_one_message_and_leaves_no_partial_file(workplace, stage, limit):
     for before in ("download", "reorganize", "cache"):
         if before == stage:
             break
@@ -150,7 +150,7 @@ def test_a_full_disk_is_one_message_and_leaves_nothing_half_written(workplace, s
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder that nobody may write to")
 @pytest.mark.parametrize("folder", ["raw", "images", "cache", "overview"])
-def test_a_folder_that_is_not_writable_is_one_message_and_works_once_it_is(workplace, capsys, folder):
+def test_a_read_only_folder_is_one_message_and_works_once_it_is_writable(workplace, capsys, folder):
     Path("data").mkdir()
     link = Path("data") / folder
     link.symlink_to("/proc/self")  # not even root writes there
@@ -160,7 +160,7 @@ def test_a_folder_that_is_not_writable_is_one_message_and_works_once_it_is(workp
     assert run_all() == [0, 0, 0]
 
 
-def test_a_damaged_file_in_dvcs_cache_is_not_taken(workplace, tmp_path):
+def test_a_damaged_file_in_dvcs_cache_is_not_used(workplace, tmp_path):
     digest = md5(tmp_path / "own.zip")
     kept = tmp_path / ".dvc" / "cache" / "files" / "md5" / digest[:2] / digest[2:]
     kept.parent.mkdir(parents=True)

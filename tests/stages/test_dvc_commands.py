@@ -87,7 +87,7 @@ def test_metrics_show_has_a_row_for_each_model(five):
     assert printed.count("0.6512") == len(MODELS)
 
 
-def test_the_five_curves_are_one_figure_in_colours_that_all_can_tell_apart(five):
+def test_the_five_curves_are_one_figure_in_distinguishable_colours(five):
     figures = plots(five)
     for title, column in zip(CURVES, ["accuracy", "val_accuracy"], strict=True):
         figure = figures[title]
@@ -104,7 +104,7 @@ def test_the_five_curves_are_one_figure_in_colours_that_all_can_tell_apart(five)
         assert encoding["color"]["field"] == "model"
 
 
-def test_no_placeholder_is_left_in_a_figure_and_the_page_has_them_all(five):
+def test_no_placeholder_is_left_in_a_figure_and_the_page_has_all_figures(five):
     figures = plots(five)
     assert "<DVC_METRIC" not in json.dumps(figures)
     address = type_in(five, "dvc plots show").strip()
@@ -142,7 +142,7 @@ def clean(copy):
     assert "up to date" in copy.succeed("dvc", "status")
 
 
-def test_models_that_are_not_made_yet_are_left_out(copy):
+def test_models_without_results_are_omitted(copy):
     shown = json.loads(type_in(copy, "dvc metrics show --json"))[""]["data"]
     measured = json.loads((copy.root / "results" / MODEL / "metrics.json").read_text())
     assert shown[f"results/{MODEL}/metrics.json"]["data"] == measured

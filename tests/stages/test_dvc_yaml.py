@@ -74,13 +74,13 @@ def test_every_stage_says_what_it_does_and_depends_on_its_own_module(stage):
 
 
 @pytest.mark.parametrize(("stage", "like"), [("replicate", "train"), ("evaluate_replicate", "evaluate")])
-def test_a_replicate_differs_from_its_model_in_its_matrix_and_its_seed_alone(stage, like):
+def test_a_replicate_differs_from_its_model_only_in_its_matrix_and_seed(stage, like):
     own, model = STAGES[stage], STAGES[like]
     assert {key for key in own if own[key] != model[key]} <= {"matrix", "desc", "params"}
     assert own["params"] == [name for name in model["params"] if name != "seed"]
 
 
-def test_the_page_is_one_page_without_lists_of_models():
+def test_dvc_yaml_is_one_page_without_lists_of_models():
     assert TEXT.count("\n") <= 130
     assert "model_1" not in TEXT
     assert [stage["matrix"] for stage in STAGES.values() if "matrix" in stage and "seed" not in stage["matrix"]] == [
@@ -88,11 +88,11 @@ def test_the_page_is_one_page_without_lists_of_models():
     ] * 3
 
 
-def test_no_output_is_kept_out_of_the_cache():
+def test_every_output_is_cached():
     assert "cache: false" not in TEXT
 
 
-def test_a_stage_runs_the_code_beside_it_and_not_that_of_the_installed_package(tmp_path):
+def test_a_stage_runs_the_code_beside_it_not_the_installed_package(tmp_path):
     """As in the copy of the repository that a queued experiment runs in."""
     shutil.copytree(ROOT / "stages", tmp_path / "stages")
     shutil.copytree(ROOT / "src", tmp_path / "src")

@@ -49,12 +49,12 @@ def test_one_command_makes_the_table_of_the_active_models(copy, made):
     assert "not comparable with the paper's" in made.replace("\n", " ")
 
 
-def test_every_epoch_prints_a_line_and_the_cost_is_said_early(made):
+def test_each_epoch_prints_a_line_and_the_expected_duration_is_printed_early(made):
     assert made.count("epoch  1/2  accuracy") == len(MODELS)
     assert made.count("expected: ") == len(MODELS)
 
 
-def test_mlflow_has_a_finished_run_per_model_with_its_figures(copy, made):
+def test_mlflow_has_a_finished_run_per_model_with_its_metrics(copy, made):
     runs = copy.runs().set_index("tags.mlflow.runName")
     assert sorted(runs.index) == MODELS
     assert (runs["status"] == "FINISHED").all()
@@ -81,7 +81,7 @@ def test_a_second_repro_has_nothing_to_do(copy, made):
     assert "up to date" in copy.succeed("dvc", "repro")
 
 
-def test_no_half_written_file_is_left(copy, made):
+def test_no_partial_file_is_left(copy, made):
     left = [
         path for folder in ("data", "models", "results", "reports") for path in (copy.root / folder).rglob("*.partial*")
     ]
@@ -94,7 +94,7 @@ def current_runs(copy) -> dict[str, list[str]]:
     return live.groupby("tags.mlflow.runName")["run_id"].apply(list).to_dict()
 
 
-def test_a_retrain_to_the_same_bits_evaluates_nothing_and_its_run_has_the_final_metrics(copy, made):
+def test_a_retraining_to_the_same_bits_reruns_no_evaluation_and_its_run_has_the_final_metrics(copy, made):
     before = len(copy.runs())
     copy.succeed("dvc", "repro", "--force", "--single-item", "train@model_2")
     printed = copy.succeed("dvc", "repro")
@@ -173,7 +173,7 @@ def stale(copy, made) -> dict[str, list[str]]:
 
 
 @pytest.mark.parametrize("file", STALE_AFTER_AN_EDIT)
-def test_an_edit_makes_stale_what_depends_on_its_room_and_nothing_else(file, stale):
+def test_an_edit_makes_only_the_stages_stale_that_depend_on_its_room(file, stale):
     assert set(stale[file]) == STALE_AFTER_AN_EDIT[file]
 
 
@@ -183,7 +183,7 @@ def test_bytecode_makes_nothing_stale(copy, made):
     assert json.loads(copy.succeed("dvc", "status", "--json")) == {}
 
 
-def test_a_new_architecture_file_and_block_train_the_new_model_alone(copy, made):
+def test_a_new_architecture_trains_only_the_new_model(copy, made):
     architecture = copy.root / "src" / "tiny_imagenet" / "architectures" / "sixth.py"
     shutil.copy(architecture.with_name("two_conv.py"), architecture)
 
@@ -343,7 +343,7 @@ class TestOneEditAndOneReplicate:
             assert [point.value for point in points] == history[name].tolist()
 
 
-def test_no_table_is_made_of_the_images_of_another_profile(copy, made):
+def test_a_table_of_another_profiles_images_is_refused(copy, made):
     table = copy.root / "reports" / "results.csv"
     before = table.read_bytes()
     with copy.edited(lambda params: params.update(profile="paper")):
@@ -355,7 +355,7 @@ def test_no_table_is_made_of_the_images_of_another_profile(copy, made):
     assert table.read_bytes() == before
 
 
-def test_a_mistake_in_params_stops_before_any_work_with_one_message(copy, made):
+def test_an_error_in_params_stops_with_one_message_before_any_work(copy, made):
     with copy.edited(lambda params: params["models"]["model_2"].update(architecture="three_cnv")):
         done = copy.run("dvc", "repro")
     assert done.returncode != 0
@@ -367,7 +367,7 @@ def test_a_mistake_in_params_stops_before_any_work_with_one_message(copy, made):
     ("change", "said"),
     [({"optimiser": {}}, "did you mean 'optimizer'?"), ({"epochs": -1}, "models.model_2.epochs")],
 )
-def test_any_other_mistake_in_params_stops_the_first_stage(copy, made, monkeypatch, capsys, change, said):
+def test_any_other_error_in_params_stops_the_first_stage(copy, made, monkeypatch, capsys, change, said):
     monkeypatch.chdir(copy.root)
     before = md5(copy.root / "data" / "raw" / "dataset.zip")
     with copy.edited(lambda params: params["models"]["model_2"].update(change)):
@@ -376,7 +376,7 @@ def test_any_other_mistake_in_params_stops_the_first_stage(copy, made, monkeypat
     assert md5(copy.root / "data" / "raw" / "dataset.zip") == before
 
 
-def test_own_images_go_through_the_whole_pipeline_as_one_more_profile(copy, made, make_archive):
+def test_own_images_run_through_the_whole_pipeline_as_another_profile(copy, made, make_archive):
     make_archive(3, train=8, val=4).write(copy.root / "own.zip")
 
     def add(params: dict) -> None:

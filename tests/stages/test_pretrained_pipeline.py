@@ -46,7 +46,7 @@ def copy(weights, tmp_path_factory) -> Copy:
     return copy
 
 
-def test_it_trains_its_head_and_then_all_goes_on_after_a_kill_and_has_a_table_of_its_own(copy):
+def test_a_pretrained_model_trains_in_two_phases_resumes_and_has_its_own_table(copy):
     training = Training(copy, MODEL, 4)
     copy.succeed("dvc", "repro")
     expected = training.outputs()

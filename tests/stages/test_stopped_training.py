@@ -35,28 +35,28 @@ def undisturbed(training) -> dict[str, str]:
     return training.outputs()
 
 
-def test_killed_it_goes_on_in_the_same_run_to_the_same_bits_and_is_never_done_again(training, undisturbed):
+def test_a_killed_training_resumes_in_the_same_run_to_the_same_bits(training, undisturbed):
     runs, lock = len(training.copy.runs()), training.copy.root / "dvc.lock"
     before = lock.read_bytes()
-    process = training.start_anew()
+    process = training.start_from_scratch()
     wait_for_epoch(process, 4)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
-    record = training.go_on(undisturbed)
+    record = training.resume(undisturbed)
     assert record["resumed_from"][0] >= 4
     assert len(training.copy.runs()) == runs + 1
 
     lock.write_bytes(before)  # as DVC would leave it, killed before it has noted the whole training
     training.forget()
-    again = training.go_on(undisturbed)
+    again = training.resume(undisturbed)
     assert again["run_id"] == record["run_id"]
     assert again["resumed_from"] == [*record["resumed_from"], EPOCHS]
     assert len(training.copy.runs()) == runs + 1
 
 
-def test_interrupted_it_says_so_marks_the_run_and_goes_on_later(training, undisturbed):
+def test_an_interrupted_training_marks_its_run_as_killed_and_resumes(training, undisturbed):
     noted = training.record()["run_id"]  # by DVC: the next one starts from scratch, in a new run
-    process = training.start_anew()
+    process = training.start_from_scratch()
     wait_for_epoch(process, 2)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does on Ctrl-C
     rest, _ = process.communicate(timeout=60)
@@ -65,14 +65,14 @@ def test_interrupted_it_says_so_marks_the_run_and_goes_on_later(training, undist
     assert re.search(r"exited with (130|-2)\b", rest)  # -2: dash, where it is the shell between, ends by the signal
     assert "Traceback" not in rest
     assert training.newest_run()["status"] == "KILLED"
-    record = training.go_on(undisturbed)
+    record = training.resume(undisturbed)
     [resumed_from] = record["resumed_from"]
     assert resumed_from >= 2
     assert record["run_id"] != noted
 
 
 def test_after_an_edit_the_old_checkpoint_is_not_used_and_its_run_is_marked(training, undisturbed):
-    process = training.start_anew()
+    process = training.start_from_scratch()
     wait_for_epoch(process, 2)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
@@ -88,7 +88,7 @@ def test_after_an_edit_the_old_checkpoint_is_not_used_and_its_run_is_marked(trai
     assert runs.loc[record["run_id"], "status"] == "FINISHED"
 
 
-def test_a_second_training_of_the_same_model_is_refused_and_the_first_goes_on(training, undisturbed):
+def test_a_second_training_of_the_same_model_is_refused_and_the_first_continues(training, undisturbed):
     first = training.copy.start(sys.executable, "-m", "stages.train", MODEL)
     wait_for_epoch(first, 1)
     os.killpg(first.pid, signal.SIGSTOP)  # or else it may be done before the second has started

@@ -13,7 +13,7 @@ from tiny_imagenet.common.errors import UserError
 from tiny_imagenet.config.params import parse_params
 
 
-def test_a_training_that_fails_leaves_why_and_one_that_does_not_takes_it_away(tmp_path, monkeypatch):
+def test_a_failed_training_records_the_reason_and_a_successful_one_removes_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(VALUES))
     why = tmp_path / "checkpoints" / "model_2.failed"

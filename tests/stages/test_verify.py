@@ -27,7 +27,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Copy:
-    """A repository after `dvc repro`, with one tiny model."""
+    """Return a repository after `dvc repro`, with one tiny model."""
     copy = copy_of_repository(tmp_path_factory.mktemp("verify") / "repository")
 
     def change(params: dict) -> None:
@@ -43,7 +43,7 @@ def made(tmp_path_factory) -> Copy:
 
 @pytest.fixture
 def copy(made: Copy, monkeypatch) -> Iterator[Copy]:
-    """Work in it, and leave MLflow's store as it was."""
+    """Work in it, and restore MLflow's store afterwards."""
     monkeypatch.chdir(made.root)
     for name in set(os.environ) - set(made.environment()):
         monkeypatch.delenv(name)
@@ -55,13 +55,13 @@ def copy(made: Copy, monkeypatch) -> Iterator[Copy]:
 
 
 def failures(*, evaluate: bool = False) -> dict[str, str]:
-    """Return what does not hold of the model, and of the pipeline."""
+    """Return the failed checks of the model and of the pipeline."""
     walked = verification.walk(load_params(), evaluate=evaluate)
     return {check.subject: check.detail for _, checks in walked for check in checks if check.holds is False}
 
 
 def rewrite(path: Path, content: bytes) -> None:
-    """Write into the very file, and so into DVC's copy where that is a hard link; time and mode stay."""
+    """Overwrite a file in place, and so DVC's copy if it is a hard link. Keep time and mode."""
     before = path.stat()
     path.chmod(0o600)
     with path.open("rb+") as stream:
@@ -81,11 +81,11 @@ def kept(path: Path) -> Iterator[None]:
 
 
 def last_digit(pattern: str) -> Callable[[bytes], bytes]:
-    """Return what changes the last digit of the first match."""
+    """Return a function that changes the last digit of the first match."""
 
     def change(content: bytes) -> bytes:
-        place = re.search(pattern.encode(), content).end() - 1
-        return content[:place] + b"%d" % ((int(content[place : place + 1]) + 1) % 10) + content[place + 1 :]
+        index = re.search(pattern.encode(), content).end() - 1
+        return content[:index] + b"%d" % ((int(content[index : index + 1]) + 1) % 10) + content[index + 1 :]
 
     return change
 
@@ -94,7 +94,7 @@ def a_bit(content: bytes) -> bytes:
     return content[:-100] + bytes([content[-100] ^ 1]) + content[-99:]
 
 
-def test_untouched_all_of_it_holds(made):
+def test_without_changes_all_checks_of_a_real_pipeline_pass(made):
     printed = made.succeed("tiny-imagenet", "verify")
     assert printed.splitlines()[0] == MODEL
     assert "evaluation     27 metrics measured again, the same to the last digit; 7 files, to the last byte" in printed
@@ -119,7 +119,7 @@ def test_untouched_all_of_it_holds(made):
     ],
     ids=["metric", "table", "summary", "model", "epoch", "run_id", "commit", "dvc.lock", "code", "data"],
 )  # fmt: skip
-def test_a_byte_of_a_file_is_found_with_its_size_and_time_as_they_were(copy, path, tamper, subjects, said):
+def test_a_changed_byte_of_a_file_is_found_despite_equal_size_and_time(copy, path, tamper, subjects, said):
     with kept(path):
         rewrite(path, tamper(path.read_bytes()))
         found = failures()
@@ -141,14 +141,14 @@ def test_a_byte_of_a_file_is_found_with_its_size_and_time_as_they_were(copy, pat
     ],
     ids=["final metric", "epoch", "param", "tag"],
 )
-def test_what_was_changed_in_the_run_is_found(copy, tamper, subject, said):
+def test_a_change_in_the_run_is_found(copy, tamper, subject, said):
     tamper(*client_and_run())
     found = failures()
     assert set(found) == {subject}
     assert said in found[subject]
 
 
-def test_another_model_in_mlflow_than_in_dvc_is_found_and_mended_as_the_answer_says(copy):
+def test_a_changed_model_in_mlflow_is_found_until_it_is_restored(copy):
     [path] = Path("mlruns").rglob("data/model.keras")
     content = path.read_bytes()
     path.write_bytes(a_bit(content))
@@ -166,7 +166,7 @@ def client_and_run() -> tuple[Any, str]:
     return mlflow.MlflowClient(), RunRecord.read(RUN).run_id
 
 
-def test_a_run_that_was_tampered_with_is_mended_as_the_answer_says(copy):
+def test_the_suggested_commands_restore_a_changed_run(copy):
     client, run_id = client_and_run()
     client.log_metric(run_id, "loss", 0.1, step=3)
     delete = re.search(r"`(mlflow runs delete [^`]+)`", failures()["epochs"])[1]
@@ -177,7 +177,7 @@ def test_a_run_that_was_tampered_with_is_mended_as_the_answer_says(copy):
 
 
 @pytest.mark.parametrize("name", ["results/per_class.csv", "history.csv"])
-def test_a_file_of_the_run_that_was_changed_is_found(copy, name):
+def test_a_changed_file_of_the_run_is_found(copy, name):
     run_id = find_run(Path.cwd(), client_and_run()[1]).run_id  # or the one that was restored from it
     [path] = Path("mlruns").rglob(f"{run_id}/artifacts/{name}")
     content = path.read_bytes()
@@ -189,7 +189,7 @@ def test_a_file_of_the_run_that_was_changed_is_found(copy, name):
     assert failures() == {}
 
 
-def test_a_model_file_that_was_replaced_is_mended_as_the_answer_says(copy):
+def test_the_suggested_commands_restore_a_replaced_model_file(copy):
     content = a_bit(KERAS.read_bytes())
     KERAS.unlink()
     KERAS.write_bytes(content)
@@ -201,7 +201,7 @@ def test_a_model_file_that_was_replaced_is_mended_as_the_answer_says(copy):
     assert failures() == {}
 
 
-def test_a_model_file_that_was_changed_with_dvcs_own_copy_says_where_that_is(copy):
+def test_the_remedy_for_a_model_file_and_dvcs_copy_names_the_copy(copy):
     with kept(KERAS):
         rewrite(KERAS, a_bit(KERAS.read_bytes()))
         remove = re.search(r"`rm -f (\S+) (\S+)`", failures()["files"])
@@ -209,7 +209,7 @@ def test_a_model_file_that_was_changed_with_dvcs_own_copy_says_where_that_is(cop
         assert Path(remove[2]).samefile(KERAS)
 
 
-def test_a_model_of_other_weights_has_other_figures_and_a_broken_one_is_said_to_be(copy, keras):
+def test_a_model_with_other_weights_has_other_metrics_and_a_damaged_one_is_named(copy, keras):
     names = saved_model.read_metadata(KERAS)
     with kept(KERAS):
         model = saved_model.load_model(KERAS)

@@ -1,6 +1,6 @@
-"""Parts of MLflow and DVC that they do not document and this project uses: docs/decisions/0029 lists them.
+"""Undocumented behaviour of MLflow and DVC that the code relies on: one test each, named after the part.
 
-A test whose id names the part fails when it changes.
+docs/decisions/0029-private-parts-of-keras-dvc-and-mlflow.md says where each part is used, and why.
 """
 
 import importlib.util
@@ -24,7 +24,7 @@ from tiny_imagenet.tracking.run import start_run
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory) -> Any:
-    """A repository whose store has a run, its model and a registered version, all with files below `mlruns`."""
+    """Return a repository whose store has a run, its model and a registered version, with files in `mlruns`."""
     root = tmp_path_factory.mktemp("store")
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
@@ -49,7 +49,7 @@ def test_mlflow_keeps_absolute_paths_in(table, column, root):
 
 
 def test_mlflow_keeps_absolute_paths_in_no_other_column(root):
-    """`store._follow_move` would leave a new one behind."""
+    """`store._follow_move` would not correct another column."""
     with sqlite3.connect(root / "mlflow.db") as connection:
         tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
         columns = {
@@ -92,7 +92,7 @@ def test_mlflow_keras_saves_a_model_as_data_model_keras(tmp_path, keras):
 
 @pytest.fixture(scope="module")
 def pipeline(tmp_path_factory) -> Path:
-    """A repository after `dvc repro` of a stage that depends on a folder and makes a folder and a file."""
+    """Return a repository after `dvc repro` of a stage that depends on a folder and writes a folder and a file."""
     root = tmp_path_factory.mktemp("pipeline")
     (root / "code" / "part").mkdir(parents=True)
     (root / "code" / "part" / "a.py").write_text("a")

@@ -1,256 +1,138 @@
-"""Objects of MLflow that others made, changed or deleted: what is theirs stays, what is ours is restored."""
+"""Results in MLflow: runs are completed or restored; one run is current, one model is the champion."""
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 from made_results import make_results
+from made_runs import points, write_run
 
 from tiny_imagenet.common.errors import UserError
-from tiny_imagenet.common.files import md5
-from tiny_imagenet.repository.provenance import run_tags
 from tiny_imagenet.repository.records import RunRecord
 from tiny_imagenet.tracking import results, store
-from tiny_imagenet.tracking.additions import add_model, logged_model
-from tiny_imagenet.tracking.results import TrackedRun, champion_file, find_run, model_md5, register_champion
-from tiny_imagenet.tracking.run import start_run
-
-NAME = results.REGISTERED_MODEL
-
-
-@pytest.fixture(scope="module")
-def small(tmp_path_factory, keras):
-    """Return a model, its file, and what is logged with it."""
-    from tiny_imagenet.models import saved_model
-    from tiny_imagenet.models.registry import build_classifier
-
-    model = build_classifier("two_conv", input_shape=(64, 64, 3), num_classes=2, filters=[2], dense_units=2)
-    path = tmp_path_factory.mktemp("small") / "model.keras"
-    classes = {"wnids": ["n1", "n2"], "class_names": ["one", "two"]}
-    saved_model.save_model(model, path, **classes)
-    return model, path, ["keras", "numpy"], classes, np.zeros((1, 64, 64, 3), np.uint8)
+from tiny_imagenet.tracking.additions import add_model
+from tiny_imagenet.tracking.results import (
+    add_results,
+    champion_file,
+    describe_experiment,
+    find_run,
+    register_champion,
+    supersede,
+)
 
 
-@pytest.fixture(scope="module")
-def empty_store(tmp_path_factory):
-    root = tmp_path_factory.mktemp("empty")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        store.connect(root)
-        patch.setenv("MLFLOW_TRACKING_URI", "")
-    return root / "mlflow.db"
+def result(
+    run_id: str = "0" * 32, *, name: str = "model_1", losses: Sequence[float] = (2.0, 1.0), **metrics: float
+) -> RunRecord:
+    """Write the files of a training into the working directory, and return its run.json."""
+    shutil.rmtree(Path("models") / name, ignore_errors=True)
+    shutil.rmtree(Path("results") / name, ignore_errors=True)
+    run = {"run_id": run_id, "experiment": "restoring", "epoch_seconds": [10.0, 20.0]}
+    make_results(Path(), name, run=run, metrics={"val_accuracy": 0.5} | metrics)
+    rows = "".join(f"{epoch},0.5,0.5,{loss},1.5\n" for epoch, loss in enumerate(losses, start=1))
+    (Path("models") / name / "history.csv").write_text(f"epoch,accuracy,val_accuracy,loss,val_loss\n{rows}")
+    return RunRecord.read(Path("models") / name / "run.json")
+
+
+def complete(root, record, small, name="model_1"):
+    return results.complete(
+        root,
+        name,
+        record,
+        tags={"workspace": "here"},
+        description="a row",
+        log_model=lambda run_id: add_model(run_id, *small),
+    )
 
 
 @pytest.fixture
-def root(empty_store, tmp_path, monkeypatch):
-    """Work in a repository with the files of a training, and an empty store."""
-    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
-        monkeypatch.setenv(name, "")
-        monkeypatch.delenv(name)
-    shutil.copy(empty_store, tmp_path)
+def working_directory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    store.connect(tmp_path)
-    return tmp_path
 
 
-def complete(root: Path, small: Any, name: str = "model_1") -> TrackedRun:
-    """Complete the run of a training, or restore it from its files."""
-    if not (root / "models" / name).is_dir():
-        make_results(root, name, run={"run_id": f"run_of_{name}"})
-    record = RunRecord.read(root / "models" / name / "run.json")
-    run, _ = results.complete(
-        root, name, record, tags={}, description="a row", log_model=lambda run_id: add_model(run_id, *small)
-    )
-    return run
+def test_a_missing_run_is_restored_once_from_the_files(root, client, working_directory, small):
+    record = result()
+    (first, restored), (second, again) = (complete(root, record, small) for _ in range(2))
+    assert (restored, again) == (True, False)
+    assert first.run_id == second.run_id
+    assert find_run(root, "0" * 32).run_id == first.run_id
+    run = client.get_run(first.run_id)
+    assert run.data.tags["restored_from"] == "0" * 32
+    assert run.data.tags["mlflow.note.content"] == "a row"
+    assert (run.info.run_name, run.info.status) == ("model_1", "FINISHED")
+    assert (run.info.end_time - run.info.start_time) == 30_000
+    assert run.data.params == {"epochs": "2"}
+    assert points(client, first.run_id, "loss") == [(1, 2.0), (2, 1.0)]
+    assert points(client, first.run_id, "final_val_accuracy") == [(0, 0.5)]
+    assert {file.path for file in client.list_artifacts(first.run_id)} >= {"history.csv", "results"}
+    assert len(client.search_logged_models([run.info.experiment_id], f"source_run_id = '{first.run_id}'")) == 1
 
 
-def log_by_hand(run_id: str, folder: Path, name: str = "model") -> str:
-    """Log a model of another library to a run, as a user does, and return its id."""
-    client = store.client()
-    model = client.create_logged_model(client.get_run(run_id).info.experiment_id, name=name, source_run_id=run_id)
-    (folder / "by hand").mkdir(exist_ok=True)
-    (folder / "by hand" / "MLmodel").write_text("flavors: {}\n")
-    client.log_model_artifacts(model.model_id, str(folder / "by hand"))
-    client.finalize_logged_model(model.model_id, "READY")
-    return str(model.model_id)
+def test_an_incomplete_run_is_completed(root, client, working_directory, small):
+    run_id = write_run(root, experiment="restoring", epochs=1)
+    store.client().update_run(run_id, status="RUNNING")  # the server could not be reached when it ended
+    run, restored = complete(root, result(run_id, losses=(1.0, 0.5)), small)
+    assert (run.run_id, restored, run.status) == (run_id, False, "FINISHED")
+    assert sorted(points(client, run_id, "loss")) == [(1, 1.0), (2, 0.5)]
+    assert run.metrics["final_val_accuracy"] == 0.5
 
 
-def version_by_hand(root: Path, source: str | None = None) -> str:
-    """Register a version, as a user does in the UI, give it the alias, and return its number."""
-    client = store.client()
-    if not client.search_registered_models(f"name = '{NAME}'"):
-        client.create_registered_model(NAME)
-    (root / "by hand").mkdir(exist_ok=True)
-    version = client.create_model_version(NAME, source or str(root / "by hand"))
-    client.set_registered_model_alias(NAME, results.CHAMPION, version.version)
-    return str(version.version)
+def test_only_changed_results_are_logged_again(root, client, working_directory, small):
+    run_id = write_run(root)
+    for accuracy in (0.5, 0.5, 0.25):
+        complete(root, result(run_id, val_accuracy=accuracy, num_images=200), small)
+    assert sorted(points(client, run_id, "final_val_accuracy")) == [(0, 0.25), (0, 0.5)]
+    assert client.get_run(run_id).data.metrics["final_val_accuracy"] == 0.25
+    assert points(client, run_id, "final_num_images") == [(0, 200.0)]
 
 
-def champion(root: Path) -> tuple[bytes, str]:
-    with champion_file(root) as (path, name):
-        return path.read_bytes(), name
+def test_one_finished_run_of_a_workspace_is_current(root, client):
+    name, here = "superseding", {"workspace": "here"}
+    first, second = (write_run(root, experiment="demo", name=name, tags=here) for _ in range(2))
+    elsewhere = write_run(root, experiment="demo", name=name, tags={"workspace": "there"})
+    other = write_run(root, experiment="demo", name="other", tags=here)
+
+    def superseded():
+        return [client.get_run(run).data.tags.get("superseded_by") for run in (first, second, elsewhere, other)]
+
+    supersede(root, find_run(root, second), here)
+    assert superseded() == [second, None, None, None]
+    assert not find_run(root, first).is_current
+    supersede(root, find_run(root, first), here)  # as after a switch back, from DVC's cache
+    assert superseded() == [None, first, None, None]
 
 
-def champion_version() -> str:
-    return str(store.client().get_model_version_by_alias(NAME, results.CHAMPION).version)
-
-
-# --- versions and the alias ---
-
-
-def test_a_champion_that_somebody_registered_keeps_the_alias_until_it_is_removed(root, small):
-    run, theirs = complete(root, small), version_by_hand(root)
-    other = f"version {theirs}, not registered by this pipeline"
-    for _ in range(2):
-        assert register_champion(root, run, "a row") == results.Registration("2", other, is_champion=False)
-    assert champion_version() == theirs
-    store.client().delete_registered_model_alias(NAME, "champion")
-    assert register_champion(root, run, "a row") == results.Registration("2", None, is_champion=True)
-    assert champion(root) == (small[1].read_bytes(), "version 2, model_1")
-
-
-@pytest.mark.parametrize("source", ["folder", "nowhere", "run", "model"])
-def test_a_champion_without_a_model_of_this_pipeline_is_refused_with_its_version(source, root, small):
-    run = complete(root, small)
-    theirs = log_by_hand(run.run_id, root)
-    sources = {
-        "folder": None, "nowhere": "/nowhere", "run": f"runs:/{run.run_id}/results", "model": f"models:/{theirs}",
-    }  # fmt: skip
-    version = version_by_hand(root, sources[source])
-    with pytest.raises(UserError, match=rf"is version {version}, not registered .*no data/model.keras in") as caught:
-        champion(root)
-    assert "give the alias to another version" in str(caught.value)
-
-
-def test_a_champion_that_somebody_registered_is_used_if_it_is_a_model_of_this_pipeline(root, small):
-    run = complete(root, small)
-    theirs = version_by_hand(root, logged_model(run.run_id).model_uri)
-    assert champion(root) == (small[1].read_bytes(), f"version {theirs}, not registered by this pipeline")
-    # Then it is the run's own version, and no second one is registered.
-    assert register_champion(root, run, "a row") == results.Registration(theirs, None, is_champion=True)
-    assert champion(root)[1] == f"version {theirs}, model_1"
-
-
-@pytest.mark.parametrize("deleted", ["version", "alias", "registered model", "logged model", "files", "run"])
-def test_a_champion_is_registered_again_after_somebody_deleted(deleted, root, small):
-    run, client = complete(root, small), store.client()
-    register_champion(root, run, "a row")
-    model = logged_model(run.run_id)
-    match deleted:
-        case "version":
-            client.delete_model_version(NAME, "1")
-        case "alias":
-            client.delete_registered_model_alias(NAME, "champion")
-        case "registered model":
-            client.delete_registered_model(NAME)
-        case "logged model":
-            client.delete_logged_model(model.model_id)
-        case "files":
-            shutil.rmtree(model.artifact_location)
-        case "run":
-            client.delete_run(run.run_id)
-    if deleted in ("logged model", "run"):  # the version and its files are left
-        assert champion(root) == (small[1].read_bytes(), "version 1, model_1")
-    else:
-        with pytest.raises(UserError, match="registers the best model") as caught:
-            champion(root)
-        assert "move" not in str(caught.value)
-    assert register_champion(root, complete(root, small), "a row").is_champion
-    content, name = champion(root)
-    assert content == small[1].read_bytes()
-    assert name.endswith(", model_1")
-
-
-def test_an_error_that_is_not_of_the_alias_is_not_taken_for_one(root, small, monkeypatch):
-    run = complete(root, small)
-
-    def away(*_: object) -> None:
-        raise store.mlflow().exceptions.MlflowException("connection refused")
-
-    monkeypatch.setattr(store.mlflow().MlflowClient, "get_model_version_by_alias", away)
-    with pytest.raises(UserError, match="connection refused"):
-        register_champion(root, run, "a row")
-
-
-def test_the_registry_may_be_another_store(root, small, empty_store, tmp_path_factory, monkeypatch):
-    registry = Path(shutil.copy(empty_store, tmp_path_factory.mktemp("registry 50%") / "registry.db"))
-    monkeypatch.setenv("MLFLOW_REGISTRY_URI", store.sqlite_uri(registry))
-    run = complete(root, small)
-    assert register_champion(root, run, "a row").is_champion
-    assert champion(root) == (small[1].read_bytes(), "version 1, model_1")
-    assert (
-        store.mlflow().MlflowClient(registry_uri=store.sqlite_uri(root / "mlflow.db")).search_registered_models() == []
-    )
-
-
-# --- models of a run ---
-
-
-@pytest.mark.parametrize("name", ["model", "theirs"])
-def test_a_model_that_somebody_logged_to_a_run_stays_and_is_not_taken_for_the_trainings(name, root, small):
-    with start_run(root, experiment="demo", name="model_1", params={}, tags={}) as run:
-        theirs = log_by_hand(run.run_id, root, name)
-        add_model(run.run_id, *small)
-    add_model(run.run_id, *small)
-    assert model_md5(root, run.run_id) == md5(small[1])
-    experiment = store.client().get_run(run.run_id).info.experiment_id
-    found = store.client().search_logged_models([experiment], f"source_run_id = '{run.run_id}'")
-    assert len(found) == 2
-    assert theirs in {model.model_id for model in found}
-
-
-def test_a_model_that_was_killed_while_it_was_logged_is_replaced(root, small):
-    with start_run(root, experiment="demo", name="model_1", params={}, tags={}) as run:
+def test_the_champion_is_registered_once_and_the_alias_moves(root, client, working_directory, small):
+    runs = []
+    for number, name in enumerate(("model_1", "model_2")):
+        runs.append(complete(root, result(f"{number + 1:032}", name=name), small, name)[0])
+    with pytest.raises(UserError, match="has no tiny-imagenet@champion yet"), champion_file(root):
         pass
-    client = store.client()
-    experiment = client.get_run(run.run_id).info.experiment_id
-    client.create_logged_model(experiment, name="model", source_run_id=run.run_id)
-    add_model(run.run_id, *small)
-    found = client.search_logged_models([experiment], f"source_run_id = '{run.run_id}'")
-    assert [str(model.status) for model in found] == ["READY"]
+    registered = [register_champion(root, run, "a row") for run in (*runs, runs[1], runs[0])]
+    assert [(registration.version, registration.other) for registration in registered] == [
+        ("1", None), ("2", "version 1, model_1"), ("2", None), ("1", "version 2, model_2"),
+    ]  # fmt: skip
+    assert all(registration.is_champion for registration in registered)
+    assert len(client.search_model_versions("name = 'tiny-imagenet'")) == 2
+    version = client.get_model_version_by_alias("tiny-imagenet", "champion")
+    assert (version.run_id, version.description) == (runs[0].run_id, "a row")
+    with champion_file(root) as (path, name):
+        assert (path.read_bytes(), name) == (small[1].read_bytes(), "version 1, model_1")
 
 
-# --- runs, experiments and tags ---
+def test_an_experiment_has_the_latest_description(root, client):
+    for text in ("a table", "another"):
+        describe_experiment(root, "described", text)
+    assert client.get_experiment_by_name("described").tags["mlflow.note.content"] == "another"
 
 
-def test_tags_that_somebody_changed_are_restored_and_theirs_stay(root, small):
-    run, client = complete(root, small), store.client()
-    client.delete_tag(run.run_id, "dvc.stage")
-    client.set_tag(run.run_id, "git.commit", "edited")
-    client.set_tag(run.run_id, "reviewed by", "me")
-    complete(root, small)
-    tags = find_run(root, "run_of_model_1").tags
-    expected = run_tags(RunRecord.read(root / "models" / "model_1" / "run.json"))
-    assert {key: tags.get(key) for key in expected} == expected
-    assert tags["reviewed by"] == "me"
+def test_add_results_returns_false_if_the_store_does_not_have_the_run(root, tmp_path):
+    assert add_results(root, "0123456789abcdef0123456789abcdef", {"val_accuracy": 0.5}, tmp_path) is False
 
 
-def test_a_run_that_somebody_deleted_is_restored(root, small):
-    first = complete(root, small)
-    store.client().delete_run(first.run_id)
-    assert find_run(root, "run_of_model_1") is None
-    second = complete(root, small)
-    assert second.run_id != first.run_id
-    assert find_run(root, "run_of_model_1").run_id == second.run_id
-
-
-def test_an_experiment_that_somebody_deleted_is_a_message_with_the_command_that_restores_it(root, small):
-    run, client = complete(root, small), store.client()
-    experiment = client.get_run(run.run_id).info.experiment_id
-    client.delete_experiment(experiment)
-    assert find_run(root, "run_of_model_1") is None
-    restore = f"mlflow experiments restore --experiment-id {experiment}"
-    with pytest.raises(UserError, match=restore):
-        complete(root, small)
-    with pytest.raises(UserError, match=restore):
-        results.describe_experiment(root, "demo", "a table")
-    client.restore_experiment(experiment)
-    assert complete(root, small).run_id == run.run_id
-
-
-def test_what_was_deleted_in_the_middle_is_no_reason_to_move_the_store_away(root):
-    with pytest.raises(UserError, match="may have been changed or deleted in MLflow") as caught, store.connected(root):
-        store.client().set_tag("0" * 32, "key", "value")
-    assert "move" not in str(caught.value)
+def test_add_results_raises_if_the_store_cannot_be_reached(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(UserError, match="cannot be used"):
+        add_results(tmp_path, "0" * 32, {"val_accuracy": 0.5}, tmp_path)

@@ -1,4 +1,4 @@
-"""After `sync`, MLflow has one complete, current run for each row of the table, however the store was before."""
+"""After `sync`, MLflow has one complete, current run for each row of the table."""
 
 import json
 import shutil
@@ -21,7 +21,7 @@ ACTIVE = ["model_1", "model_2"]
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory, keras):
-    """Return a repository with the results of two models, and a store in which another training was begun."""
+    """Return a repository with the results of two models, and an empty store."""
     from tiny_imagenet.models import saved_model
     from tiny_imagenet.models.registry import build_classifier
 
@@ -43,7 +43,7 @@ def root(tmp_path_factory, keras):
 
 
 def write_lock(models: list[str]) -> None:
-    """Write a dvc.lock in which the results are of the models that are there."""
+    """Write a dvc.lock that says that the results are those of the current models."""
     stages = {}
     for model in models:
         paths = [Path("models") / model / name for name in ("model.keras", "history.csv")]
@@ -63,7 +63,7 @@ def statuses(name: str) -> dict[str, str]:
     return {run.info.run_id: run.info.status for run in runs}
 
 
-def test_runs_that_the_store_lacks_are_restored_once(root):
+def test_missing_runs_are_restored_once(root):
     first, second = run_sync(), run_sync()
     assert [line.split(":")[0] for line in first] == ACTIVE
     assert all("did not have the run run_of_model_" in line for line in first)
@@ -76,7 +76,7 @@ def test_runs_that_the_store_lacks_are_restored_once(root):
     assert store.client().get_experiment_by_name("demo").tags["mlflow.note.content"] == "about the table"
 
 
-def test_a_replicate_that_is_trained_again_has_one_current_run_too(root):
+def test_a_replicate_that_is_trained_again_has_one_current_run(root):
     name, record = "model_1-7", root / "models" / "model_1-7" / "run.json"
     make_results(root, name, run={"run_id": "first_of_the_replicate"})
     (root / "models" / name / "model.keras").symlink_to(root / "models" / "model_1" / "model.keras")
@@ -98,7 +98,7 @@ def test_a_replicate_that_is_trained_again_has_one_current_run_too(root):
     assert all(find_run(root, f"run_of_{model}").is_current for model in ACTIVE)
 
 
-def test_a_run_that_died_is_marked_and_one_that_is_trained_now_is_not(root):
+def test_only_runs_whose_training_is_not_running_are_marked_as_killed(root):
     here = {"workspace": workspace.workspace_id()}
     begun = {}
     for model in ACTIVE:
@@ -107,8 +107,8 @@ def test_a_run_that_died_is_marked_and_one_that_is_trained_now_is_not(root):
         store.client().update_run(run.run_id, status="RUNNING")
     with files.only_one(sync.CHECKPOINTS / "model_2.lock", "model_2 is being trained"):
         done = run_sync()
-    assert [line for line in done if "dead" in line] == [
-        f"model_1: the run {begun['model_1']} was dead, and is marked as killed"
+    assert [line for line in done if "killed" in line] == [
+        f"model_1: run {begun['model_1']} marked as killed: its training is not running"
     ]
     assert statuses("model_1")[begun["model_1"]] == "KILLED"
     assert statuses("model_2")[begun["model_2"]] == "RUNNING"
@@ -116,12 +116,12 @@ def test_a_run_that_died_is_marked_and_one_that_is_trained_now_is_not(root):
     assert statuses("model_2")[begun["model_2"]] == "KILLED"
 
 
-def test_a_model_that_was_trained_and_not_evaluated_yet_keeps_its_run_as_it_is(root):
+def test_the_run_of_a_model_that_is_not_evaluated_is_not_changed(root):
     history = Path("models/model_1/history.csv")
     before, run = history.read_text(), find_run(root, "run_of_model_1")
     history.write_text(before.replace("0.3,2.0", "0.4,2.0"))
     try:
-        assert run_sync() == ["model_1: not evaluated since it was trained: `dvc repro`"]
+        assert run_sync() == ["model_1: trained, but not evaluated since: run `dvc repro`"]
     finally:
         history.write_text(before)
     assert find_run(root, "run_of_model_1") == run
@@ -136,7 +136,7 @@ def test_a_model_that_was_trained_and_not_evaluated_yet_keeps_its_run_as_it_is(r
         ("results/model_1/metrics.json", "nothing"),
     ],
 )
-def test_a_broken_file_is_one_message_with_its_path(root, name, content):
+def test_a_damaged_file_is_one_message_with_its_path(root, name, content):
     path = Path(name)
     before = path.read_text()
     path.write_text(content)
@@ -147,31 +147,31 @@ def test_a_broken_file_is_one_message_with_its_path(root, name, content):
         path.write_text(before)
 
 
-def test_a_model_whose_file_mlflow_has_lost_is_logged_anew(root):
+def test_a_model_whose_file_is_missing_in_mlflow_is_logged_again(root):
     shutil.rmtree(root / "mlruns")
     run_sync()
     for name in ACTIVE:
         run = find_run(root, f"run_of_{name}")
         assert model_md5(root, run.run_id) == files.md5(Path("models") / name / "model.keras")
-        found = {file.path for file in store.client().list_artifacts(run.run_id)}
-        assert found >= {"history.csv", "results"}
+        files_of_run = {file.path for file in store.client().list_artifacts(run.run_id)}
+        assert files_of_run >= {"history.csv", "results"}
 
 
-def test_the_champion_is_the_best_of_the_profiles_that_are_asked_for(root):
-    assert run_sync() == []  # paper alone, by default
+def test_the_champion_is_the_best_model_of_the_chosen_profiles(root):
+    assert run_sync() == []  # by default, only paper has a champion
     champion = {"metric": "val_accuracy", "profiles": ["demo"]}
     assert run_sync(champion=champion) == ["tiny-imagenet@champion: model_2, version 1, by val_accuracy"]
     with champion_file(root) as (path, name):
         assert (name, path.read_bytes()) == ("version 1, model_2", Path("models/model_2/model.keras").read_bytes())
-    # Of equals the first, as in `active`.
+    # The first in `active`, if several are equal.
     equal = champion | {"metric": "val_macro_f1"}
     assert run_sync(champion=equal) == [
         "tiny-imagenet@champion: model_1, version 2, by val_macro_f1; before: version 1, model_2"
     ]
 
 
-def test_the_champion_is_judged_by_the_one_view_that_is_served(root):
-    """Of model_2 the figure in the table, 40 %, is of two views; the model that is served has 25 %."""
+def test_the_champion_is_chosen_by_the_accuracy_of_the_served_model(root):
+    """In the table, model_2 has 40 % with two views of each image. The served model has 25 % with one."""
     path = Path("results/model_2/metrics.json")
     before = path.read_text()
     path.write_text(json.dumps(json.loads(before) | {"val_accuracy_one_view": 0.25, "num_views": 2}))
@@ -184,25 +184,26 @@ def test_the_champion_is_judged_by_the_one_view_that_is_served(root):
     assert line.startswith("tiny-imagenet@champion: model_1, ")
 
 
-def test_a_champion_that_somebody_registered_stays_and_each_sync_says_so(root):
+def test_a_champion_that_a_user_registered_is_kept_and_reported_by_each_sync(root):
     champion, client = {"metric": "val_accuracy", "profiles": ["demo"]}, store.client()
     best = run_sync(champion=champion)[-1].removeprefix("tiny-imagenet@champion: ").partition(";")[0]
     theirs = client.create_model_version("tiny-imagenet", "/theirs").version
     client.set_registered_model_alias("tiny-imagenet", "champion", theirs)
-    stays = f"tiny-imagenet@champion stays version {theirs}, not registered by this pipeline; the best is {best}. "
+    other = f"version {theirs}, not registered by this pipeline"
+    expected = f"tiny-imagenet@champion is still {other}; the best is {best}. To give it the alias, remove"
     for _ in range(2):
         [line] = run_sync(champion=champion)
-        assert line.startswith(f"{stays}To give it the alias, remove the alias in MLflow")
+        assert line.startswith(expected)
     client.delete_model_version("tiny-imagenet", theirs)  # and its alias
     assert run_sync(champion=champion) == [f"tiny-imagenet@champion: {best}"]
 
 
-def test_two_at_once_would_restore_a_run_twice_so_the_second_is_refused(root):
+def test_a_second_sync_at_once_is_refused(root):
     with files.only_one(sync.CHECKPOINTS / "sync.lock", ""), pytest.raises(UserError, match="another process"):
         run_sync()
 
 
-def test_an_experiments_copy_completes_its_runs_and_leaves_table_and_champion_alone(root, monkeypatch):
+def test_in_the_copy_of_an_experiment_only_its_runs_are_completed(root, monkeypatch):
     copy = root / ".dvc" / "tmp" / "exps" / "one"
     copy.mkdir(parents=True)
     (copy / "dvc.yaml").touch()

@@ -1,10 +1,13 @@
-"""Which epoch's weights the callbacks of a recipe keep, epoch by epoch, without a training."""
+"""Callbacks, called with the metrics of a few epochs. No test trains a model."""
 
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from standin import small_recipe
+
+from tiny_imagenet.common.errors import UserError
 
 EPOCHS = [
     {"accuracy": 0.1, "val_accuracy": 0.1, "loss": 4.0, "val_loss": 4.0},
@@ -19,7 +22,7 @@ def stopping(**changes: Any) -> dict[str, Any]:
 
 
 def follow(changes: dict[str, Any], *, first_epoch: int = 0) -> tuple[int, int, int]:
-    """Return how many epochs run, the epoch whose weights are kept at the end, and the epoch that is recorded."""
+    """Return the number of epochs, the epoch whose weights are kept, and the recorded epoch."""
     from tiny_imagenet.training.callbacks import kept_epoch, schedules_and_stops
 
     epoch = 0
@@ -79,5 +82,75 @@ def test_after_an_early_stop_the_recorded_epoch_is_the_restored_or_the_last(kera
     ("changes", "kept"),
     [({}, 4), (stopping(), 3), (stopping(monitor="val_accuracy"), 3), ({"reported_epoch": "best"}, 3)],
 )
-def test_of_two_phases_it_is_an_epoch_of_the_second(keras, changes, kept):
+def test_with_two_phases_the_kept_epoch_is_one_of_the_second(keras, changes, kept):
     assert follow(changes, first_epoch=2) == (4, kept, kept)
+
+
+# Loss of five epochs in which the two sets of images disagree: the best epoch is 3 on held-out images, 5 on validation.
+HOLDOUT, VALIDATION = [0.5, 0.4, 0.3, 0.6, 0.7], [0.2, 0.9, 0.8, 0.1, 0.05]
+
+
+@pytest.mark.parametrize(("holdout_per_class", "watched"), [(8, HOLDOUT), (0, VALIDATION)])
+@pytest.mark.parametrize("quantity", ["loss", "accuracy"])
+def test_stops_schedules_and_the_kept_epoch_monitor_held_out_images_if_there_are_any(
+    keras, quantity, holdout_per_class, watched
+):
+    """Call Keras's callbacks with the metrics of five epochs. The only weight is the number of the epoch."""
+    from tiny_imagenet.training.callbacks import kept_epoch, schedules_and_stops
+
+    monitor = f"val_{quantity}"
+    recipe = small_recipe(
+        holdout_per_class=holdout_per_class,
+        early_stopping={"monitor": monitor, "patience": 9, "restore_best_weights": True},
+        reduce_learning_rate={"monitor": monitor, "factor": 0.5, "patience": 1},
+    )
+    model = keras.Sequential([keras.layers.Input((1,)), keras.layers.Dense(1, use_bias=False)])
+    model.compile(keras.optimizers.SGD(1.0), "mse")
+    callbacks = schedules_and_stops(recipe)
+    for callback in callbacks:
+        callback.set_model(model)
+        callback.on_train_begin()
+    rates = []
+    for epoch, (holdout, validation) in enumerate(zip(HOLDOUT, VALIDATION, strict=True)):
+        model.layers[0].kernel.assign([[epoch + 1.0]])
+        logs = {"holdout_loss": holdout, "holdout_accuracy": 1 - holdout, "val_loss": validation,
+                "val_accuracy": 1 - validation, "loss": 1.0, "accuracy": 0.1}  # fmt: skip
+        for callback in callbacks:
+            callback.on_epoch_end(epoch, logs)
+        rates.append(float(model.optimizer.learning_rate))
+    for callback in callbacks:
+        callback.on_train_end()
+    best = int(np.argmin(watched)) + 1
+    assert kept_epoch(callbacks, 5) == best == {8: 3, 0: 5}[holdout_per_class]
+    assert model.get_weights()[0].item() == best
+    # Patience 1: each epoch without an improvement halves the learning rate.
+    lows = np.minimum.accumulate(watched)
+    improved = [True, *(lows[1:] < lows[:-1])]
+    np.testing.assert_allclose(rates, 0.5 ** np.cumsum(np.logical_not(improved)))
+
+
+def test_random_numbers_of_an_epoch_depend_only_on_seed_and_epoch(keras):
+    from tiny_imagenet.training.callbacks import SeedEpoch
+
+    def drawn(seed: int, epoch: int) -> float:
+        keras.utils.set_random_seed(99)
+        SeedEpoch(seed).on_epoch_begin(epoch)
+        return float(np.random.random())  # noqa: NPY002 - this is the generator that is seeded
+
+    assert drawn(1, 2) == drawn(1, 2)
+    assert len({drawn(1, 2), drawn(1, 3), drawn(2, 2)}) == 3
+
+
+def test_weights_that_are_not_finite_are_named_even_if_the_loss_is_finite(keras):
+    """Some kernels of oneDNN turn NaN into 0, so that the loss is finite."""
+    from tiny_imagenet.training.callbacks import StopAtNaN
+
+    callback = StopAtNaN()
+    callback.set_model(keras.Sequential([keras.layers.Input((3,)), keras.layers.Dense(4, "relu", name="hidden")]))
+    callback.on_epoch_begin(1)
+    callback.on_epoch_end(1, {"loss": 1.1})
+    with pytest.raises(UserError, match=r"^val_loss is nan in epoch 2: .*lower `learning_rate`"):
+        callback.on_epoch_end(1, {"loss": 1.1, "val_loss": float("nan")})
+    callback.model.layers[0].kernel.assign(np.full((3, 4), np.inf))
+    with pytest.raises(UserError, match=r"hidden/kernel has NaN or infinite values after epoch 2: .* diverged"):
+        callback.on_epoch_end(1, {"loss": 1.1})

@@ -1,4 +1,4 @@
-"""Trainings that are stopped and resumed, with the bits of one that was not stopped."""
+"""A training that is stopped and resumed gives the same bits as one that was not stopped."""
 
 import errno
 import os
@@ -51,7 +51,7 @@ OTHERS: dict[str, dict[str, Any]] = {
 
 
 class Stopped(BaseException):
-    """What a test raises in the middle of a training."""
+    """Raised by a test to stop a training."""
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def packed():
 
 @pytest.fixture(scope="module")
 def train_into(keras, packed):
-    """Train with a checkpoint in a folder, stopped in the middle of an epoch, or not."""
+    """Train with a checkpoint in a folder; stop in the middle of epoch `stop_in`, if it is given."""
     from tiny_imagenet.training import train as training
     from tiny_imagenet.training.checkpoint import Checkpoint
 
@@ -92,7 +92,7 @@ def train(train_into, tmp_path):
 
 @pytest.fixture(scope="module")
 def whole_training(train_into, tmp_path_factory):
-    """Return the training of a recipe that is not stopped, which several tests compare with."""
+    """Return the uninterrupted training of a recipe, which several tests compare with."""
     trained: dict[str, Any] = {}
 
     def of_recipe(changes: dict[str, Any]) -> Any:
@@ -105,7 +105,7 @@ def whole_training(train_into, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def checkpoint_of_two_epochs(train_into, tmp_path_factory):
-    """Return the content of the checkpoint of a training that was stopped in epoch 3."""
+    """Return the checkpoint of a training that was stopped in epoch 3."""
     folder = tmp_path_factory.mktemp("stopped")
     with pytest.raises(Stopped):
         train_into(folder, {}, stop_in=3)
@@ -114,7 +114,7 @@ def checkpoint_of_two_epochs(train_into, tmp_path_factory):
 
 @pytest.fixture
 def stopped(checkpoint_of_two_epochs, tmp_path):
-    """Return the checkpoint file of such a training in the folder of `train`."""
+    """Return the file of such a checkpoint, in the folder of `train`."""
     file = tmp_path / "kept" / f"{KEY}.checkpoint"
     file.parent.mkdir()
     file.write_bytes(checkpoint_of_two_epochs)
@@ -122,7 +122,7 @@ def stopped(checkpoint_of_two_epochs, tmp_path):
 
 
 def everything(trained: Any) -> list[np.ndarray]:
-    """Weights, and what the optimizer knows."""
+    """Return the weights and the variables of the optimizer."""
     import keras
 
     variables = [*trained.model.weights, *trained.model.optimizer.variables]
@@ -150,14 +150,14 @@ def assert_same_bits(resumed: Any, whole: Any) -> None:
         ),
     ],
 )
-def test_a_stopped_training_ends_with_the_bits_of_one_that_was_not(train, whole_training, changes):
+def test_a_stopped_training_resumes_to_the_same_bits(train, whole_training, changes):
     whole = whole_training(changes)
     epochs = len(whole.history)
     stops = [2, epochs] if changes is RICH else [min(3, epochs)]
     for number, epoch in enumerate(stops):
         with pytest.raises(Stopped):
             train(changes, stop_in=epoch, seed=1 if number == 0 else 2)
-    resumed = train(changes, stop_in=None, seed=3)  # another seed: nothing may be drawn again
+    resumed = train(changes, stop_in=None, seed=3)  # another seed: no random number may be drawn again
     assert_same_bits(resumed, whole)
     assert resumed.resumed_from == [epoch - 1 for epoch in stops]
     assert len(resumed.epoch_seconds) == epochs
@@ -177,10 +177,10 @@ PHASES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("changes", PHASES.values(), ids=PHASES)
-def test_a_training_stopped_in_each_phase_and_between_them_ends_with_the_same_bits(train, keras, changes, monkeypatch):
+def test_a_training_stopped_in_each_phase_and_between_them_resumes_to_the_same_bits(train, keras, changes, monkeypatch):
     monkeypatch.setattr(keras.applications, "VGG16", small_backbone)
     whole = train(changes, stop_in=None, folder="whole")
-    assert len(whole.history) > 3  # stopped early or not, it has all the epochs below
+    assert len(whole.history) > 3  # it has all epochs below, also if it stopped early
     for epoch in (2, 3, 4):  # in the first phase, between the phases, in the second
         with pytest.raises(Stopped):
             train(changes, stop_in=epoch, seed=epoch - 1)
@@ -190,7 +190,7 @@ def test_a_training_stopped_in_each_phase_and_between_them_ends_with_the_same_bi
     assert len(resumed.epoch_seconds) == len(whole.history)
 
 
-def test_stopped_in_the_first_epoch_it_starts_from_scratch(train, whole_training):
+def test_a_training_stopped_in_the_first_epoch_starts_from_scratch(train, whole_training):
     whole = whole_training(STANDINS["model_2"])
     with pytest.raises(Stopped):
         train(STANDINS["model_2"], stop_in=1)
@@ -200,7 +200,7 @@ def test_stopped_in_the_first_epoch_it_starts_from_scratch(train, whole_training
 
 
 @pytest.mark.parametrize("name", ["model_2", "averages, stopped early, last kept"])
-def test_stopped_after_the_last_epoch_it_trains_no_more(train, name):
+def test_a_training_stopped_after_the_last_epoch_trains_no_further_epoch(train, name):
     changes = (STANDINS | OTHERS)[name]
     whole = train(changes, stop_in=None)
     resumed = train(changes, stop_in=None, seed=2)
@@ -213,13 +213,13 @@ def test_with_another_key_nothing_is_resumed(train, stopped):
     assert train({}, stop_in=None, key="f" * 16).resumed_from == []
 
 
-def test_a_full_disk_leaves_the_last_whole_checkpoint_and_nothing_half_written(train, tmp_path, monkeypatch):
+def test_a_full_disk_leaves_the_last_complete_checkpoint_and_no_partial_file(train, tmp_path, monkeypatch):
     writes = [0]
     write = np.lib.format.write_array
 
     def fill_the_disk(stream: Any, array: Any, **options: Any) -> None:
         writes[0] += 1
-        if writes[0] == 60:  # in the middle of the third: a checkpoint has some 26 arrays here
+        if writes[0] == 60:  # in the middle of the third checkpoint; each has about 26 arrays
             raise OSError(errno.ENOSPC, "No space left on device")
         write(stream, array, **options)
 
@@ -231,7 +231,7 @@ def test_a_full_disk_leaves_the_last_whole_checkpoint_and_nothing_half_written(t
     assert train({}, stop_in=None).resumed_from == [2]
 
 
-def test_a_training_that_diverges_leaves_no_checkpoint_without_numbers(train, keras, tmp_path):
+def test_a_diverged_epoch_is_not_saved(train, keras, tmp_path):
     from tiny_imagenet.training.checkpoint import Checkpoint
 
     class Diverging(keras.callbacks.Callback):
@@ -242,12 +242,12 @@ def test_a_training_that_diverges_leaves_no_checkpoint_without_numbers(train, ke
 
     with pytest.raises(UserError, match="in epoch 2, batch 1: the training has diverged"):
         train({"epochs": 3}, stop_in=None, more=[Diverging()])
-    [figures] = Checkpoint(tmp_path / "kept", KEY).history()
-    assert np.isfinite(list(figures.values())).all()
+    [metrics] = Checkpoint(tmp_path / "kept", KEY).history()
+    assert np.isfinite(list(metrics.values())).all()
 
 
-def test_weights_that_are_no_numbers_are_not_kept(train, keras, tmp_path, monkeypatch):
-    """As an epoch ends, its figures being fine."""
+def test_an_epoch_with_weights_that_are_not_finite_is_not_saved(train, keras, tmp_path, monkeypatch):
+    """The weights become NaN at the end of an epoch; its metrics are finite."""
     from tiny_imagenet.training import callbacks
     from tiny_imagenet.training.checkpoint import Checkpoint
 
@@ -258,16 +258,16 @@ def test_weights_that_are_no_numbers_are_not_kept(train, keras, tmp_path, monkey
             kernel.assign(np.full(kernel.shape, np.nan))
 
     monkeypatch.setattr(callbacks.LearningRate, "on_epoch_end", spoil)
-    with pytest.raises(UserError, match=r"finite numbers after epoch 2: the training has diverged"):
+    with pytest.raises(UserError, match=r"NaN or infinite values after epoch 2: the training has diverged"):
         train({"epochs": 3}, stop_in=None)
     assert len(Checkpoint(tmp_path / "kept", KEY).history()) == 1
 
 
 @pytest.mark.parametrize("keep", [0.001, 0.5, 0.9])
-def test_a_truncated_checkpoint_is_refused_and_the_remedy_named(train, stopped, keep):
+def test_a_truncated_checkpoint_is_refused_with_a_remedy(train, stopped, keep):
     content = stopped.read_bytes()
     stopped.write_bytes(content[: int(keep * len(content))])
-    with pytest.raises(UserError, match=rf"checkpoint .*{KEY}.* is broken .*; `rm .*{KEY}\.run`"):
+    with pytest.raises(UserError, match=rf"checkpoint .*{KEY}.* is damaged .*; `rm .*{KEY}\.run`"):
         train({}, stop_in=None)
 
 
@@ -275,11 +275,11 @@ def test_a_checkpoint_with_a_changed_byte_is_refused(train, stopped):
     content = bytearray(stopped.read_bytes())
     content[len(content) // 2] ^= 1
     stopped.write_bytes(content)
-    with pytest.raises(UserError, match="is broken"):
+    with pytest.raises(UserError, match="is damaged"):
         train({}, stop_in=None)
 
 
-# --- which run it belongs to, and what is left behind ---
+# --- the MLflow run of a checkpoint, and which files are kept ---
 
 
 @pytest.fixture
@@ -289,14 +289,14 @@ def checkpoint(keras, tmp_path):
     return lambda key: Checkpoint(tmp_path / "model", key)
 
 
-def test_a_run_is_found_again_by_its_key_alone(checkpoint):
+def test_the_run_of_a_stopped_training_is_found_by_its_key(checkpoint):
     assert checkpoint("a").run_id is None
     checkpoint("a").begin("run of a")
     assert checkpoint("a").run_id == "run of a"
     assert checkpoint("b").run_id is None
 
 
-def test_a_training_with_another_key_leaves_that_of_the_one_before(checkpoint, tmp_path):
+def test_a_training_with_another_key_keeps_the_files_of_the_previous_one(checkpoint, tmp_path):
     checkpoint("a").begin("run of a")
     checkpoint("a").write({"history": [{"loss": 0.1}]}, iter([("model/0.npy", np.zeros(3))]))
     (tmp_path / "model" / "b.checkpoint.partial").write_text("half")
@@ -307,7 +307,7 @@ def test_a_training_with_another_key_leaves_that_of_the_one_before(checkpoint, t
     assert (checkpoint("a").run_id, checkpoint("a").history()) == ("run of a", [{"loss": 0.1}])
 
 
-def test_of_other_trainings_the_newest_alone_stays(checkpoint, tmp_path):
+def test_only_the_newest_checkpoint_of_other_trainings_is_kept(checkpoint, tmp_path):
     for age, key in enumerate("cba"):
         checkpoint(key).begin(f"run of {key}")
         checkpoint(key).write({"history": []}, iter([]))
@@ -315,7 +315,7 @@ def test_of_other_trainings_the_newest_alone_stays(checkpoint, tmp_path):
     assert {path.name for path in (tmp_path / "model").iterdir()} == {"a.run", "a.checkpoint", "b.run", "b.checkpoint"}
 
 
-def test_what_was_written_is_read_back(checkpoint):
+def test_a_checkpoint_survives_a_round_trip(checkpoint):
     arrays = {"x/0.npy": np.arange(5, dtype=np.uint32), "x/1.npy": np.full((2, 3), np.pi, np.float32)}
     checkpoint("a").write({"history": [{"loss": 0.1}]}, iter(arrays.items()))
     assert checkpoint("a").history() == [{"loss": 0.1}]

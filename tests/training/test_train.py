@@ -1,4 +1,4 @@
-"""Real trainings of a small stand-in on the digits, a second each, and two in fresh processes."""
+"""Trainings of a small model on the digits: a second each."""
 
 import math
 import os
@@ -8,23 +8,22 @@ import sys
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from standin import packed_digits, small_recipe
 
-from tiny_imagenet.backend import runtime
 from tiny_imagenet.common.errors import UserError
-from tiny_imagenet.config.recipe import PAPER_AUGMENTATION, PRESETS, Optimizer
+from tiny_imagenet.config.recipe import PAPER_AUGMENTATION, PRESETS
 from tiny_imagenet.input_pipeline.augmentation import epoch_order
 
 ROOT = Path(__file__).parents[2]
 COLUMNS = ["epoch", "accuracy", "val_accuracy", "loss", "val_loss", "learning_rate"]
 CHANCE = 0.1
 NO_STEP = {"name": "sgd", "learning_rate": 1e-12}
-"""So small a step that no weight changes: nothing ever improves."""
+"""A learning rate so small that no weight changes and no metric improves."""
 
 
 @pytest.fixture(scope="module")
@@ -46,13 +45,13 @@ def train(keras, packed):
 
 @pytest.fixture(scope="module")
 def witness(keras):
-    """Return a callback that writes down the figures of each epoch, the learning rate before it, and the batches."""
+    """Return a callback that records metrics, learning rate and number of batches of each epoch."""
 
     class Witness(keras.callbacks.Callback):
         def __init__(self) -> None:
             super().__init__()
             self.epochs: list[int] = []
-            self.figures: list[dict[str, float]] = []
+            self.metrics: list[dict[str, float]] = []
             self.rates: list[float] = []
             self.batches: list[int] = []
 
@@ -65,14 +64,14 @@ def witness(keras):
 
         def on_epoch_end(self, epoch, logs=None):
             self.epochs.append(epoch)
-            self.figures.append(dict(logs))
+            self.metrics.append(dict(logs))
 
     return Witness
 
 
 @pytest.fixture(scope="module")
 def observed(train, witness):
-    """Return what four epochs gave, a witness of them, and what was printed."""
+    """Return a training of four epochs, its witness, and the printed lines."""
     seen, printed = witness(), StringIO()
     with redirect_stdout(printed):
         result = train(callbacks=[seen])
@@ -86,7 +85,7 @@ def trained(observed):
 
 @pytest.fixture(scope="module")
 def rich(train, witness):
-    """Return two epochs of a recipe that measures all that can be measured, a witness, and how each pass was loaded."""
+    """Return a training of two epochs with all optional metrics, its witness, and whether each pass was tuned."""
     seen = witness()
     with pytest.MonkeyPatch.context() as patch:
         tuned = watch_loading(patch)
@@ -98,7 +97,7 @@ def rich(train, witness):
 
 
 def watch_loading(patch: pytest.MonkeyPatch) -> list[bool]:
-    """Return the list to which each pass over a tf.data pipeline adds whether TensorFlow's tuner is on."""
+    """Return a list to which each pass over a tf.data pipeline adds whether TensorFlow's tuner is on."""
     tuned: list[bool] = []
     if os.environ.get("KERAS_BACKEND", "tensorflow") == "tensorflow":
         import tensorflow
@@ -114,7 +113,7 @@ def watch_loading(patch: pytest.MonkeyPatch) -> list[bool]:
 
 
 def spoil(keras: Any, epoch: int) -> Any:
-    """Return a callback that ruins the weights as an epoch begins, so that this and later epochs are not the best."""
+    """Return a callback that spoils the weights before an epoch, so that no epoch from this one on is the best."""
 
     def ruin(now: int, logs: Any = None) -> None:
         if now + 1 == epoch:
@@ -128,50 +127,50 @@ def val_accuracy(model: Any, packed: Any) -> float:
     return float((model.predict_on_batch(packed.val.images).argmax(1) == packed.val.labels).mean())
 
 
-def test_it_learns(trained):
+def test_a_training_learns(trained):
     history = trained[0].history
     assert history["val_accuracy"].iloc[-1] > 5 * CHANCE
     assert history["accuracy"].iloc[-1] > history["accuracy"].iloc[0]
     assert history["loss"].iloc[-1] < history["loss"].iloc[0] <= 1.5 * math.log(10)
 
 
-def test_history_has_a_row_per_epoch_and_exactly_its_columns(trained):
+def test_history_has_a_row_per_epoch_and_exactly_the_documented_columns(trained):
     history = trained[0].history
     assert list(history.columns) == COLUMNS
     assert history["epoch"].tolist() == [1, 2, 3, 4]
     assert history.notna().all(axis=None)
 
 
-def test_history_on_disk_keeps_every_digit_and_has_unix_line_ends(trained, tmp_path):
+def test_history_csv_has_all_digits_and_unix_line_ends(trained, tmp_path):
     from tiny_imagenet.training import train as training
 
     history = trained[0].history
     training.write_history(history, tmp_path / "history.csv")
-    read = pd.read_csv(tmp_path / "history.csv", dtype=str).map(float)  # Python's own reading, exact to the last bit
+    read = pd.read_csv(tmp_path / "history.csv", dtype=str).map(float)  # Python's float() is exact to the last bit
     assert read.to_numpy().tolist() == history.to_numpy().tolist()
     written = (tmp_path / "history.csv").read_bytes()
     assert written.startswith(b"epoch,accuracy,val_accuracy,loss,val_loss,learning_rate\n")
     assert b"\r" not in written
 
 
-def test_callbacks_see_all_figures_of_each_epoch(trained):
+def test_callbacks_receive_all_metrics_of_each_epoch(trained):
     result, seen = trained
     assert seen.epochs == [0, 1, 2, 3]
-    frame = pd.DataFrame(seen.figures)[COLUMNS[1:]]
+    frame = pd.DataFrame(seen.metrics)[COLUMNS[1:]]
     pd.testing.assert_frame_equal(frame, result.history[COLUMNS[1:]])
 
 
-def test_every_image_is_visited_in_every_epoch(trained):
+def test_each_image_is_visited_in_each_epoch(trained):
     assert trained[1].batches == [10, 10, 10, 10]  # 200 images in batches of 20
 
 
-def test_the_last_batch_may_be_smaller_and_more_batches_than_there_are_means_all(train, witness):
+def test_the_last_batch_may_be_smaller_and_batches_per_epoch_may_exceed_their_number(train, witness):
     seen = witness()
     train(callbacks=[seen], epochs=1, batch_size=64, batches_per_epoch=1000)
     assert seen.batches == [4]
 
 
-def test_validation_figures_are_of_the_clean_validation_images_with_the_losss_label_smoothing(keras, packed, rich):
+def test_validation_metrics_are_of_clean_images_with_the_label_smoothing_of_the_loss(keras, packed, rich):
     result = rich[0]
     loss = keras.losses.CategoricalCrossentropy(label_smoothing=0.2)
     shares = np.eye(10, dtype=np.float32)[packed.val.labels]
@@ -180,27 +179,27 @@ def test_validation_figures_are_of_the_clean_validation_images_with_the_losss_la
     assert result.history["val_accuracy"].iloc[-1] == pytest.approx(val_accuracy(result.model, packed))
 
 
-def test_the_loss_has_the_penalty_in_it(train):
+def test_the_loss_includes_the_l2_penalty(train):
     build = {"filters": [4, 4], "dense_units": 16, "l2": 100.0}
     history = train(epochs=1, optimizer=NO_STEP, build=build).history.iloc[0]
     assert history["loss"] > 10 * math.log(10)
     assert history["val_loss"] > 10 * math.log(10)
 
 
-def test_an_epoch_may_be_limited_to_some_batches(rich):
+def test_batches_per_epoch_limits_an_epoch(rich):
     result, seen, _ = rich
     assert seen.batches == [3, 3]
     assert len(result.history) == 2
 
 
-def test_every_epoch_is_timed(trained):
+def test_each_epoch_is_timed(trained):
     result = trained[0]
     assert len(result.epoch_seconds) == 4
     assert all(seconds > 0 for seconds in result.epoch_seconds)
     assert result.images_per_second > 200 / max(result.epoch_seconds)
 
 
-def test_a_line_per_epoch_is_printed_and_once_what_the_whole_will_take(observed):
+def test_a_line_per_epoch_and_once_the_expected_duration_are_printed(observed):
     lines = observed[2]
     epochs = [line for line in lines if line.startswith("epoch ")]
     assert [line.split()[1] for line in epochs] == ["1/4", "2/4", "3/4", "4/4"]
@@ -208,34 +207,14 @@ def test_a_line_per_epoch_is_printed_and_once_what_the_whole_will_take(observed)
     assert sum(line.startswith("expected: ") for line in lines) == 1
 
 
-@pytest.mark.parametrize("name", get_args(Optimizer.model_fields["name"].annotation))
-def test_every_optimizer_that_params_may_name_is_keras_own(name, keras):
-    from tiny_imagenet.training.build import build_model
-
-    recipe = small_recipe(optimizer={"name": name, "learning_rate": 0.25})
-    model = build_model(recipe, num_classes=10, weights_file=None)
-    assert type(model.optimizer) is type(keras.optimizers.get(name))
-    assert float(model.optimizer.learning_rate) == 0.25
-
-
-def test_the_batch_normalization_momentum_of_the_recipe_is_the_models(keras):
-    from tiny_imagenet.training.build import build_model
-
-    recipe = small_recipe(
-        architecture="deep_conv_dropout", build={"filters": [2], "dense_units": 2}, batch_normalization_momentum=0.25
-    )
-    model = build_model(recipe, num_classes=10, weights_file=None)
-    assert {layer.momentum for layer in model.layers if hasattr(layer, "momentum")} == {0.25}
-
-
 # --- schedules and stops ---
 
 
-def test_on_a_plateau_the_learning_rate_falls_as_in_keras(train, witness):
+def test_the_learning_rate_is_reduced_on_a_plateau(train, witness):
     seen = witness()
     plateau = {"monitor": "val_accuracy", "factor": 0.5, "patience": 2}
     result = train(callbacks=[seen], epochs=6, optimizer=NO_STEP, reduce_learning_rate=plateau)
-    # Epoch 1 sets the mark; 2 and 3 do not pass it, so 4 has half; 4 and 5 do not either, so 6 has a quarter.
+    # No epoch after the first improves: epoch 4 has half of the rate, epoch 6 a quarter.
     expected = np.array([1, 1, 1, 0.5, 0.5, 0.25]) * 1e-12
     np.testing.assert_allclose(result.history["learning_rate"], expected, rtol=1e-6)
     assert result.history["learning_rate"].tolist() == seen.rates
@@ -247,60 +226,14 @@ def test_without_a_schedule_the_learning_rate_stays(trained):
     assert seen.rates == result.history["learning_rate"].tolist()
 
 
-def test_training_stops_after_so_many_epochs_without_improvement_as_in_keras(train):
+def test_training_stops_after_patience_epochs_without_improvement(train):
     stop = {"monitor": "val_accuracy", "patience": 3, "restore_best_weights": False}
-    assert len(train(epochs=6, optimizer=NO_STEP, early_stopping=stop).history) == 4  # epoch 1 sets the mark
+    assert len(train(epochs=6, optimizer=NO_STEP, early_stopping=stop).history) == 4  # only epoch 1 improves
 
 
-def test_training_goes_on_while_it_improves(train):
+def test_training_continues_while_it_improves(train):
     stop = {"monitor": "loss", "patience": 0, "restore_best_weights": True}
     assert len(train(epochs=3, early_stopping=stop).history) == 3
-
-
-# --- which figure is watched ---
-
-# Five epochs in which the two sets of images disagree: held-out images improve until the third epoch, validation images
-# until the first, and then from the third on.
-HOLDOUT, VALIDATION = [0.5, 0.4, 0.3, 0.6, 0.7], [0.2, 0.9, 0.8, 0.1, 0.05]
-
-
-@pytest.mark.parametrize(("holdout_per_class", "watched"), [(8, HOLDOUT), (0, VALIDATION)])
-@pytest.mark.parametrize("quantity", ["loss", "accuracy"])
-def test_stops_schedules_and_the_kept_epoch_watch_held_out_images_where_there_are_any(
-    keras, quantity, holdout_per_class, watched
-):
-    """Keras's own callbacks, given the metrics of five epochs and weights that tell the epoch; nothing is trained."""
-    from tiny_imagenet.training.callbacks import kept_epoch, schedules_and_stops
-
-    monitor = f"val_{quantity}"
-    recipe = small_recipe(
-        holdout_per_class=holdout_per_class,
-        early_stopping={"monitor": monitor, "patience": 9, "restore_best_weights": True},
-        reduce_learning_rate={"monitor": monitor, "factor": 0.5, "patience": 1},
-    )
-    model = keras.Sequential([keras.layers.Input((1,)), keras.layers.Dense(1, use_bias=False)])
-    model.compile(keras.optimizers.SGD(1.0), "mse")
-    callbacks = schedules_and_stops(recipe)
-    for callback in callbacks:
-        callback.set_model(model)
-        callback.on_train_begin()
-    rates = []
-    for epoch, (holdout, validation) in enumerate(zip(HOLDOUT, VALIDATION, strict=True)):
-        model.layers[0].kernel.assign([[epoch + 1.0]])
-        logs = {"holdout_loss": holdout, "holdout_accuracy": 1 - holdout, "val_loss": validation,
-                "val_accuracy": 1 - validation, "loss": 1.0, "accuracy": 0.1}  # fmt: skip
-        for callback in callbacks:
-            callback.on_epoch_end(epoch, logs)
-        rates.append(float(model.optimizer.learning_rate))
-    for callback in callbacks:
-        callback.on_train_end()
-    best = int(np.argmin(watched)) + 1
-    assert kept_epoch(callbacks, 5) == best == {8: 3, 0: 5}[holdout_per_class]
-    assert model.get_weights()[0].item() == best
-    # An epoch without an improvement halves the rate; patience 1 means that one is enough.
-    lows = np.minimum.accumulate(watched)
-    improved = [True, *(lows[1:] < lows[:-1])]
-    np.testing.assert_allclose(rates, 0.5 ** np.cumsum(np.logical_not(improved)))
 
 
 # --- which epoch's weights are kept ---
@@ -325,89 +258,31 @@ KEEP = RESTORE | {"restore_best_weights": False}
         ),
     ],
 )
-def test_the_weights_are_those_of_the_best_epoch_that_training_records(changes, last, train, keras, packed):
+def test_the_weights_are_those_of_the_recorded_best_epoch(changes, last, train, keras, packed):
     result = train(callbacks=[spoil(keras, epoch=3)], epochs=4, **changes)
     history, kept = result.history, result.best_epoch
     assert (kept == len(history)) == last
     accuracy = history["val_accuracy"]
-    assert accuracy[kept - 1] != accuracy[1 if last else len(history) - 1]  # or else nothing could be told
+    assert accuracy[kept - 1] != accuracy[1 if last else len(history) - 1]  # otherwise nothing is tested
     assert val_accuracy(result.model, packed) == pytest.approx(accuracy[kept - 1], abs=1e-6)
 
 
-# --- what else a recipe may say ---
+# --- other keys of a recipe ---
 
 
-def build(**changes: Any) -> Any:
-    from tiny_imagenet.training.build import build_model
-
-    return build_model(small_recipe(**changes), num_classes=10, weights_file=None, steps_per_epoch=100)
-
-
-def test_what_the_optimizer_section_says_is_in_keras_optimizer():
-    chosen = {"name": "sgd", "learning_rate": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 0.0005,
-              "clip_norm": 2.0, "ema_momentum": 0.99}  # fmt: skip
-    found = build(optimizer=chosen).optimizer.get_config()
-    expected = {"momentum": 0.9, "nesterov": True, "weight_decay": 0.0005, "global_clipnorm": 2.0, "use_ema": True,
-                "ema_momentum": 0.99}  # fmt: skip
-    assert {key: found[key] for key in expected} == expected
-
-
-def test_what_is_left_out_is_keras_default(keras):
-    ours = build(optimizer={"name": "adamw", "learning_rate": 0.1}).optimizer.get_config()
-    theirs = keras.optimizers.AdamW(learning_rate=0.1).get_config()
-    for numbered in (ours, theirs):
-        del numbered["name"]
-    assert ours == theirs
-
-
-def test_weight_decay_shrinks_kernels_and_leaves_biases_and_batch_normalization(keras):
-    """Without a gradient, a step leaves (1 - learning rate x decay) of a weight."""
-    model = build(
-        architecture="deep_conv_dropout",
-        build={"filters": [2], "dense_units": 2},
-        optimizer={"name": "sgd", "learning_rate": 0.1, "weight_decay": 0.5},
-    )
-    model.set_weights([np.ones_like(weight) for weight in model.get_weights()])
-    model.optimizer.apply([keras.ops.zeros_like(weight) for weight in model.trainable_weights], model.trainable_weights)
-    for weight in model.trainable_weights:
-        expected = 0.95 if weight.path.endswith("kernel") else 1.0
-        np.testing.assert_allclose(keras.ops.convert_to_numpy(weight), expected, rtol=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("schedule", "expected"),
-    [
-        # 4 epochs of 100 steps; the rate after each epoch
-        ({"decay": "cosine"}, [(1 + math.cos(math.pi * epoch / 4)) / 2 for epoch in range(1, 5)]),
-        (
-            {"decay": "cosine", "warmup_epochs": 2, "final_fraction": 0.1},
-            [0.5, 1.0, 0.1 + 0.9 * 0.5, 0.1],
-        ),
-        ({"decay": "none", "warmup_epochs": 2}, [0.5, 1.0, 1.0, 1.0]),
-    ],
-)
-def test_the_learning_rate_follows_its_schedule_step_by_step(keras, schedule, expected):
-    optimizer = build(optimizer={"name": "sgd", "learning_rate": 0.01}, learning_rate_schedule=schedule).optimizer
-    rates = []
-    for steps in (100, 200, 300, 400):
-        optimizer.iterations.assign(steps)
-        rates.append(float(keras.ops.convert_to_numpy(optimizer.learning_rate)))
-    np.testing.assert_allclose(rates, 0.01 * np.array(expected), rtol=1e-4, atol=1e-9)
-
-
-def test_a_training_takes_the_steps_of_its_own_epochs_from_the_schedule(train):
+def test_a_schedule_covers_the_steps_of_a_training(train):
     optimizer, schedule = {"name": "sgd", "learning_rate": 0.01}, {"decay": "cosine", "warmup_epochs": 2}
     history = train(optimizer=optimizer, learning_rate_schedule=schedule).history  # 4 epochs of 10 steps
     np.testing.assert_allclose(history["learning_rate"], [0.005, 0.01, 0.005, 0.0], rtol=1e-4, atol=1e-9)
 
 
-def test_labels_as_shares_give_the_same_training_as_class_numbers(train, trained):
-    """Label smoothing so small that it changes nothing: only the form of the labels differs."""
+def test_soft_labels_give_the_same_training_as_class_numbers(train, trained):
+    """The label smoothing is too small to change anything: only the form of the labels differs."""
     np.testing.assert_allclose(train(label_smoothing=1e-12).history, trained[0].history, rtol=1e-4)
 
 
 @pytest.mark.parametrize("preset", ["crop_flip", "modern"])
-def test_it_learns_under_the_modern_augmentations_too(preset, train):
+def test_a_training_with_modern_augmentation_learns(preset, train):
     result = train(augmentation=PRESETS[preset].model_copy(update={"horizontal_flip": False}), epochs=10)
     assert result.history["val_accuracy"].iloc[-1] > 2 * CHANCE
     assert result.history["val_loss"].iloc[-1] < math.log(10) - 0.2
@@ -422,42 +297,15 @@ def test_mixed_precision_computes_in_half_and_keeps_weights_and_probabilities_in
     assert result.model.output.dtype == "float32"
     assert (type(result.model.optimizer).__name__ == "LossScaleOptimizer") == (precision == "mixed_float16")
     assert result.history["loss"].iloc[1] < result.history["loss"].iloc[0]
-    assert keras.config.dtype_policy().name == "float32"  # for whatever is built next
+    assert keras.config.dtype_policy().name == "float32"  # for the next model
 
 
-def test_with_the_head_alone_trainable_the_backbone_stays_as_it_is():
-    model = build(architecture="resnet50", build={"dense_units": 4, "dropout": 0.0}, trainable="head")
-    assert [weight.path.split("/")[-1] for weight in model.trainable_weights] == ["kernel", "bias"] * 2
-    assert [weight.shape for weight in model.trainable_weights] == [(2048, 4), (4,), (4, 10), (10,)]
-
-
-def test_training_the_head_leaves_weights_and_averages_of_the_backbone_alone(packed):
-    model = build(architecture="resnet50", build={"dense_units": 4, "dropout": 0.0}, trainable="head")
-    backbone = next(layer for layer in model.layers if layer.name == "resnet50")
-    before, head = backbone.get_weights(), model.layers[-1].get_weights()
-    model.train_on_batch(packed.train.images[:8], packed.train.labels[:8])
-    assert all((old == new).all() for old, new in zip(before, backbone.get_weights(), strict=True))
-    assert (head[0] != model.layers[-1].get_weights()[0]).any()
-
-
-def test_a_warm_up_of_all_but_a_fraction_of_a_step_is_no_error(train):
+def test_a_warm_up_of_nearly_all_steps_is_accepted(train):
     schedule = {"decay": "cosine", "warmup_epochs": 3.99}
     assert len(train(learning_rate_schedule=schedule).history) == 4
 
 
-def test_each_epoch_draws_by_its_seed_and_number_alone(keras):
-    from tiny_imagenet.training.callbacks import SeedEpoch
-
-    def drawn(seed: int, epoch: int) -> float:
-        keras.utils.set_random_seed(99)
-        SeedEpoch(seed).on_epoch_begin(epoch)
-        return float(np.random.random())  # noqa: NPY002 - the global generator is what is seeded
-
-    assert drawn(1, 2) == drawn(1, 2)
-    assert len({drawn(1, 2), drawn(1, 3), drawn(2, 2)}) == 3
-
-
-def test_averaged_weights_are_what_is_validated_and_kept(keras, packed, train):
+def test_averaged_weights_are_validated_and_kept(keras, packed, train):
     averaged = {"name": "sgd", "learning_rate": 0.05, "ema_momentum": 0.9}
     plain = {"name": "sgd", "learning_rate": 0.05}
     ours, theirs = train(optimizer=averaged), train(optimizer=plain)
@@ -585,10 +433,10 @@ def test_without_batch_normalization_there_is_nothing_to_re_estimate(train):
         train(reestimate_batch_normalization=10)
 
 
-# --- images held out ---
+# --- held-out images ---
 
 
-def test_held_out_images_train_nothing_and_are_what_the_stop_watches(train, witness, packed):
+def test_held_out_images_are_not_trained_on_and_decide_the_early_stop(train, witness, packed):
     seen = witness()
     stop = {"monitor": "val_accuracy", "patience": 1, "restore_best_weights": False}
     result = train(
@@ -603,19 +451,19 @@ def test_held_out_images_train_nothing_and_are_what_the_stop_watches(train, witn
     assert result.history["holdout_accuracy"].iloc[-1] == pytest.approx(expected)
 
 
-def test_with_images_held_out_the_best_epoch_is_theirs(train, packed):
+def test_held_out_images_decide_the_best_epoch(train, packed):
     result = train(holdout_per_class=5, reported_epoch="best", epochs=5)
     best = int(result.history["holdout_accuracy"].argmax())
     assert result.best_epoch == best + 1
     assert val_accuracy(result.model, packed) == pytest.approx(result.history["val_accuracy"][best])
 
 
-def test_a_class_without_an_image_left_is_refused(train):
+def test_holding_out_all_images_of_a_class_is_refused(train):
     with pytest.raises(UserError, match="holdout_per_class"):
         train(holdout_per_class=50)
 
 
-def test_the_paper_protocol_is_measured_after_every_epoch_where_asked_for(packed, rich):
+def test_paper_protocol_every_epoch_adds_its_accuracy_to_the_history(packed, rich):
     from tiny_imagenet.evaluation.evaluate import predict
 
     result = rich[0]
@@ -628,8 +476,8 @@ def test_the_paper_protocol_is_measured_after_every_epoch_where_asked_for(packed
 # --- the same seed, the same bits ---
 
 
-def test_tensorflow_tunes_none_of_the_loading(keras, rich):
-    """Its tuner lets epochs begin late: docs/decisions/0028-tf-data-does-not-tune-itself.md."""
+def test_no_tf_data_pipeline_is_tuned(keras, rich):
+    """The tuner delays the start of epochs: docs/decisions/0028-tf-data-does-not-tune-itself.md."""
     if keras.backend.backend() != "tensorflow":
         pytest.skip("other backends do not load through tf.data")
     tuned = rich[2]
@@ -638,10 +486,7 @@ def test_tensorflow_tunes_none_of_the_loading(keras, rich):
 
 
 def train_into(folder: Path) -> None:
-    """Train with everything that draws numbers: augmentation, dropout, batch normalization, order; seed Keras before.
-
-    Writes `model.keras` and `history.csv`.
-    """
+    """Train a model with dropout and augmentation, and write `model.keras` and `history.csv`. Seed Keras before."""
     from tiny_imagenet.models import saved_model
     from tiny_imagenet.training import train as training
 
@@ -662,9 +507,7 @@ def train_into(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_trainings_with_one_seed_give_the_same_bytes_in_a_fresh_process_and_in_one_that_trained_before(
-    keras, tmp_path
-):
+def test_a_seed_gives_the_same_bytes_in_a_fresh_process_and_in_one_that_trained_before(keras, tmp_path):
     script = (
         "import pathlib, sys; sys.path += [sys.argv[2], sys.argv[2] + '/training']; import test_train\n"
         "from tiny_imagenet.backend import runtime; runtime.prepare(7)\n"
@@ -675,11 +518,11 @@ def test_two_trainings_with_one_seed_give_the_same_bytes_in_a_fresh_process_and_
         folder.mkdir()
     done = subprocess.run(
         [sys.executable, "-c", script, str(one), str(ROOT / "tests")],
-        env=os.environ | {"PYTHONHASHSEED": "123"},  # what differs between two processes anyway, for certain
+        env=os.environ | {"PYTHONHASHSEED": "123"},  # differs between two processes by chance; here it always does
         capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    keras.backend.clear_session()  # layers are numbered through, and their names are in the file
+    keras.backend.clear_session()  # Keras numbers the layers of a process, and the file has their names
     keras.utils.set_random_seed(7)
     train_into(two)
     assert {file.name for file in one.iterdir()} == {"model.keras", "history.csv"}
@@ -687,35 +530,6 @@ def test_two_trainings_with_one_seed_give_the_same_bytes_in_a_fresh_process_and_
         assert (one / name).read_bytes() == (two / name).read_bytes()
 
 
-def test_a_training_that_diverges_stops_with_the_epoch_and_the_way_out(train):
-    with pytest.raises(UserError, match=r"loss is (nan|inf) in epoch \d+, batch \d+: .*lower its learning rate"):
+def test_a_training_that_diverges_is_stopped_with_the_batch_and_a_remedy(train):
+    with pytest.raises(UserError, match=r"loss is (nan|inf) in epoch \d+, batch \d+: .*lower `learning_rate`"):
         train(optimizer={"name": "sgd", "learning_rate": 10.0}, preprocessing="caffe", epochs=20)
-
-
-def test_weights_that_are_no_numbers_are_named_whatever_the_loss_says(keras):
-    """Some of oneDNN's kernels turn NaN into 0, and the loss of such a model is a number."""
-    from tiny_imagenet.training.callbacks import StopAtNaN
-
-    callback = StopAtNaN()
-    callback.set_model(keras.Sequential([keras.layers.Input((3,)), keras.layers.Dense(4, "relu", name="hidden")]))
-    callback.on_epoch_begin(1)
-    callback.on_epoch_end(1, {"loss": 1.1})
-    with pytest.raises(UserError, match=r"^val_loss is nan in epoch 2: .*lower its learning rate"):
-        callback.on_epoch_end(1, {"loss": 1.1, "val_loss": float("nan")})
-    callback.model.layers[0].kernel.assign(np.full((3, 4), np.inf))
-    with pytest.raises(UserError, match=r"^not all of .*hidden/kernel are finite numbers after epoch 2: .* diverged"):
-        callback.on_epoch_end(1, {"loss": 1.1})
-
-
-def test_a_cpu_is_never_left_to_xla(keras, monkeypatch):
-    """Keras would choose it where `determinism` is `fast`."""
-    from tiny_imagenet.training.build import build_model
-
-    told = []
-    compiled = keras.Model.compile
-    monkeypatch.setattr(
-        keras.Model, "compile", lambda *args, **options: (told.append(options), compiled(*args, **options))
-    )
-    build_model(small_recipe(), num_classes=10, weights_file=None)
-    if runtime.device().kind == "cpu":
-        assert [options["jit_compile"] for options in told] == [False]

@@ -1,4 +1,4 @@
-"""Two short trainings in fresh processes, compared by hash; and what is made of the outcome."""
+"""The check that a seed gives the same bits twice, its record, and the report on it."""
 
 import json
 import sys
@@ -59,7 +59,7 @@ def verify(monkeypatch, capsys):
 
 
 @pytest.mark.slow
-def test_two_fresh_processes_give_the_same_bits_and_the_outcome_is_kept(repository, verify):
+def test_two_fresh_processes_give_the_same_bits_and_the_outcome_is_recorded(repository, verify):
     code, output, _ = verify("model_2", "--batches", "3")
     assert code == 0, output
     assert "model_2: the same bits twice" in output
@@ -71,7 +71,7 @@ def test_two_fresh_processes_give_the_same_bits_and_the_outcome_is_kept(reposito
     assert kept["versions"]["tensorflow"]
 
 
-def test_a_difference_is_said_kept_and_ends_with_1(repository, verify, monkeypatch):
+def test_a_difference_is_printed_recorded_and_exits_with_1(repository, verify, monkeypatch):
     hashes = iter("ab")
     monkeypatch.setattr(
         determinism, "_in_fresh_process", lambda *_: {"weights": next(hashes), "history": "c", "device": "some GPU"}
@@ -84,27 +84,27 @@ def test_a_difference_is_said_kept_and_ends_with_1(repository, verify, monkeypat
     assert not json.loads(Path("docs/results/determinism.json").read_text())["model_2"]["same"]
 
 
-def test_without_data_the_way_out_is_named(repository, verify, tmp_path):
+def test_without_data_the_error_names_the_stage_to_run(repository, verify, tmp_path):
     (tmp_path / "data" / "cache" / "classes.csv").unlink()
     code, _, errors = verify("model_2")
     assert code == 1
     assert "dvc repro cache" in errors
 
 
-def test_a_model_that_does_not_exist_is_refused(repository, verify):
+def test_an_unknown_model_is_refused_with_a_similar_name(repository, verify):
     code, _, errors = verify("model_22")
     assert code == 1
     assert "did you mean 'model_2'" in errors
 
 
 @pytest.mark.slow
-def test_a_training_that_fails_is_said(repository, tmp_path):
+def test_a_failed_training_is_an_error(repository, tmp_path):
     np.save(tmp_path / "data" / "cache" / "train_labels.npy", np.zeros(3, np.int32))
     with pytest.raises(UserError, match="training 1 of 2 failed with exit code 1"):
         determinism.verify("model_2", repository)
 
 
-def test_outcomes_of_several_models_stand_side_by_side(tmp_path):
+def test_the_record_has_the_latest_outcome_of_each_model(tmp_path):
     for model in ("model_2", "model_1", "model_2"):
         determinism.record(model, {"same": model == "model_1"}, tmp_path / "a" / "determinism.json")
     kept = json.loads((tmp_path / "a" / "determinism.json").read_text())
@@ -118,12 +118,12 @@ RUNS = {"model_1": RunRecord.model_validate(RUN)}
 
 
 def shown(tmp_path: Path, now: Params, **outcome: object) -> dict[str, str]:
-    found = OUTCOME | {"dependencies": fingerprint(RUN["dependencies"]), "versions": RUN["versions"]} | outcome
-    determinism.record("model_1", found, tmp_path / "determinism.json")
+    recorded = OUTCOME | {"dependencies": fingerprint(RUN["dependencies"]), "versions": RUN["versions"]} | outcome
+    determinism.record("model_1", recorded, tmp_path / "determinism.json")
     return table.determinism(now, RUNS, tmp_path / "determinism.json")
 
 
-def test_the_report_says_what_was_found_for_the_run_that_it_shows(tmp_path):
+def test_the_report_shows_the_outcome_for_the_run_that_it_has(tmp_path):
     params = parse_params(VALUES)
     own = {"params": params.job("model_1").fingerprint}
     assert shown(tmp_path, params, **own) == {"model_1": "yes, 2 epochs of 8 batches on CPU, 2 cores"}
@@ -132,11 +132,11 @@ def test_the_report_says_what_was_found_for_the_run_that_it_shows(tmp_path):
     assert shown(tmp_path, params, **own, dependencies="of other code") == {}
     assert shown(tmp_path, params, **own, versions={"keras": "4"}) == {}
     assert table.determinism(params, RUNS, tmp_path / "missing.json") == {}
-    (tmp_path / "determinism.json").write_text('{"model_1": {"same": true}}')  # as another version wrote it
+    (tmp_path / "determinism.json").write_text('{"model_1": {"same": true}}')  # as written by another version
     assert table.determinism(params, RUNS, tmp_path / "determinism.json") == {}
 
 
-def test_a_broken_record_is_named_with_the_way_out(tmp_path):
+def test_a_damaged_record_is_refused(tmp_path):
     (tmp_path / "determinism.json").write_text("{")
-    with pytest.raises(UserError, match="no readable JSON"):
+    with pytest.raises(UserError, match="cannot be read as JSON"):
         determinism.record("model_1", OUTCOME, tmp_path / "determinism.json")

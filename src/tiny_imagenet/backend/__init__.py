@@ -1,1 +1,1 @@
-"""The Keras backend, its kernels and its devices: the only room that names one."""
+"""The Keras backend: set-up, devices, processor, faster kernels. Only this room names a backend."""

@@ -1,8 +1,8 @@
 """Data parallelism: several devices share each batch of one training, also in processes on several hosts.
 
-Every device has the whole model and computes on its part of each batch; gradients are summed. On JAX this is
-`keras.distribution.DataParallel`, on TensorFlow `tf.distribute.MirroredStrategy`. The loss is that of one device, up to
-rounding. Importing this module starts no backend.
+Each device has the whole model and computes on its part of each batch; gradients are summed. The loss is that of one
+device, up to rounding. Uses `keras.distribution.DataParallel` on JAX and `tf.distribute.MirroredStrategy` on
+TensorFlow. Importing this module starts no backend.
 """
 
 import hashlib
@@ -22,33 +22,33 @@ from tiny_imagenet.common.errors import UserError
 _ADDRESSES = "KERAS_DISTRIBUTION_JOB_ADDRESSES"
 _NUM_PROCESSES = "KERAS_DISTRIBUTION_NUM_PROCESSES"
 _PROCESS_ID = "KERAS_DISTRIBUTION_PROCESS_ID"
-_PATIENCE_SECONDS = 300  # as long as JAX waits
+_PATIENCE_SECONDS = 300  # as JAX
 Arrays = TypeVar("Arrays", bound=tuple[NDArray[Any], ...])
 
 
 class WholeBatch(np.ndarray[Any, Any]):
-    """A batch that cannot be divided equally. On JAX every device computes all of it, with the same result."""
+    """A batch that the devices cannot divide equally. On JAX each device computes all of it, with the same result."""
 
 
 @dataclass(frozen=True)
 class BatchShare:
-    """Which part of every batch this process loads."""
+    """The part of each batch that this process loads."""
 
     devices: int = 1
-    """How many share a batch, in all processes."""
+    """Number of devices that share a batch, in all processes."""
     processes: int = 1
     process: int = 0
-    """The number of this process, from 0."""
+    """Index of this process, from 0."""
 
     def part(self, images: NDArray[Any]) -> NDArray[Any]:
-        """Return the images of a batch that this process loads: all of them if the devices cannot divide it equally."""
+        """Return the images of a batch that this process loads: all if the devices cannot divide them equally."""
         if self.processes == 1 or len(images) % self.devices:
             return images
         size = len(images) // self.processes
         return images[self.process * size : (self.process + 1) * size]
 
     def marked(self, batch: Arrays, num_images: int) -> Arrays:
-        """Return a loaded batch, as `WholeBatch` if the devices cannot divide its `num_images` equally."""
+        """Return a loaded batch; as `WholeBatch` if the devices cannot divide its `num_images` equally."""
         if num_images % self.devices == 0:
             return batch
         return cast(Arrays, tuple(array.view(WholeBatch) for array in batch))
@@ -57,27 +57,27 @@ class BatchShare:
         """Refuse batches that the devices cannot share without changing the result.
 
         Args:
-            batch_size: of all devices together.
-            num_images: purpose ("training") -> how many images an epoch visits for it.
+            batch_size: images of a batch, on all devices together.
+            num_images: purpose ("training") -> number of images per epoch.
 
         Raises:
-            UserError: the devices cannot divide the batches equally, or on TensorFlow the last, smaller ones.
+            UserError: the devices cannot divide the batches equally; on TensorFlow also the last, smaller ones.
         """
         if batch_size % self.devices:
             raise UserError(
-                f"batches of {batch_size} images cannot be shared equally by {self.devices} devices: choose a "
-                f"`batch_size` that is a multiple of {self.devices}, or other `devices`"
+                f"batches of {batch_size} images cannot be shared equally by {self.devices} devices: set `batch_size` "
+                f"to a multiple of {self.devices}, or change `devices`"
             )
-        if _backend() != "tensorflow":  # JAX has every device compute a smaller batch whole
+        if _backend() != "tensorflow":  # on JAX, each device computes a smaller batch as a whole
             return
         for purpose, number in num_images.items():
             rest = number % batch_size
             if rest % self.devices:
                 raise UserError(
                     f"{number:,} {purpose} images leave a last batch of {rest}, which {self.devices} devices cannot "
-                    "share equally, and TensorFlow would give its images unequal weights: choose another `batch_size`, "
-                    "`batches_per_epoch` or `images_per_class`, fewer `devices`, or KERAS_BACKEND=jax, which takes any "
-                    "number"
+                    "share equally, so that TensorFlow would weight its images unequally: change `batch_size`, "
+                    "`batches_per_epoch` or `images_per_class`, set fewer `devices`, or use KERAS_BACKEND=jax, which "
+                    "accepts any number"
                 )
 
 
@@ -86,16 +86,16 @@ ALONE = BatchShare()
 
 
 def process() -> int:
-    """Return the number of this process among those of a training, from 0. Process 0 writes the files and the run.
+    """Return the index of this process among those of a training, from 0. Process 0 writes the files and the run.
 
     Raises:
-        UserError: some of KERAS_DISTRIBUTION_* are missing, or their values are impossible.
+        UserError: some of KERAS_DISTRIBUTION_* are missing or invalid.
     """
     return _processes()[1]
 
 
 def _processes() -> tuple[int, int]:
-    """Return the number of processes and of this one, from the variables that Keras reads."""
+    """Return the number of processes and the index of this one, from the variables that Keras reads."""
     given = {name: os.environ[name] for name in (_ADDRESSES, _NUM_PROCESSES, _PROCESS_ID) if os.environ.get(name)}
     if not given:
         return 1, 0
@@ -106,8 +106,8 @@ def _processes() -> tuple[int, int]:
     except (KeyError, ValueError):
         settings = ", ".join(f"{name}={value}" for name, value in given.items())
         raise UserError(
-            f"for a training in several processes, set {_ADDRESSES} to host:port of the first, {_NUM_PROCESSES} to "
-            f"their number and {_PROCESS_ID} to 0, 1, ...; found {settings}"
+            f"found {settings}; for a training in several processes, set {_ADDRESSES} to host:port of the first "
+            f"process, {_NUM_PROCESSES} to their number, and {_PROCESS_ID} to 0, 1, ..."
         ) from None
     return number, own
 
@@ -116,8 +116,8 @@ def join() -> None:
     """Join the other processes of this training, if there are any. Call it after `runtime.prepare`, before computing.
 
     Raises:
-        UserError: the backend is not JAX, or the first process does not answer within five minutes. If another one does
-            not, JAX itself ends the first after the same time.
+        UserError: the backend is not JAX, or the first process does not answer within five minutes. If another process
+            does not answer, JAX ends the first one after the same time.
     """
     number, own = _processes()
     if number == 1:
@@ -137,7 +137,7 @@ def join() -> None:
 
 
 def _wait_for(address: str) -> None:
-    """Return when the first process listens. If none does, JAX would end this one with a page of its stack."""
+    """Wait until the first process listens. If it never does, JAX would abort with a page of its stack."""
     host, _, port = address.rpartition(":")
     deadline = time.monotonic() + _PATIENCE_SECONDS
     while True:
@@ -147,7 +147,7 @@ def _wait_for(address: str) -> None:
             if time.monotonic() > deadline or not isinstance(error, OSError):
                 raise UserError(
                     f"the first process does not answer at {address!r} ({error}): start it with {_PROCESS_ID}=0, and "
-                    f"give its host:port as {_ADDRESSES}"
+                    f"set {_ADDRESSES} to its host:port"
                 ) from None
             time.sleep(1)
         else:
@@ -155,7 +155,7 @@ def _wait_for(address: str) -> None:
 
 
 def require_same(subject: str, value: str) -> None:
-    """Raise UserError in all processes if they do not have the same `value`; `subject` says in what they differ."""
+    """Raise UserError in all processes if their values differ; `subject` describes the value for the message."""
     if _processes()[0] == 1:
         return
     from jax.experimental import multihost_utils
@@ -167,26 +167,26 @@ def require_same(subject: str, value: str) -> None:
 
 
 def count(wanted: int | Literal["all"]) -> int:
-    """Return how many devices share a batch, in all processes. Call it after `join`.
+    """Return the number of devices that share a batch, in all processes. Call it after `join`.
 
     Args:
-        wanted: how many of each process, or "all".
+        wanted: number of devices per process, or "all".
 
     Raises:
-        UserError: the process does not have so many, or the backend cannot share batches.
+        UserError: the process has fewer devices, or the backend cannot share batches.
     """
     if _backend() == "torch":
         if wanted != 1:
             raise UserError(
-                f"devices: {wanted} is not possible on torch, which trains on one: `devices: 1`, or KERAS_BACKEND=jax "
-                "or tensorflow"
+                f"devices: {wanted} is not possible on torch, which trains on one device: set `devices: 1`, or use "
+                "KERAS_BACKEND=jax or tensorflow"
             )
         return 1
     available = _local_devices()
     if wanted != "all" and wanted > len(available):
         raise UserError(
             f"devices: {wanted} in params.yaml, but {_backend()} has {len(available)} here ({', '.join(available)}): "
-            f"give {len(available)} at most, or `all`"
+            f"set it to {len(available)} at most, or to `all`"
         )
     own = len(available) if wanted == "all" else wanted
     return own * _processes()[0]
@@ -194,11 +194,7 @@ def count(wanted: int | Literal["all"]) -> int:
 
 @contextmanager
 def shared_by(number: int) -> Iterator[BatchShare]:
-    """Share the batches of the models that are built and trained in the block among `number` devices.
-
-    Args:
-        number: from `count`.
-    """
+    """Share batches among `number` devices (from `count`), for models that are built and trained in the block."""
     processes, own = _processes()
     share = BatchShare(number, processes, own)
     if number == 1:
@@ -217,8 +213,8 @@ def shared_by(number: int) -> Iterator[BatchShare]:
 def _data_parallel(per_process: int) -> Iterator[None]:
     """Share batches among the first `per_process` devices of each process of JAX.
 
-    Keras uses the layout of an epoch's first batch for all its batches, and JAX divides into equal parts only, so that
-    a smaller last batch fails (keras#21167). Here every device gets all of a `WholeBatch`.
+    Keras uses the layout of the first batch of an epoch for all batches, and JAX divides into equal parts only. A
+    smaller last batch would fail (keras#21167). Here each device gets all of a `WholeBatch`.
     """
     import jax
     import keras
@@ -237,7 +233,7 @@ def _data_parallel(per_process: int) -> Iterator[None]:
 
     distribution_lib.distribute_data_input = distribute
     try:
-        # The batches are already this process's part, so Keras must not divide them.
+        # A batch is already the part of this process: Keras must not divide it.
         with keras.distribution.DataParallel(devices=names, auto_shard_dataset=False).scope():
             yield
     finally:

@@ -1,4 +1,4 @@
-"""The layers of a Keras model, with those of the models inside it."""
+"""All layers of a Keras model, including those of models inside it."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -8,7 +8,7 @@ if TYPE_CHECKING:
 
 
 def all_layers(model: "keras.Model") -> Iterator["keras.Layer"]:
-    """Yield the layers of a model and, after a layer that is a model, its layers."""
+    """Yield the layers of a model. A layer that is a model is followed by its layers."""
     import keras
 
     for layer in model.layers:

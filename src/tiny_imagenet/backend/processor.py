@@ -1,8 +1,8 @@
-"""The processor, as far as it decides the last bits of a result.
+"""Properties of the processor that decide the last bits of a result.
 
-Eigen and oneDNN choose their kernels by the instruction sets, and cut large sums into blocks by the sizes of the
-caches. Two processors of one name may differ in both. On Linux all of it is read from files; elsewhere only the
-processor's name is known.
+Eigen and oneDNN choose their kernels by the instruction sets, and divide large sums into blocks by the sizes of the
+caches. Processors with the same name may differ in both. On Linux they are read from files; on other systems only the
+name is known.
 """
 
 import platform
@@ -11,13 +11,13 @@ from pathlib import Path
 
 _CPUINFO = Path("/proc/cpuinfo")
 _CPUS = Path("/sys/devices/system/cpu")
-# Of x86 and of ARM. Left out is what a restart or another kernel changes: clock, microcode, bugs.
+# Keys of x86 and of ARM, without those that a restart or another kernel changes: clock, microcode, bugs.
 _IDENTITY = (
     "vendor_id", "cpu family", "model", "model name", "stepping",
     "CPU implementer", "CPU architecture", "CPU variant", "CPU part", "CPU revision",
 )  # fmt: skip
-# Key of x86 and of ARM -> the instruction sets that compute. Many others are the kernel's own, such as what it does
-# against bugs.
+# Key of x86 and of ARM -> instruction sets for computing. The kernel sets many others, such as its
+# workarounds for bugs.
 _INSTRUCTIONS = {
     "flags": re.compile(r"3dnow|abm|amx|avx|bmi|f16c|fma|gfni|mmx|pni|popcnt|sse|ssse|vaes|vpclmul|xop"),
     "Features": re.compile(r"afp|asimd|bf16|ebf16|fcma|fp|half|i8mm|jscvt|neon|rpres|sme|sve|vfp"),
@@ -27,16 +27,16 @@ _BFLOAT16 = {"avx512_bf16", "amx_bf16", "bf16"}
 
 
 def name() -> str:
-    """Return what the processor calls itself, or its architecture."""
+    """Return the name of the processor, or its architecture."""
     names = [cpu["model name"] for cpu in _cpus() if "model name" in cpu]
     return names[0] if names else platform.processor() or platform.machine()
 
 
 def identity() -> dict[str, list[str]]:
-    """Return `kinds`, `instructions` and `caches` of the machine's processors: the same after each restart.
+    """Return `kinds`, `instructions` and `caches` of the processors. A restart does not change them.
 
-    `kinds` has more than one entry if a machine has fast and economical cores. A cache is given with the number of
-    processors that share it.
+    `kinds` has several entries if a machine has fast and economical cores. A cache includes the number of processors
+    that share it.
     """
     cpus = _cpus()
     kinds = {", ".join(cpu[key] for key in _IDENTITY if key in cpu) for cpu in cpus} - {""}
@@ -57,7 +57,7 @@ def slow_precision(precision: str) -> str | None:
 
 
 def _cpus() -> list[dict[str, str]]:
-    """Return key -> value of each processor in /proc/cpuinfo."""
+    """Return keys and values of each processor in /proc/cpuinfo."""
     try:
         blocks = _CPUINFO.read_text(encoding="utf-8", errors="replace").split("\n\n")
     except OSError:
@@ -93,6 +93,6 @@ def _line(path: Path) -> str:
 
 
 def _count(ranges: str) -> int:
-    """Return how many numbers a list such as "0-3,8" has."""
+    """Return the count of numbers in a list such as "0-3,8"."""
     ends = [part.split("-") for part in ranges.split(",") if part]
     return sum(int(end[-1]) - int(end[0]) + 1 for end in ends)

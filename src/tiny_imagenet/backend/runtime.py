@@ -1,7 +1,4 @@
-"""Settings that must be made before the Keras backend starts: threads, seeds, allocator, exact kernels.
-
-With them the same seed gives the same bits on one machine. Also what the machine and the installation are.
-"""
+"""Set up the Keras backend before it starts, so that a seed gives the same bits on a machine. Describe the machine."""
 
 import ctypes
 import math
@@ -13,7 +10,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distributions, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -39,13 +36,13 @@ _RECORDED_PACKAGES = (
     "tensorflow",
     "torch",
 )
-# The families of variables by which libraries choose kernels, precision and threads. A list of names would miss some.
+# Prefixes of variables by which libraries choose kernels, precision and threads. A list of names would miss some.
 _DECIDING = re.compile(
     r"(TF|XLA|JAX|KERAS|TORCH|PYTORCH|ATEN|ONEDNN|DNNL|ZENDNN|MKL|OMP|GOMP|KMP|OPENBLAS|GOTO|BLIS|VECLIB|EIGEN|NPY"
     r"|CUBLAS|CUBLASLT|CUDNN|MIOPEN|NCCL)_|OPENCV_(CPU_DISABLE|IPP|OPENCL)|NVIDIA_TF32_OVERRIDE$|GLIBC_TUNABLES$"
 )
-# Of these families: logs, memory, folders, addresses; what `prepare` overrides; what Keras and scikit-learn set as they
-# are imported; Terraform's TF_, which has secrets.
+# Variables with such a prefix that decide no result: logs, memory, folders, addresses; those that `prepare` overrides;
+# those that Keras and scikit-learn set when they are imported; Terraform's TF_*, which may hold secrets.
 _DECIDES_NOTHING = re.compile(
     r"TF_(CPP|CONFIG|VAR|TOKEN|CLI|CLOUD|IN_AUTOMATION|INPUT|PLUGIN|REATTACH|REGISTRY|WORKSPACE)(_|$)"
     r"|TF_FORCE_GPU_ALLOW_GROWTH$|XLA_PYTHON_CLIENT_|KERAS_(BACKEND|NNX_ENABLED|DISTRIBUTION_.*)$"
@@ -53,18 +50,18 @@ _DECIDES_NOTHING = re.compile(
     r"|.*(LOG|VERBOSE|DISPLAY|DUMP|TOKEN|SECRET|PASSWORD|CREDENTIAL)|.*_(DIR|HOME|PATH|KEY)$"
 )
 _OF_GPUS = ("nvidia-", "jax")
-"""How the names of packages begin that a backend brings along for a GPU, each with a version of its own."""
+"""Prefixes of packages that a backend installs for a GPU, each with its own version."""
 _DETERMINISTIC_XLA = "--xla_gpu_deterministic_ops=true"
 
 
 @dataclass(frozen=True)
 class Device:
-    """What a training ran on."""
+    """The device of a training."""
 
     kind: str
     """"cpu" or "gpu"."""
     name: str
-    """As the hardware calls itself."""
+    """As reported by the hardware."""
     count: int
     """Cores of a CPU, or number of GPUs."""
     memory_gib: float
@@ -73,33 +70,29 @@ class Device:
         unit = "cores" if self.kind == "cpu" else "x"
         return f"{self.kind.upper()} {self.name}, {self.count} {unit}, {self.memory_gib:.0f} GiB"
 
-    def as_dict(self) -> dict[str, object]:
-        """Return the fields as plain values, for JSON."""
-        return asdict(self)
-
 
 def prepare(seed: int, *, exact: bool = True) -> None:
     """Set up the process for training or evaluation; call it before Keras is imported.
 
     Args:
-        seed: of weights, dropout and everything else that Keras draws.
-        exact: use only kernels whose result is the same each time. On a CPU all are.
+        seed: of all random numbers of Keras, such as weights and dropout.
+        exact: use only deterministic kernels. On a CPU all of them are.
 
     Raises:
-        RuntimeError: Keras was imported before, so that the settings would come too late.
-        UserError: `KERAS_BACKEND` names a backend that is unknown or not installed.
+        RuntimeError: Keras is already imported; the settings would have no effect.
+        UserError: `KERAS_BACKEND` is unknown or not installed.
     """
     if "keras" in sys.modules:
         raise RuntimeError("runtime.prepare() must be called before keras is imported")
     _require_backend(os.environ.setdefault("KERAS_BACKEND", "tensorflow"))
-    for name in ("KERAS_MAX_EPOCHS", "KERAS_MAX_STEPS_PER_EPOCH"):  # would cut a training short
+    for name in ("KERAS_MAX_EPOCHS", "KERAS_MAX_STEPS_PER_EPOCH"):  # would shorten a training
         os.environ.pop(name, None)
-    os.environ["KERAS_NNX_ENABLED"] = "false"  # also if keras.json sets another value, as below
+    os.environ["KERAS_NNX_ENABLED"] = "false"  # overrides keras.json
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # 1.5 to 2.7 x on a CPU
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors and warnings only
     _keep_freed_pages()
 
-    if os.environ["KERAS_BACKEND"] == "jax":  # read as it starts
+    if os.environ["KERAS_BACKEND"] == "jax":  # reads its settings when it starts
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
         flags = os.environ.get("XLA_FLAGS", "")
         if exact and _DETERMINISTIC_XLA not in flags.split():
@@ -110,7 +103,7 @@ def prepare(seed: int, *, exact: bool = True) -> None:
     with _quiet_stderr():
         import keras
 
-        # The user's keras.json must not decide what the same params build.
+        # These override keras.json: the result must depend on params.yaml only.
         keras.config.set_image_data_format("channels_last")
         keras.config.set_floatx("float32")
         keras.config.set_epsilon(1e-7)
@@ -130,17 +123,18 @@ def prepare(seed: int, *, exact: bool = True) -> None:
 
 def _require_backend(name: str) -> None:
     if name not in _FIND_GPU:
-        raise UserError(f"KERAS_BACKEND is {name!r}: it can be {', '.join(_FIND_GPU)}")
+        raise UserError(f"KERAS_BACKEND is {name!r}, expected one of {', '.join(_FIND_GPU)}")
     if find_spec(name) is None:
         how = {"jax": "`make extras`", "torch": "`pip install torch` in .venv"}.get(name, "`make setup`")
-        raise UserError(f"KERAS_BACKEND is {name}, which is not installed: {how} installs it")
+        raise UserError(f"KERAS_BACKEND is {name}, which is not installed: install it with {how}")
 
 
 @contextmanager
 def _quiet_stderr() -> Iterator[None]:
-    """Suppress what native code prints to stderr while it starts: no setting turns off ten lines of TensorFlow's.
+    """Hide what native code prints to stderr in the block. TensorFlow prints ten lines that no setting turns off.
 
-    It is shown if the block raises, and if there is an NVIDIA driver: it may say why no GPU is used.
+    They are shown if the block raises. If there is an NVIDIA driver, nothing is hidden: they may explain why no GPU is
+    used.
     """
     if Path("/dev/nvidiactl").exists():
         yield
@@ -161,14 +155,14 @@ def _quiet_stderr() -> Iterator[None]:
 
 
 def _keep_freed_pages() -> None:
-    """Have glibc keep large buffers for reuse instead of returning them to the kernel after every step.
+    """Let glibc keep large buffers instead of returning them to the kernel after each step.
 
-    Otherwise page faults take about a third of a training step's time. Other C libraries are not changed.
+    Otherwise page faults take about a third of the time of a training step. Other C libraries are not changed.
     """
     if platform.libc_ver()[0] != "glibc":
         return
     libc = ctypes.CDLL(None)
-    if not libc.mallopt(_MMAP_THRESHOLD, _LARGEST_KEPT):  # older ones refuse more than half a heap
+    if not libc.mallopt(_MMAP_THRESHOLD, _LARGEST_KEPT):  # older versions refuse more than half a heap
         libc.mallopt(_MMAP_THRESHOLD, _LARGEST_KEPT_BY_OLD_GLIBC)
     libc.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
     libc.mallopt(_ARENA_MAX, 1)
@@ -195,24 +189,24 @@ def device() -> Device:
 
 
 def threads() -> str:
-    """Return the number of cores, and the environment variables that limit threads or choose kernels."""
+    """Return the number of cores and the environment variables that limit threads or choose kernels."""
     named = [name for name in sorted(os.environ) if _DECIDING.match(name) and not _DECIDES_NOTHING.match(name)]
     return ", ".join([f"{cores()} cores", *(f"{name}={os.environ[name]}" for name in named)])
 
 
 def thread_settings(num_threads: int) -> dict[str, str]:
-    """Return the environment variables that limit TensorFlow and torch to so many threads; set them before they start.
+    """Return environment variables that limit the threads of TensorFlow and torch. Set them before the backend starts.
 
-    The number of threads decides the last bits of a result, and is part of the `numerics`.
+    The number of threads decides the last bits of a result. It is part of `numerics`.
     """
     names = ("OMP_NUM_THREADS", "TF_NUM_INTEROP_THREADS", "TF_NUM_INTRAOP_THREADS")
     return dict.fromkeys(names, str(num_threads))
 
 
 def jit_compile() -> bool | str:
-    """Return `jit_compile` for Keras's `compile`: Keras's own choice, but never XLA for TensorFlow on a CPU.
+    """Return `jit_compile` for Keras's `compile`: no XLA for TensorFlow on a CPU, otherwise Keras's choice.
 
-    XLA is several times slower there (`python -m benchmarks.training step --xla`), and has no fused kernels.
+    There XLA is several times slower (`python -m benchmarks.training step --xla`) and has no fused kernels.
     """
     import keras
 
@@ -220,9 +214,9 @@ def jit_compile() -> bool | str:
 
 
 def use_fast_kernels(model: "keras.Model") -> None:
-    """Make a compiled model use faster kernels than Keras's own, if the backend has them: TensorFlow's on one CPU.
+    """Make a compiled model use faster kernels than Keras's if it computes with TensorFlow on one CPU.
 
-    If several devices of TensorFlow share the batches, batch normalization normalizes over all of them.
+    If several devices share its batches on TensorFlow, make batch normalization normalize over all of them instead.
     """
     import keras
 
@@ -267,7 +261,7 @@ _FIND_GPU = {"tensorflow": _tensorflow_gpu, "jax": _jax_gpu, "torch": _torch_gpu
 
 
 def _gpu_memory_gib() -> float:
-    """Return the memory of the first GPU, or NaN if the driver does not say."""
+    """Return the memory of the first GPU, or NaN if it is unknown."""
     try:
         return float(_ask_driver("memory.total") or math.nan) / 1024
     except ValueError:
@@ -275,7 +269,7 @@ def _gpu_memory_gib() -> float:
 
 
 def _ask_driver(key: str) -> str | None:
-    """Return what the driver of the first GPU answers, or None if the driver's tool is missing."""
+    """Return a property of the first GPU from nvidia-smi, or None if that fails."""
     try:
         answer = subprocess.run(
             ["nvidia-smi", f"--query-gpu={key}", "--format=csv,noheader,nounits"],
@@ -294,7 +288,7 @@ def requirements() -> list[str]:
 
 
 def numerics() -> dict[str, object]:
-    """Return what decides the last bits of a result on this machine: processor, threads, versions of what computes."""
+    """Return what decides the last bits of a result: processor, threads, and versions of the packages that compute."""
     used = device()
     computing = {name: number for name, number in versions().items() if name not in ("dvc", "mlflow")}
     computing |= {str(one.name): one.version for one in distributions() if str(one.name).startswith(_OF_GPUS)}

@@ -1,8 +1,8 @@
-"""Faster kernels of TensorFlow for the training step on a CPU. Saved models stay plain Keras.
+"""Faster TensorFlow kernels for the training step on a CPU. Saved models stay plain Keras.
 
-Keras composes its layers from small operations that every backend has. TensorFlow has a single kernel for some of these
-compositions, and slow kernels for others. `python -m benchmarks.training step`, with and without `--plain`, measures
-the difference. docs/decisions/0029-private-parts-of-keras-dvc-and-mlflow.md lists what this needs of Keras's insides.
+Keras builds its layers from small operations that all backends have. For some combinations TensorFlow has one fast
+kernel; for others its kernels are slow. `python -m benchmarks.training step`, with and without `--plain`, measures the
+difference. docs/decisions/0029-private-parts-of-keras-dvc-and-mlflow.md lists the private parts of Keras used here.
 """
 
 from types import MethodType
@@ -15,10 +15,9 @@ from tiny_imagenet.backend.layers import all_layers
 
 
 def use_fused_kernels(model: keras.Model) -> None:
-    """Replace methods of a compiled model's layers and optimizer, on these objects and not on their classes.
+    """Replace methods of the layers and the optimizer of a compiled model: on the objects, not on their classes.
 
-    Results differ from plain Keras by rounding only. Layers that compute in half precision, and subclasses, are not
-    changed.
+    Results differ from plain Keras by rounding only. Layers in half precision and subclasses are not changed.
     """
     calls = {
         keras.layers.BatchNormalization: _normalize,
@@ -34,11 +33,11 @@ def use_fused_kernels(model: keras.Model) -> None:
 
 
 def normalize_across_devices(model: keras.Model) -> None:
-    """Have batch normalization take mean and variance of the whole batch that devices share, as one device does.
+    """Make batch normalization use mean and variance of the whole batch, not of the part of each device.
 
-    Without this each device takes those of its own part. Keras's `synchronized` is less exact: it subtracts the squared
-    mean from the mean square, where digits cancel. Losses then differed by 2e-4 after one step, here by 1e-6. It would
-    also be saved with the model. All devices need parts of the same size.
+    Keras's `synchronized` is less exact: it subtracts the squared mean from the mean square, and digits cancel. After
+    one step, losses differed by 2e-4 from those of one device, here by 1e-6. It would also be saved with the model. All
+    devices need parts of the same size.
     """
     for layer in all_layers(model):
         if type(layer) is keras.layers.BatchNormalization:
@@ -47,7 +46,7 @@ def normalize_across_devices(model: keras.Model) -> None:
 
 def _moments_of_all(layer: keras.layers.BatchNormalization, inputs: Any, mask: Any) -> Any:
     replica = tf.distribute.get_replica_context()
-    if mask is not None or replica is None:  # none while the model is built
+    if mask is not None or replica is None:  # no replica while the model is built
         return type(layer)._moments(layer, inputs, mask)
     rank = len(inputs.shape)
     reduced = [axis for axis in range(rank) if axis != layer.axis % rank]
@@ -63,7 +62,7 @@ def _moments_of_all(layer: keras.layers.BatchNormalization, inputs: Any, mask: A
 def _normalize(
     layer: keras.layers.BatchNormalization, inputs: Any, training: bool | None = None, mask: Any = None
 ) -> Any:
-    """Normalize in one kernel, and compute the gradient in another. Keras takes many passes over the images."""
+    """Normalize in one kernel, with the gradient in another. Keras makes many passes over the images."""
     rank = len(inputs.shape)
     is_usual = rank in (2, 4) and layer.axis in (-1, rank - 1) and layer.center and layer.scale and not layer.renorm
     if not (training and layer.trainable) or mask is not None or not is_usual:
@@ -79,7 +78,7 @@ def _normalize(
         epsilon=layer.epsilon,
         is_training=True,
     )
-    # The kernel gives n / (n - 1) times the variance that Keras averages.
+    # The variance of the kernel is n / (n - 1) times the one that Keras averages.
     count = tf.cast(tf.size(images) // images.shape[-1], tf.float32)
     variance *= tf.maximum(count - 1, 1) / count
     for average, value in ((layer.moving_mean, mean), (layer.moving_variance, variance)):
@@ -97,7 +96,7 @@ def _add_bias(images: Any, bias: Any) -> Any:
 
 
 def _convolve(layer: keras.layers.Conv2D, inputs: Any) -> Any:
-    """Convolve, with a separate gradient of the bias: TensorFlow fuses it into a slow gradient of the kernel."""
+    """Convolve, with a separate gradient of the bias. TensorFlow fuses it into a slow gradient of the kernel."""
     if layer.data_format != "channels_last":
         return type(layer).call(layer, inputs)
     if layer.kernel_size == (1, 1) and layer.groups == 1 and None not in inputs.shape[1:]:
@@ -110,7 +109,7 @@ def _convolve(layer: keras.layers.Conv2D, inputs: Any) -> Any:
 
 
 def _convolve_pixels(layer: keras.layers.Conv2D, inputs: Any) -> Any:
-    """Convolve with a kernel of one pixel as a matrix product, which is faster than oneDNN's convolution."""
+    """Convolve with a kernel of one pixel, as a matrix product. It is faster than oneDNN's convolution."""
     down, right = layer.strides
     points = inputs[:, ::down, ::right] if layer.strides != (1, 1) else inputs
     channels = inputs.shape[-1]
@@ -129,7 +128,7 @@ def _product(rows: Any, kernel: Any) -> Any:
 
 
 def _multiply(layer: keras.layers.Dense, inputs: Any, training: bool | None = None) -> Any:
-    """Multiply, with the gradient of the inputs from the batched product, which is faster for 64 rows."""
+    """Multiply; compute the gradient of the inputs by a batched product, which is faster for 64 rows."""
     if len(inputs.shape) != 2 or not layer.use_bias:
         return type(layer).call(layer, inputs, training=training)
     outputs = tf.nn.bias_add(_product(inputs, tf.convert_to_tensor(layer.kernel)), tf.convert_to_tensor(layer.bias))
@@ -137,7 +136,7 @@ def _multiply(layer: keras.layers.Dense, inputs: Any, training: bool | None = No
 
 
 def _adam(optimizer: keras.optimizers.Adam, gradient: Any, variable: Any, learning_rate: Any) -> None:
-    """Update the weights and both moments in one pass. Keras takes many."""
+    """Update the weights and both moments in one pass. Keras makes many."""
     index = optimizer._get_variable_index(variable)
     step = tf.cast(optimizer.iterations + 1, variable.dtype)
     tf.raw_ops.ResourceApplyAdam(

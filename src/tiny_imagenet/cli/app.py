@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tiny_imagenet.config.params import Params
 
 REFERENCE = Path("docs/reference")
-_ANSWERS = {True: "ok", False: "FAILS", None: "not asked"}
+_ANSWERS = {True: "ok", False: "FAILS", None: "skipped"}
 
 app = typer.Typer(
     help="Work with the results of the Tiny ImageNet pipeline, which `dvc repro` makes.",
@@ -234,10 +234,10 @@ def _verify_results(params: "Params", models: list[str], *, evaluate: bool) -> N
         for check in checks:
             print(f"  {_ANSWERS[check.holds]:<9}  {check.subject:<13}  {check.detail}", flush=True)
             answers.append(check.holds)
-    held, failed, not_asked = (answers.count(answer) for answer in (True, False, None))
+    held, failed, skipped = (answers.count(answer) for answer in (True, False, None))
     if failed:
         raise UserError(f"{failed} of {held + failed} checks failed, see above")
-    print(f"{held} checks passed" + (f"; not asked: {not_asked}" if not_asked else ""))
+    print(f"{held} checks passed" + (f"; skipped: {skipped}" if skipped else ""))
 
 
 def _verify_determinism(params: "Params", models: list[str], epochs: int, batches: int) -> None:

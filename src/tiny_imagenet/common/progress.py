@@ -15,8 +15,7 @@ _SECONDS_BETWEEN_LINES = 5.0
 def track(items: Iterable[Item], description: str, total: int) -> Iterator[Item]:
     """Yield the items, and show on stderr how many of `total` are done."""
     if sys.stderr.isatty():
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        with progress_bar() as bar:
             yield from bar.track(items, total=total, description=description)
         return
     last = time.monotonic()
@@ -26,6 +25,12 @@ def track(items: Iterable[Item], description: str, total: int) -> Iterator[Item]
             last = time.monotonic()
             sys.stderr.write(f"{description}: {done:,} of {total:,}\n")
             sys.stderr.flush()
+
+
+def progress_bar() -> Progress:
+    """Return a progress bar on stderr. It disappears when it is stopped."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=Console(stderr=True), transient=True)
 
 
 def say(line: str) -> None:

@@ -1,1 +1,1 @@
-"""git, DVC, paths and records of the repository: the only room that knows DVC."""
+"""The repository: git, DVC, paths and records. Only this room calls DVC."""

@@ -1,4 +1,4 @@
-"""DVC: the repository's root, what dvc.lock has, hashes of dependencies, and `dvc repro` as a command."""
+"""DVC: the root of the repository, dvc.lock, hashes of dependencies, the cache, and `dvc repro`."""
 
 import hashlib
 import json
@@ -28,26 +28,32 @@ _IGNORED = ("*.partial", "*.partial.keras", "__pycache__", ".*.tmp")
 
 
 def repository_root(start: Path | None = None) -> Path:
-    """Return the repository's root, found from the working directory.
+    """Return the root of the repository that has `start`, by default the working directory.
 
-    In the temporary copy that `dvc exp run --temp` works in, it is the main repository's, where the MLflow store is.
+    In the temporary copy of `dvc exp run --temp`, return the root of the main repository: the MLflow store is there.
 
     Raises:
-        UserError: there is no `dvc.yaml` here or above.
+        UserError: neither `start` nor a folder above it has a `dvc.yaml`.
     """
     start = (start or Path.cwd()).resolve()
     for folder in (start, *start.parents):
         if (folder / "dvc.yaml").is_file():
             parts = folder.parts
-            for place in range(len(parts) - len(_EXPERIMENTS)):
-                if parts[place : place + 3] == _EXPERIMENTS:
-                    return Path(*parts[:place])
+            for index in range(len(parts) - len(_EXPERIMENTS)):
+                if parts[index : index + 3] == _EXPERIMENTS:
+                    return Path(*parts[:index])
             return folder
     raise UserError(f"no dvc.yaml in {start} or above: run this inside the repository")
 
 
+def _dvc(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run a command of DVC in a folder, and return its exit code and output."""
+    command = [sys.executable, "-m", "dvc", *arguments]
+    return subprocess.run(command, cwd=folder, check=False, capture_output=True, text=True)
+
+
 def cached_file(digest: str | None) -> Path | None:
-    """Return the file in DVC's cache that has this MD5, if there is one and it is sound."""
+    """Return the file in DVC's cache with this MD5, or None if it is missing or damaged."""
     if digest is None:
         return None
     path = cache_path(digest)
@@ -55,29 +61,27 @@ def cached_file(digest: str | None) -> Path | None:
 
 
 def cache_path(digest: str) -> Path:
-    """Return where DVC's cache has, or would have, the file with this MD5."""
+    """Return the path in DVC's cache of the file with this MD5, which need not exist."""
     return _cache_folder(Path.cwd()) / "files" / "md5" / digest[:2] / digest[2:]
 
 
 @cache
 def _cache_folder(folder: Path) -> Path:
-    """Return DVC's cache, which may be outside of the repository and shared; DVC is asked once for each folder."""
+    """Return the folder of DVC's cache, which may be shared and outside of the repository. Asks DVC once per folder."""
     default = repository_root(folder) / ".dvc" / "cache"
     if not default.parent.is_dir():
         return default
-    done = subprocess.run(
-        [sys.executable, "-m", "dvc", "cache", "dir"], cwd=folder, check=False, capture_output=True, text=True
-    )
+    done = _dvc("cache", "dir", folder=folder)
     answer = done.stdout.strip()
     return (folder / answer) if done.returncode == 0 and answer else default
 
 
 def remove_broken_lock(root: Path) -> bool:
-    """Remove a dvc.lock that is cut short, and return whether it was.
+    """Remove dvc.lock if it is truncated, and return whether it was.
 
-    DVC writes it in place: killed at that moment, it leaves a file that it refuses to read from then on. Nothing is
-    lost with it, since DVC's run cache still knows what each stage made from what. One that a DVC is just writing
-    looks the same, and another a second later.
+    DVC overwrites dvc.lock in place. If it is killed while it writes, it cannot read the file afterwards. Nothing is
+    lost: DVC's run cache knows the outputs of each stage. A file that DVC is writing now looks truncated too, but
+    changes within a second.
     """
     path = root / "dvc.lock"
     if not path.is_file():
@@ -104,24 +108,19 @@ def _is_broken_lock(content: bytes) -> bool:
 
 
 def _yaml(text: str) -> Any:
-    """Return what a text holds, by the parser in C where PyYAML has it: the other takes 0.2 s for dvc.lock."""
+    """Return the content of a YAML text. Use the parser in C if PyYAML has it: the other takes 0.2 s for dvc.lock."""
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    return yaml.load(text, Loader=loader)  # noqa: S506 - both are safe ones
+    return yaml.load(text, Loader=loader)  # noqa: S506 - both are safe
 
 
 def repro_command(*stages: str, alone: bool = False) -> list[str]:
-    """Return the command that brings stages up to date; `alone`: without what they depend on.
+    """Return the command that brings stages up to date; if `alone`, without the stages that they depend on.
 
-    DVC locks the repository while it looks and while it notes, not while a stage runs: several such commands work at
-    once, and wait for each other where they have to.
+    Several such commands may run at once. DVC locks the repository while it reads and writes its files, but not while
+    a stage runs.
     """
     single = ["--single-item"] if alone else []
     return [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", *single, *stages]
-
-
-def repro_environment() -> dict[str, str]:
-    """Return the environment in which DVC's stages find this Python."""
-    return dict(os.environ) | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
 
 
 def run_repro(
@@ -131,20 +130,21 @@ def run_repro(
     root: Path | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> int:
-    """Have DVC bring stages up to date, as `repro_command`, and return its exit code.
+    """Run `repro_command` and return its exit code.
 
-    However this process ends, the watchdog ends DVC and its stages, too, and holds `lock` until then. Stopped by
-    Ctrl-C, it returns when they have ended; DVC may be writing dvc.lock.
+    If this process exits for any reason, the watchdog stops DVC and its stages, and holds `lock` until they have
+    stopped. On Ctrl-C, wait for them: DVC may be writing dvc.lock.
     """
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"  # the stages run this Python
     process = subprocess.Popen(
         [sys.executable, "-m", "tiny_imagenet.repository.watchdog", str(lock), *repro_command(*stages, alone=alone)],
         cwd=root,
-        env=repro_environment() | dict(environment or {}),
+        env=os.environ | {"PATH": path} | dict(environment or {}),
         stdin=subprocess.PIPE,
     )
-    assert process.stdin is not None  # noqa: S101 - a pipe was asked for
+    assert process.stdin is not None  # noqa: S101 - stdin is a pipe
     try:
-        while process.poll() is None:  # Ray's interrupt does not wake up a process that waits
+        while process.poll() is None:  # Ray's interrupt does not end a wait
             time.sleep(_SECONDS_BETWEEN_LOOKS)
     finally:
         process.stdin.close()
@@ -153,22 +153,19 @@ def run_repro(
 
 
 def repro(*stages: str, alone: bool = False) -> None:
-    """Bring stages up to date in the working directory; raises UserError where one fails.
-
-    A dvc.lock that is cut short is removed first.
-    """
+    """Remove a truncated dvc.lock, then bring stages up to date; raise UserError if one fails."""
     if remove_broken_lock(Path.cwd()):
-        say("dvc.lock was cut short (DVC was killed as it wrote it): removed; DVC makes it anew from its cache")
+        say("dvc.lock was truncated, because DVC was killed while it wrote it: removed; DVC restores it from its cache")
     code = run_repro(*stages, lock=CHECKPOINTS / "dvc.worker.lock", alone=alone)
     if code:
         raise UserError(f"`dvc repro {' '.join(stages)}` failed with exit code {code}, see above")
 
 
 def dependency_hashes(job: Job, root: Path | None = None) -> dict[str, str]:
-    """Return path -> MD5 of each dependency that dvc.yaml gives the training of a job, as dvc.lock has them.
+    """Return path -> MD5 of each dependency of a job's training in dvc.yaml, as in dvc.lock.
 
-    A folder has DVC's hash of the folder, so that data and code are part of what decides a training. A dependency
-    that does not exist is left out.
+    A folder has DVC's hash of the folder, so that data and code are part of a training's key. A missing dependency is
+    omitted.
     """
     root = root or Path.cwd()
     stage, _, _ = job.train_stage.partition("@")
@@ -180,10 +177,10 @@ def dependency_hashes(job: Job, root: Path | None = None) -> dict[str, str]:
 
 
 def locked_files(root: Path, stage: str, kinds: Sequence[str] = ("deps", "outs")) -> dict[str, str]:
-    """Return path -> MD5 of each dependency and output that dvc.lock has of a stage, or of one kind alone.
+    """Return path -> MD5 of the dependencies and outputs of a stage in dvc.lock; of one kind if `kinds` says so.
 
     Raises:
-        UserError: dvc.lock is missing or broken, or does not have the stage.
+        UserError: dvc.lock is missing or damaged, or does not have the stage.
     """
     path = root / "dvc.lock"
     try:
@@ -194,7 +191,7 @@ def locked_files(root: Path, stage: str, kinds: Sequence[str] = ("deps", "outs")
 
 
 def locked_images(root: Path) -> str | None:
-    """Return the hash that dvc.lock has of the packed images, or None if it has none."""
+    """Return the hash of the packed images in dvc.lock, or None if it has none."""
     try:
         return locked_files(root, "cache").get(CACHE.as_posix())
     except UserError:
@@ -202,30 +199,30 @@ def locked_images(root: Path) -> str | None:
 
 
 def path_md5(path: Path) -> str | None:
-    """Return the MD5 that dvc.lock would have of a file or of a folder, from its bytes; None if it does not exist."""
+    """Return the MD5 that dvc.lock would have for a file or folder as it is now; None if it does not exist."""
     if path.is_dir():
         return folder_md5(path)
     return md5(path) if path.is_file() else None
 
 
 def folder_md5(folder: Path) -> str:
-    """Return the hash that dvc.lock would have of a folder, without what .dvcignore names."""
+    """Return the hash that dvc.lock would have for a folder as it is now."""
     entries = [{"md5": digest, "relpath": name} for name, digest in folder_files(folder).items()]
     return hashlib.md5(json.dumps(entries, sort_keys=True).encode(), usedforsecurity=False).hexdigest() + ".dir"
 
 
 def folder_files(folder: Path) -> dict[str, str]:
-    """Return path -> MD5 of each file in a folder and below, sorted, without what .dvcignore names."""
+    """Return path -> MD5 of each file below a folder, sorted, without those that .dvcignore excludes."""
     return {name: digest for name, digest in hashes_below(folder).items() if not _is_ignored(name)}
 
 
 def _is_ignored(name: str) -> bool:
-    """Return whether .dvcignore leaves out this path; tests/repository/test_dvc.py compares the two."""
+    """Return whether .dvcignore excludes this path."""
     return any(fnmatch(part, pattern) for part in name.split("/") for pattern in _IGNORED)
 
 
 def cached_folder(digest: str) -> dict[str, str]:
-    """Return path -> MD5 of each file of a folder that DVC has in its cache under this hash; empty if it has not."""
+    """Return path -> MD5 of each file of the folder with this hash, from DVC's cache; empty if it is not there."""
     listing = cached_file(digest)
     if listing is None:
         return {}
@@ -233,24 +230,22 @@ def cached_folder(digest: str) -> dict[str, str]:
 
 
 def changed_since_lock(root: Path) -> list[str]:
-    """Return what `dvc status` finds to differ from dvc.lock, a line for each: stage, kind, path, how.
+    """Return a line for each difference from dvc.lock that `dvc status` reports: stage, kind, path, difference.
 
     Raises:
         UserError: DVC fails.
     """
-    done = subprocess.run(
-        [sys.executable, "-m", "dvc", "status", "--json"], cwd=root, check=False, capture_output=True, text=True
-    )
+    done = _dvc("status", "--json", folder=root)
     try:
-        found: dict[str, list[Any]] = json.loads(done.stdout)
+        status: dict[str, list[Any]] = json.loads(done.stdout)
     except ValueError:
         raise UserError(f"`dvc status` failed: {done.stderr.strip() or done.stdout.strip()}") from None
     lines = []
-    for stage, changes in found.items():
+    for stage, changes in status.items():
         for change in changes:
             if not isinstance(change, dict):
                 lines.append(f"{stage}: {change}")
                 continue
             for kind, paths in change.items():
-                lines += [f"{stage}: {kind}: {path}: {how}" for path, how in paths.items()]
+                lines += [f"{stage}: {kind}: {path}: {difference}" for path, difference in paths.items()]
     return lines

@@ -1,4 +1,4 @@
-"""git, asked in a way that no setting of the user can change: what a training's commit is, and what differs from it."""
+"""The commit of a working tree and the changes since then. No setting of the user changes what git answers."""
 
 import os
 import subprocess
@@ -11,9 +11,9 @@ from tiny_imagenet.repository.records import GitState
 _MOST_DIFF = 100_000
 _MOST_NEW_FILES = 1000
 _ALL_BUT_THE_LOCK = ("--", ".", ":(exclude)dvc.lock")
-"""dvc.lock, which every run rewrites, does not make a tree dirty."""
-# git's variables that say how to find git, its configuration and the repository. All others are dropped: a hook's name
-# another repository or index, and some change what git prints.
+"""dvc.lock does not make a tree dirty: each run rewrites it."""
+# Variables by which git finds itself, its configuration and the repository. All others are removed: those of a hook
+# name another repository or index, and some change the output.
 _KEPT_VARIABLES = ("GIT_CONFIG", "GIT_CEILING_DIRECTORIES", "GIT_DISCOVERY_ACROSS_FILESYSTEM", "GIT_EXEC_PATH")
 _SETTINGS = (
     "core.quotePath=false",
@@ -29,18 +29,17 @@ _DIFF = (
 
 
 class _AbsentError(Exception):
-    """There is no git here, or no repository."""
+    """git is not installed, or there is no repository."""
 
 
 class _RefusedError(Exception):
-    """There is a repository, and git does not answer; the message is git's."""
+    """There is a repository, but git does not answer. The message is git's."""
 
 
 def git_state(root: Path) -> GitState:
-    """Return the commit of a tree, and what it has changed since: at most 100 kB, and the names of new files.
+    """Return the commit of a working tree, its changes for `git apply` (100 kB at most), and the names of new files.
 
-    The difference applies with `git apply`. Without git, or without a repository, the commit is None; if git refuses to
-    answer, or HEAD names no commit, `problem` says why.
+    Without git or a repository the commit is None. If git refuses to answer, or HEAD has no commit, `problem` says so.
     """
     try:
         _git(root, "rev-parse", "--git-dir")
@@ -58,13 +57,13 @@ def _commit(root: Path) -> str:
     try:
         return _text(root, "rev-parse", "--verify", "HEAD^{commit}").strip()
     except _RefusedError:
-        raise _RefusedError("HEAD names no commit: there is none yet, or `git fsck` says what is damaged") from None
+        raise _RefusedError("HEAD has no commit: there is none yet, or `git fsck` reports the damage") from None
 
 
 def _difference(root: Path) -> str:
     try:
         difference = _text(root, *_DIFF, *_ALL_BUT_THE_LOCK)
-    except UnicodeDecodeError:  # a changed file has another encoding: as a binary patch it is plain ASCII
+    except UnicodeDecodeError:  # a changed file is not UTF-8; a binary patch of it is plain ASCII
         with TemporaryDirectory(prefix="git") as folder:
             attributes = Path(folder) / "attributes"
             attributes.write_text("* binary\n", encoding="utf-8")
@@ -79,7 +78,7 @@ def _difference(root: Path) -> str:
 
 
 def commit_exists(root: Path, commit: str) -> bool:
-    """Return whether git has this commit; raises UserError if it refuses to answer."""
+    """Return whether git has this commit; raise UserError if git refuses to answer."""
     try:
         _git(root, "rev-parse", "--git-dir")
     except _AbsentError:
@@ -98,7 +97,7 @@ def _text(root: Path, *arguments: str) -> str:
 
 
 def _git(root: Path, *arguments: str) -> bytes:
-    """Return what git prints; the same under any configuration, locale or hook."""
+    """Return the output of git, independent of configuration, locale and hooks."""
     environment = {
         name: value
         for name, value in os.environ.items()
@@ -114,6 +113,6 @@ def _git(root: Path, *arguments: str) -> bytes:
     if done.returncode == 0:
         return done.stdout
     message = done.stderr.decode("utf-8", errors="replace").strip()
-    if "not a git repository (or any" in message:  # and not "not a git repository: PATH", a worktree whose base is gone
+    if "not a git repository (or any" in message:  # but not "not a git repository: PATH": a worktree without its base
         raise _AbsentError
     raise _RefusedError(" ".join(message.split()) or f"`git {arguments[0]}` failed with exit code {done.returncode}")

@@ -1,4 +1,4 @@
-"""Where the pipeline reads and writes, relative to the repository's root. dvc.yaml names the same paths."""
+"""Paths that the pipeline reads and writes, relative to the root of the repository. They are also in dvc.yaml."""
 
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -13,15 +13,15 @@ CACHE = Path("data/cache")
 OVERVIEW = Path("data/overview")
 """report.json and the pictures of the data."""
 MODELS = Path("models")
-"""models/<name>: model.keras, history.csv, run.json, and architecture.py where <name> is no replicate."""
+"""models/<name>: model.keras, history.csv, run.json; architecture.py unless <name> is a replicate."""
 RESULTS = Path("results")
 """results/<name>: metrics.json, predictions and so on, with figures/."""
 REPORTS = Path("reports")
 TABLE = REPORTS / "results.csv"
 SUMMARY = REPORTS / "summary.txt"
-"""The table as the terminal shows it."""
+"""The table as text for the terminal."""
 CHECKPOINTS = Path("checkpoints")
-"""Neither DVC nor git knows this folder."""
+"""Neither DVC nor git tracks this folder."""
 KEPT_RESULTS = Path("docs/results")
 DETERMINISM = KEPT_RESULTS / "determinism.json"
 PARAMS = Path("params.yaml")
@@ -29,18 +29,18 @@ _OWN = (
     ARCHIVE, IMAGES, CACHE, OVERVIEW, MODELS, RESULTS, REPORTS, CHECKPOINTS, Path("sweeps"), Path("mlruns"),
     Path("mlflow.db"), Path(".dvc"), Path(".git"),
 )  # fmt: skip
-"""What the pipeline, DVC, MLflow and git write, and DVC removes before a stage runs."""
+"""Paths that the pipeline, DVC, MLflow and git write. DVC removes outputs before a stage runs."""
 
 
 def refuse_own_paths(params: Params, root: Path) -> None:
-    """Refuse a file of the user's that is where the pipeline writes: DVC would remove it.
+    """Refuse files of the user at paths that the pipeline writes, because DVC would remove them.
 
     Args:
-        params: params.yaml. The dataset of the chosen profile and the weights of active models name files.
-        root: the repository, to which relative paths in params.yaml refer.
+        params: params.yaml. Its files are the dataset of the chosen profile and the weights of active models.
+        root: the repository. Relative paths in params.yaml start here.
 
     Raises:
-        UserError: such a path is, or is below, what the pipeline writes, also through a link.
+        UserError: such a file is at or below a path that the pipeline writes, directly or through a link.
     """
     dataset = f"profiles.{params.profile}.dataset"
     named = [(f"{dataset}.archive", params.dataset.archive)]
@@ -54,10 +54,10 @@ def refuse_own_paths(params: Params, root: Path) -> None:
         try:
             path = (root / Path(name).expanduser()).resolve()
         except RuntimeError as error:  # a process without a home directory
-            raise UserError(f"params.yaml: {key}: {name}: {error} Give the full path, or set HOME") from None
+            raise UserError(f"params.yaml: {key}: {name}: {error} Write the full path, or set HOME") from None
         for own in _OWN:
             if path.is_relative_to((root / own).resolve()):
                 raise UserError(
                     f"params.yaml: {key}: {name} is in {own}, where the pipeline writes and DVC removes files: move it "
-                    "elsewhere, such as the repository's root, and give its new path"
+                    "elsewhere, such as to the root of the repository, and write its new path"
                 )

@@ -1,4 +1,4 @@
-"""Where the result of a training comes from: settings, data, code, commit, environment and machine."""
+"""The origin of a training's result: settings, data, code, commit, environment and machine."""
 
 import platform
 from collections.abc import Mapping
@@ -32,11 +32,11 @@ def training_setup(
     Args:
         params: params.yaml.
         job: the training.
-        images: `classes`, `train`, `val`: how many there are.
-        preprocessing: what the model does with pixels.
-        architecture: source of the architecture. The training may have no copy of it as a dependency.
-        weights: what its weights start from: None (random), "imagenet", or a path.
-        weights_file: pretrained weights, if it has any.
+        images: the numbers of `classes`, and of `train` and `val` images.
+        preprocessing: the preprocessing of pixels in the model.
+        architecture: source of the architecture, because it may be no dependency of the training.
+        weights: the initial weights: None (random), "imagenet", or a path.
+        weights_file: the file of pretrained weights, or None.
     """
     num_devices = devices.count(params.devices)
     facts: dict[str, Any] = {
@@ -82,12 +82,12 @@ def training_setup(
 
 
 def training_key(job: Job, hashes: Mapping[str, str], numerics: Mapping[str, object]) -> str:
-    """Return a fingerprint that differs if anything differs that decides the bits of a training."""
+    """Return a fingerprint of everything that decides the bits of a training."""
     return fingerprint({"params": job.fingerprint, "hashes": dict(hashes), "numerics": dict(numerics)})
 
 
 def environment_hash() -> str:
-    """Return a hash that differs if Python or any installed package has another version."""
+    """Return a hash of the versions of Python and of all installed packages."""
     installed = {package.metadata["Name"]: package.version for package in distributions()}
     return fingerprint({"python": platform.python_version(), "packages": installed})
 

@@ -19,12 +19,12 @@ _SECONDS_TO_STOP = 60
 
 
 def main(lock: Path, command: list[str]) -> int:
-    """Run the command in a process group of its own until it ends, or stdin does, and return its exit code.
+    """Run the command in its own process group until it or stdin ends, and return its exit code.
 
-    When stdin ends, the group receives what Ctrl-C sends, and is killed if that does not end it. The lock is held until
-    then: a process that restarts the command after its first parent was lost waits for it.
+    When stdin ends, send SIGINT to the group, and SIGKILL after 60 s. Hold the lock until then: if the parent was
+    killed and the command is started again, the second one waits.
     """
-    signals.outlive_the_group()  # the parent decides, by closing stdin
+    signals.outlive_the_group()  # the parent stops this process by closing stdin
     parent_exited = threading.Event()
     threading.Thread(target=_wait_for_end_of_stdin, args=(parent_exited,), daemon=True).start()
     lock.parent.mkdir(parents=True, exist_ok=True)
@@ -34,7 +34,7 @@ def main(lock: Path, command: list[str]) -> int:
         except Timeout:
             print(f"waiting for another process that holds {lock}", file=sys.stderr, flush=True)  # noqa: T201 - user
             held = FileLock(lock).acquire(cancel_check=parent_exited.is_set)
-    except Timeout:  # nobody waits for the command any more
+    except Timeout:  # the parent has exited
         return 1
     with held:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)

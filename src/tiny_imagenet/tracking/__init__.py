@@ -1,1 +1,1 @@
-"""MLflow: one run for each training, in one experiment for each profile. The only package that imports it."""
+"""MLflow: one run per training, one experiment per profile. Only this room imports MLflow."""

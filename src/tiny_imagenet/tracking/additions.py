@@ -1,4 +1,4 @@
-"""Add to a run what it lacks: points, params, dataset, model. Each may be repeated, and raises the store's errors."""
+"""Add missing metrics, params, tags, dataset and model to a run. Calls may be repeated; MLflow's errors are raised."""
 
 import json
 import shutil
@@ -20,24 +20,24 @@ if TYPE_CHECKING:
     import keras
 
 MODEL_FILE = Path("data/model.keras")
-"""In the folder of a logged model."""
+"""Path in the folder of a logged model."""
 _MODEL_NAME = "model"
 
 
 def now() -> int:
-    """Return the time in milliseconds, as MLflow needs it."""
+    """Return the time in milliseconds, for MLflow."""
     return int(time.time() * 1000)
 
 
 def points(step: int, metrics: Mapping[str, float], timestamp: int) -> list[Any]:
-    """Return metrics of a step as MLflow's entities."""
+    """Return the metrics of a step as MLflow's entities."""
     from mlflow.entities import Metric
 
     return [Metric(name, float(value), timestamp, step) for name, value in metrics.items()]
 
 
 def add_points(run_id: str, metrics: Sequence[Any], *, is_new: bool = False) -> None:
-    """Add the points whose steps a run lacks; `is_new`: it lacks them all, so that its metrics need not be read."""
+    """Add the points whose steps a run lacks. If `is_new`, add all of them without reading its metrics."""
     if not is_new:
         names = {point.key for point in metrics}
         logged = {name: {point.step for point in client().get_metric_history(run_id, name)} for name in names}
@@ -47,7 +47,7 @@ def add_points(run_id: str, metrics: Sequence[Any], *, is_new: bool = False) -> 
 
 
 def add_params(run_id: str, params: Mapping[str, Any]) -> None:
-    """Add the parameters that a run lacks; MLflow does not let others change."""
+    """Add the params that a run lacks. MLflow does not allow changes of the others."""
     from mlflow.entities import Param
 
     logged = client().get_run(run_id).data.params
@@ -57,7 +57,7 @@ def add_params(run_id: str, params: Mapping[str, Any]) -> None:
 
 
 def add_tags(run: Any, tags: Mapping[str, str]) -> None:
-    """Set the tags that a run lacks, or has with another value; its other tags stay."""
+    """Set the tags that are missing or differ. Other tags of the run are kept."""
     from mlflow.entities import RunTag
 
     wrong = [RunTag(key, value) for key, value in tags.items() if run.data.tags.get(key) != value]
@@ -66,7 +66,7 @@ def add_tags(run: Any, tags: Mapping[str, str]) -> None:
 
 
 def add_dataset(run_id: str, setup: TrainingSetup) -> None:
-    """Log the images of a training as the input of a run, without reading them. MLflow keeps one of each digest."""
+    """Log the dataset of a training as the input of a run, without reading it. MLflow keeps one per digest."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     is_url = setup.source.startswith("http")
@@ -81,9 +81,9 @@ def add_dataset(run_id: str, setup: TrainingSetup) -> None:
 
 
 def logged_model(run_id: str) -> Any | None:
-    """Return MLflow's record of the model that a training has logged, if it is complete and has its file.
+    """Return MLflow's record of the model that a training logged, or None if it is incomplete or has no file.
 
-    Others may have logged models to the run since; that of the training is the oldest.
+    Users may have logged other models to the run. The training's is the oldest.
     """
     for logged in _models(run_id):
         if logged.status == "READY" and MODEL_FILE.as_posix() in _files(logged, MODEL_FILE.parent.as_posix()):
@@ -92,11 +92,11 @@ def logged_model(run_id: str) -> Any | None:
 
 
 def _models(run_id: str) -> list[Any]:
-    """Return MLflow's records of the models of a run that have the name of the pipeline's, the oldest first."""
-    found = client().search_logged_models(
+    """Return MLflow's records of the models of a run that have the pipeline's name, the oldest first."""
+    models = client().search_logged_models(
         [client().get_run(run_id).info.experiment_id], f"source_run_id = '{run_id}' AND name = '{_MODEL_NAME}'"
     )
-    return sorted(found, key=lambda logged: logged.creation_timestamp)
+    return sorted(models, key=lambda logged: logged.creation_timestamp)
 
 
 def _files(logged: Any, folder: str | None = None) -> set[str]:
@@ -104,7 +104,7 @@ def _files(logged: Any, folder: str | None = None) -> set[str]:
 
 
 def _remove_remnants(run_id: str) -> None:
-    """Remove what is left of a model that was killed while it was logged, or whose folder is gone."""
+    """Delete models of a run whose logging was interrupted, or whose folder is missing."""
     for logged in _models(run_id):
         if logged.status != "READY" or not _files(logged):
             client().delete_logged_model(logged.model_id)
@@ -112,12 +112,12 @@ def _remove_remnants(run_id: str) -> None:
 
 @dataclass(frozen=True)
 class _KerasFlavor:
-    """`mlflow.keras` with a copy of the model's file. Also creates the folder that MLflow does not (mlflow#16183)."""
+    """`mlflow.keras` that logs a copy of `file`. It also creates the folder, which MLflow does not (mlflow#16183)."""
 
     file: Path
 
     def save_model(self, path: str, *, validate_serving_input: bool, **arguments: Any) -> None:
-        """Save as `mlflow.keras.save_model` does, then replace the model's file by the pipeline's."""
+        """Save like `mlflow.keras.save_model`, then replace the model's file by `file`."""
         Path(path).mkdir(parents=True)
         mlflow().keras.save_model(path=path, **arguments)
         shutil.copyfile(self.file, Path(path) / MODEL_FILE)
@@ -131,10 +131,10 @@ def add_model(
     classes: Mapping[str, list[str]],
     example: NDArray[np.uint8],
 ) -> str:
-    """Log a model to a run, unless it has one, and return its address.
+    """Log a model to a run unless the run has one, and return its address.
 
-    It is logged with its signature (plain uint8 RGB images in, class probabilities out), an example of its input, and
-    `wnids` and `class_names` of its `classes` as metadata. The file in MLflow is a copy of `file`.
+    The model has a signature (uint8 RGB images in, class probabilities out), an input example, and the `wnids` and
+    `class_names` of `classes` as metadata. Its file is a copy of `file`.
     """
     logged = logged_model(run_id)
     if logged is not None:
@@ -147,7 +147,7 @@ def add_model(
         Schema([TensorSpec(np.dtype(np.uint8), (-1, *model.input_shape[1:]))]),
         Schema([TensorSpec(np.dtype(np.float32), (-1, *model.output_shape[1:]))]),
     )
-    # MLflow takes the run from the argument, but the experiment from what was set last.
+    # MLflow uses the run of the argument, but the experiment that was set last.
     mlflow().set_experiment(experiment_id=client().get_run(run_id).info.experiment_id)
     with redirect_stdout(StringIO()):  # Keras's summary of the model
         logged = Model.log(

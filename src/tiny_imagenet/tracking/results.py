@@ -1,6 +1,7 @@
-"""Bring the pipeline's results into MLflow: complete each run, mark the current one, register the champion.
+"""Log the pipeline's results to MLflow: complete each run, mark the current one, register the champion.
 
-Each function may be repeated at any time: it adds only what is missing.
+Each function may be repeated at any time, and adds only what is missing. It raises UserError if the store cannot be
+reached.
 """
 
 import itertools
@@ -28,7 +29,17 @@ from tiny_imagenet.tracking.additions import (
     now,
     points,
 )
-from tiny_imagenet.tracking.store import client, connected, experiment_id, is_missing, local_path, mlflow, public
+from tiny_imagenet.tracking.store import (
+    client,
+    connected,
+    experiment_id,
+    experiment_ids,
+    is_missing,
+    local_path,
+    mlflow,
+    public,
+    search_runs,
+)
 
 REGISTERED_MODEL = "tiny-imagenet"
 CHAMPION = "champion"
@@ -36,19 +47,19 @@ SUPERSEDED_BY, RESTORED_FROM = "superseded_by", "restored_from"
 _NOTE = "mlflow.note.content"
 _RESULTS = "results"
 _TRAINING = "model"
-"""Tag of the versions that the pipeline has registered: the name of the training."""
+"""Tag of versions that the pipeline registered. Its value is the name of the training."""
 
 
 @dataclass(frozen=True)
 class TrackedRun:
-    """A run as the store has it."""
+    """A run in MLflow."""
 
     run_id: str
     name: str
     status: str
     params: Mapping[str, str]
     metrics: Mapping[str, float]
-    """The last value of each."""
+    """The last value of each metric."""
     tags: Mapping[str, str]
 
     @property
@@ -58,28 +69,20 @@ class TrackedRun:
 
 
 def find_run(root: Path, run_id: str) -> TrackedRun | None:
-    """Return a run, or the one that was restored from it, or None if the store has neither.
-
-    Raises:
-        UserError: the store cannot be reached.
-    """
+    """Return a run, or the run that was restored in its place, or None if the store has neither."""
     with connected(root):
         run = _find(run_id)
     return None if run is None else _tracked(run)
 
 
 def metric_history(root: Path, run_id: str, name: str) -> list[tuple[int, float]]:
-    """Return step and value of each point of a run's metric; raises UserError if the store cannot be reached."""
+    """Return step and value of each point of a metric."""
     with connected(root):
         return [(point.step, point.value) for point in client().get_metric_history(run_id, name)]
 
 
 def result_hashes(root: Path, run_id: str) -> dict[str, str]:
-    """Return path -> MD5 of the files that a run has of its results: `history.csv` and `results/...`.
-
-    Raises:
-        UserError: the store cannot be reached.
-    """
+    """Return path -> MD5 of the result files of a run in MLflow: `history.csv` and `results/...`."""
     with TemporaryDirectory(prefix="results") as name, connected(root), redirect_stderr(StringIO()):  # a progress bar
         for path in {"history.csv", _RESULTS} & _logged_files(run_id):
             client().download_artifacts(run_id, path, name)
@@ -94,8 +97,7 @@ def _find(run_id: str) -> Any | None:
     except mlflow().exceptions.MlflowException as error:
         if not is_missing(error):
             raise
-    experiments = [experiment.experiment_id for experiment in client().search_experiments()]
-    restored = client().search_runs(experiments, f"tags.{RESTORED_FROM} = '{run_id}'", max_results=1)
+    restored = client().search_runs(experiment_ids(), f"tags.{RESTORED_FROM} = '{run_id}'", max_results=1)
     return restored[0] if restored else None
 
 
@@ -111,11 +113,7 @@ def _tracked(run: Any) -> TrackedRun:
 
 
 def add_results(root: Path, run_id: str, metrics: Mapping[str, float], folder: Path) -> bool:
-    """Add the final metrics to a run that has ended, and the files of a folder; return whether the run was found.
-
-    Raises:
-        UserError: the store cannot be reached.
-    """
+    """Add the final metrics and the files of a folder to a run; return whether the store has the run."""
     with connected(root):
         run = _find(run_id)
         if run is not None:
@@ -144,23 +142,20 @@ def complete(
     description: str,
     log_model: Callable[[str], object],
 ) -> tuple[TrackedRun, bool]:
-    """Add to the run of a training what it lacks; if the store does not have the run, restore it from the files.
+    """Add to the run of a training what it lacks. If the store does not have the run, restore it from the files.
 
-    A restored run has a tag with the id of the first, by which it is found later.
+    A restored run has a tag with the id of the original, by which it is found later.
 
     Args:
         root: the repository.
-        name: of the training; history.csv and its results are read in the working directory.
+        name: the training. Its history.csv and results are read in the working directory.
         record: its run.json.
-        tags: more tags of a restored run.
+        tags: further tags of a restored run.
         description: of the run, in Markdown.
-        log_model: called with the run's id, if it has no model.
+        log_model: called with the id of the run if it has no model.
 
     Returns:
-        The run, and whether it had to be restored.
-
-    Raises:
-        UserError: the store cannot be reached, or a file cannot be read.
+        The run, and whether it was restored.
     """
     file, folder = MODELS / name / "history.csv", RESULTS / name
     history = read_history(file).set_index("epoch")
@@ -181,7 +176,7 @@ def complete(
         add_tags(run, run_tags(record))
         add_params(run_id, record.params)
         add_dataset(run_id, record)
-        rows: list[dict[str, float]] = history.to_dict("records")  # type: ignore[assignment] # the columns are words
+        rows: list[dict[str, float]] = history.to_dict("records")  # type: ignore[assignment] # the keys are str
         epochs = (points(epoch, row, ends[epoch]) for epoch, row in enumerate(rows, start=1))
         add_points(run_id, list(itertools.chain.from_iterable(epochs)), is_new=restored)
         _add_results(run, metrics, folder)
@@ -199,7 +194,7 @@ def complete(
 
 
 def _logged_files(run_id: str) -> set[str]:
-    """Return the names of the files and folders that a run has."""
+    """Return the names of the files and folders of a run in MLflow."""
     return {file.path for file in client().list_artifacts(run_id)}
 
 
@@ -209,17 +204,10 @@ def _describe(run: Any, text: str) -> None:
 
 
 def supersede(root: Path, current: TrackedRun, tags: Mapping[str, str]) -> None:
-    """Mark the other finished runs of the same name, experiment and `tags` as superseded; tag the current one.
-
-    Raises:
-        UserError: the store cannot be reached.
-    """
+    """Mark the other finished runs of the same name, experiment and `tags` as superseded; tag the current one."""
     with connected(root):
         experiment = client().get_run(current.run_id).info.experiment_id
-        filters = [
-            f'tags.`{key}` = "{value}"' for key, value in (dict(tags) | {"mlflow.runName": current.name}).items()
-        ]
-        for run in client().search_runs([experiment], " and ".join(["attributes.status = 'FINISHED'", *filters])):
+        for run in search_runs([experiment], "FINISHED", current.name, tags):
             if run.info.run_id != current.run_id and SUPERSEDED_BY not in run.data.tags:
                 client().set_tag(run.info.run_id, SUPERSEDED_BY, current.run_id)
         if not current.is_current:
@@ -230,7 +218,7 @@ def supersede(root: Path, current: TrackedRun, tags: Mapping[str, str]) -> None:
 
 
 def describe_experiment(root: Path, experiment: str, text: str) -> None:
-    """Give the experiment its description, in Markdown; raises UserError if the store cannot be reached."""
+    """Set the description of an experiment, in Markdown."""
     with connected(root):
         number = experiment_id(experiment, root)
         if client().get_experiment(number).tags.get(_NOTE) != text:
@@ -239,27 +227,25 @@ def describe_experiment(root: Path, experiment: str, text: str) -> None:
 
 @dataclass(frozen=True)
 class Registration:
-    """What `register_champion` did."""
+    """The result of `register_champion`."""
 
     version: str
-    """Of the model."""
+    """The version of the model."""
     other: str | None
-    """The other version that had the alias before, or still has it, with its training; None if there is none."""
+    """Another version, with its training, that had the alias before or still has it; None if there is none."""
     is_champion: bool
-    """Whether the model has the alias now."""
+    """Whether the model now has the alias."""
 
 
 def register_champion(root: Path, run: TrackedRun, description: str) -> Registration:
-    """Give a run's model the alias `champion` of the registered model.
+    """Give a run's model the alias `champion` of the registered model, and register it if it is not yet.
 
-    The model is registered if it is not yet. The former champion keeps its version. If somebody has given the alias to
-    a version that the pipeline did not register, it stays there.
-
-    Raises:
-        UserError: the store cannot be reached.
+    The previous champion keeps its version. If a user gave the alias to a version that the pipeline did not register,
+    the alias is not moved.
     """
     with connected(root):
-        versions, logged = _versions(), logged_model(run.run_id)
+        versions = list(client().search_model_versions(f"name = '{REGISTERED_MODEL}'"))
+        logged = logged_model(run.run_id)
         if logged is None:
             raise UserError(f"the run {run.run_id} has no model in MLflow: run `tiny-imagenet sync`")
         version = next((version for version in versions if version.source == logged.model_uri), None)
@@ -278,17 +264,17 @@ def register_champion(root: Path, run: TrackedRun, description: str) -> Registra
             client().set_model_version_tag(REGISTERED_MODEL, version.version, _TRAINING, run.name)
         if version.description != description:
             client().update_model_version(REGISTERED_MODEL, version.version, description)
-        present = _champion()
-        if present is None or str(present.version) != str(version.version):
-            is_ours = present is None or _TRAINING in present.tags
+        champion = _champion()
+        if champion is None or str(champion.version) != str(version.version):
+            is_ours = champion is None or _TRAINING in champion.tags
             if is_ours:
                 client().set_registered_model_alias(REGISTERED_MODEL, CHAMPION, version.version)
-            return Registration(str(version.version), present and _described(present), is_ours)
+            return Registration(str(version.version), champion and _described(champion), is_ours)
         return Registration(str(version.version), None, is_champion=True)
 
 
 def _champion() -> Any | None:
-    """Return the version that has the alias `champion`, if there is one."""
+    """Return the version with the alias `champion`, or None."""
     try:
         return client().get_model_version_by_alias(REGISTERED_MODEL, CHAMPION)
     except mlflow().exceptions.MlflowException as error:
@@ -301,10 +287,6 @@ def _described(version: Any) -> str:
     return f"version {version.version}, {version.tags.get(_TRAINING, 'not registered by this pipeline')}"
 
 
-def _versions() -> list[Any]:
-    return list(client().search_model_versions(f"name = '{REGISTERED_MODEL}'"))
-
-
 def _create_registered_model() -> None:
     try:
         client().create_registered_model(REGISTERED_MODEL, description="The best model of the table, as `champion`.")
@@ -315,10 +297,10 @@ def _create_registered_model() -> None:
 
 @contextmanager
 def champion_file(root: Path) -> Iterator[tuple[Path, str]]:
-    """Yield the file of the registered champion, fetched if the store is elsewhere, and its version and training.
+    """Yield the file of the registered champion, downloaded if it is not on this disk, and its version and training.
 
     Raises:
-        UserError: there is none, it has no file of this pipeline, or the store cannot be reached.
+        UserError: there is no champion, or it has no file of this pipeline.
     """
     with TemporaryDirectory(prefix="champion") as folder:
         with connected(root):
@@ -326,7 +308,7 @@ def champion_file(root: Path) -> Iterator[tuple[Path, str]]:
             if version is None:
                 raise UserError(
                     f"MLflow has no {REGISTERED_MODEL}@{CHAMPION} yet: `compare` registers the best model of the "
-                    "profiles that `champion.profiles` of params.yaml names"
+                    "profiles in `champion.profiles` of params.yaml"
                 )
             location = client().get_model_version_download_uri(REGISTERED_MODEL, version.version)
             path = _fetched(location, Path(folder))
@@ -337,18 +319,14 @@ def champion_file(root: Path) -> Iterator[tuple[Path, str]]:
                         "give the alias to another version in MLflow, or remove it there and run `tiny-imagenet sync`"
                     )
                 raise UserError(
-                    f"{REGISTERED_MODEL}@{CHAMPION} is {_described(version)}, and there is no {MODEL_FILE} in "
+                    f"{REGISTERED_MODEL}@{CHAMPION} is {_described(version)}, but there is no {MODEL_FILE} in "
                     f"{public(location)}: {remedy}"
                 )
         yield path, _described(version)
 
 
 def model_md5(root: Path, run_id: str) -> str:
-    """Return the MD5 of the model's file that MLflow has for a run.
-
-    Raises:
-        UserError: it has none, or the store cannot be reached.
-    """
+    """Return the MD5 of the file of a run's model in MLflow; raise UserError if there is none."""
     with TemporaryDirectory(prefix="model") as folder, connected(root):
         logged = logged_model(run_id)
         path = logged and _fetched(logged.artifact_location, Path(folder))
@@ -358,12 +336,7 @@ def model_md5(root: Path, run_id: str) -> str:
 
 
 def _fetched(location: str, folder: Path) -> Path | None:
-    """Return the path of a logged model's file, if it has one.
-
-    Args:
-        location: address of the model's folder.
-        folder: for a download if that is not on this disk.
-    """
+    """Return the file of a logged model, or None. Download it to `folder` if its `location` is not on this disk."""
     if local := local_path(location):
         return local / MODEL_FILE if (local / MODEL_FILE).is_file() else None
     artifacts = mlflow().artifacts

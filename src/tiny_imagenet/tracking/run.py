@@ -1,7 +1,7 @@
-"""A run that is being written: its epochs, its model, and its end.
+"""Write a run: its epochs, its model, and its end.
 
-A training does not stop because MLflow's server does. Epochs that could not be logged are retried with the next epoch;
-`tracking.complete` adds what is missing in the end.
+A training continues without MLflow's server. Epochs that could not be logged are retried with the next epoch, and
+`results.complete` adds what is still missing.
 """
 
 import os
@@ -26,10 +26,12 @@ from tiny_imagenet.tracking.store import (
     client,
     connected,
     experiment_id,
+    experiment_ids,
     is_missing,
     mlflow,
     public,
     reason,
+    search_runs,
     store_errors,
 )
 
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
     import keras
 
 SYSTEM_METRICS_SECONDS = 5
-_PATIENCE = 10  # times the duration of a failed call until the next: it costs a training at most a tenth of its time
+_PATIENCE = 10  # pause after a failed call, in durations of that call: a training loses at most 1/10 of its time
 Answer = TypeVar("Answer")
 
 
@@ -45,7 +47,7 @@ Answer = TypeVar("Answer")
 class Run:
     """An MLflow run that is being written.
 
-    If the store is away, nothing is raised: epochs are retried, and all else is left to `tracking.complete`.
+    Errors of the store are not raised: epochs are retried, and `results.complete` adds all else.
     """
 
     run_id: str
@@ -54,7 +56,7 @@ class Run:
     artifact_uri: str
     is_resumed: bool = False
     repeats: bool = False
-    """Whether epochs may be repeated that the run has: then its metrics are read before each is logged."""
+    """Whether the run may already have an epoch. Its metrics are then read before each epoch is logged."""
     _interrupt: HeldInterrupt = field(default_factory=HeldInterrupt)
     _unsent: list[Any] = field(default_factory=list)
     _may_have_been_sent: bool = False
@@ -65,12 +67,12 @@ class Run:
         self._may_have_been_sent = self.is_resumed
 
     def log_epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
-        """Log what the run lacks of an epoch's metrics; steps count from 1, as in history.csv."""
+        """Log the metrics of an epoch, counted from 1 as in history.csv, unless the run has them."""
         self._unsent += points(epoch, metrics, now())
         self._try(self._send)
 
     def log_history(self, history: Sequence[Mapping[str, float]]) -> None:
-        """Log what the run lacks of completed epochs: the last, if it was killed between saving and logging."""
+        """Log completed epochs that the run lacks: if it was killed between saving and logging, the last one."""
         for epoch, metrics in enumerate(history, start=1):
             self._unsent += points(epoch, metrics, now())
         self._try(self._send)
@@ -80,14 +82,14 @@ class Run:
         self._unsent.clear()
         self._may_have_been_sent = self.repeats
         if self._is_away:
-            print("MLflow's store is back, and has the epochs that it missed", file=sys.stderr)  # noqa: T201 - user
+            print("MLflow's store is back; the missing epochs are logged", file=sys.stderr)  # noqa: T201 - user
         self._is_away = False
 
     def epoch_callback(self) -> "keras.callbacks.Callback":
-        """Return the Keras callback that logs each epoch, and raises a held Ctrl-C after a batch."""
+        """Return the Keras callback that logs each epoch, and raises a delayed Ctrl-C after a batch."""
         import keras
 
-        def check(batch: int, logs: Mapping[str, float] | None = None) -> None:  # noqa: ARG001 - Keras names them
+        def check(batch: int, logs: Mapping[str, float] | None = None) -> None:  # noqa: ARG001 - Keras passes them by name
             self._interrupt.check()
 
         return keras.callbacks.LambdaCallback(
@@ -97,7 +99,7 @@ class Run:
         )
 
     def log_dataset(self, setup: TrainingSetup) -> None:
-        """Log the images of the training as the run's input."""
+        """Log the dataset of the training as the run's input."""
         self._try(add_dataset, self.run_id, setup)
 
     def log_model(
@@ -108,19 +110,19 @@ class Run:
         classes: Mapping[str, list[str]],
         example: NDArray[np.uint8],
     ) -> str | None:
-        """Log the model, as `add_model` does, and return its address; None if the store is away."""
+        """Log the model, like `add_model`; return its address, or None if the store cannot be reached."""
         return self._try(add_model, self.run_id, model, file, requirements, classes, example)
 
     def log_artifact(self, path: Path) -> None:
-        """Log a file beside the run."""
+        """Log a file to the run."""
         self._try(lambda: client().log_artifact(self.run_id, str(path)))
 
     def log_text(self, text: str, name: str) -> None:
-        """Log a text as a file beside the run."""
+        """Log a text to the run, as a file."""
         self._try(lambda: client().log_text(self.run_id, text, name))
 
     def end(self, status: str) -> bool:
-        """End a run of `tracking.open_run` as FINISHED, FAILED or KILLED; return whether the store has all of it."""
+        """End a run of `sweeps.open_run` as FINISHED, FAILED or KILLED; return whether the store has all of it."""
 
         def end() -> bool:
             self._send()
@@ -130,7 +132,7 @@ class Run:
         return bool(self._try(end))
 
     def _try(self, call: Callable[..., Answer], *arguments: Any) -> Answer | None:
-        """Call MLflow; on failure, warn, and skip further calls for ten times the duration of this one."""
+        """Call MLflow. On failure, warn, and skip all calls for ten times the duration of this one."""
         began = time.monotonic()
         if began < self._not_before:
             return None
@@ -141,7 +143,7 @@ class Run:
             if not self._is_away:
                 print(  # noqa: T201 - for the user
                     f"warning: MLflow's store {self.tracking_uri} cannot be used ({reason(error)}): the training "
-                    "continues. What the run lacks is logged when the store is back, or when the command is rerun",
+                    "continues. Missing data is logged when the store is back, or when the command is rerun",
                     file=sys.stderr,
                 )
             self._is_away = self._may_have_been_sent = True
@@ -158,17 +160,10 @@ def start_run(
     tags: Mapping[str, str],
     resume: str | None = None,
 ) -> Iterator[Run]:
-    """Start a run and end it with the block: as finished, killed by Ctrl-C, or failed if the block raises.
+    """Start a run, and end it after the block: as KILLED on Ctrl-C, as FAILED on another error, else as FINISHED.
 
-    Under `mlflow run`, whose run id is in the environment, the new run becomes its child.
-
-    Args:
-        root: the repository.
-        experiment: created if it is missing.
-        name: of the run.
-        params: logged as the run's parameters.
-        tags: of the run.
-        resume: id of a run to resume; if the store does not have it, a new one is started.
+    A missing experiment is created. If the store does not have the run `resume`, a new one is started. Under
+    `mlflow run`, which sets its run id in the environment, the new run becomes a child of that run.
 
     Raises:
         UserError: the store cannot be reached at the start.
@@ -209,16 +204,11 @@ def start_run(
 def training_run(
     setup: TrainingSetup, name: str, *, resume: str | None, history: Sequence[Mapping[str, float]]
 ) -> Iterator[Run]:
-    """Start the run of a training as `start_run` does, and log what is known before its next epoch.
+    """Start the run of a training, like `start_run`, and log what is known before its next epoch.
 
-    Runs of this name and working directory that still seem to be running are dead, and are marked as killed: call this
-    only while the training's lock is held.
-
-    Args:
-        setup: of the training.
-        name: of the run.
-        resume: id of the run of a training that was stopped.
-        history: the epochs that it has completed.
+    Mark other runs of this name and working directory that are still RUNNING as killed. Call this only while the lock
+    of the training is held: those runs have no process any more. `resume` is the id of the run of a stopped training,
+    `history` has its completed epochs.
     """
     root, here = repository_root(), {"workspace": workspace_id()}
     mark_killed(root, name=name, tags=here, but=resume)
@@ -232,7 +222,7 @@ def training_run(
 
 
 def is_live(run_id: str) -> bool:
-    """Return whether the store has the run, not deleted."""
+    """Return whether the store has the run and it is not deleted."""
     try:
         return bool(client().get_run(run_id).info.lifecycle_stage == "active")
     except mlflow().exceptions.MlflowException as error:
@@ -242,19 +232,14 @@ def is_live(run_id: str) -> bool:
 
 
 def mark_killed(root: Path, *, name: str, tags: Mapping[str, str], but: str | None = None) -> list[str]:
-    """Mark runs that still seem to be running as killed: those of this name and with these tags, `but` one.
-
-    Returns:
-        The ids of those that were marked.
+    """Mark RUNNING runs with this name and these tags, except for `but`, as killed; return their ids.
 
     Raises:
         UserError: the store cannot be reached.
     """
     marked = []
     with connected(root):
-        experiments = [experiment.experiment_id for experiment in client().search_experiments()]
-        filters = [f'tags.`{key}` = "{value}"' for key, value in (dict(tags) | {"mlflow.runName": name}).items()]
-        for run in client().search_runs(experiments, " and ".join(["attributes.status = 'RUNNING'", *filters])):
+        for run in search_runs(experiment_ids(), "RUNNING", name, tags):
             if run.info.run_id != but:
                 client().set_terminated(run.info.run_id, "KILLED")
                 marked.append(run.info.run_id)

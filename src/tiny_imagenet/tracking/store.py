@@ -1,6 +1,7 @@
-"""MLflow's store: `mlflow.db` and `mlruns/` in the repository's root, or what MLFLOW_TRACKING_URI names.
+"""MLflow's store: `mlflow.db` and `mlruns/` in the root of the repository, or the one in MLFLOW_TRACKING_URI.
 
-Plain `mlflow ui` in the root finds the former. MLFLOW_REGISTRY_URI may name another store for registered models.
+`mlflow ui` in the root finds the former without options. MLFLOW_REGISTRY_URI may name another store for registered
+models.
 """
 
 import contextlib
@@ -10,7 +11,7 @@ import logging
 import os
 import re
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -27,7 +28,7 @@ from tiny_imagenet.common.errors import UserError
 
 _DATABASE = "mlflow.db"
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
-# Table, column of each absolute path. MLflow has no call that changes one: decisions/0029 says why this is SQL.
+# Table and column of each absolute path. MLflow has no call to change them, so SQL does: see decisions/0029.
 _ARTIFACT_PATHS = (
     ("experiments", "artifact_location"),
     ("runs", "artifact_uri"),
@@ -35,17 +36,17 @@ _ARTIFACT_PATHS = (
     ("model_versions", "storage_location"),
 )
 CHATTY = ("mlflow.store", "mlflow.system_metrics", "alembic.runtime.migration", "urllib3")
-"""Loggers whose warnings say nothing to a user."""
-# With MLflow's defaults a training would wait for minutes, in every epoch, for a server that is away.
+"""Loggers whose warnings do not help a user."""
+# With MLflow's defaults a training would wait for minutes in each epoch if the server is down.
 _DEFAULTS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # it may have a password in it
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # it may contain a password
 }
-# What to do about an error of SQLite, by the first two words of its name.
+# Remedies for errors of SQLite, by the first two words of their names.
 _SQLITE_REMEDIES = {
-    "SQLITE_NOTADB": "{file} is broken: move it away. `tiny-imagenet sync` restores the runs of the results.",
+    "SQLITE_NOTADB": "{file} is damaged: move it away. `tiny-imagenet sync` restores the runs of the results.",
     "SQLITE_READONLY": "Make {file} and its folder writable for this user, or name another store in {variable}.",
     "SQLITE_CANTOPEN": "Make {file} and its folder readable and writable for this user, or name another in {variable}.",
     "SQLITE_BUSY": "Another process is writing to {file}: wait for it and rerun.",
@@ -59,7 +60,7 @@ _OF_PERMISSIONS = ("UNAUTHENTICATED", "PERMISSION_DENIED", "CUSTOMER_UNAUTHORIZE
 
 
 def mlflow() -> Any:
-    """Return the module mlflow. It is imported late: it takes seconds, and its settings have to be set before."""
+    """Return the module mlflow. Importing it takes seconds, and its settings must be set before."""
     for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
     import mlflow
@@ -70,40 +71,40 @@ def mlflow() -> Any:
 
 
 def client() -> Any:
-    """Return a client of the store that `connect` pointed at."""
+    """Return a client of the store that `connect` selected."""
     return mlflow().MlflowClient()
 
 
 def store_errors() -> tuple[type[Exception], ...]:
-    """Return what MLflow raises if its store is missing, broken or away, or the database's driver is missing.
+    """Return the errors that MLflow raises if its store or a database driver is missing, damaged or unreachable.
 
-    OSError is raised by requests, and by artifacts in a folder that this user may not write.
+    OSError comes from requests, and from artifacts in a folder that this user may not write.
     """
     return (mlflow().exceptions.MlflowException, SQLAlchemyError, sqlite3.Error, OSError, ImportError)
 
 
 def is_missing(error: Exception) -> bool:
-    """Return whether MLflow says that the requested object does not exist."""
+    """Return whether the error means that the requested object does not exist."""
     return getattr(error, "error_code", None) == "RESOURCE_DOES_NOT_EXIST"
 
 
 def reason(error: Exception) -> str:
-    """Return the first line of what SQLite or MLflow says, without passwords."""
+    """Return the first line of the message of SQLite or MLflow, without passwords."""
     error = _sqlite_error(error) or error
     return public((str(error).strip() or type(error).__name__).splitlines()[0])
 
 
 @contextmanager
 def connected(root: Path) -> Iterator[str]:
-    """Connect to the store for the block, and yield its address; raise a UserError if the store fails in the block."""
+    """Connect to the store and yield its address; raise UserError if the store fails in the block."""
     with _explained(root):
         yield connect(root)
 
 
 @contextmanager
 def _explained(root: Path, only: str | None = None) -> Iterator[None]:
-    """Raise errors of the store and the registry, or of `only` one of them, as a UserError."""
-    errors = store_errors()  # now: after Ctrl-C in the block, MLflow may be half imported
+    """Convert errors of the store and the registry, or of `only` one of them, to a UserError."""
+    errors = store_errors()  # before the block: a Ctrl-C in it may leave MLflow half imported
     try:
         yield
     except errors as error:
@@ -115,45 +116,45 @@ def _explained(root: Path, only: str | None = None) -> Iterator[None]:
 
 
 def _remedy(stores: dict[str, str], error: BaseException) -> str:
-    """Return what to do about an error of one of the stores."""
+    """Return the remedy for an error of one of the stores."""
     (uri, variable), *_ = stores.items()
     if isinstance(error, ImportError):
         return f"Install this package, or correct {variable}."
-    if broken := _sqlite_error(error):
-        kind = "_".join(broken.sqlite_errorname.split("_")[:2])
+    if sqlite_error := _sqlite_error(error):
+        kind = "_".join(sqlite_error.sqlite_errorname.split("_")[:2])
         files = " or ".join(str(file) for file in map(_sqlite_file, stores) if file)
         return _SQLITE_REMEDIES.get(kind, "Look at {file}.").format(file=files, variable=variable)
     if getattr(error, "error_code", None) in _OF_OBJECTS:
         return (
-            "The store answers: what was asked for may have been changed or deleted in MLflow. `tiny-imagenet sync` "
-            "restores runs and models of the current results."
+            "The store answers, but the object may have been changed or deleted in MLflow. `tiny-imagenet sync` "
+            "restores the runs and models of the current results."
         )
     if getattr(error, "error_code", None) in _OF_PERMISSIONS:
-        return "Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or ask its owner for the permission."
+        return "Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or ask the owner of the store for access."
     if uri.startswith("http"):
         proxy = "".join(
-            f" Requests go through the proxy {public(address)}: name the server in no_proxy to avoid it."
+            f" Requests go through the proxy {public(address)}: to bypass it, add the server to no_proxy."
             for scheme, address in get_environ_proxies(uri).items()
             if scheme == urlsplit(uri).scheme
         )
         return f"Start its server, or correct {variable}.{proxy}"
-    return f"Correct {variable}, or do what the message says."
+    return f"Correct {variable}, or follow the message."
 
 
 def _sqlite_error(error: BaseException | None) -> sqlite3.Error | None:
-    """Return the error of SQLite that caused an error, if one did."""
+    """Return the error of SQLite that caused an error, or None."""
     while error is not None and not isinstance(error, sqlite3.Error):
         error = getattr(error, "orig", None) or error.__cause__ or error.__context__
     return error if error is not None and hasattr(error, "sqlite_errorname") else None
 
 
 def tracking_uri(root: Path) -> str:
-    """Return the address of the store: MLFLOW_TRACKING_URI, or the database in the repository's root."""
+    """Return the address of the store: MLFLOW_TRACKING_URI, or the database in the root of the repository."""
     return os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(root / _DATABASE)
 
 
 def _stores(root: Path) -> dict[str, str]:
-    """Return address -> variable that names it, of the store and of the registry if it is another one."""
+    """Return the addresses of the store and of a separate registry -> the variables that set them."""
     registry = os.environ.get("MLFLOW_REGISTRY_URI")
     return {tracking_uri(root): "MLFLOW_TRACKING_URI"} | ({registry: "MLFLOW_REGISTRY_URI"} if registry else {})
 
@@ -161,34 +162,34 @@ def _stores(root: Path) -> dict[str, str]:
 def sqlite_uri(database: Path) -> str:
     """Return the address of an SQLite file.
 
-    If its path has a character that has a meaning in addresses, all of it is quoted, slashes too: MLflow creates the
-    folder that an address names before it is decoded.
+    If its path has a character with a special meaning in addresses, quote all of it, including slashes: MLflow creates
+    the folder of the address before it decodes the address.
     """
     path = str(database)
     return f"sqlite:///{quote(path, safe='') if set('%?') & set(path) else path}"
 
 
 def artifact_uri(folder: Path) -> str:
-    """Return the address of a folder of artifacts: its path, or a file URI if an address has to quote the path."""
+    """Return the address of a folder of artifacts: its path, or a file URI if the path needs quotes."""
     return folder.as_uri() if set("%?#") & set(str(folder)) else str(folder)
 
 
 def local_path(uri: str) -> Path | None:
-    """Return the path that an address of artifacts names, or None if they are not on this disk."""
+    """Return the path of an address of artifacts, or None if it is not on this disk."""
     if uri.startswith("file:"):
         return Path(unquote(urlsplit(uri).path))
-    return Path(unquote(uri)) if uri.startswith("/") else None  # MLflow decodes paths, too
+    return Path(unquote(uri)) if uri.startswith("/") else None  # MLflow also decodes paths
 
 
 def public(text: str) -> str:
-    """Return a text without the `user:password@` of addresses, for files that are shared."""
+    """Return a text without the `user:password@` of its addresses, for shared files."""
     return re.sub(r"(?<=://)[^/\s]\S*@", "", text)
 
 
 def connect(root: Path) -> str:
-    """Point MLflow at the store, create the database if it is missing, and return the address.
+    """Make MLflow use the store, create the database if it is missing, and return the address.
 
-    Several processes may do this at once. Two that create one SQLite file together would corrupt it, so one of them
+    Several processes may call this at once. Two that create the same SQLite file would corrupt it. So one of them
     creates it, under a lock and a temporary name.
     """
     stores = _stores(root)
@@ -209,11 +210,11 @@ def connect(root: Path) -> str:
 
 
 def _require_quoted(uri: str, variable: str) -> None:
-    """Refuse an address of a file in which a character of the path has another meaning, if there is no such file."""
+    """Refuse the address of a file if an unquoted character changes its path."""
     try:
         uri.encode()
     except UnicodeEncodeError:
-        raise UserError(f"MLflow's store cannot be at {uri!r}, which is not UTF-8: rename the folder") from None
+        raise UserError(f"MLflow cannot use the address {uri!r}, which is not UTF-8: rename the folder") from None
     text, _, query = uri.partition("?")
     path = _sqlite_file(uri) or local_path(uri)
     is_wrong = path is not None and (
@@ -223,12 +224,12 @@ def _require_quoted(uri: str, variable: str) -> None:
     )
     if is_wrong:
         raise UserError(
-            f"{variable} is {public(uri)}, which means {path}: in an address, write % as %25, ? as %3F and # as %23"
+            f"{variable} is {public(uri)}, which means {path}; in an address, write % as %25, ? as %3F and # as %23"
         )
 
 
 def _bypass_proxies(uri: str) -> None:
-    """Let requests to a server on this machine bypass the proxy of `http_proxy`."""
+    """Make requests to a server on this machine bypass the proxy in `http_proxy`."""
     host = urlsplit(uri).hostname if uri.startswith("http") else None
     if host is None or not _is_loopback(host):
         return
@@ -245,7 +246,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def _sqlite_file(uri: str) -> Path | None:
-    """Return the file that an address of SQLite names, if it names one."""
+    """Return the file of an SQLite address, or None."""
     if not uri.startswith("sqlite"):
         return None
     url = sqlalchemy.make_url(uri)
@@ -261,7 +262,7 @@ def _create_if_missing(database: Path) -> None:
                     _create_database(database)
     except OSError as error:
         raise UserError(
-            f"MLflow's database {database} cannot be used: {error.filename}: {error.strerror}; give this user the "
+            f"MLflow's database {database} cannot be used: {error.filename}: {error.strerror}; give this user "
             "permission, or name another store in MLFLOW_TRACKING_URI"
         ) from None
 
@@ -276,20 +277,21 @@ def _lock(database: Path) -> Path:
 
 @cache
 def _require_mlflow_tables(uri: str) -> None:
-    """Refuse a database of something else. Raises the database's error at once; MLflow would try for two minutes."""
+    """Refuse a database without MLflow's tables. Fail at once on an error; MLflow would retry for two minutes."""
     engine = sqlalchemy.create_engine(uri)
     try:
         tables = sqlalchemy.inspect(engine).get_table_names()
     finally:
         engine.dispose()
     if tables and "experiments" not in tables:
-        raise UserError(f"{public(uri)} is a database of something else than MLflow: name another one")
+        raise UserError(f"{public(uri)} is a database of another program, expected one of MLflow: name another")
 
 
 def _follow_move(database: Path, artifacts: Path) -> None:
     """Correct the absolute paths in a database that was moved together with the folder `artifacts`.
 
-    An experiment whose folder is not in `artifacts` keeps its path. A database that this user may only read stays.
+    Experiments whose folders are not in `artifacts` keep their paths. A database that this user may not write is not
+    changed.
     """
     connect = sqlite3.connect
     with suppress(PermissionError), FileLock(_lock(database)), closing(connect(database, timeout=60)) as connection:
@@ -303,7 +305,7 @@ def _follow_move(database: Path, artifacts: Path) -> None:
 
 
 def _replace_paths(connection: sqlite3.Connection, old: str, new: str) -> None:
-    """Replace the first part of each address of artifacts that is in the folder `old`."""
+    """Replace the folder `old` at the start of addresses of artifacts by `new`."""
     for table, column in _ARTIFACT_PATHS:
         connection.execute(
             f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?",  # noqa: S608 - fixed names
@@ -312,20 +314,31 @@ def _replace_paths(connection: sqlite3.Connection, old: str, new: str) -> None:
 
 
 def _create_database(database: Path) -> None:
-    partial = database.with_name(f"{database.name}.{uuid4().hex}.partial")  # MLflow keeps a store of each name
+    partial = database.with_name(f"{database.name}.{uuid4().hex}.partial")  # MLflow caches a store for each name
     for leftover in database.parent.glob(f"{glob.escape(database.name)}.{'[0-9a-f]' * 32}.partial*"):
         leftover.unlink()
-    partial.touch()  # with the permissions that the umask gives; SQLite would let nobody else write
+    partial.touch()  # permissions follow the umask; with SQLite's, nobody else could write
     artifacts = database.parent / "mlruns"
-    with contextlib.chdir(database.parent):  # the artifacts of experiments without a location go into ./mlruns
+    with contextlib.chdir(database.parent):  # default location of artifacts: ./mlruns
         mlflow().MlflowClient(sqlite_uri(partial)).search_experiments(max_results=1)
     with closing(sqlite3.connect(partial)) as connection, connection:
         _replace_paths(connection, str(artifacts), artifact_uri(artifacts))
     partial.replace(database)
 
 
+def experiment_ids() -> list[str]:
+    """Return the ids of all experiments that are not deleted."""
+    return [experiment.experiment_id for experiment in client().search_experiments()]
+
+
+def search_runs(experiments: list[str], status: str, name: str, tags: Mapping[str, str]) -> list[Any]:
+    """Return the runs of these experiments with this status, this name and all of these tags."""
+    filters = [f'tags.`{key}` = "{value}"' for key, value in (dict(tags) | {"mlflow.runName": name}).items()]
+    return list(client().search_runs(experiments, " and ".join([f"attributes.status = '{status}'", *filters])))
+
+
 def experiment_id(name: str, root: Path) -> str:
-    """Return the id of an experiment, created if it is missing; another process may create it at the same time."""
+    """Return the id of an experiment. Create it if it is missing; another process may do so at the same time."""
     experiment = client().get_experiment_by_name(name)
     if experiment is None:
         local = tracking_uri(root).startswith("sqlite:")
@@ -338,7 +351,7 @@ def experiment_id(name: str, root: Path) -> str:
                 raise
     if experiment.lifecycle_stage == "deleted":
         raise UserError(
-            f"the MLflow experiment '{name}' was deleted; restore it with "
+            f"the MLflow experiment '{name}' is deleted; restore it with "
             f"`mlflow experiments restore --experiment-id {experiment.experiment_id}`"
         )
     return str(experiment.experiment_id)

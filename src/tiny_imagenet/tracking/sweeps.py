@@ -1,6 +1,6 @@
 """The runs of a sweep: a parent, and a child for each trial. The process that started the sweep writes all of them.
 
-So the workers need neither MLflow nor its address, and a file can be the store of a cluster, too.
+Workers need neither MLflow nor its address, so a file can be the store of a cluster.
 """
 
 from collections.abc import Mapping
@@ -22,16 +22,9 @@ def open_run(
     parent: Run | None = None,
     resume: str | None = None,
 ) -> Run:
-    """Return a run that is open until its `end`; several may be open at once.
+    """Return a run that is open until its `end`. Several runs may be open at once.
 
-    Args:
-        root: the repository.
-        experiment: created if it is missing.
-        name: of the run.
-        params: logged as the run's parameters.
-        tags: of the run.
-        parent: the run that it becomes a child of.
-        resume: id of a run to resume; if the store does not have it, a new one is made.
+    A missing experiment is created. If the store does not have the run `resume`, a new one is started.
 
     Raises:
         UserError: the store cannot be reached.

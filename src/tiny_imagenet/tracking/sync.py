@@ -1,4 +1,4 @@
-"""Bring the results of the working directory into MLflow: one complete run each, also if the store lost some."""
+"""Log the results of the working directory to MLflow: one complete run each, restored if the store lost it."""
 
 import sys
 from collections.abc import Mapping
@@ -29,20 +29,20 @@ from tiny_imagenet.tracking.run import mark_killed
 
 
 def sync(params: Params, run_descriptions: Mapping[str, str], experiment_description: str) -> list[str]:
-    """Bring the results of the working directory into MLflow, and return a line for each change.
+    """Log the results of the working directory to MLflow, and return a line for each change.
 
-    Runs that died are marked as killed. A run that the store does not have is restored. A run that lacks something is
-    completed. Earlier runs of the same working directory are marked as superseded. The best model becomes the champion.
+    Mark runs without a process as killed. Restore missing runs, and complete incomplete ones. Mark earlier runs of the
+    working directory as superseded. Register the best model as the champion.
 
     Args:
         params: params.yaml.
-        run_descriptions: name of each training that has results -> description of its run, in Markdown.
-        experiment_description: likewise, of the profile's experiment.
+        run_descriptions: name of each training with results -> description of its run, in Markdown.
+        experiment_description: description of the profile's experiment, in Markdown.
 
     Raises:
         UserError: the store cannot be reached, or another process is syncing.
     """
-    with only_one(CHECKPOINTS / "sync.lock", "another process is bringing these results into MLflow: wait for it"):
+    with only_one(CHECKPOINTS / "sync.lock", "another process is logging these results to MLflow: wait for it"):
         return _sync(params, run_descriptions, experiment_description)
 
 
@@ -56,13 +56,13 @@ def _sync(params: Params, run_descriptions: Mapping[str, str], experiment_descri
                 workspace.drop_finished_checkpoint(job)
         except BusyError:
             continue
-        done += [f"{job.name}: the run {run_id} was dead, and is marked as killed" for run_id in killed]
+        done += [f"{job.name}: run {run_id} marked as killed: its training is not running" for run_id in killed]
     runs = {}
     for job in params.jobs:
         if job.name not in run_descriptions:
             continue
         if not _is_evaluated(job):
-            done.append(f"{job.name}: not evaluated since it was trained: `dvc repro`")
+            done.append(f"{job.name}: trained, but not evaluated since: run `dvc repro`")
             continue
         record = RunRecord.read(MODELS / job.name / "run.json")
         run, restored = complete(
@@ -78,7 +78,7 @@ def _sync(params: Params, run_descriptions: Mapping[str, str], experiment_descri
         supersede(root, run, here)
         if not job.is_replicate:
             runs[job.name] = run
-    if root == Path.cwd():  # not in the copy in which DVC runs an experiment
+    if root == Path.cwd():  # not in the copy of a DVC experiment
         describe_experiment(root, params.profile, experiment_description)
         done += _register_champion(root, params, run_descriptions, runs)
     return done
@@ -87,7 +87,7 @@ def _sync(params: Params, run_descriptions: Mapping[str, str], experiment_descri
 def _register_champion(
     root: Path, params: Params, run_descriptions: Mapping[str, str], runs: Mapping[str, TrackedRun]
 ) -> list[str]:
-    """Register the champion, if the profile has one. Its accuracy is that of the model as it is served."""
+    """Register the best model as the champion if the profile has one, and return a line about it."""
     if params.profile not in params.champion.profiles or not runs:
         return []
 
@@ -95,20 +95,20 @@ def _register_champion(
         metrics, key = Metrics.read(RESULTS / name / "metrics.json"), params.champion.metric
         return metrics.val_accuracy_as_served if key == "val_accuracy" else float(getattr(metrics, key))
 
-    model = max(runs, key=score)  # of equals the first
+    model = max(runs, key=score)  # the first, if several are equal
     registration = register_champion(root, runs[model], run_descriptions[model])
     name = f"{REGISTERED_MODEL}@{CHAMPION}"
     best = f"{model}, version {registration.version}, by {params.champion.metric}"
     if registration.is_champion:
         return [f"{name}: {best}" + (f"; before: {registration.other}" if registration.other else "")]
     return [
-        f"{name} stays {registration.other}; the best is {best}. To give it the alias, remove the alias in MLflow and "
-        "run `tiny-imagenet sync`"
+        f"{name} is still {registration.other}; the best is {best}. To give it the alias, remove the alias in MLflow "
+        "and run `tiny-imagenet sync`"
     ]
 
 
 def _is_evaluated(job: Job) -> bool:
-    """Return whether the results of a job are of the model that exists now, by dvc.lock."""
+    """Return whether dvc.lock shows that the results of a job are those of its current model."""
     locked = dvc.locked_files(Path.cwd(), job.evaluate_stage)
     return all(
         path.is_file() and md5(path) == locked.get(path.as_posix())
@@ -119,7 +119,7 @@ def _is_evaluated(job: Job) -> bool:
 def _log_model(run_id: str, model: str) -> None:
     path = MODELS / model / "model.keras"
     if "keras" not in sys.modules:
-        runtime.prepare(seed=0)  # nothing is drawn
+        runtime.prepare(seed=0)  # no random number is drawn
     example = np.load(CACHE / "val_images.npy", mmap_mode="r")[:1]
     metadata = read_metadata(path)
     add_model(

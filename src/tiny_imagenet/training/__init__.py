@@ -1,1 +1,1 @@
-"""Fit one model by its recipe: optimizer, phases, callbacks, checkpoint. Knows nothing of MLflow."""
+"""Train one model by its recipe: optimizer, phases, callbacks, checkpoint. Does not import MLflow."""

@@ -1,4 +1,4 @@
-"""The model of a recipe, compiled for a phase of its training."""
+"""Build the model of a recipe and compile it for a phase of its training."""
 
 from pathlib import Path
 
@@ -21,10 +21,10 @@ def build_model(
     """Return the model of a recipe, compiled for its last phase.
 
     Args:
-        recipe: architecture, precision, optimizer, loss.
-        num_classes: how many probabilities the model returns.
-        weights_file: pretrained weights of the backbone, if the recipe has any.
-        steps_per_epoch: turns the epochs of a learning-rate schedule into steps.
+        recipe: the architecture, precision, optimizer and loss.
+        num_classes: the number of probabilities that the model returns.
+        weights_file: pretrained weights of the backbone, or None.
+        steps_per_epoch: converts the epochs of a learning-rate schedule to steps.
 
     Raises:
         UserError: the architecture does not suit `image_size_schedule` or `reestimate_batch_normalization`.
@@ -69,7 +69,7 @@ def _accept_image_sizes(model: keras.Model, recipe: Recipe) -> None:
 
 
 def compile_model(model: keras.Model, recipe: Recipe, phase: Phase, steps_per_epoch: int) -> None:
-    """Compile a model for a phase, with a new optimizer and the backend's faster kernels."""
+    """Compile a model for a phase, with a new optimizer and the faster kernels of the backend."""
     set_trainable(model, recipe, phase)
     model.compile(
         optimizer=make_optimizer(phase, steps_per_epoch),

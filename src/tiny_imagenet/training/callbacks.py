@@ -1,6 +1,6 @@
-"""Callbacks of a training: Keras's schedules and stops as a recipe names them, and our own metrics, checks and output.
+"""Callbacks of a training: Keras's schedules and stops, and our own metrics, checks and output.
 
-The order in which Keras calls them is in train.py (`_Callbacks.in_order`).
+Their order is in train.py (`_Callbacks.in_order`).
 """
 
 import math
@@ -12,11 +12,11 @@ from typing import NoReturn
 
 import keras
 import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import Progress
 
 from tiny_imagenet.backend.layers import all_layers
 from tiny_imagenet.common.errors import DivergedError
+from tiny_imagenet.common.progress import progress_bar, say
 from tiny_imagenet.config.recipe import Recipe
 from tiny_imagenet.input_pipeline.batches import OrderedBatches, Untuned
 from tiny_imagenet.input_pipeline.packed import SIDE
@@ -45,7 +45,7 @@ def schedules_and_stops(recipe: Recipe) -> list[keras.callbacks.Callback]:
             )
         )
     if recipe.reported_epoch == "best":
-        # It is too patient to stop a training; at the end it restores the best weights.
+        # Its patience never runs out: it only restores the best weights at the end.
         callbacks.append(
             keras.callbacks.EarlyStopping(
                 monitor=recipe.monitored("val_accuracy"), mode="max", patience=recipe.epochs, restore_best_weights=True
@@ -55,11 +55,11 @@ def schedules_and_stops(recipe: Recipe) -> list[keras.callbacks.Callback]:
 
 
 def kept_epoch(callbacks: Sequence[keras.callbacks.Callback], epochs_done: int) -> int:
-    """Return the epoch, from 1, whose weights a complete training has: the one that a callback restored, or the last.
+    """Return the epoch, from 1, whose weights a completed training keeps: the one restored by a callback, or the last.
 
     Args:
-        callbacks: as `schedules_and_stops` gave them, after the training.
-        epochs_done: how many epochs the training has in all.
+        callbacks: from `schedules_and_stops`, after the training.
+        epochs_done: the number of epochs of the training.
     """
     for callback in callbacks:
         if isinstance(callback, keras.callbacks.EarlyStopping) and callback.restore_best_weights:
@@ -72,9 +72,9 @@ def _direction(monitor: str) -> str:
 
 
 class StopAtNaN(keras.callbacks.Callback):
-    """Raise DivergedError as soon as a loss, a metric or, after an epoch, a weight is not finite.
+    """Raise DivergedError as soon as a metric is not finite after a batch, or a weight after an epoch.
 
-    The weights are checked because some kernels of oneDNN turn NaN into 0, so that the loss looks fine.
+    Some kernels of oneDNN turn NaN into 0: the loss is then finite although the weights are not.
     """
 
     def __init__(self) -> None:
@@ -91,7 +91,7 @@ class StopAtNaN(keras.callbacks.Callback):
         self._check(logs, f"epoch {self._epoch}")
         for variable in self.model.weights:
             if not keras.ops.all(keras.ops.isfinite(variable)):
-                self._diverged(f"not all of {variable.path} are finite numbers after epoch {self._epoch}")
+                self._diverged(f"{variable.path} has NaN or infinite values after epoch {self._epoch}")
 
     def _check(self, logs: dict[str, float] | None, when: str) -> None:
         for name, value in (logs or {}).items():
@@ -99,14 +99,14 @@ class StopAtNaN(keras.callbacks.Callback):
                 self._diverged(f"{name} is {value} in {when}")
 
     def _diverged(self, evidence: str) -> NoReturn:
-        raise DivergedError(f"{evidence}: the training has diverged; lower its learning rate")
+        raise DivergedError(f"{evidence}: the training has diverged; set a lower `learning_rate`")
 
 
 class SeedEpoch(keras.callbacks.Callback):
-    """Seed each epoch by (seed, epoch), so that a resumed training draws the same numbers.
+    """Seed each epoch from (seed, epoch), so that a resumed training draws the same random numbers.
 
-    Dropout on the torch backend needs it: its generator is not Keras's. On other backends the state of dropout's
-    generator is a variable of the model, which the checkpoint has.
+    Needed by dropout on torch, which uses torch's own generator. On other backends the generator's state is a variable
+    of the model, and is in the checkpoint.
     """
 
     def __init__(self, seed: int) -> None:
@@ -118,23 +118,23 @@ class SeedEpoch(keras.callbacks.Callback):
 
 
 class AveragedWeights(keras.callbacks.SwapEMAWeights):
-    """Keras's swap of averaged weights, also for a phase that stops early or is resumed. Each phase needs a new one.
+    """Keras's SwapEMAWeights, also for a phase that stops early or is resumed. Each phase needs a new one.
 
-    As an epoch ends, Keras puts the averages into the model, and the plain weights into their place in the optimizer;
-    as the next one begins, it swaps them back.
+    At the end of an epoch, Keras swaps the averages in the optimizer with the weights in the model. At the start of the
+    next epoch, it swaps them back.
     """
 
     def __init__(self) -> None:
         super().__init__(swap_on_epoch=True)
 
     def expect_averages(self) -> None:
-        """Have the next epoch begin with a swap: call it before the weights of an epoch's end are assigned."""
-        self.on_test_begin()  # swaps, and notes that the averages are in the model
+        """Swap at the start of the next epoch. Call this before the weights of a checkpoint are restored."""
+        self.on_test_begin()  # swaps, and records that the model has the averages
 
     def keep_on_stop(self) -> keras.callbacks.Callback:
-        """Return a callback that keeps the averages after an early stop; it has to come after the callbacks that stop.
+        """Return a callback that keeps the averages after an early stop. It must come after the callbacks that stop.
 
-        Keras keeps them at the end of the last planned epoch alone, and would return the plain weights.
+        Keras keeps them only after the last planned epoch. After an early stop it would return the plain weights.
         """
         return keras.callbacks.LambdaCallback(on_epoch_end=self._keep_if_stopping)
 
@@ -189,7 +189,7 @@ class NormalizationStatistics(keras.callbacks.Callback):
 
 
 class LearningRate(keras.callbacks.Callback):
-    """Add the learning rate of an epoch to its metrics."""
+    """Add the learning rate to the metrics of each epoch."""
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         if logs is not None:
@@ -197,11 +197,11 @@ class LearningRate(keras.callbacks.Callback):
 
 
 class ExtraValidation(keras.callbacks.Callback):
-    """Measure loss and accuracy on more images after each epoch, and add them to its metrics.
+    """Evaluate the model on further images after each epoch, and add loss and accuracy to its metrics.
 
     Args:
         batches: the images.
-        names: Keras's "loss" and "accuracy" -> the name in the history; a metric without a name is left out.
+        names: "loss" and "accuracy" -> the name in the history; a metric without a name is omitted.
     """
 
     def __init__(self, batches: keras.utils.PyDataset, names: dict[str, str]):
@@ -216,7 +216,7 @@ class ExtraValidation(keras.callbacks.Callback):
 
 
 class Clock(keras.callbacks.Callback):
-    """Time each epoch as a whole, and its training without validation."""
+    """Measure the time of each epoch: in total, and of training alone."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -235,17 +235,17 @@ class Clock(keras.callbacks.Callback):
         self.training_seconds.append(round(self._last_batch - self._start, 3))
 
     def images_per_second(self, images_per_epoch: int, first_epoch: int = 0) -> float:
-        """Return the median of the epochs from `first_epoch` on, without that one if there are more: it compiles."""
+        """Return the median from `first_epoch` (from 0) on. The first is omitted if there are more: it compiles."""
         timed = self.training_seconds[first_epoch:]
         seconds = timed[1:] or timed
         return round(images_per_epoch / statistics.median(seconds), 1) if seconds else math.nan
 
 
 class ConsoleLines(keras.callbacks.Callback):
-    """Print a line per epoch, a progress bar on a terminal, and early in the training how long it will take."""
+    """Print a line per epoch, and once the expected duration. Show a progress bar if stderr is a terminal."""
 
     _WARM_UP_BATCHES = 3
-    """The first batches compile the step, and take longer than the rest."""
+    """The first batches compile the training step, which makes them slower."""
     _SECONDS_BEFORE_ESTIMATE = 2.0
 
     def __init__(self, epochs: int, num_batches: int, clock: Clock, image_sizes: Sequence[int] = ()):
@@ -260,19 +260,13 @@ class ConsoleLines(keras.callbacks.Callback):
         self._bar: Progress | None = None
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
-        self._estimated, self._first_epoch = False, None  # an epoch of another phase takes another time
+        self._estimated, self._first_epoch = False, None  # each phase has its own duration per epoch
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         if self._first_epoch is None:
             self._first_epoch = epoch
         if sys.stderr.isatty():
-            columns = (
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeRemainingColumn(),
-            )
-            self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
+            self._bar = progress_bar()
             self._bar.start()
             self._task = self._bar.add_task(f"epoch {epoch + 1}/{self._epochs}", total=self._num_batches)
 
@@ -305,7 +299,7 @@ class ConsoleLines(keras.callbacks.Callback):
         )
 
     def close(self) -> None:
-        """Remove the progress bar. Keras does not tell callbacks that a training has failed."""
+        """Remove the progress bar. Keras calls no callback if a training fails."""
         if self._bar:
             self._bar.stop()
             self._bar = None
@@ -314,7 +308,7 @@ class ConsoleLines(keras.callbacks.Callback):
         if self._bar:
             self._bar.console.print(line, highlight=False)
         else:
-            print(line, flush=True)  # noqa: T201 - the line per epoch is this callback's purpose
+            say(line)
 
 
 def _duration(seconds: float) -> str:

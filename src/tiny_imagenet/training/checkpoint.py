@@ -1,8 +1,9 @@
 """Checkpoint for bit-exact resume after the last completed epoch.
 
-Keras's `BackupAndRestore` loses the seeds of dropout and the counters of schedules and stops. This checkpoint has them,
-with weights, optimizer and history. It is one file per training, in a folder that neither DVC nor git tracks, and named
-by a fingerprint of everything that decides the result: after a change of params, data or code there is no such file.
+It has the weights, the optimizer, the history, and what Keras's `BackupAndRestore` loses: the seeds of dropout and the
+counters of schedules and stops. Each training has one file, in a folder that neither DVC nor git tracks. The file is
+named after a fingerprint of everything that decides the result: after a change of params, data or code, a training
+starts from scratch.
 """
 
 import json
@@ -28,46 +29,46 @@ _REMEMBERED: dict[type, tuple[str, ...]] = {
     keras.callbacks.ReduceLROnPlateau: ("wait", "best"),
     Clock: ("epoch_seconds", "training_seconds"),
 }
-"""The state of callbacks that is saved. Keras resets its own as a training begins.
+"""Attributes of callbacks that are saved. Keras resets those of its own callbacks when a training starts.
 
-A checkpoint always has all of it: one of other code has another key.
+No checkpoint lacks one of them: a checkpoint of other code has another key.
 """
 
 
 def open_checkpoint(folder: Path, key: str) -> "Checkpoint":
-    """Return the checkpoint of a training that starts or resumes now, and print which of the two it is.
+    """Return the checkpoint of a training, and print whether the training resumes.
 
-    Of several processes that share the batches, the first alone writes it.
+    If several processes share the batches, only the first one writes the checkpoint.
 
     Args:
-        folder: of the training's checkpoints; its name is the training's.
-        key: a fingerprint of what decides the result.
+        folder: holds the checkpoints of the training, and has its name.
+        key: a fingerprint of everything that decides the result.
 
     Raises:
-        UserError: the checkpoint is broken, or the processes do not have the same key or the same checkpoint.
+        UserError: the checkpoint is damaged, or the processes have different keys or checkpoints.
     """
     checkpoint = Checkpoint(folder, key, read_only=devices.process() > 0)
     history = checkpoint.history()
     devices.require_same("params, data, code, versions or processor", key)
-    devices.require_same(f"the epochs that {folder.parent} has: they need one folder, shared by all", str(history))
+    devices.require_same(f"their completed epochs: all of them must share the folder {folder.parent}", str(history))
     if history:
         say(f"{folder.name}: resuming after epoch {len(history)}")
     elif checkpoint.other:
         say(
-            f"{folder.name}: starting from scratch; checkpoint {checkpoint.other} (other params, data, code, versions, "
-            "processor, threads or variables of the environment) is kept until this training is complete"
+            f"{folder.name}: starting from scratch; checkpoint {checkpoint.other} (different params, data, code, "
+            "versions, processor, threads or environment variables) is kept until this training is complete"
         )
     return checkpoint
 
 
 class Checkpoint:
-    """The checkpoint of a training, and the MLflow run that it belongs to.
+    """The checkpoint of a training, and the id of its MLflow run.
 
     Args:
-        folder: of the model. Stopped trainings of the same model with another key have their files there, too.
+        folder: holds the checkpoints of a model, also those of stopped trainings with another key.
             `workspace.drop_finished_checkpoint` removes it.
-        key: a fingerprint of what decides the result.
-        read_only: write nothing, since another process of the same training does.
+        key: a fingerprint of everything that decides the result.
+        read_only: write nothing, because another process of the same training does.
     """
 
     def __init__(self, folder: Path, key: str, *, read_only: bool = False):
@@ -78,7 +79,7 @@ class Checkpoint:
 
     @property
     def run_id(self) -> str | None:
-        """The MLflow run of a training with this key that was stopped, or None."""
+        """The id of the MLflow run of a stopped training with this key, or None."""
         return self._run_file.read_text(encoding="utf-8").strip() if self._run_file.is_file() else None
 
     @property
@@ -88,7 +89,7 @@ class Checkpoint:
         return max(others, key=lambda path: path.stat().st_mtime) if others else None
 
     def begin(self, run_id: str) -> None:
-        """Record the run of the training that starts now. Of other trainings, keep the files of `other` only."""
+        """Record the MLflow run of the training that starts. Delete the files of all other trainings but `other`."""
         other = self.other
         write_text(self._run_file, f"{run_id}\n")
         kept = {f"{file.stem}{suffix}" for file in (self._file, other) if file for suffix in (".checkpoint", ".run")}
@@ -98,16 +99,16 @@ class Checkpoint:
 
     @property
     def bytes(self) -> int:
-        """Size on disk."""
+        """Size of the file; 0 if there is none."""
         return self._file.stat().st_size if self._file.is_file() else 0
 
     def read_state(self) -> dict[str, Any] | None:
-        """Return everything but the arrays, or None if there is no checkpoint.
+        """Return all but the arrays, or None if there is no checkpoint.
 
         Keys: `stopped` (before the last epoch), `history` (a mapping per epoch), `resumed_from`, `callbacks`.
 
         Raises:
-            UserError: the file is broken. A stopped training leaves no such file: writes are atomic.
+            UserError: the file is damaged. A stopped training does not damage it: writes are atomic.
         """
         if not self._file.is_file():
             return None
@@ -116,7 +117,7 @@ class Checkpoint:
                 state: dict[str, Any] = json.loads(archive.read(_STATE))
                 return state
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            raise self._broken(error) from None
+            raise self._damaged(error) from None
 
     def history(self) -> list[dict[str, float]]:
         """Return the metrics of the completed epochs."""
@@ -124,17 +125,17 @@ class Checkpoint:
         return state["history"] if state else []
 
     def read_array(self, name: str) -> NDArray[Any]:
-        """Return a saved array; raise UserError if the file is broken."""
+        """Return a saved array; raise UserError if the file is damaged."""
         try:
             with zipfile.ZipFile(self._file) as archive, archive.open(name) as stream:
                 array: NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
                 return array
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise self._broken(error) from None
+            raise self._damaged(error) from None
 
-    def _broken(self, error: Exception) -> UserError:
+    def _damaged(self, error: Exception) -> UserError:
         files = f"{self._file} {self._run_file}"
-        return UserError(f"the checkpoint {self._file} is broken ({error}); `rm {files}` to train from the start")
+        return UserError(f"checkpoint {self._file} is damaged ({error}); `rm {files}` to train from scratch")
 
     def write(self, state: dict[str, Any], arrays: Iterator[tuple[str, NDArray[Any]]]) -> None:
         """Replace the checkpoint atomically."""
@@ -148,14 +149,14 @@ class Checkpoint:
 
 
 class EpochRecorder(keras.callbacks.Callback):
-    """Add each epoch to the history and save a checkpoint; at the start, restore the checkpoint of a stopped training.
+    """Restore the checkpoint of a stopped training; after each epoch, extend the history and save a checkpoint.
 
     Args:
         checkpoint: None to save nothing.
-        others: the callbacks whose state is saved; in a training they come before this one.
+        others: the callbacks whose state is saved. They must come before this one.
 
     Raises:
-        UserError: the checkpoint is broken.
+        UserError: the checkpoint is damaged.
     """
 
     def __init__(self, checkpoint: Checkpoint | None, others: Sequence[keras.callbacks.Callback]):
@@ -166,26 +167,26 @@ class EpochRecorder(keras.callbacks.Callback):
         self._first_epoch = 0
         self._averages: AveragedWeights | None = None
         self.is_complete = bool(self._saved and self._saved["stopped"])
-        """Whether the training to resume had stopped early, so that no epoch is to follow."""
+        """Whether the training to resume stopped early, so that no epoch follows."""
         self.history: list[dict[str, float]] = self._saved["history"] if self._saved else []
         self.resumed_from: list[int] = [*self._saved["resumed_from"], len(self.history)] if self._saved else []
 
     @property
     def epochs_done(self) -> int:
-        """How many epochs the history has."""
+        """Number of epochs in the history."""
         return len(self.history)
 
     def begin_phase(self, first_epoch: int, averages: AveragedWeights | None) -> None:
-        """Announce the phase that is trained next, which has a new optimizer.
+        """Prepare for the next phase, which has a new optimizer.
 
         Args:
             first_epoch: of the phase, from 0.
-            averages: the callback that swaps averaged weights in this phase, if any does.
+            averages: the callback that swaps averaged weights in this phase, or None.
         """
         self._first_epoch, self._averages = first_epoch, averages
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
-        saved, self._saved = self._saved, None  # a second phase continues with the model in memory
+        saved, self._saved = self._saved, None  # the second phase continues with the model in memory
         if self._checkpoint is None or saved is None:
             return
         is_between_phases = 0 < self._first_epoch == len(self.history)
@@ -216,7 +217,7 @@ class EpochRecorder(keras.callbacks.Callback):
         self._checkpoint.write(state, self._arrays())
 
     def _variables(self, *, with_optimizer: bool = True) -> Iterator[tuple[str, keras.Variable]]:
-        """Yield weights, dropout's seeds, and the optimizer's moments, counter and learning rate."""
+        """Yield the weights, the seeds of dropout, and the moments, counter and learning rate of the optimizer."""
         metrics = {id(variable) for variable in self.model.metrics_variables}
         model = [variable for variable in self.model.variables if id(variable) not in metrics]
         optimizer = self.model.optimizer.variables if with_optimizer else []
@@ -233,7 +234,7 @@ class EpochRecorder(keras.callbacks.Callback):
 
 
 def _state(callback: keras.callbacks.Callback) -> dict[str, Any]:
-    """Return what a callback remembers; of its best weights the number of arrays, which are saved by themselves."""
+    """Return the saved attributes of a callback. Of its best weights, return the number of arrays."""
     names = next(names for kind, names in _REMEMBERED.items() if isinstance(callback, kind))
     state: dict[str, Any] = {name: getattr(callback, name, None) for name in names}
     if state.get(_BEST_WEIGHTS) is not None:

@@ -1,4 +1,4 @@
-"""The optimizer of a phase, with its learning-rate schedule."""
+"""Make the optimizer of a phase, with its learning-rate schedule."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ _OPTIMIZERS = {
 
 
 def make_optimizer(phase: Phase, steps_per_epoch: int) -> keras.optimizers.Optimizer:
-    """Return a new optimizer for a phase; `steps_per_epoch` turns the epochs of its schedule into steps."""
+    """Return a new optimizer for a phase; `steps_per_epoch` converts the epochs of its schedule to steps."""
     settings = phase.optimizer
     learning_rate = _cosine_decay(phase, phase.schedule, steps_per_epoch) if phase.schedule else settings.learning_rate
     options: dict[str, Any] = {"learning_rate": learning_rate, "global_clipnorm": settings.clip_norm}
@@ -27,7 +27,7 @@ def make_optimizer(phase: Phase, steps_per_epoch: int) -> keras.optimizers.Optim
     if settings.name == "sgd":
         options |= {"momentum": settings.momentum or 0.0, "nesterov": settings.nesterov}
     optimizer = _OPTIMIZERS[settings.name](**options)
-    # Keras calls the layer scales of ConvNeXt "variable", "variable_1" and so on: they have no name of their own.
+    # The layer scales of ConvNeXt have no names of their own; Keras calls them "variable", "variable_1" and so on.
     optimizer.exclude_from_weight_decay(var_names=["bias", "beta", "gamma", "^variable"])
     return optimizer
 

@@ -1,7 +1,7 @@
-"""The one or two phases of a training: which epochs, which weights are trained, and at which learning rate.
+"""The phases of a training, one or two: their epochs, trainable weights and learning rate.
 
-Training the new head first keeps its first, large gradients from destroying what the backbone has learnt (Howard and
-Ruder 2018, https://arxiv.org/abs/1801.06146).
+The new head is trained first, because its first gradients are large and would destroy what the backbone has learnt
+(Howard and Ruder 2018, https://arxiv.org/abs/1801.06146).
 """
 
 from dataclasses import dataclass
@@ -23,11 +23,11 @@ class Phase:
     optimizer: Optimizer
     schedule: LearningRateSchedule | None
     is_last: bool
-    """Plateaus, stops and the choice of the best epoch belong to the last phase only."""
+    """Only the last phase reduces its learning rate on a plateau, stops early and chooses the best epoch."""
 
 
 def phases(recipe: Recipe) -> list[Phase]:
-    """Return the phases of a training: one, or with `fine_tuning` two, the head's and the whole model's."""
+    """Return the phases of a training: one, or with `fine_tuning` two: the head, then the whole model."""
     tuning, optimizer, schedule = recipe.fine_tuning, recipe.optimizer, recipe.learning_rate_schedule
     if tuning is None:
         return [Phase(0, recipe.epochs, optimizer, schedule, True)]
@@ -39,10 +39,10 @@ def phases(recipe: Recipe) -> list[Phase]:
 
 
 def set_trainable(model: keras.Model, recipe: Recipe, phase: Phase) -> None:
-    """Make the weights trainable that a phase trains. Compile the model afterwards.
+    """Freeze the weights that a phase does not train. Compile the model afterwards.
 
-    Batch normalization that is not trainable normalizes by its moving averages, and does not update them. The backbone
-    is the model inside the model; a model without one is not changed.
+    Frozen batch normalization uses its moving averages and does not update them. The backbone is the model inside the
+    model; a model without a backbone is not changed.
     """
     backbone = next((layer for layer in model.layers if isinstance(layer, keras.Model)), None)
     if backbone is None:

@@ -1,4 +1,4 @@
-"""Train one model by its recipe. Knows nothing of MLflow or DVC: it takes callbacks."""
+"""Train one model by its recipe. MLflow and DVC are reached through callbacks only."""
 
 import gc
 import math
@@ -37,17 +37,17 @@ HISTORY_COLUMNS = ["epoch", "accuracy", "val_accuracy", "loss", "val_loss", "lea
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained model, and how its training went."""
+    """A trained model and the record of its training."""
 
     model: keras.Model
     history: pd.DataFrame
-    """A row per epoch: HISTORY_COLUMNS, the recipe's further metrics, and with two phases `phase`, 1 or 2."""
+    """A row per epoch: HISTORY_COLUMNS, further metrics of the recipe, and `phase` (1 or 2) if there are two."""
     epoch_seconds: list[float]
-    """Wall time of each epoch, with validation."""
+    """Wall time of each epoch, including validation."""
     images_per_second: float
-    """Median over the epochs of the last phase, without validation, and without its first epoch if it has more."""
+    """Median over the epochs of the last phase, without validation. Its first epoch is omitted if it has more."""
     resumed_from: list[int]
-    """After how many epochs the training was resumed, each time that it had been stopped."""
+    """The number of completed epochs at each resume."""
     best_epoch: int
     """The epoch, from 1, whose weights the model has."""
 
@@ -62,20 +62,20 @@ def train(
     callbacks: Sequence[keras.callbacks.Callback] = (),
     share: BatchShare = ALONE,
 ) -> Trained:
-    """Train a model by its recipe and return it with the weights that the recipe keeps.
+    """Train a model by its recipe; return it with the weights of the epoch that the recipe keeps.
 
     Args:
-        recipe: architecture, optimizer, epochs and so on.
-        packed: training and validation images; `val_accuracy` of each epoch is on clean validation images.
-        seed: of the order of images and of their augmentation. `runtime.prepare` seeds weights and dropout.
-        weights_file: pretrained weights of the backbone.
-        checkpoint: where each epoch is saved, and from where a stopped training resumes. None: neither.
-        callbacks: called last: they see all metrics of an epoch that is already saved.
+        recipe: the architecture, optimizer, epochs and so on.
+        packed: the training and validation images. `val_accuracy` is measured on the validation images as they are.
+        seed: of the order and the augmentation of images. `runtime.prepare` seeds weights and dropout.
+        weights_file: pretrained weights of the backbone, or None.
+        checkpoint: saves each epoch, and resumes a stopped training. None: neither.
+        callbacks: called last, with all metrics, after the epoch is saved.
         share: from `devices.shared_by`. Call this function inside its block.
 
     Raises:
         UserError: the training has diverged, a class has too few images, the devices cannot share the batches, or the
-            disk is too small for the model.
+            disk has too little space for the model.
     """
     images = _Images(recipe, packed, seed, share)
     batches = images.training()
@@ -89,7 +89,7 @@ def train(
     for phase in [*(phase for phase in first if phase.end_epoch > recorder.epochs_done), last]:
         if first:
             compile_model(model, recipe, phase, len(batches))
-            gc.collect()  # the optimizer of the phase before refers to itself and has the moments of all weights
+            gc.collect()  # frees the previous optimizer: it refers to itself, and has the moments of all weights
         _fit(model, phase, recipe, images, ordered)
     return Trained(
         model,
@@ -102,7 +102,7 @@ def train(
 
 
 class _Images:
-    """The images of a training, in batches as its recipe needs them."""
+    """The images of a training in batches."""
 
     def __init__(self, recipe: Recipe, packed: PackedDataset, seed: int, share: BatchShare):
         self._recipe, self._packed, self._seed = recipe, packed, seed
@@ -136,7 +136,7 @@ class _Images:
         return OrderedBatches(self._packed.val, **self._shared)
 
     def extra_validations(self) -> list[ExtraValidation]:
-        """Return a callback for each set of images that is measured besides the clean validation images."""
+        """Return a callback for each further set of images that is evaluated after each epoch."""
         extra = []
         if self._recipe.holdout_per_class:
             held_out = OrderedBatches(self._packed.train, indices=self.held_out, **self._shared)
@@ -175,23 +175,23 @@ class _Callbacks:
         averages = AveragedWeights() if self._averages_weights else None
         self.recorder.begin_phase(phase.first_epoch, averages)
         return [
-            SeedEpoch(self._seed),  # first: before anything draws
-            *([averages] if averages else []),  # everything below measures, keeps and saves the averages
+            SeedEpoch(self._seed),  # first: before any random number is drawn
+            *([averages] if averages else []),  # all callbacks below measure, keep and save the averages
             *self._statistics,  # of the averaged weights, before anything is measured
             LearningRate(),  # before a plateau changes it
             *self._extra_validations,  # before the stops, which may monitor their metrics
             *(self.schedules_and_stops if phase.is_last else []),
             *([averages.keep_on_stop()] if averages else []),  # after the stops, before the weights are saved
-            self.clock,  # after everything that computes
-            StopAtNaN(),  # after everything that adds metrics, before the epoch is saved
-            self.recorder,  # after everything whose state it saves
-            self.lines,  # after the recorder: an epoch that is printed has been saved
+            self.clock,  # after all computation
+            StopAtNaN(),  # after all callbacks that add metrics, before the epoch is saved
+            self.recorder,  # after all callbacks whose state it saves
+            self.lines,  # after the recorder: a printed epoch is saved
             *self._further,  # last, for the same reason
         ]
 
 
 def _fit(model: keras.Model, phase: Phase, recipe: Recipe, images: _Images, callbacks: _Callbacks) -> None:
-    """Train one phase, from the first epoch that is not done yet; no epoch if the training had stopped early."""
+    """Train the remaining epochs of a phase; none if the resumed training had stopped early."""
     epochs_done = callbacks.recorder.epochs_done
     try:
         model.fit(
@@ -208,7 +208,7 @@ def _fit(model: keras.Model, phase: Phase, recipe: Recipe, images: _Images, call
 
 
 def _history_frame(history: list[dict[str, float]], last_of_two: Phase | None) -> pd.DataFrame:
-    """Return a row per epoch; with the last of two phases also the column `phase`, 1 or 2."""
+    """Return a row per epoch; if there are two phases, with a column `phase` (1 or 2)."""
     frame = pd.DataFrame({"epoch": range(1, len(history) + 1)}).join(pd.DataFrame(history))
     if last_of_two:
         frame["phase"] = 1 + (frame["epoch"] > last_of_two.first_epoch)
@@ -216,10 +216,10 @@ def _history_frame(history: list[dict[str, float]], last_of_two: Phase | None) -
 
 
 def _bytes_needed(model: keras.Model, checkpoint: Checkpoint | None) -> int:
-    """Return how many more bytes training and saving will write.
+    """Return the number of bytes that training and saving will add to the disk.
 
     The model is written three times: by Keras, as model.keras with a fixed date, and by MLflow. A checkpoint has the
-    weights, the best weights and the optimizer's moments, and the next one is written before the last is removed.
+    weights, the best weights and the moments of the optimizer. Two exist while one is replaced.
     """
     weights: int = 4 * model.count_params()
     if checkpoint is None:
@@ -230,5 +230,5 @@ def _bytes_needed(model: keras.Model, checkpoint: Checkpoint | None) -> int:
 
 
 def write_history(history: pd.DataFrame, path: Path) -> None:
-    """Write `history.csv` with every digit, so that equal trainings give equal bytes."""
+    """Write `history.csv` with all digits, so that equal trainings give equal bytes."""
     write_text(path, history.to_csv(index=False))

@@ -1,1 +1,1 @@
-"""Check that each number still follows from its inputs."""
+"""Check that each number follows from its inputs."""

@@ -1,6 +1,6 @@
-"""Check that a seed gives the same bits twice: compare weights and history of two short trainings by hash.
+"""Check that a seed gives the same bits twice: compare the hashes of weights and history of two short trainings.
 
-python -m tiny_imagenet.verification.determinism MODEL EPOCHS BATCHES      # one of the two
+python -m tiny_imagenet.verification.determinism MODEL EPOCHS BATCHES      # one training
 """
 
 import hashlib
@@ -50,23 +50,23 @@ def verify(model: str, params: Params, *, epochs: int = 2, batches: int = 8) -> 
 
 
 def record(model: str, outcome: dict[str, Any], path: Path) -> None:
-    """Write the outcome into a JSON file that has one for each model."""
+    """Write the outcome for a model to a JSON file that has one for each model."""
     try:
         outcomes = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     except ValueError as error:
-        raise UserError(f"{path} is no readable JSON ({error}); `git checkout {path}` restores it") from None
+        raise UserError(f"{path} cannot be read as JSON ({error}); `git checkout {path}` restores it") from None
     write_text(path, json.dumps(outcomes | {model: outcome}, indent=2, sort_keys=True) + "\n")
 
 
 def _in_fresh_process(model: str, epochs: int, batches: int, number: int) -> dict[str, Any]:
     command = [sys.executable, "-m", "tiny_imagenet.verification.determinism", model, str(epochs), str(batches)]
-    # Hash seeds differ between two processes by chance; here they always do.
+    # Without this, hash seeds differ between two processes by chance only.
     done = subprocess.run(
         command, env=os.environ | {"PYTHONHASHSEED": str(number)}, stdout=subprocess.PIPE, text=True, check=False
     )
     marked = [line for line in done.stdout.splitlines() if line.startswith(_MARK)]
     if done.returncode or not marked:
-        raise UserError(f"the training {number} of 2 failed with exit code {done.returncode}; see above")
+        raise UserError(f"training {number} of 2 failed with exit code {done.returncode}, see above")
     outcome: dict[str, Any] = json.loads(marked[-1].removeprefix(_MARK))
     return outcome
 
@@ -90,7 +90,7 @@ def _train_briefly(model: str, epochs: int, batches: int) -> None:
             "batches_per_epoch": batches,
             "learning_rate_schedule": schedule
             and schedule.model_copy(update={"warmup_epochs": min(schedule.warmup_epochs, (epochs - head_epochs) / 2)}),
-            # With one epoch, only the second phase is trained.
+            # With one epoch there is only the second phase.
             "fine_tuning": tuning and tuning.model_copy(update={"head_epochs": head_epochs}),
         }
     )

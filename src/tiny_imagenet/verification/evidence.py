@@ -1,6 +1,6 @@
-"""What the files, dvc.lock and MLflow have of a training now, in the working directory.
+"""Read the files, dvc.lock and the MLflow run of a training, in the working directory.
 
-A file that is missing or broken is a UserError that says how to restore it.
+A missing or damaged file is a UserError that says how to restore it.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,35 +20,35 @@ from tiny_imagenet.repository.records import Architecture, Metrics, RunRecord, r
 from tiny_imagenet.tracking.results import TrackedRun, find_run, metric_history
 
 SIZES = ("parameters", "parameters_200_classes")
-"""What the table has of architecture.json."""
+"""Keys of architecture.json that are in the table."""
 FINAL = "final_"
-"""How MLflow's names of the metrics of metrics.json begin."""
+"""Prefix in MLflow of the metrics of metrics.json."""
 _SYSTEM = "system/"
 _MADE_BY_DVC = ("data", *(path.as_posix() for path in (MODELS, RESULTS, REPORTS)))
 
 
-class NotAskedError(Exception):
-    """A check is not wanted, or MLflow lacks what it is about: it neither holds nor fails."""
+class SkippedError(Exception):
+    """A check is not wanted, or MLflow lacks its subject: the check neither holds nor fails."""
 
 
 @dataclass(frozen=True)
 class Tracked:
-    """What MLflow has of a training."""
+    """The run of a training in MLflow."""
 
     run: TrackedRun
     epochs: Mapping[str, float]
-    """"<metric> of epoch <step>" -> value; the second value of a step is "..., again"."""
+    """"<metric> of epoch <step>" -> value; a second value of a step has the key "..., again"."""
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What there is of one training. The files are read when they are asked for, so that each check can fail alone."""
+    """Files and run of one training. Each file is read when it is used, so that checks fail separately."""
 
     job: Job
     store: Mapping[str, Tracked] | None
-    """Of `read_store`; None if MLflow's store is away."""
+    """From `read_store`; None if MLflow's store cannot be reached."""
     path_md5: Callable[[Path], str | None] = dvc.path_md5
-    """`dvc.path_md5`, which may remember what it has hashed."""
+    """`dvc.path_md5`, possibly cached."""
 
     @property
     def record(self) -> RunRecord:
@@ -62,27 +62,27 @@ class Evidence:
 
     @property
     def sizes(self) -> dict[str, Any]:
-        """SIZES of architecture.json."""
+        """SIZES, from architecture.json."""
         return Architecture.read(RESULTS / self.job.name / "architecture.json").model_dump(include={*SIZES})
 
     @property
     def history(self) -> pd.DataFrame:
-        """history.csv to the last digit, by epoch."""
+        """history.csv by epoch, exact to the last digit."""
         path = MODELS / self.job.name / "history.csv"
         return read_history(path, remedy=restore(path)).set_index("epoch")
 
     @property
     def tracked(self) -> Tracked:
-        """What MLflow has; raises NotAskedError if it has nothing."""
+        """The run in MLflow; raise SkippedError if there is none."""
         if self.store is None:
-            raise NotAskedError("MLflow's store is away, see below")
+            raise SkippedError("MLflow's store cannot be reached, see below")
         if self.job.name not in self.store:
-            raise NotAskedError("MLflow does not have the run")
+            raise SkippedError("MLflow does not have the run")
         return self.store[self.job.name]
 
 
 def has_results(name: str) -> bool:
-    """Return whether the table has figures of a training, or should have."""
+    """Return whether the table has, or should have, results of a training."""
     try:
         has_row = any(row.get("run_id") for row in table_rows(name))
     except UserError:
@@ -92,7 +92,7 @@ def has_results(name: str) -> bool:
 
 
 def read_store(names: Sequence[str]) -> dict[str, Tracked]:
-    """Return what MLflow has of the runs that each run.json names; raises UserError if the store is away."""
+    """Return the run in MLflow of each training; raise UserError if the store cannot be reached."""
     root, tracked = dvc.repository_root(), {}
     for name in names:
         try:
@@ -112,13 +112,13 @@ def read_store(names: Sequence[str]) -> dict[str, Tracked]:
 
 
 def table_rows(model: str | None = None) -> list[dict[str, Any]]:
-    """Return the rows of the table, all or a model's: numbers to the last digit, "" if there is none."""
+    """Return the rows of the table, of all models or of one: numbers exact to the last digit, "" for empty cells."""
     rows = _rows(read_csv(TABLE, TYPES, float, remedy=restore(TABLE)))
     return [row for row in rows if model in (None, row["model"])]
 
 
 def written_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return the rows that `table_rows` would return if the table were this one."""
+    """Return the rows that `table_rows` would return for this table."""
     return _rows(parse_csv(frame.to_csv(index=False), TYPES, float))
 
 
@@ -130,12 +130,12 @@ def _rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
 def differences(
     stage: str, path_md5: Callable[[Path], str | None], recorded: Mapping[str, str] | None = None
 ) -> Iterator[tuple[str, str]]:
-    """Yield what differs between dvc.lock and the disk of each dependency and output of a stage, with the remedy.
+    """Yield each dependency and output of a stage that differs from dvc.lock, as a message and a remedy.
 
     Args:
-        stage: as dvc.lock calls it.
-        path_md5: `dvc.path_md5`.
-        recorded: path -> MD5 of each dependency by run.json, if that has to be the same, too.
+        stage: its name in dvc.lock.
+        path_md5: `dvc.path_md5`, possibly cached.
+        recorded: path -> MD5 of each dependency in run.json, if they must be the same.
 
     Raises:
         UserError: dvc.lock does not have the stage.
@@ -143,7 +143,7 @@ def differences(
     dependencies, outputs = (dvc.locked_files(Path.cwd(), stage, [kind]) for kind in ("deps", "outs"))
     locked, recorded = dependencies | outputs, dependencies if recorded is None else recorded
     for name in sorted(locked.keys() | recorded.keys()):
-        if stage == "compare" and Path(name) in (MODELS, RESULTS):  # each training's own check has its files
+        if stage == "compare" and Path(name) in (MODELS, RESULTS):  # checked for each training
             continue
         path, current, by_lock = Path(name), path_md5(Path(name)), locked.get(name)
         by_run = by_lock if name in outputs else recorded.get(name)
@@ -159,7 +159,7 @@ def differences(
 
 
 def _first_difference(folder: Path, current: str | None, locked: str | None) -> tuple[Path, str | None, str | None]:
-    """Return the first file that differs, with both MD5s; the folder itself if DVC's cache has no list of its files."""
+    """Return the first file that differs, with both MD5s; the folder if DVC's cache has no list of its files."""
     files, listed = dvc.folder_files(folder), dvc.cached_folder(locked) if locked else {}
     for name in sorted(files.keys() | listed.keys()) if listed else []:
         if files.get(name) != listed.get(name):
@@ -168,13 +168,7 @@ def _first_difference(folder: Path, current: str | None, locked: str | None) -> 
 
 
 def restore(path: Path, current: str | None = None, wanted: str | None = None) -> str:
-    """Return the commands that restore a file or folder that DVC has made.
-
-    Args:
-        path: of the file or folder.
-        current: its MD5, if it is known.
-        wanted: the MD5 that it should have, if it is known.
-    """
+    """Return the commands that restore an output of DVC: `current` is its MD5, `wanted` the expected one, if known."""
     if current is not None and wanted is None:
         return f"`rm {path}`"  # it should not exist
     remove = f"rm -rf {path}" if path.is_dir() else f"rm -f {path}"
@@ -182,12 +176,12 @@ def restore(path: Path, current: str | None = None, wanted: str | None = None) -
         return f"`{remove}` and `dvc checkout {path}`"
     if dvc.cached_file(current):
         return "`git checkout dvc.lock`, or `dvc repro`"
-    # A file and DVC's copy of it are often one, by a hard link, and DVC trusts any copy that it has.
+    # A file and DVC's copy are often the same, by a hard link, and DVC trusts its copy without a check.
     copy, root = dvc.cache_path(wanted), dvc.repository_root()
     copy = copy.relative_to(root) if copy.is_relative_to(root) else copy
-    return f"DVC has no sound copy: `{remove} {copy}`, then `dvc pull` or `dvc repro`"
+    return f"DVC has no intact copy: `{remove} {copy}`, then `dvc pull` or `dvc repro`"
 
 
 def short(digest: str | None) -> str:
-    """Return the first digits of a hash, or "missing"."""
+    """Return the first eight digits of a hash, or "missing"."""
     return digest[:8] if digest else "missing"

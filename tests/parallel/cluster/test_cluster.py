@@ -67,7 +67,7 @@ def test_more_cores_than_a_machine_has_are_refused():
         cluster(4, 4).allot(10, None, 5)
 
 
-def test_a_training_computes_on_its_cores_alone():
+def test_a_training_computes_only_on_its_cores():
     assert Allotment(workers=2, cores=3, gpus=0).environment() == runtime.thread_settings(3)
     assert set(runtime.thread_settings(3).values()) == {"3"}
 
@@ -84,7 +84,7 @@ def test_an_invalid_address_is_refused(address):
         pass
 
 
-def test_an_address_at_which_nothing_answers_is_refused_at_once():
+def test_an_address_without_a_cluster_is_refused_at_once():
     with socket.socket() as taken:  # bound, but nobody listens
         taken.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{taken.getsockname()[1]}"

@@ -44,7 +44,7 @@ def test_nothing_is_held_out_if_validation_images_decide():
     assert only({"batch_size": 32}, metric="val_accuracy").recipe.holdout_per_class == 0
 
 
-def test_what_a_profile_changes_does_not_undo_what_is_searched():
+def test_a_profile_does_not_override_searched_keys():
     values = {"batch_size": 33, "augmentation": "none", "optimizer.learning_rate": 0.5}
     recipe = only(values).recipe  # the demo sets its own batch size and augmentation
     assert (recipe.batch_size, recipe.optimizer.learning_rate) == (33, 0.5)
@@ -105,7 +105,7 @@ def test_every_key_that_a_profile_sets_can_be_searched(key):
         assert getattr(trial.recipe, key) == searched[key]
 
 
-def test_what_is_searched_beside_the_learning_rate_leaves_it_to_the_profile():
+def test_searching_other_keys_leaves_the_learning_rate_to_the_profile():
     assert "learning_rate" not in only({"optimizer.weight_decay": 0.1}).block.get("keeps", [])
 
 

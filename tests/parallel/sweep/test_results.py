@@ -54,7 +54,7 @@ def test_the_best_epoch_of_a_trial_that_did_not_fail_decides_and_the_first_of_eq
     assert list(ordered["val_accuracy"].dropna()) == [0.25, 0.25, 0.05]
 
 
-def test_the_files_say_the_same(tmp_path):
+def test_the_files_agree(tmp_path):
     sizes = plan(params(), "sizes")
     files = write_results(tmp_path, sizes, RECORDS)
     assert all(path.is_file() for path in files)
@@ -65,7 +65,7 @@ def test_the_files_say_the_same(tmp_path):
     assert yaml.safe_load(text) == {"sizes": sizes.trials[0].block}
 
 
-def test_a_record_comes_back_as_it_was_written(tmp_path):
+def test_a_record_survives_a_round_trip(tmp_path):
     assert read_record(tmp_path) is None
     for record in RECORDS.values():
         write_record(tmp_path, record, {"batch_size": 8})

@@ -62,7 +62,7 @@ def test_the_key_of_a_trial_changes_with_what_decides_its_result(monkeypatch):
     assert not set(keys(params())) & set(before)
 
 
-def test_other_pretrained_weights_are_another_trial(monkeypatch, tmp_path):
+def test_other_pretrained_weights_make_another_trial(monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT)
     weights = tmp_path / "weights.h5"
     weights.write_bytes(hdf5(b"some"))
@@ -73,7 +73,7 @@ def test_other_pretrained_weights_are_another_trial(monkeypatch, tmp_path):
     assert not set(keys(given)) & set(before)
 
 
-def test_another_architecture_is_another_trial(monkeypatch):
+def test_another_architecture_makes_another_trial(monkeypatch):
     monkeypatch.chdir(ROOT)
     before = keys(params())
     monkeypatch.setattr(run, "architecture_source", lambda name: f"another {name}")

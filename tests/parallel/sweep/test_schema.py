@@ -28,7 +28,7 @@ def sweep(**changes: Any) -> Sweep:
     return validated(Sweep, VALUES | changes, source="params.yaml: sweeps.rates")
 
 
-def test_held_out_images_decide_unless_it_is_said_otherwise():
+def test_held_out_images_decide_by_default():
     assert (sweep().metric, sweep().mode, sweep().holds_out) == ("holdout_accuracy", "max", True)
     other = sweep(metric="val_loss")
     assert (other.mode, other.holds_out) == ("min", False)
@@ -61,7 +61,7 @@ def test_held_out_images_decide_unless_it_is_said_otherwise():
         ({"trials": 0}, "trials"),
     ],
 )
-def test_what_makes_no_sense_is_refused_with_the_path_of_the_key(changes, expected):
+def test_invalid_values_are_refused_with_the_path_of_the_key(changes, expected):
     with pytest.raises(UserError) as caught:
         sweep(**changes)
     assert expected in str(caught.value)
@@ -69,7 +69,7 @@ def test_what_makes_no_sense_is_refused_with_the_path_of_the_key(changes, expect
 
 
 @given(st.floats(0, 1, exclude_max=True), st.floats(1e-8, 1e3), st.floats(1.001, 1e6))
-def test_what_is_drawn_lies_in_the_range(drawn, low, factor):
+def test_drawn_values_are_within_the_range(drawn, low, factor):
     high = low * factor
     for kind in ("loguniform", "uniform"):
         assert low <= Range.model_validate({kind: [low, high]}).value(drawn) <= high
