@@ -1,7 +1,7 @@
 """What a training that fails leaves behind."""
 
 from types import SimpleNamespace
-from unittest.mock import Mock
+from unittest.mock import MagicMock, Mock
 
 import pytest
 import yaml
@@ -35,7 +35,7 @@ def test_a_training_says_that_its_precision_will_be_slow_on_a_cpu(kind, is_said,
     (tmp_path / "cpuinfo").write_text("model name\t: Old CPU\nflags\t\t: avx2\n")
     monkeypatch.setattr(train.processor, "_CPUINFO", tmp_path / "cpuinfo")
     for name in ("workspace.require_architecture", "runtime.prepare", "devices.join", "provenance.training_setup"):
-        monkeypatch.setattr(f"stages.train.{name}", Mock())
+        monkeypatch.setattr(f"stages.train.{name}", MagicMock())
     packed = SimpleNamespace(num_classes=10, train=[0], val=[0])
     monkeypatch.setattr("tiny_imagenet.input_pipeline.packed.open_packed", Mock(return_value=packed))
     monkeypatch.setattr(train.runtime, "device", lambda: Device(kind, "one", 1, 1.0))

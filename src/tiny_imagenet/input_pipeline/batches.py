@@ -219,7 +219,7 @@ class Untuned(PyDatasetAdapter):
         """Return the batches as a `tf.data.Dataset`."""
         dataset = super().get_tf_dataset()
         if isinstance(self.py_dataset, TrainingBatches) and self.py_dataset.image_sizes:
-            images, labels = self._output_signature
+            images, labels = dataset.element_spec
             self._output_signature = (type(images)((None, None, None, 3), images.dtype), labels)
             dataset = super().get_tf_dataset()
         options = type(dataset.options())()  # tf.data.Options, without importing TensorFlow on other backends

@@ -42,6 +42,8 @@ def shown(value: Any) -> str:
         return "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, dict):
+        return " ".join(f"{key} {shown(part)}" for key, part in value.items())
     if isinstance(value, list | tuple):
         return ", ".join(shown(part) for part in value) or "none"
     return str(value)
