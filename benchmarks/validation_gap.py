@@ -6,6 +6,8 @@
 The blocks of model_1 and model_2 in params.yaml need `paper_protocol_every_epoch: true`, which is off by default: the
 curves are of augmented validation images, as the authors' are. docs/validation-gap.md has the whole edit.
 
+Without model_2, the figures of model_1 are complete, and nothing is said of model_2.
+
 Reads the models, their curves and the packed images of a workspace, and the authors' logs. Applies every candidate to
 the predictions of our model 1, whose validation images are intact. Then fits the remaining one to the authors' curves
 twice, by accuracy and by loss, which need not agree. Writes docs/results/validation_gap.
@@ -47,12 +49,13 @@ class Cause:
     kept: float
 
 
-def main(workspace: Annotated[Path, typer.Option(help="A pipeline with both models trained.")] = Path()) -> None:
+def main(workspace: Annotated[Path, typer.Option(help="A pipeline with these models trained.")] = Path()) -> None:
     """Measure what each candidate costs, and fit the shifted class index to the authors' curves."""
     destination = DESTINATION.absolute()
     os.chdir(workspace)
     params = entry.checked_params()
-    epochs = pd.concat(by_epoch(name) for name in (SUSPECT, OTHER))
+    models = [SUSPECT] + [OTHER] * (Path("models") / OTHER / "history.csv").is_file()
+    epochs = pd.concat(by_epoch(name) for name in models)
     runtime.prepare(seed=0)
     from tiny_imagenet.config.recipe import PAPER_AUGMENTATION
     from tiny_imagenet.evaluation import evaluate
@@ -86,7 +89,7 @@ def main(workspace: Annotated[Path, typer.Option(help="A pipeline with both mode
     penalty = float(sum(model.losses))  # of the weights, in the training loss as in the validation loss
     fits = fit(epochs, by_missing, right, train_loss=float(final["loss"]) - penalty)
     origin: dict[str, Any] = {
-        "models": {name: trained(name) for name in (SUSPECT, OTHER)},
+        "models": {name: trained(name) for name in models},
         "device": str(runtime.device()),
         "backend": runtime.backend(),
     }
@@ -203,11 +206,11 @@ def draw(
 ) -> None:
     """Draw the ratio of validation to training accuracy by epoch, and the accuracy that a shift keeps.
 
-    `runs` is model -> `trained`; both of our models have the same images.
+    `runs` is model -> `trained`; all have the same images.
     """
     logs = paper.authors_logs()
     images = runs[SUSPECT]["images"]
-    about = plotting.trained_on(dataset, images, [runs[name]["epochs"] for name in (SUSPECT, OTHER)])
+    about = plotting.trained_on(dataset, images, [run["epochs"] for run in runs.values()])
     title = f"Validation as a share of training accuracy\nours: {about}"
     with plotting.new_figure(folder / "ratios", 6.4, 4, title=title) as (_, axes):
         axis = axes[0, 0]

@@ -169,6 +169,17 @@ def test_results_of_other_seeds_are_beside_the_verdict(tmp_path):
     assert "seeds" not in row(found, "model_2", "training accuracy")["reason"]
 
 
+def test_with_three_seeds_a_number_is_reproduced_if_another_training_might_have_it(tmp_path):
+    """Mean 0.155, standard deviation 0.01: t of 2 degrees of freedom is 4.303, so 0.155 ± 0.0497."""
+    for seed, accuracy in ((7, 0.155), (8, 0.145)):
+        make_results(tmp_path, f"model_1-{seed}", metrics={"val_accuracy_paper_protocol": accuracy})
+    asked = {"models": ["model_1"], "seeds": [7, 8]}
+    found = row(audited(tmp_path, {"model_1": 0.165}, replicates=asked), "model_1", "validation accuracy")
+    assert (found["low"], found["high"]) == pytest.approx((0.155 - 0.0497, 0.155 + 0.0497), abs=5e-5)
+    assert found["verdict"] == "reproduced"  # the paper's is 0.1419, below Wilson's interval of 0.165
+    assert found["reason"] == "the interval contains the paper's; 3 seeds: mean 15.50, standard deviation 1.00"
+
+
 def test_the_explanation_of_the_papers_14_percent_is_beside_it(tmp_path):
     found = audited(tmp_path, {"model_1": 0.2})
     assert "docs/validation-gap.md" in row(found, "model_1", "validation accuracy")["deviations"]

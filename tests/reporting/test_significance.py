@@ -108,3 +108,17 @@ def test_damaged_predictions_are_named(tmp_path):
     (tmp_path / "a" / "predictions.parquet").write_bytes(b"no parquet")
     with pytest.raises(UserError, match=r"a/predictions\.parquet cannot be read"):
         significance.paired_tests(tmp_path, ["a"])
+
+
+def test_the_interval_for_another_training_contains_it_in_95_of_100_cases():
+    drawn = np.random.default_rng(0).normal(0.3, 0.01, (6000, 4))
+    intervals = np.array([significance.interval_for_another(list(first)) for first in drawn[:, :3]])
+    contained = (intervals[:, 0] <= drawn[:, 3]) & (drawn[:, 3] <= intervals[:, 1])
+    assert contained.mean() == pytest.approx(0.95, abs=0.008)  # without 1/n, or with n for n - 1: 0.93 and 0.91
+
+
+def test_the_interval_for_another_training_has_the_tabulated_t():
+    """t of 4 degrees of freedom is 2.776 at 97.5 %; the mean of 1 to 5 is 3, their variance 2.5."""
+    low, high = significance.interval_for_another([1, 2, 3, 4, 5])
+    assert (low + high) / 2 == pytest.approx(3)
+    assert high - 3 == pytest.approx(2.776 * (2.5 * 1.2) ** 0.5, rel=1e-3)

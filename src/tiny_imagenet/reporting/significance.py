@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binomtest
+from scipy.stats import binomtest, t
 
 from tiny_imagenet.common.errors import UserError
 from tiny_imagenet.evaluation.metrics import Z
@@ -62,6 +62,18 @@ def paired_interval(only_a: int, only_b: int, images: int) -> tuple[float, float
     difference = (a - b) / total
     half = Z * float(np.sqrt((a + b) - (a - b) ** 2 / total)) / total
     return max(-1.0, difference - half), min(1.0, difference + half)
+
+
+def interval_for_another(values: Sequence[float]) -> tuple[float, float]:
+    """Return the 95 % prediction interval for one more value of the same normal distribution, by Student's t.
+
+    Mean ± t s sqrt(1 + 1/n), with the standard deviation s of n values and n - 1 degrees of freedom (Hahn and Meeker,
+    Statistical Intervals, 1991, section 4.7).
+    """
+    number = len(values)
+    half = float(t.ppf(1 - LEVEL / 2, number - 1)) * float(np.std(values, ddof=1)) * float(np.sqrt(1 + 1 / number))
+    mean = float(np.mean(values))
+    return mean - half, mean + half
 
 
 def _right_answers(results: Path, models: Sequence[str]) -> dict[str, pd.Series]:
