@@ -58,6 +58,6 @@ def refuse_own_paths(params: Params, root: Path) -> None:
         for own in _OWN:
             if path.is_relative_to((root / own).resolve()):
                 raise UserError(
-                    f"params.yaml: {key}: {name} is in {own}, where the pipeline writes and DVC removes files: move it "
+                    f"params.yaml: {key}: the pipeline writes {own}, and DVC removes files there: move {name} "
                     "elsewhere, such as to the root of the repository, and write its new path"
                 )
