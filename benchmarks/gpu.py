@@ -122,6 +122,7 @@ def measure(setting: Setting) -> Measured:
     batch_size = setting.batch_size or block.batch_size
     changes: dict[str, Any] = {
         "precision": setting.precision, "epochs": 1000, "early_stopping": None, "image_size_schedule": None,
+        "reestimate_batch_normalization": None,
         "batch_size": batch_size, "batches_per_epoch": len(packed.train) // batch_size,
     }  # fmt: skip
     if setting.smoke:

@@ -11,11 +11,7 @@ import yaml
 from tiny_imagenet.common.errors import UserError
 
 COMMITTED = Path(__file__).parents[1] / "params.yaml"
-
-
 VALUES: dict[str, Any] = yaml.safe_load(COMMITTED.read_text(encoding="utf-8"))
-
-
 REMOVED = object()
 TUNING = {"head_epochs": 3, "learning_rate": 0.00005}
 

@@ -8,8 +8,6 @@ from pathlib import Path
 from tiny_imagenet.config.dataset import Expect
 
 ANNOTATIONS = "val/val_annotations.txt"
-
-
 EXPECT = Expect(classes=3, train=4, val=2)
 """Of `small_archive`."""
 CENTRAL_HEADER = {"flags": (8, "<H"), "method": (10, "<H"), "size": (24, "<L"), "offset": (42, "<L")}

@@ -230,6 +230,10 @@ REFUSED: dict[str, tuple[tuple[Any, ...], list[str]]] = {
         (*MODEL, "image_size_schedule", [{"epochs": 5, "size": 32}, {"epochs": 2, "size": 48}]),
         ["models.model_1.image_size_schedule: has 7 epochs, more than the 6 of the training"],
     ),
+    "very many epochs of small images": (
+        (*MODEL, "image_size_schedule", [{"epochs": 10**12, "size": 32}]),
+        ["models.model_1.image_size_schedule: has 1000000000000 epochs, more than the 6 of the training"],
+    ),
     "images too small": (
         (*MODEL, "image_size_schedule", [{"epochs": 1, "size": 15}]),
         ["models.model_1.image_size_schedule.0.size", "equal to 16", "got 15"],

@@ -310,6 +310,16 @@ class TestClassFoldersInVal:
         message = refused(archive)
         assert f"val/images/val_0.JPEG: annotated but missing (did you mean 'val/{first}/val_0.JPEG'?)" in message
 
+    @pytest.mark.parametrize("place", PLACES)
+    def test_a_stray_image_beside_the_class_folders_is_left_out(self, archive, run, place):
+        expected = contents(run(archive, name="official") / "val.zip")
+        self.moved(archive, place)
+        del archive.members[ANNOTATIONS]
+        archive.members["val/images/thumb.JPEG"] = b"jpeg"
+        folder = run(archive, name="stray")
+        assert contents(folder / "val.zip") == expected
+        assert json.loads((folder / "layout.json").read_text())["strays"] == [f"{archive.root}val/images/thumb.JPEG"]
+
     def test_training_images_may_be_in_plain_class_folders_too(self, archive, run):
         expected = contents(run(archive, name="official") / "train.zip")
         archive.members = {

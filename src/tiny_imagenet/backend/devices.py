@@ -22,7 +22,7 @@ from tiny_imagenet.common.errors import UserError
 _ADDRESSES = "KERAS_DISTRIBUTION_JOB_ADDRESSES"
 _NUM_PROCESSES = "KERAS_DISTRIBUTION_NUM_PROCESSES"
 _PROCESS_ID = "KERAS_DISTRIBUTION_PROCESS_ID"
-_PATIENCE_SECONDS = 300  # as JAX
+_PATIENCE_SECONDS = 300  # as long as JAX waits
 Arrays = TypeVar("Arrays", bound=tuple[NDArray[Any], ...])
 
 

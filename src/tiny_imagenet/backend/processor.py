@@ -16,8 +16,8 @@ _IDENTITY = (
     "vendor_id", "cpu family", "model", "model name", "stepping",
     "CPU implementer", "CPU architecture", "CPU variant", "CPU part", "CPU revision",
 )  # fmt: skip
-# Key of x86 and of ARM -> instruction sets for computing. The kernel sets many others, such as its
-# workarounds for bugs.
+# Key of x86 and of ARM -> instruction sets for computing. The kernel sets many others, such as its workarounds for
+# bugs.
 _INSTRUCTIONS = {
     "flags": re.compile(r"3dnow|abm|amx|avx|bmi|f16c|fma|gfni|mmx|pni|popcnt|sse|ssse|vaes|vpclmul|xop"),
     "Features": re.compile(r"afp|asimd|bf16|ebf16|fcma|fp|half|i8mm|jscvt|neon|rpres|sme|sve|vfp"),
@@ -53,7 +53,7 @@ def slow_precision(precision: str) -> str | None:
     instructions = [found for cpu in _cpus() if (found := set(_instructions(cpu)))]
     if precision != "mixed_bfloat16" or all(_BFLOAT16 & found for found in instructions):
         return None
-    return f"mixed_bfloat16 will be slow: {name()} has neither AVX512_BF16 nor AMX, and emulates bfloat16 in float32"
+    return f"mixed_bfloat16 will be slow: {name()} has no bfloat16 instructions and emulates them in float32"
 
 
 def _cpus() -> list[dict[str, str]]:

@@ -33,8 +33,9 @@ def raise_on_interrupt() -> None:
 
 
 def exit_on_interrupt() -> None:
-    """Let Ctrl-C raise SystemExit. For KeyboardInterrupt, typer would print "Aborted" and exit with 1."""
-    signal.signal(signal.SIGINT, lambda *_: sys.exit(STOPPED))
+    """Let Ctrl-C raise SystemExit, unless it is ignored. For KeyboardInterrupt, typer would print "Aborted"."""
+    if callable(signal.getsignal(signal.SIGINT)):
+        signal.signal(signal.SIGINT, lambda *_: sys.exit(STOPPED))
 
 
 class HeldInterrupt:

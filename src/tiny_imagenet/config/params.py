@@ -160,9 +160,9 @@ class Params(Section):
                     f"models.{name}.fine_tuning.head_epochs: {tuning.head_epochs} is not below the {epochs} epochs of "
                     "the training"
                 )
-            if len(recipe.image_sizes) > epochs:
+            if (sized := sum(part.epochs for part in recipe.image_size_schedule or ())) > epochs:
                 raise ValueError(
-                    f"models.{name}.image_size_schedule: has {len(recipe.image_sizes)} epochs, more than the {epochs} "
+                    f"models.{name}.image_size_schedule: has {sized} epochs, more than the {epochs} "
                     "of the training; remove some, or raise `epochs`"
                 )
             scheduled = epochs - tuning.head_epochs if tuning else epochs

@@ -286,7 +286,9 @@ def _sort_members(archive: _Archive, root: str) -> _Files:
                 files.strays.append(name)
     for split, images in layouts.items():
         first = {wnid: layout for layout, wnid, _, _ in sorted(images, reverse=True)}
-        if "" in first:  # val/images with annotations: class folders beside it are a copy
+        if f"{root}val/val_annotations.txt" not in archive.members and len(first) > 1:
+            first.pop("", None)  # images of no class, beside class folders
+        if "" in first:  # class folders beside annotated images are a copy
             first = {"": first[""]}
         files.images[split] = [image[1:] for image in images if image[0] == first.get(image[1])]
         files.strays += [image[-1] for image in images if image[0] != first.get(image[1])]
@@ -370,7 +372,7 @@ def check_counts(layout: Layout, expect: Expect) -> Problems:
         for wnid in layout.wnids:
             if counts[wnid] != expected and (expected is not None or counts[wnid] == 0):
                 wanted = "at least one" if expected is None else str(expected)
-                others = [name for name in layout.strays if f"{split}/{wnid}/" in name and _is_image(name)]
+                others = [name for name in layout.strays if f"/{split}/{wnid}/" in f"/{name}" and _is_image(name)]
                 are = "are in other folders, such as" if len(others) > 1 else "is in another folder:"
                 hint = f"; {len(others)} more {are} '{others[0]}'" if others else ""
                 problems[f"images, {split}"].append(

@@ -210,7 +210,7 @@ class Untuned(PyDatasetAdapter):
 
     The tuner sleeps for up to a minute, and delays the start of epochs:
     docs/decisions/0028-tf-data-does-not-tune-itself.md. Other backends do not use tf.data. Images may have another size
-    in each epoch: Keras would expect that of the first batches.
+    in each epoch: Keras would expect the size of the first batches.
     """
 
     _output_signature: Any

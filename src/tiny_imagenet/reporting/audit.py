@@ -34,9 +34,9 @@ LEGEND = (
     "our log, at the epoch whose weights are kept. Our validation accuracy follows the paper's protocol, on augmented "
     "images: it is not the 'val' of the table of results. An accuracy is reproduced if our 95 % interval contains the "
     "paper's; a number of parameters, if it is the same. With three seeds or more, the interval is where one more "
-    "training is expected (mean ± t s √(1 + 1/n)), widened to Wilson's for the number of images if that is wider. With "
-    "fewer seeds it is Wilson's alone, which does not cover other seeds: add `replicates` to params.yaml to train "
-    "them. docs/audit.md lists what the authors did differently, and the switch for each."
+    "training is expected (mean ± t s √(1 + 1/n)), joined to Wilson's for the number of images. With fewer seeds it is "
+    "Wilson's alone, which does not cover other seeds: add `replicates` to params.yaml to train them. Our number is "
+    "that of the seed of params.yaml. docs/audit.md lists what the authors did differently, and the switch for each."
 )
 """How to read the audit of the tables."""
 CLAIMS_LEGEND = (

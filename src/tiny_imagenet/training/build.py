@@ -44,10 +44,11 @@ def build_model(
     finally:
         keras.config.set_dtype_policy(default_policy)
     _accept_image_sizes(model, recipe)
-    normalizes = any(isinstance(layer, keras.layers.BatchNormalization) for layer in all_layers(model))
-    if recipe.reestimate_batch_normalization and not normalizes:
-        raise UserError(f"{recipe.architecture} has no batch normalization; remove `reestimate_batch_normalization`")
     compile_model(model, recipe, phases(recipe)[-1], steps_per_epoch)
+    normalizations = [layer for layer in all_layers(model) if isinstance(layer, keras.layers.BatchNormalization)]
+    if recipe.reestimate_batch_normalization and not any(layer.trainable for layer in normalizations):
+        what = "has frozen its" if normalizations else "has no"
+        raise UserError(f"{recipe.architecture} {what} batch normalization; remove `reestimate_batch_normalization`")
     return model
 
 
