@@ -270,7 +270,9 @@ class TestChoiceOfTheModel:
         client.set_registered_model_alias("tiny-imagenet", "champion", version.version)
         code, output, errors = command(image, "--model", "champion")
         assert (code, output) == (1, "")
-        assert errors.startswith("error: tiny-imagenet@champion is version 1, not registered by this pipeline, and ")
+        assert errors.startswith(
+            "error: tiny-imagenet@champion is version 1, not registered by this pipeline, but there is"
+        )
         make_model_file(
             tmp_path / "theirs" / "data" / "model.keras", {"wnids": CLASSES.wnids, "class_names": CLASSES.names}
         )
