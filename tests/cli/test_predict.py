@@ -272,8 +272,6 @@ class TestChoiceOfTheModel:
         assert (code, output) == (1, "")
         theirs = "error: tiny-imagenet@champion is version 1, not registered by this pipeline, but there is no data"
         assert errors.startswith(theirs)
-            "error: tiny-imagenet@champion is version 1, not registered by this pipeline, but there is"
-        )
         make_model_file(
             tmp_path / "theirs" / "data" / "model.keras", {"wnids": CLASSES.wnids, "class_names": CLASSES.names}
         )
