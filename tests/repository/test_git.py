@@ -82,7 +82,7 @@ def test_a_repository_without_commits_has_a_problem(repository):
 def test_a_damaged_branch_is_a_problem(committed, content):
     branch = committed / ".git" / (committed / ".git/HEAD").read_text().split()[1]
     branch.write_text(content + "\n")
-    assert "`git fsck` says what is damaged" in (state.git_state(committed).problem or "")
+    assert "`git fsck` reports the damage" in (state.git_state(committed).problem or "")
 
 
 def test_without_git_the_commit_is_none(committed, monkeypatch):
