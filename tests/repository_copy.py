@@ -29,7 +29,7 @@ class Copy:
 
     def run(self, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            command, cwd=self.root, env=self.environment() | environment, capture_output=True, text=True, timeout=900
+            command, cwd=self.root, env=self.environment() | environment, capture_output=True, text=True, timeout=1800
         )
 
     def start(self, *command: str, **environment: str) -> subprocess.Popen[str]:
