@@ -136,7 +136,7 @@ def measure(setting: Setting) -> Measured:
     recipe = Recipe(**dict(block) | changes)
     gemm = _gemm_tflops(setting.gemm_side)
 
-    class Limit(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no types
+    class Limit(keras.callbacks.Callback):
         """Time batches, without the first ones, those that begin an epoch, and validation; stop after some seconds."""
 
         def __init__(self) -> None:
