@@ -19,7 +19,7 @@ from tiny_imagenet.common.errors import UserError
 from tiny_imagenet.reporting.audit import audit_of_tables
 from tiny_imagenet.reporting.claims import claims_audit
 from tiny_imagenet.reporting.html import model_pages, results_html
-from tiny_imagenet.reporting.html.charts import Chart, charts
+from tiny_imagenet.reporting.html.charts import charts
 from tiny_imagenet.reporting.html.formats import FILTERS, code, points, verdict
 from tiny_imagenet.reporting.html.provenance import facts, shared
 from tiny_imagenet.repository.records import RunRecord
@@ -84,7 +84,7 @@ def page(text):
 @pytest.fixture(autouse=True)
 def quick_charts(monkeypatch):
     """Draw no charts but those of `page`, which is made before: they take most of the time."""
-    monkeypatch.setattr(model_pages, "charts", lambda *_: [Chart("accuracy", Markup("<svg></svg>"))])
+    monkeypatch.setattr(model_pages, "charts", lambda *_: {"accuracy": Markup("<svg></svg>")})
 
 
 def words(page):
@@ -457,7 +457,7 @@ HISTORY = pd.DataFrame({"epoch": [1, 2, 3], "accuracy": [0.1, 0.2, 0.4], "val_ac
 
 def lines(chart, kind):
     """Return the lines of a class, the one in the legend last: the points of each, and whether it is dashed."""
-    paths = [path["attributes"] for path in Page(str(chart.svg)).all("path") if path["attributes"].get("class") == kind]
+    paths = [path["attributes"] for path in Page(str(chart)).all("path") if path["attributes"].get("class") == kind]
     return [
         (
             [tuple(map(float, point)) for point in re.findall(r"[ML] ([-\d.]+) ([-\d.]+)", path["d"])],
@@ -469,7 +469,7 @@ def lines(chart, kind):
 
 
 def test_the_charts_are_the_history_training_dashed_and_validation_solid():
-    accuracy, loss = charts("model_1", HISTORY, 2)
+    accuracy, loss = charts("model_1", HISTORY, 2).values()
     (train, dashed), (val, solid) = lines(accuracy, "train")[0], lines(accuracy, "val")[0]
     assert (dashed, solid) == (True, False)
     assert len(train) == len(val) == 3
@@ -478,32 +478,32 @@ def test_the_charts_are_the_history_training_dashed_and_validation_solid():
     bottom = max(points[0][1] for points, _ in lines(accuracy, "grid"))
     assert (bottom - train[2][1]) / (bottom - val[2][1]) == pytest.approx(0.4 / 0.3, abs=0.001)
     assert len(lines(loss, "train")[0][0]) == 3
-    texts = [text["text"] for text in Page(str(accuracy.svg)).all("text")]
+    texts = [text["text"] for text in Page(str(accuracy)).all("text")]
     assert texts[:4] == ["1", "2", "3", "0%"]
     assert texts[-3:] == ["train", "val", "kept epoch"]
 
 
 def test_the_kept_epoch_is_marked_on_the_validation_curve():
-    accuracy, _ = charts("model_1", HISTORY, 2)
-    marks = [use["attributes"] for use in Page(str(accuracy.svg)).all("use")]
+    accuracy = charts("model_1", HISTORY, 2)["accuracy"]
+    marks = [use["attributes"] for use in Page(str(accuracy)).all("use")]
     places = [(float(mark["x"]), float(mark["y"])) for mark in marks]
     assert places[0] == pytest.approx(lines(accuracy, "val")[0][0][1])
     assert len(places) == 2  # the second is in the legend
     for epoch in (None, 4):
-        assert not Page(str(charts("model_1", HISTORY, epoch)[0].svg)).all("use")
+        assert not Page(str(charts("model_1", HISTORY, epoch)["accuracy"])).all("use")
 
 
 def test_a_chart_takes_its_colours_from_the_page_and_says_what_it_shows():
-    one, two = charts("model_1", HISTORY, 2), charts("model_2", HISTORY, 2)
+    one, two = ([*charts(model, HISTORY, 2).values()] for model in ("model_1", "model_2"))
     shown = "accuracy by epoch; in the last: train 40.0 %, val 30.0 %"
-    assert one[0].svg.startswith(f'<svg viewBox="0 0 340 210" role="img" aria-label="{shown}">')
-    assert 'aria-label="loss by epoch; in the last: train 1.000, val 2.000"' in one[1].svg
+    assert one[0].startswith(f'<svg viewBox="0 0 340 210" role="img" aria-label="{shown}">')
+    assert 'aria-label="loss by epoch; in the last: train 1.000, val 2.000"' in one[1]
     for chart in (*one, *two):
-        assert not re.search(r"style|#0000|DejaVu|<!|<\?|url|metadata", chart.svg)
-        assert set(re.findall(r'(?:stroke|fill)="([^"]+)"', chart.svg)) == {"none", "currentColor"}
-    ids = [name for chart in (*one, *two) for name in re.findall(r'id="([^"]+)"', chart.svg)]
+        assert not re.search(r"style|#0000|DejaVu|<!|<\?|url|metadata", chart)
+        assert set(re.findall(r'(?:stroke|fill)="([^"]+)"', chart)) == {"none", "currentColor"}
+    ids = [name for chart in (*one, *two) for name in re.findall(r'id="([^"]+)"', chart)]
     assert len(set(ids)) == len(ids) == 4
-    assert [chart.svg for chart in charts("model_1", HISTORY, 2)] == [chart.svg for chart in one]
+    assert [*charts("model_1", HISTORY, 2).values()] == one
 
 
 def test_every_class_of_a_chart_has_a_colour_in_light_and_dark(page):
@@ -518,13 +518,13 @@ def test_every_class_of_a_chart_has_a_colour_in_light_and_dark(page):
 @pytest.mark.parametrize("value", [0.0, 0.5, 1.0, 1e-9, 1e6])
 def test_a_single_epoch_can_be_drawn(value):
     columns = {key: [value] for key in ("accuracy", "val_accuracy", "loss", "val_loss")}
-    for chart in charts("model_1", pd.DataFrame({"epoch": [1]} | columns), 1):
-        assert "1" in [text["text"] for text in Page(str(chart.svg)).all("text")]
+    for chart in charts("model_1", pd.DataFrame({"epoch": [1]} | columns), 1).values():
+        assert "1" in [text["text"] for text in Page(str(chart)).all("text")]
 
 
 def test_a_history_without_finite_values_is_not_drawn():
     columns = {key: [math.nan] for key in ("accuracy", "val_accuracy", "loss", "val_loss")}
-    assert charts("model_1", pd.DataFrame({"epoch": [1]} | columns), None) == []
+    assert charts("model_1", pd.DataFrame({"epoch": [1]} | columns), None) == {}
 
 
 def test_values_use_typographic_dashes_and_signs():

@@ -39,42 +39,34 @@ def results_html(
     captions: Mapping[str, str],
     root: Path = Path(),
 ) -> str:
-    """Return the page.
+    """Return the page, with the results of `audit.audit_of_tables` and `claims.claims_audit`.
 
-    Args:
-        inputs: the inputs of the report.
-        audited_tables: `audit.audit_of_tables`.
-        audited_claims: `claims.claims_audit`.
-        captions: name of a figure in reports/figures -> caption, in the order of the page. The page has the smaller of
-            SVG and PNG, and leaves out missing figures.
-        root: the repository's root. The page leaves out missing files of a model.
+    `captions` has the captions of the figures in reports/figures by name, in the order of the page. The page has the
+    smaller of SVG and PNG. It leaves out missing figures, and missing files of a model.
 
     Raises:
         UserError: a file cannot be read.
     """
     params, table = inputs.params, inputs.table
     pages = [model_page(model, inputs, root) for model in params.active]
-    same, different = provenance.shared({page.name: page.facts for page in pages if page.facts})
+    same, different = provenance.shared({page["name"]: page["facts"] for page in pages if page["facts"]})
     style, script = _own("style.css"), _own("page.js")
     figures = root / FIGURES
     pictures = {name: shown for name, caption in captions.items() if (shown := picture(figures, name, caption))}
-    replicated = bool(table.rows_of_several_seeds)
-    spread = ("val_seeds",) if replicated else ()
+    spread = ("val_seeds",) if table.rows_of_several_seeds else ()
     return _environment().get_template("page.html").render(
         style=Markup(style),  # noqa: S704 - a file of this package
         script=Markup(script),  # noqa: S704 - a file of this package
         style_hash=_sha256(style),
         script_hash=_sha256(script),
-        profile=params.profile,
-        dataset=params.dataset.name,
+        params=params,
+        table=table,
+        audit=audit,
         comparability=comparability(params),
-        groups=table.groups(),
         columns=columns("val", "val_protocol", "val_paper", "train", "train_paper", "val_top5", *spread, "parameters",
                         "epochs_kept", "weights", "images_per_second", with_paper=table.comparable),
         notes=NOTES,
         flipped=flip_lines(params),
-        status=table.status,
-        replicated=replicated,
         changes=[line.replace(" -> ", " → ") for line in override_lines(params, table.without_batch_normalization)],
         audited_tables=[
             (where, list(cells)) for where, cells in groupby(audited_tables.to_dict("records"), itemgetter("where"))
@@ -82,8 +74,6 @@ def results_html(
         audited_claims=audited_claims.to_dict("records"),
         not_audited=audit.not_audited(audited_tables, params),
         tallies=audit.tallies(audited_tables, audited_claims),
-        audit_legend=audit.LEGEND,
-        claims_legend=audit.CLAIMS_LEGEND,
         paired=inputs.paired.to_dict("records"),
         first_pictures=[shown for name in _FIRST if (shown := pictures.pop(name, None))],
         pictures=list(pictures.values()),

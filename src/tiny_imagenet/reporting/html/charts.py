@@ -6,7 +6,6 @@ content security policy (CSP) forbids inline styles, so they become attributes.
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from io import StringIO
 
 import numpy as np
@@ -41,27 +40,16 @@ _OF_TEXT = ("text-anchor",)
 _DROPPED = re.compile(r"<\?xml.*?\?>|<!DOCTYPE.*?>|<!--.*?-->|<metadata>.*?</metadata>|<defs>\s*<style.*?</defs>", re.S)
 
 
-@dataclass(frozen=True)
-class Chart:
-    """Curves of training and validation over the epochs."""
+def charts(model: str, history: pd.DataFrame, kept_epoch: int | None) -> dict[str, Markup]:
+    """Return the charts of accuracy and loss by title, without one that has no finite value.
 
-    title: str
-    svg: Markup
-
-
-def charts(model: str, history: pd.DataFrame, kept_epoch: int | None) -> list[Chart]:
-    """Return the charts of accuracy and loss, without one that has no finite value.
-
-    Args:
-        model: its name makes the ids of the drawings unique on the page.
-        history: history.csv.
-        kept_epoch: the epoch, from 1, whose weights the model has. The chart marks it.
+    The name of the model makes the ids of the drawings unique on the page. The charts mark the kept epoch, from 1.
     """
-    return [
-        Chart(title, _svg(f"{model} {title}", history, title, kept_epoch))
+    return {
+        title: _svg(f"{model} {title}", history, title, kept_epoch)
         for title, columns in _CHARTS.items()
         if np.isfinite(history[list(columns)].to_numpy(dtype=float)).any()
-    ]
+    }
 
 
 def _svg(name: str, history: pd.DataFrame, title: str, kept_epoch: int | None) -> Markup:

@@ -1,7 +1,6 @@
 """Gather the section of one model from models/<model> and results/<model>."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +10,14 @@ from tiny_imagenet.common.schema import flatten
 from tiny_imagenet.common.tables import ColumnType, read_csv
 from tiny_imagenet.reporting.formats import count, limits, number, percent
 from tiny_imagenet.reporting.html import provenance
-from tiny_imagenet.reporting.html.charts import Chart, charts
+from tiny_imagenet.reporting.html.charts import charts
 from tiny_imagenet.reporting.html.formats import dashed, shown
-from tiny_imagenet.reporting.html.pictures import Picture, picture
+from tiny_imagenet.reporting.html.pictures import picture
 from tiny_imagenet.reporting.inputs import ReportInputs
 from tiny_imagenet.reporting.table import NOT_CURRENT
 from tiny_imagenet.reporting.wording import overrides
 from tiny_imagenet.repository.paths import MODELS, RESULTS
-from tiny_imagenet.repository.records import read_history
+from tiny_imagenet.repository.records import Metrics, read_history
 
 MOST_CONFUSED = 20
 _PICTURES = {
@@ -27,7 +26,7 @@ _PICTURES = {
     "gallery": "Right, wrong, and wrong with the most confidence",
     "calibration": "Calibration: confidence against accuracy",
 }
-_ACCURACIES = {
+_SHARES = {
     "val_accuracy": "validation",
     "val_accuracy_one_view": "validation, without mirror images",
     "val_accuracy_paper_protocol": "validation, paper protocol",
@@ -35,9 +34,9 @@ _ACCURACIES = {
     "val_balanced_accuracy": "validation, balanced",
     "train_accuracy_clean": "training images as they are",
     "train_accuracy": "training, as logged",
+    "val_macro_f1": "validation, macro F1",
+    "val_calibration_error": "expected calibration error",
 }
-_PERCENT = {"val_macro_f1": "validation, macro F1", "val_calibration_error": "expected calibration error"}
-_NUMBERS = {"val_loss": "validation, cross-entropy"}
 _COUNTS = {"epochs": "epochs", "best_epoch": "epoch whose weights are kept", "num_images": "validation images",
            "num_train_images": "training images"}  # fmt: skip
 
@@ -47,39 +46,8 @@ _CLASSES: dict[str, ColumnType] = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class MetricLine:
-    """A metric: its name, its value, its interval or unit."""
-
-    label: str
-    value: str
-    note: str
-
-
-@dataclass(frozen=True)
-class ModelPage:
-    """The section of one model; unknown parts are empty."""
-
-    name: str
-    architecture: str
-    status: str
-    metrics: list[MetricLine]
-    recipe: dict[str, str]
-    changed: dict[str, str]
-    layers: list[dict[Any, Any]]
-    parameters: int | None
-    parameters_200_classes: int | None
-    charts: list[Chart]
-    history: list[dict[Any, Any]]
-    confused: list[dict[Any, Any]]
-    per_class: list[dict[Any, Any]]
-    pictures: dict[str, Picture]
-    facts: dict[str, str]
-    hashes: dict[str, dict[str, str]]
-
-
-def model_page(model: str, inputs: ReportInputs, root: Path = Path()) -> ModelPage:
-    """Return the section of a model.
+def model_page(model: str, inputs: ReportInputs, root: Path = Path()) -> dict[str, Any]:
+    """Return the section of a model, by the names of the template model.html; unknown parts are empty.
 
     It has no results if the table has none: an existing folder belongs to an earlier training. It has no training of
     other params or images than the current ones.
@@ -93,29 +61,27 @@ def model_page(model: str, inputs: ReportInputs, root: Path = Path()) -> ModelPa
     history = _table(training, "history.csv", read_history)
     confusion = _table(results, "confusion.csv", lambda path: read_csv(path, _CONFUSION))
     classes = _table(results, "per_class.csv", lambda path: read_csv(path, _CLASSES))
+    best_first = classes if classes.empty else classes.sort_values("f1", ascending=False, kind="stable")
     pictures = {
         name: picture(results / "figures", name, f"{caption}, {model}") if results else None
         for name, caption in _PICTURES.items()
     }
-    layers = architecture.layers if architecture else []
-    return ModelPage(
-        name=model,
-        architecture=params.models[model].architecture,
-        status=status,
-        metrics=_metric_lines(metrics.as_dict() if metrics else {}),
-        recipe={key: shown(value) for key, value in flatten(params.recipe(model).model_dump()).items()},
-        changed=overrides(params, model, table.without_batch_normalization),
-        layers=[{"shape": _shape(layer.get("output_shape")), **layer} for layer in layers],
-        parameters=architecture.parameters if architecture else None,
-        parameters_200_classes=architecture.parameters_200_classes if architecture else None,
-        charts=[] if history.empty else charts(model, history, metrics.best_epoch if metrics else None),
-        history=history.to_dict("records"),
-        confused=_confused(confusion, classes),
-        per_class=[] if classes.empty else classes.sort_values("f1", ascending=False, kind="stable").to_dict("records"),
-        pictures={name: shown for name, shown in pictures.items() if shown},
-        facts=provenance.facts(run, inputs.determinism.get(model)) if run else {},
-        hashes=provenance.hashes(run) if run else {},
-    )
+    return {
+        "name": model,
+        "architecture": params.models[model].architecture,
+        "status": status,
+        "metrics": _metric_lines(metrics) if metrics else [],
+        "recipe": {key: shown(value) for key, value in flatten(params.recipe(model).model_dump()).items()},
+        "changed": overrides(params, model, table.without_batch_normalization),
+        "built": architecture,
+        "charts": {} if history.empty else charts(model, history, metrics.best_epoch if metrics else None),
+        "history": history.to_dict("records"),
+        "confused": _confused(confusion, classes),
+        "per_class": best_first.to_dict("records"),
+        "pictures": {name: shown for name, shown in pictures.items() if shown},
+        "facts": provenance.facts(run, inputs.determinism.get(model)) if run else {},
+        "hashes": provenance.hashes(run) if run else {},
+    }
 
 
 def _table(folder: Path | None, name: str, read: Callable[[Path], pd.DataFrame]) -> pd.DataFrame:
@@ -123,19 +89,16 @@ def _table(folder: Path | None, name: str, read: Callable[[Path], pd.DataFrame])
     return read(folder / name) if folder and (folder / name).is_file() else pd.DataFrame()
 
 
-def _metric_lines(metrics: dict[str, Any]) -> list[MetricLine]:
-    """Return the metrics, accuracies with their intervals."""
-    lines = [
-        MetricLine(
-            label, f"{percent(metrics[key])} %", dashed(limits(metrics.get(f"{key}_low"), metrics.get(f"{key}_high")))
-        )
-        for key, label in _ACCURACIES.items()
-        if key in metrics
+def _metric_lines(metrics: Metrics) -> list[tuple[str, str, str]]:
+    """Return the label of each metric, its value, its interval or unit."""
+    values = metrics.as_dict()
+    shares = [
+        (label, f"{percent(values[key])} %", dashed(limits(values.get(f"{key}_low"), values.get(f"{key}_high"))))
+        for key, label in _SHARES.items()
+        if key in values
     ]
-    lines += [MetricLine(label, f"{percent(metrics[key])} %", "") for key, label in _PERCENT.items() if key in metrics]
-    lines += [MetricLine(label, number(metrics[key]), "nats") for key, label in _NUMBERS.items() if key in metrics]
-    lines += [MetricLine(label, count(metrics[key]), "") for key, label in _COUNTS.items() if key in metrics]
-    return lines
+    loss = ("validation, cross-entropy", number(metrics.val_loss), "nats")
+    return [*shares, loss, *((label, count(values[key]), "") for key, label in _COUNTS.items())]
 
 
 def _confused(confusion: pd.DataFrame, classes: pd.DataFrame) -> list[dict[Any, Any]]:
@@ -150,7 +113,3 @@ def _confused(confusion: pd.DataFrame, classes: pd.DataFrame) -> list[dict[Any, 
         row | {"share": row["count"] / support[row["actual"]] if support.get(row["actual"]) else None}
         for row in largest.to_dict("records")
     ]
-
-
-def _shape(shape: Any) -> str:
-    return "" if shape is None else f"({', '.join(['None', *map(str, shape)])})"
