@@ -37,7 +37,7 @@ def test_a_missing_value_is_a_dash_without_a_note_and_a_missing_result_says_so()
 
 
 def test_markdown_has_the_titles_and_texts_of_the_chosen_columns():
-    assert markdown_rows(columns("model", "val", "minutes"), [ROW]) == [
+    assert markdown_rows(columns("model", "val", "minutes"), [ROW]).splitlines() == [
         "| model | val (95 % interval) | minutes |",
         "| --- | --- | --- |",
         "| model_1 | 38.61 (37.7-39.6) | 1.5 |",

@@ -39,18 +39,18 @@ def params_reference() -> str:
     """Return docs/reference/params.md: each key of params.yaml with its type, default and meaning."""
     sections = _sections(Params)
     anchors = {section.__name__: f"[{path}](#{_anchor(path)})" for section, path in sections.items()}
-    lines = [
-        "# Reference: params.yaml", "", _MADE, "",
+    blocks = [
+        "# Reference: params.yaml",
+        _MADE,
         "`tiny-imagenet check` checks the file. An unknown key, a wrong type or an invalid value stops the pipeline "
         "before any stage runs; the message has the path of the key. A key that you leave out has its default.",
-        "",
-    ]  # fmt: skip
+    ]
     for section, path in sections.items():
-        lines += [f"## `{path}`" if path else "## The whole file", "", *_paragraphs(inspect.getdoc(section) or ""), ""]
-        lines += [*_keys(section, anchors), ""]
+        blocks.append(f"## `{path}`" if path else "## The whole file")
+        blocks += [_paragraphs(inspect.getdoc(section) or ""), _keys(section, anchors)]
         if section is Augmentation:
-            lines += [*_presets(), ""]
-    return "\n".join([*lines, *_architectures()])
+            blocks.append(_presets())
+    return "\n\n".join([*blocks, *_architectures()]) + "\n"
 
 
 def params_schema() -> str:
@@ -95,7 +95,7 @@ def _sections_in(annotation: Any, name: str = "") -> Iterable[tuple[type[Section
             yield from _sections_in(part, ".<name>" if get_origin(annotation) is dict else name)
 
 
-def _keys(section: type[Section], anchors: Mapping[str, str]) -> list[str]:
+def _keys(section: type[Section], anchors: Mapping[str, str]) -> str:
     schema, meanings = section.model_json_schema()["properties"], key_docs(section)
     for (owner, key), annotation in _CHECKED_LATER.items():
         if owner is section:
@@ -164,7 +164,7 @@ def _yaml(value: Any) -> str:
     return words[value] if value is None or isinstance(value, bool) else str(value)
 
 
-def _presets() -> list[str]:
+def _presets() -> str:
     """Return the named augmentations with their parts."""
     rows = [
         [
@@ -177,12 +177,10 @@ def _presets() -> list[str]:
 
 
 def _architectures() -> list[str]:
-    lines = [
-        "## Architectures", "",
+    about = (
         "Values of `architecture`, and the keys of `build` for each. Each architecture is a file of "
-        "[src/tiny_imagenet/architectures](../../src/tiny_imagenet/architectures).",
-        "",
-    ]  # fmt: skip
+        "[src/tiny_imagenet/architectures](../../src/tiny_imagenet/architectures)."
+    )
     rows = []
     for name in registry.architectures():
         tree = ast.parse(registry.architecture_source(name))
@@ -195,21 +193,18 @@ def _architectures() -> list[str]:
         ]
         preprocessing = registry.preprocessing_of(name, None)
         takes_weights = any(argument.arg == "weights" for argument in arguments)
-        about = (ast.get_docstring(tree) or "").split("\n\n")[0]
+        summary = (ast.get_docstring(tree) or "").split("\n\n")[0]
         rows.append(
             [
                 f"`{name}`",
-                " ".join(about.split()),
+                " ".join(summary.split()),
                 "; ".join(built),
                 f"`{preprocessing}`",
                 "yes" if takes_weights else "no",
             ]
         )
-    return [
-        *lines,
-        *markdown_table(["architecture", "what it is", "`build`", "`preprocessing`", "pretrained weights"], rows),
-        "",
-    ]
+    headings = ["architecture", "what it is", "`build`", "`preprocessing`", "pretrained weights"]
+    return ["## Architectures", about, markdown_table(headings, rows)]
 
 
 def _argument_type(argument: ast.arg) -> str:
@@ -218,10 +213,10 @@ def _argument_type(argument: ast.arg) -> str:
     return _type(TypeAdapter(getattr(argument_types, ast.unparse(argument.annotation))).json_schema())
 
 
-def _paragraphs(docstring: str) -> list[str]:
+def _paragraphs(docstring: str) -> str:
     """Return a docstring as Markdown: a line per paragraph, without the sections Args and Raises."""
     text = docstring.split("\n\nArgs:")[0].split("\n\nRaises:")[0]
-    return "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n")).split("\n")
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
 
 
 def _anchor(heading: str) -> str:
@@ -232,20 +227,20 @@ def _anchor(heading: str) -> str:
 def commands_reference(app: typer.Typer) -> str:
     """Return docs/reference/commands.md: each command of `tiny-imagenet` with its arguments and options."""
     group: Any = typer.main.get_command(app)
-    lines = [
-        "# Reference: commands", "", _MADE, "",
+    blocks = [
+        "# Reference: commands",
+        _MADE,
         "`tiny-imagenet COMMAND --help` prints the same. Every command works in any folder of the repository. "
         "The exit code is 0 for success, 1 for an error with a message, 2 for a wrong option, 130 for Ctrl-C.",
-        "",
-    ]  # fmt: skip
+    ]
     for name, command in sorted(group.commands.items()):
         shown = [param for param in command.params if not param.hidden]
-        lines += [f"## tiny-imagenet {name}", "", *_paragraphs(command.help), ""]
-        lines += [f"    tiny-imagenet {' '.join([name, *_usage(shown)])}", ""]
+        blocks += [f"## tiny-imagenet {name}", _paragraphs(command.help)]
+        blocks.append(f"    tiny-imagenet {' '.join([name, *_usage(shown)])}")
         if shown:
             rows = [[f"`{_param_name(param)}`", param.help or "", _param_default(param)] for param in shown]
-            lines += [*markdown_table(["argument", "meaning", "default"], rows), ""]
-    return "\n".join(lines)
+            blocks.append(markdown_table(["argument", "meaning", "default"], rows))
+    return "\n\n".join(blocks) + "\n"
 
 
 def _usage(params: Sequence[Any]) -> Iterable[str]:

@@ -199,45 +199,31 @@ def audit_markdown(tables: pd.DataFrame, claims: pd.DataFrame, params: Params) -
     """Return reports/audit.md: the tallies, every number and every claim; for other images one sentence."""
     if sentence := not_audited(tables, params):
         return f"# The audit against the paper\n\n{sentence}\n"
-    return "\n".join(
+    numbers = [
         [
-            "# The audit against the paper",
-            "",
-            comparability(params),
-            "",
-            *(f"- {tally}" for tally in tallies(tables, claims)),
-            "",
-            "## The paper's tables",
-            "",
-            LEGEND,
-            "",
-            *markdown_table(
-                ["where", "model", "quantity", "paper", "authors' log", "ours", "verdict", "why", "deviations"],
-                [
-                    [
-                        *(row[key] for key in ("where", "model", "quantity")),
-                        *(quantity(row[key], row["quantity"]) for key in ("paper", "authors_log")),
-                        quantity(row["ours"], row["quantity"]) + _interval(limits(row["low"], row["high"])),
-                        *(row[key] for key in ("verdict", "reason", "deviations")),
-                    ]
-                    for row in tables.to_dict("records")
-                ],
-            ),
-            "",
-            "## Claims",
-            "",
-            CLAIMS_LEGEND,
-            "",
-            *markdown_table(
-                ["claim", "where", "paper", "ours", "verdict", "why"],
-                [
-                    [row[key] for key in ("claim", "where", "paper", "ours", "verdict", "reason")]
-                    for row in claims.to_dict("records")
-                ],
-            ),
-            "",
+            *(row[key] for key in ("where", "model", "quantity")),
+            *(quantity(row[key], row["quantity"]) for key in ("paper", "authors_log")),
+            quantity(row["ours"], row["quantity"]) + _interval(limits(row["low"], row["high"])),
+            *(row[key] for key in ("verdict", "reason", "deviations")),
         ]
-    )
+        for row in tables.to_dict("records")
+    ]
+    headings = ["where", "model", "quantity", "paper", "authors' log", "ours", "verdict", "why", "deviations"]
+    blocks = [
+        "# The audit against the paper",
+        comparability(params),
+        "\n".join(f"- {tally}" for tally in tallies(tables, claims)),
+        "## The paper's tables",
+        LEGEND,
+        markdown_table(headings, numbers),
+        "## Claims",
+        CLAIMS_LEGEND,
+        markdown_table(
+            ["claim", "where", "paper", "ours", "verdict", "why"],
+            claims[["claim", "where", "paper", "ours", "verdict", "reason"]].to_numpy().tolist(),
+        ),
+    ]
+    return "\n\n".join(blocks) + "\n"
 
 
 def tallies(tables: pd.DataFrame, claims: pd.DataFrame) -> list[str]:

@@ -105,6 +105,6 @@ def columns(*names: str, with_paper: bool = True) -> list[Column]:
     return [_COLUMNS[name] for name in names if with_paper or name not in _PUBLISHED]
 
 
-def markdown_rows(shown: Sequence[Column], rows: Sequence[Row]) -> list[str]:
-    """Return the lines of a table in Markdown."""
+def markdown_rows(shown: Sequence[Column], rows: Sequence[Row]) -> str:
+    """Return a table in Markdown."""
     return markdown_table([column.title for column in shown], [[column.text(row) for column in shown] for row in rows])

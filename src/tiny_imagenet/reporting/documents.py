@@ -34,13 +34,7 @@ _LATEX = str.maketrans(
 
 
 def documents(inputs: ReportInputs, captions: Mapping[str, str], root: Path = Path()) -> dict[str, str]:
-    """Return the documents of reports/: name -> text.
-
-    Args:
-        inputs: the inputs of the report.
-        captions: name of a figure in reports/figures -> caption.
-        root: the repository's root.
-    """
+    """Return the documents of reports/: name -> text. `captions` has the captions of reports/figures by name."""
     params, table = inputs.params, inputs.table
     tables_audited, claims_audited = audit.audit_of_tables(inputs), claims.claims_audit(inputs)
     histories = {model: root / MODELS / model / "history.csv" for model in table.with_results}
@@ -61,46 +55,37 @@ def documents(inputs: ReportInputs, captions: Mapping[str, str], root: Path = Pa
 def results_markdown(inputs: ReportInputs, captions: Mapping[str, str]) -> str:
     """Return results.md: purpose, tables, changes from the recipes, figures, provenance.
 
-    Args:
-        inputs: the inputs of the report.
-        captions: name of a PNG in the folder `figures` beside the file -> caption.
+    The figures are those of `captions` (name -> caption), as PNG in the folder `figures` beside the file.
     """
-    params, table, paired = inputs.params, inputs.table, inputs.paired
-    lines = [
+    params, table = inputs.params, inputs.table
+    notes = [
+        *(markdown(line) for line in [*flip_lines(params), *missing_lines(table), *spread_lines(table)]),
+        "**train**: from the training log, on augmented images, at the epoch whose weights are kept.",
+        "**val**: on the plain validation images. Trust this one.",
+        "**val (paper protocol)**: on augmented validation images, as the authors measured it.",
+        *(["**authors' log**: the last epoch of the authors' published log."] if table.comparable else []),
+    ]
+    rows = [row | {"determinism": inputs.determinism.get(row["model"])} for row in table.rows]
+    blocks = [
         "# Results",
-        "",
         f"Profile {code(params.profile)}, dataset {code(params.dataset.name)}. {comparability(params)}",
-        "",
         "Accuracy is in percent, with its 95 % interval (Wilson) for the number of validation images in brackets. "
         "[audit.md](audit.md) compares with the paper. `results.html` shows everything, with a page per model.",
-        "",
         *_grouped_tables(table),
-        *(f"- {markdown(line)}" for line in [*flip_lines(params), *missing_lines(table), *spread_lines(table)]),
-        "- **train**: from the training log, on augmented images, at the epoch whose weights are kept.",
-        "- **val**: on the plain validation images. Trust this one.",
-        "- **val (paper protocol)**: on augmented validation images, as the authors measured it.",
-        *(["- **authors' log**: the last epoch of the authors' published log."] if table.comparable else []),
-        "",
-    ]  # fmt: skip
-    if not paired.empty:
-        lines += _paired_lines(paired)
-    changed = override_lines(params, table.without_batch_normalization)
-    if changed:
-        lines += [f"## What the profile {code(params.profile)} changes in the recipes", ""]
-        lines += [f"- {markdown(change)}" for change in changed] + [""]
-    for name, caption in captions.items():
-        lines += [f"![{caption}](figures/{name}.png)", ""]
-    rows = [row | {"determinism": inputs.determinism.get(row["model"])} for row in table.rows]
-    lines += [
+        "\n".join(f"- {note}" for note in notes),
+        *([] if inputs.paired.empty else _paired_blocks(inputs.paired)),
+    ]
+    if changed := override_lines(params, table.without_batch_normalization):
+        blocks.append(f"## What the profile {code(params.profile)} changes in the recipes")
+        blocks.append("\n".join(f"- {markdown(change)}" for change in changed))
+    blocks += [
+        *(f"![{caption}](figures/{name}.png)" for name, caption in captions.items()),
         "## Where it comes from",
-        "",
-        *markdown_rows(columns("model", "run_id", "seed", "device", "backend", "determinism"), rows),
-        "",
+        markdown_rows(columns("model", "run_id", "seed", "device", "backend", "determinism"), rows),
         "**the same bits twice**: the result of `tiny-imagenet verify --determinism MODEL`, which trains "
         "briefly in two new processes.",
-        "",
     ]
-    return "\n".join(lines)
+    return "\n\n".join(blocks) + "\n"
 
 
 def _grouped_tables(table: ResultsTable) -> list[str]:
@@ -110,23 +95,21 @@ def _grouped_tables(table: ResultsTable) -> list[str]:
         "model", "train_paper", "train_log", "train", "val_paper", "val_log", "val", "val_protocol", "val_top5",
         "epochs", "best_epoch", "seconds", "images_per_second", with_paper=table.comparable,
     )  # fmt: skip
-    lines: list[str] = []
+    blocks: list[str] = []
     for group, rows in table.groups().items():
-        lines += [f"## {group}", "", NOTES[group], ""] if group in NOTES else []
-        lines += [*markdown_rows(models, rows), "", *markdown_rows(metrics, rows), ""]
-    return lines
+        blocks += [f"## {group}", NOTES[group]] if group in NOTES else []
+        blocks += [markdown_rows(models, rows), markdown_rows(metrics, rows)]
+    return blocks
 
 
-def _paired_lines(paired: pd.DataFrame) -> list[str]:
+def _paired_blocks(paired: pd.DataFrame) -> list[str]:
     pairs = paired.head(_MOST_PAIRS).to_dict("records")
     return [
         "## Which differences are statistically significant",
-        "",
         "McNemar's exact test compares each pair of models on the same validation images; p has Holm's correction for "
         "the number of pairs. The test is about these trained models. Add `replicates` to params.yaml to see how much "
         "a model varies from seed to seed.",
-        "",
-        *markdown_table(
+        markdown_table(
             ["models", "difference, points", "95 % interval", "p (Holm)", "significant"],
             [
                 [
@@ -139,7 +122,6 @@ def _paired_lines(paired: pd.DataFrame) -> list[str]:
                 for row in pairs
             ],
         ),
-        "",
     ]
 
 

@@ -65,10 +65,10 @@ def markdown(text: str) -> str:
     return " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace("![", "!&#91;")
 
 
-def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return the lines of a table in Markdown."""
+def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table in Markdown."""
 
     def line(cells: Sequence[str]) -> str:
         return "| " + " | ".join(markdown(cell).replace("|", "\\|") for cell in cells) + " |"
 
-    return [line(headings), line(["---"] * len(headings)), *(line(row) for row in rows)]
+    return "\n".join(line(cells) for cells in (headings, ["---"] * len(headings), *rows))

@@ -215,26 +215,27 @@ def _table(folder: Path, page: Path) -> str:
         "model", "train_paper", "val_paper", "train", "val", "val_protocol", "val_top5", "epochs", "best_epoch",
         "images_per_second", "minutes", with_paper=provenance["comparable_with_the_paper"],
     )  # fmt: skip
-    lines = []
+    blocks = [provenance["about"]]
     for pretrained in (False, True):
         chosen: list[Row] = [row for row in rows if (groups[row["model"]] == PRETRAINED) == pretrained]
-        lines += [f"**{PRETRAINED}.** {NOTES[PRETRAINED]}", ""] if pretrained and chosen else []
-        lines += [*markdown_rows(shown, chosen), ""] if chosen else []
+        blocks += [f"**{PRETRAINED}.** {NOTES[PRETRAINED]}"] if pretrained and chosen else []
+        blocks += [markdown_rows(shown, chosen)] if chosen else []
     models_by_reason: dict[str, list[str]] = defaultdict(list)
     for model, reason in provenance.get("status", {}).items():
         models_by_reason[reason].append(model)
     status = [markdown(f"{', '.join(names)}: {reason}.") for reason, names in models_by_reason.items()]
-    missing = [f"**Not finished.** {' '.join(status)}", ""] if status else []
+    blocks += [f"**Not finished.** {' '.join(status)}"] if status else []
     link = folder.relative_to(page).as_posix()
     figures = [
         f"![{caption}]({link}/figures/{name}.svg)"
         for name, caption in _FIGURES.items()
         if (folder / "figures" / f"{name}.svg").is_file()
     ]
+    blocks += ["\n".join(figures)] if figures else []
     models = provenance["models"]
     mirrored = mirrored_line([name for name, one in models.items() if one["params"].get("flip_at_test")])
     ending = " ".join([*(f"{line}." for line in mirrored), _origin(provenance), f"Everything else: [{link}]({link})."])
-    return "\n".join([provenance["about"], "", *lines, *missing, *figures, *([""] if figures else []), ending, ""])
+    return "\n\n".join([*blocks, ending]) + "\n"
 
 
 def _remedy(folder: Path) -> str:

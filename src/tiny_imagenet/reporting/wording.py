@@ -194,13 +194,11 @@ def experiment_description(table: ResultsTable, params: Params) -> str:
     shown = columns(
         "model", "val", "val_protocol", "train", "val_paper", "train_paper", "epochs", with_paper=table.comparable
     )
-    lines = [f"{comparability(params)} Accuracies are in percent; in brackets is the 95 % interval."]
+    blocks = [f"{comparability(params)} Accuracies are in percent; in brackets is the 95 % interval."]
     for group, rows in table.groups().items():
-        lines += ["", f"**{group}.** {NOTES[group]}"] if group in NOTES else []
-        lines += ["", *markdown_rows(shown, rows)]
-    for line in flip_lines(params):
-        lines += ["", f"{line}."]
-    return "\n".join(lines)
+        blocks += [f"**{group}.** {NOTES[group]}"] if group in NOTES else []
+        blocks.append(markdown_rows(shown, rows))
+    return "\n\n".join([*blocks, *(f"{line}." for line in flip_lines(params))])
 
 
 def run_descriptions(table: ResultsTable, params: Params) -> dict[str, str]:
