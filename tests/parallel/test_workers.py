@@ -12,7 +12,7 @@ from tiny_imagenet.common.errors import UserError
 from tiny_imagenet.config.params import Params, parse_params
 from tiny_imagenet.parallel import workers
 from tiny_imagenet.parallel.cluster.machines import Allotment
-from tiny_imagenet.parallel.workers import trainings, wanted_replicates
+from tiny_imagenet.parallel.workers import trainings, with_replicates
 
 
 def params(**replicates: Any) -> Params:
@@ -21,21 +21,22 @@ def params(**replicates: Any) -> Params:
 
 def test_five_seeds_are_the_models_own_and_four_others():
     models = ["model_1", "model_2"]
-    wanted = wanted_replicates(params(), models, 5)
-    assert wanted == (models, [2, 3, 4, 5])  # 1 is `seed`
-    names = trainings(params(models=models, seeds=wanted[1]), models, 5)
+    extended = with_replicates(params(), models, 5)
+    assert extended == params(models=models, seeds=[2, 3, 4, 5])  # 1 is `seed`
+    names = trainings(extended, models, 5)
     assert len(names) == len(set(names)) == 10
     assert names[:4] == ["model_1", "model_2", "model_1-2", "model_2-2"]
 
 
 def test_current_seeds_come_first_and_lists_may_grow():
     current = params(models=["model_2"], seeds=[7, 2])
-    assert wanted_replicates(current, ["model_1", "model_2"], 4) == (["model_1", "model_2"], [7, 2, 3])
+    extended = with_replicates(current, ["model_1", "model_2"], 4)
+    assert extended == params(models=["model_1", "model_2"], seeds=[7, 2, 3])
 
 
 def test_replicates_that_include_all_stay():
     current = params(models=["model_1", "model_2"], seeds=[7, 2])
-    assert wanted_replicates(current, ["model_2"], 2) == (["model_1", "model_2"], [7, 2])
+    assert with_replicates(current, ["model_2"], 2) is current
     assert trainings(current, ["model_2"], 2) == ["model_2", "model_2-7"]
 
 
@@ -45,7 +46,7 @@ def test_trainings_that_were_not_requested_are_not_added(models):
     with pytest.raises(
         UserError, match=r"edit `replicates`, for example to models: \[model_.\] and seeds: \[2, 3, 4\]"
     ):
-        wanted_replicates(current, models, 4)
+        with_replicates(current, models, 4)
 
 
 def test_without_seeds_only_the_models_are_trained():

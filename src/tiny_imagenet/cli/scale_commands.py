@@ -1,15 +1,12 @@
 """The commands `tiny-imagenet train` and `tiny-imagenet sweep`: many trainings at once, on Ray."""
 
 import os
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from tiny_imagenet import entry
 from tiny_imagenet.common.errors import UserError
-
-if TYPE_CHECKING:
-    from tiny_imagenet.config.params import Params
 
 _Workers = Annotated[
     int | None,
@@ -42,10 +39,12 @@ def train(
 
     Runs the same stages as `dvc repro`, with the same results. Rerun to resume.
     """
+    from tiny_imagenet.common.progress import say
     from tiny_imagenet.common.schema import nearest
-    from tiny_imagenet.parallel import workers
+    from tiny_imagenet.parallel import params_edit, workers
     from tiny_imagenet.parallel.cluster import machines
     from tiny_imagenet.repository import dvc
+    from tiny_imagenet.repository.paths import PARAMS
 
     os.chdir(dvc.repository_root())
     params = entry.checked_params()
@@ -64,42 +63,23 @@ def train(
             "`dvc repro`"
         )
     machines.require(address, cores)  # before anything is written
-    extended = _with_replicates(params, names, seeds) if seeds is not None and seeds > 1 else params
+    extended = workers.with_replicates(params, names, seeds) if seeds is not None and seeds > 1 else params
     trainings = workers.trainings(extended, names, seeds)
     if all_models and seeds is None:
         trainings += [job.name for job in params.jobs if job.is_replicate]
 
     def write_replicates() -> None:
-        if extended is not params:
-            _write_replicates(extended)
+        if extended is params:
+            return
+        wanted = extended.replicates
+        params_edit.set_replicates(PARAMS, wanted.models, wanted.seeds)
+        say(
+            f"params.yaml: replicates is now models: [{', '.join(wanted.models)}], "
+            f"seeds: [{', '.join(map(str, wanted.seeds))}]; `dvc repro` trains them too"
+        )
 
     workers.train(
         extended, names, trainings, workers=workers_at_once, cores=cores, address=address, before=write_replicates
-    )
-
-
-def _with_replicates(params: "Params", models: list[str], num_seeds: int) -> "Params":
-    """Return params with `replicates` for this number of seeds; the same object if nothing is missing."""
-    from tiny_imagenet.config.params import parse_params
-    from tiny_imagenet.parallel import workers
-
-    replicated, seeds = workers.wanted_replicates(params, models, num_seeds)
-    if (tuple(replicated), tuple(seeds)) == (params.replicates.models, params.replicates.seeds):
-        return params
-    values = params.model_dump(mode="json", exclude_unset=True)
-    return parse_params(values | {"replicates": {"models": replicated, "seeds": seeds}})
-
-
-def _write_replicates(params: "Params") -> None:
-    from tiny_imagenet.common.progress import say
-    from tiny_imagenet.parallel import params_edit
-    from tiny_imagenet.repository.paths import PARAMS
-
-    models, seeds = params.replicates.models, params.replicates.seeds
-    params_edit.set_replicates(PARAMS, models, seeds)
-    say(
-        f"params.yaml: replicates is now models: [{', '.join(models)}], "
-        f"seeds: [{', '.join(map(str, seeds))}]; `dvc repro` trains them too"
     )
 
 

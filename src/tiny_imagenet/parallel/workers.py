@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tiny_imagenet.common.errors import UserError
 from tiny_imagenet.common.progress import say
-from tiny_imagenet.config.params import Params
+from tiny_imagenet.config.params import Params, parse_params
 from tiny_imagenet.models import weights
 from tiny_imagenet.parallel.cluster import machines
 from tiny_imagenet.repository import dvc
@@ -17,11 +17,11 @@ _FORWARDED = ("MLFLOW_", "KERAS_BACKEND", "KERAS_HOME")
 """Prefixes of environment variables for the stages. They are passed as arguments, since Ray logs its environments."""
 
 
-def wanted_replicates(params: Params, models: Sequence[str], num_seeds: int) -> tuple[list[str], list[int]]:
-    """Return the `replicates` (models, seeds) that train each of `models` with `num_seeds` seeds.
+def with_replicates(params: Params, models: Sequence[str], num_seeds: int) -> Params:
+    """Return params with `replicates` that train each of `models` with `num_seeds` seeds.
 
     The first seed is that of params.yaml. The next are those of the current `replicates`, then the lowest free numbers.
-    The current `replicates` are returned if they already include all.
+    If the current `replicates` already include all, the same object is returned.
 
     Raises:
         UserError: longer lists would add trainings that were not requested.
@@ -31,7 +31,7 @@ def wanted_replicates(params: Params, models: Sequence[str], num_seeds: int) -> 
     seeds = list(present.seeds)[: num_seeds - 1]
     seeds += [next(unused) for _ in range(num_seeds - 1 - len(seeds))]
     if {*models} <= {*present.models} and {*seeds} <= {*present.seeds}:
-        return list(present.models), list(present.seeds)
+        return params
     if not ({*present.models} <= {*models} and {*present.seeds} <= {*seeds}) and present.models and present.seeds:
         raise UserError(
             f"params.yaml: `replicates` trains the models {', '.join(present.models)} with each of the seeds "
@@ -39,7 +39,8 @@ def wanted_replicates(params: Params, models: Sequence[str], num_seeds: int) -> 
             f"`replicates`, for example to models: [{', '.join(models)}] and seeds: [{', '.join(map(str, seeds))}], "
             "and rerun"
         )
-    return list(models), seeds
+    values = params.model_dump(mode="json", exclude_unset=True)
+    return parse_params(values | {"replicates": {"models": list(models), "seeds": seeds}})
 
 
 def trainings(params: Params, models: Sequence[str], num_seeds: int | None) -> list[str]:
