@@ -101,15 +101,15 @@ class Machines:
     def allot(self, *_: Any) -> Allotment:
         return Allotment(1, 1, gpus=1)  # so that no variable is set here
 
-    def run_trials(self, _: Any, function: Any, __: Any, numbers: list[int], *, observer: Any, **___: Any) -> None:
+    def run_trials(self, _: Any, function: Any, __: Any, numbers: list[int], *, progress: Any, **___: Any) -> None:
         for number in numbers:
-            observer.started(number)
+            progress.started(number)
             try:
-                function(number, lambda report, number=number: observer.reported(number, report))
+                function(number, lambda report, number=number: progress.reported(number, report))
             except UserError as error:
-                observer.ended(number, str(error))
+                progress.ended(number, str(error))
             else:
-                observer.ended(number, None)
+                progress.ended(number, None)
 
 
 @pytest.fixture

@@ -4,25 +4,13 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Protocol
+from typing import Any
 
 from tiny_imagenet.parallel.cluster.machines import TIMES_LOST, Allotment, Cluster
+from tiny_imagenet.parallel.sweep.progress import Progress
 from tiny_imagenet.parallel.sweep.schema import Sweep
 
 Report = Callable[[Mapping[str, Any]], None]
-
-
-class Observer(Protocol):
-    """Receive the progress of trials, in the process that started them."""
-
-    def started(self, number: int) -> None:
-        """Record that a trial starts, or restarts after it was lost."""
-
-    def reported(self, number: int, report: Mapping[str, Any]) -> None:
-        """Receive an epoch or the outcome of a trial. A restarted trial reports all of its epochs again."""
-
-    def ended(self, number: int, error: str | None) -> None:
-        """Record that a trial is over: done, stopped early, or lost too often (`error`)."""
 
 
 def run_trials(
@@ -34,35 +22,28 @@ def run_trials(
     allotment: Allotment,
     scratch: Path,
     known: Mapping[int, Sequence[Mapping[str, float]]],
-    observer: Observer,
+    progress: Progress,
 ) -> None:
-    """Run trials on Ray Tune.
+    """Run the trials `numbers` on Ray Tune.
 
-    Args:
-        machines: the machines to use.
-        function: runs a trial, given its number and a function to report `epoch` and metrics.
-        sweep: has the metric and the rule for early stopping.
-        numbers: the trials to run.
-        allotment: trials at once, cores and GPUs.
-        scratch: a folder for Tune's own files, on all machines; removed at the end.
-        known: epochs of earlier trials, for ASHA's comparison.
-        observer: receives the progress of all trials.
+    `function` runs a trial, given its number and a function to report `epoch` and metrics. ASHA also compares with the
+    epochs of earlier trials, `known`. Tune's own files are in the folder `scratch`, on all machines; it is removed.
     """
     tune = machines.ray.tune
 
     class Bridge(tune.Callback):  # type: ignore[misc, name-defined] # mypy may run without Ray
         def on_trial_start(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
-            observer.started(trial.config["number"])
+            progress.started(trial.config["number"])
 
         def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: Any, **_: Any) -> None:
-            observer.reported(trial.config["number"], result)
+            progress.reported(trial.config["number"], result)
 
         def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
-            observer.ended(trial.config["number"], None)
+            progress.ended(trial.config["number"], None)
 
         def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
             reason = (str(trial.get_error()).strip() or "lost").splitlines()[-1]
-            observer.ended(trial.config["number"], reason)
+            progress.ended(trial.config["number"], reason)
 
     def trainable(config: dict[str, int]) -> None:
         def report(values: Mapping[str, Any]) -> None:

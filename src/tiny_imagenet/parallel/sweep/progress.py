@@ -17,23 +17,29 @@ from tiny_imagenet.tracking.run import Run
 from tiny_imagenet.tracking.sweeps import open_run
 
 
-def experiment(params: Params) -> str:
-    """Return the MLflow experiment for the sweeps of a profile. The models of the table are in another one."""
-    return f"{params.profile}-sweeps"
-
-
 def open_parent(params: Params, plan: Plan, noted: Path) -> Run:
-    """Open the run of the whole sweep: the one named in the file `noted`, or a new one, whose id is then written there.
+    """Open the run of the whole sweep.
 
     The number of trials is not among its parameters: a sweep may grow, and a run's parameters cannot change.
     """
     values = plan.sweep.model_dump(mode="json", exclude_unset=True, exclude={"trials"})
+    return _open(params, plan, plan.name, flatten(values) | {"profile": params.profile}, noted)
+
+
+def _open(
+    params: Params, plan: Plan, name: str, values: Mapping[str, Any], noted: Path, parent: Run | None = None
+) -> Run:
+    """Open a run: the one named in the file `noted`, or a new one, whose id is then written there.
+
+    The models of the table are in another MLflow experiment.
+    """
     run = open_run(
         dvc.repository_root(),
-        experiment=experiment(params),
-        name=plan.name,
-        params=flatten(values) | {"profile": params.profile},
+        experiment=f"{params.profile}-sweeps",
+        name=name,
+        params=values,
         tags={"sweep": plan.name, "model": plan.sweep.model},
+        parent=parent,
         resume=noted.read_text(encoding="utf-8").strip() if noted.is_file() else None,
     )
     write_text(noted, f"{run.run_id}\n")
@@ -43,12 +49,7 @@ def open_parent(params: Params, plan: Plan, noted: Path) -> Run:
 class Progress:
     """Receive the reports of the trials: print them, record them, log them to MLflow.
 
-    Args:
-        params: params.yaml.
-        plan: the sweep.
-        parent: the sweep's run.
-        folders: the folder of each trial, by number.
-        records: the record of each trial that is over. Those that end now are added.
+    `folders` and `records` are by the number of the trial. The records of trials that end now are added.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class Progress:
         folders: Mapping[int, Path],
         records: dict[int, Record],
     ):
-        self._name, self._sweep, self._params, self._parent = plan.name, plan.sweep, params, parent
+        self._params, self._plan, self._sweep, self._parent = params, plan, plan.sweep, parent
         self._trials = {trial.number: trial for trial in plan.trials}
         self._folders, self._records = folders, records
         self._running: dict[int, Record] = {}
@@ -69,7 +70,7 @@ class Progress:
         """Trial -> why it was lost: its process or node failed too often, or its images or code changed."""
 
     def started(self, number: int) -> None:
-        """Open the trial's run, unless it is a restart."""
+        """Open the run of a trial that starts, unless it restarts after it was lost."""
         if number in self._running:
             return
         self._running[number] = Record(status=STOPPED)
@@ -79,22 +80,12 @@ class Progress:
             say(f"trial {number}: {error}\ntrial {number}: continues; its run is created when the store answers again")
 
     def _open(self, trial: Trial) -> Run:
-        """Return the trial's run: the one named in its folder, or a new one, whose id is then written there."""
-        number, noted = trial.number, self._folders[trial.number] / "run"
-        run = open_run(
-            dvc.repository_root(),
-            experiment=experiment(self._params),
-            name=f"{self._name}-{number}",
-            params=flatten(trial.recipe.model_dump(mode="json")) | {"trial": number},
-            tags={"sweep": self._name, "model": self._sweep.model},
-            parent=self._parent,
-            resume=noted.read_text(encoding="utf-8").strip() if noted.is_file() else None,
-        )
-        write_text(noted, f"{run.run_id}\n")
-        return run
+        number, name = trial.number, f"{self._plan.name}-{trial.number}"
+        values = flatten(trial.recipe.model_dump(mode="json")) | {"trial": number}
+        return _open(self._params, self._plan, name, values, self._folders[number] / "run", self._parent)
 
     def reported(self, number: int, report: Mapping[str, Any]) -> None:
-        """Receive the metrics of an epoch, unless known, or the outcome of the trial."""
+        """Receive an epoch or the outcome of a trial. A restarted trial reports all of its epochs again."""
         record = self._running[number]
         if "failed" in report:
             record.status, record.error = FAILED, report["failed"]
@@ -110,11 +101,9 @@ class Progress:
             say(f"trial {number}: epoch {report['epoch']}/{self._sweep.epochs}  {self._sweep.metric} {metric:.4f}")
 
     def ended(self, number: int, error: str | None) -> None:
-        """Write the trial's record and end its run. A lost trial gets no record, so the next call retries it."""
+        """Write the trial's record and end its run. A lost trial (`error`) gets none, so the next call retries it."""
         error = error or self._refused.pop(number, None)
-        record = self._running.pop(number, None) or Record(
-            status=STOPPED
-        )  # its process may have died before it started
+        record = self._running.pop(number, None) or Record(status=STOPPED)  # it may have died before it started
         if len(record.history) == self._sweep.epochs and record.status == STOPPED:
             record.status = FINISHED  # the message after the last epoch was lost
         run = self._runs.pop(number, None)
@@ -140,7 +129,7 @@ class Progress:
             try:
                 run = self._open(trial)
             except UserError as error:
-                say(f"{error}\nrerun `tiny-imagenet sweep {self._name}` to log the trials to MLflow")
+                say(f"{error}\nrerun `tiny-imagenet sweep {self._plan.name}` to log the trials to MLflow")
                 return
             run.log_history(record.history)
             record.run_id, record.in_mlflow = run.run_id, _end(run, record)

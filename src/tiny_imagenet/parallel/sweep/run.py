@@ -60,15 +60,8 @@ def run(
 ) -> tuple[Trial, str, dict[int, str]]:
     """Run the trials of a sweep that are not over yet, in the working directory.
 
-    Args:
-        params: params.yaml.
-        name: the sweep's name.
-        workers: trials at once; None: one per core or GPU.
-        cores: CPU cores per trial; None: all, divided.
-        address: address of a Ray cluster; None: this machine.
-
-    Returns:
-        The best of all trials that are over, one line about it, and number -> reason of each lost trial.
+    Return the best of all trials that are over, one line about it, and number -> reason of each lost trial. `workers`,
+    `cores` and `address` are those of `workers.train`.
 
     Raises:
         UserError: the sweep or a trial is not valid, or no trial has finished an epoch.
@@ -201,7 +194,7 @@ def _run_trials(
                 allotment=allotment,
                 scratch=folder / "ray",
                 known=known,
-                observer=progress,
+                progress=progress,
             )
         records |= {number: records[firsts[key]] for number, key in folders.items() if firsts[key] in records}
         progress.deliver()
