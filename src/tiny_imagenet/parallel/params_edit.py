@@ -3,9 +3,9 @@
 A YAML library would reformat the whole file. The new file is checked before it replaces the old one.
 """
 
+import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ def add_block(path: Path, name: str, block: Mapping[str, Any], about: str) -> No
     Raises:
         UserError: a block has this name, or the layout of params.yaml does not allow adding lines.
     """
-    with _alone(path):
+    with _lock(path):
         refuse_known_block(path, name)
         lines = _lines(path)
         models = _value_of(lines, "models")
@@ -42,18 +42,16 @@ def add_block(path: Path, name: str, block: Mapping[str, Any], about: str) -> No
         _write(path, [*lines[: last + 1], added, *lines[last + 1 :]], expected)
 
 
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Lock the file: of two edits at once, one would be lost."""
+def _lock(path: Path) -> FileLock:
+    """Return the lock of the file: of two edits at once, one would be lost."""
     lock = path.parent / CHECKPOINTS / "params.lock"
     lock.parent.mkdir(exist_ok=True)
-    with FileLock(lock):
-        yield
+    return FileLock(lock)
 
 
 def refuse_known_block(path: Path, name: str) -> None:
     """Raise UserError if `models` has a block of this name, or the name is not valid."""
-    if not name.isascii() or not name.replace("_", "a").isalnum() or name != name.lower() or not name[:1].isalpha():
+    if not re.fullmatch("[a-z][a-z0-9_]*", name):
         raise UserError(
             f"'{name}' is not a valid block name: use lower-case letters, digits and _, and start with a letter"
         )
@@ -63,7 +61,7 @@ def refuse_known_block(path: Path, name: str) -> None:
 
 def set_replicates(path: Path, models: Sequence[str], seeds: Sequence[int]) -> None:
     """Replace or add `replicates`; raise UserError if the layout of params.yaml does not allow it."""
-    with _alone(path):
+    with _lock(path):
         expected = read_yaml(path)
         lines = _lines(path)
         body = f"  models: [{', '.join(models)}]\n  seeds: [{', '.join(map(str, seeds))}]\n"

@@ -59,16 +59,11 @@ def train(
     address: str | None,
     before: Callable[[], None] = lambda: None,
 ) -> None:
-    """Run the stages of trainings that are out of date, then `compare`, in the working directory.
+    """Run the stages of `trainings` that are out of date, then `compare`, in the working directory.
 
-    Args:
-        params: params.yaml.
-        models: their stages `architecture` run first, after `cache`.
-        names: the trainings, from `trainings`.
-        workers: trainings at once; None: one per core or GPU.
-        cores: CPU cores per training; None: all, divided.
-        address: address of a Ray cluster; None: this machine.
-        before: called when the machines are checked and before trainings start.
+    The stages `cache`, and `architecture` of the models, run first. Then `before` is called, when the machines are
+    checked. Without `workers`, one training per core or GPU runs at a time; without `cores`, all cores are divided;
+    without the `address` of a Ray cluster, this machine alone is used.
 
     Raises:
         UserError: a training failed (raised after all others are done), or trainings cannot start.

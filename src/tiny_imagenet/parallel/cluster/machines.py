@@ -71,12 +71,12 @@ class Node:
     gpus: int
 
 
+@dataclass
 class Cluster:
     """The machines of a running Ray."""
 
-    def __init__(self, ray: Any, nodes: list[Node]):
-        self.ray = ray
-        self.nodes = nodes
+    ray: Any
+    nodes: list[Node]
 
     @property
     def hosts(self) -> set[str]:
@@ -207,11 +207,9 @@ def require(address: str | None = None, cores: int | None = None) -> Any:
 
 @contextmanager
 def connected(address: str | None, root: Path) -> Iterator[Cluster]:
-    """Start Ray on this machine, or connect to a cluster, for the block.
+    """Start Ray on this machine, or connect to a cluster, for the block. The workers run the sources of `root`.
 
-    Args:
-        address: host:port of a cluster's head; "auto": the cluster of this machine; None: this machine only.
-        root: the repository. The workers run its sources.
+    The address is host:port of a cluster's head, or "auto" for the cluster of this machine; None: this machine only.
 
     Raises:
         UserError: Ray is not installed, or nothing answers at the address.
