@@ -21,7 +21,6 @@ from tiny_imagenet.common import signals
 from tiny_imagenet.common.errors import UserError
 
 if TYPE_CHECKING:
-    from tiny_imagenet.cli.predict import Refusal
     from tiny_imagenet.config.params import Params
 
 REFERENCE = Path("docs/reference")
@@ -37,11 +36,6 @@ app = typer.Typer(
 
 app.command()(scale_commands.train)
 app.command()(scale_commands.sweep)
-
-
-@app.callback()
-def _commands() -> None:
-    """Without a callback, typer drops the name of a single command."""
 
 
 @app.command()
@@ -292,13 +286,12 @@ def predict(
             lambda: prediction.load_classifier(path, classes),
             top=top,
             refusals=refusals,
-            on_refusal=_print_refusal,
+            on_refusal=lambda refusal: print(f"error: {prediction.printable(refusal)}", file=sys.stderr),
         )
     if answers.skipped:
         print(f"skipped {answers.skipped:,} files in folders that are not images", file=sys.stderr)
     if as_json:
-        document = {"model": name, "images": answers.images, "errors": answers.errors, "skipped": answers.skipped}
-        json.dump(document, sys.stdout, indent=2, allow_nan=False)
+        json.dump({"model": name, **vars(answers)}, sys.stdout, indent=2, allow_nan=False)
         print()
     elif answers.images:
         print("\n".join(prediction.table_lines(answers.images)))
@@ -307,12 +300,6 @@ def predict(
         raise UserError(f"{len(answers.errors):,} not predicted, see above; {len(answers.images):,} predicted")
     if not answers.images:
         raise UserError("none of these files is an image")
-
-
-def _print_refusal(refusal: "Refusal") -> None:
-    from tiny_imagenet.cli.predict import printable
-
-    print(f"error: {printable(f'{refusal.path}: {refusal.error}')}", file=sys.stderr)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeGuard
 
@@ -55,6 +55,9 @@ class Refusal:
     path: Path
     error: str
 
+    def __str__(self) -> str:
+        return f"{self.path}: {self.error}"
+
 
 Decoded = NDArray[np.uint8] | Refusal | None
 """Pixels; or why there are none; or None for a file to skip."""
@@ -68,15 +71,15 @@ class Classes:
     names: list[str]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Answers:
     """The result, as plain values for JSON."""
 
-    images: list[dict[str, Any]]
+    images: list[dict[str, Any]] = field(default_factory=list)
     """`path`; `predictions`, most likely first, each with `wnid`, `name`, `probability`."""
-    errors: list[dict[str, str]]
+    errors: list[dict[str, str]] = field(default_factory=list)
     """`path`, `error`."""
-    skipped: int
+    skipped: int = 0
     """Files in folders that are not images."""
 
 
@@ -172,19 +175,13 @@ def predict(
 ) -> Answers:
     """Return the `top` most likely classes of each image, in the order of `sources`.
 
-    Args:
-        sources: the files. A file in a folder is skipped if neither its content nor its name is that of an image.
-        classes: the model's classes.
-        load: returns the model; called after the first image is decoded.
-        top: number of classes per image.
-        refusals: earlier refusals, added to the errors.
-        on_refusal: called with each refusal.
+    A file in a folder is skipped if neither its content nor its name is that of an image. `load` is called after the
+    first image is decoded. Earlier refusals are among the errors; `on_refusal` is called with each.
 
     Raises:
         UserError: the model predicts NaN or infinity.
     """
-    answers = Answers([], [], 0)
-    skipped = 0
+    answers = Answers()
 
     def refuse(refusal: Refusal) -> None:
         answers.errors.append({"path": str(refusal.path), "error": refusal.error})
@@ -197,12 +194,12 @@ def predict(
         warnings.filterwarnings("ignore", module="PIL")
         for outcome in track(_outcomes(sources, classes, load, top), "predict", len(sources)):
             if outcome is None:
-                skipped += 1
+                answers.skipped += 1
             elif isinstance(outcome, Refusal):
                 refuse(outcome)
             else:
                 answers.images.append(outcome)
-    return Answers(answers.images, answers.errors, skipped)
+    return answers
 
 
 def _outcomes(
@@ -278,6 +275,6 @@ def table_lines(images: Sequence[dict[str, Any]]) -> Iterator[str]:
         yield f"{row[0]:<{path}}  {row[1]:<{name}}  {row[2]:<{wnid}}  {100 * row[3]:9.2f} %"
 
 
-def printable(text: str | Path) -> str:
+def printable(text: object) -> str:
     """Return text with control characters escaped: a file name may have line breaks and terminal codes."""
     return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in str(text))
