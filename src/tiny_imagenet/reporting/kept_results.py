@@ -53,13 +53,8 @@ _FOLDERS = re.compile(
 def keep(name: str, about: str, params: Params, now: ResultsTable) -> Path:
     """Copy the current results to docs/results/<name>, and return that folder.
 
-    A model without results keeps its row; provenance.json says why it has none.
-
-    Args:
-        name: the folder's name.
-        about: one sentence about these results for readers.
-        params: the params of the results.
-        now: the current `results_table`.
+    `about` is one sentence for readers, `now` the current `results_table`. A model without results keeps its row;
+    provenance.json says why it has none.
 
     Raises:
         UserError: the name is not valid, or the folder has other files; reports/ is missing or out of date; no model

@@ -53,10 +53,7 @@ def is_of_paper(model: str) -> bool:
 def changes_of_recipe(params: Params, model: str, unconcerned: Collection[str] = ()) -> list[str]:
     """Return the keys of a recipe, shared settings and profile included, that differ from the paper's.
 
-    Args:
-        params: params.yaml.
-        model: one of the paper's models.
-        unconcerned: keys that make no difference for this model (`ResultsTable.unconcerned`).
+    The keys `unconcerned` are left out: they make no difference for this model (`ResultsTable.unconcerned`).
     """
     recipe = params.recipe(model).model_dump(mode="json")
     published = recipes().get(model) or recipes()[base_of(model)]

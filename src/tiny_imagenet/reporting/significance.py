@@ -26,9 +26,7 @@ def paired_tests(results: Path, models: Sequence[str]) -> pd.DataFrame:
     for the number of pairs (Holm 1979); `real` is whether it is below 0.05. The test is about these two trained
     models, not about how training varies from seed to seed.
 
-    Args:
-        results: the folder with `<model>/predictions.parquet`. Models without that file are left out.
-        models: names, in the order of the rows.
+    Models without `<model>/predictions.parquet` in the folder `results` are left out.
 
     Raises:
         UserError: predictions cannot be read, or two models were evaluated on different images.

@@ -126,16 +126,12 @@ def data_report(params: Params, overview: Path = OVERVIEW) -> DataReport:
 
 
 def results_table(params: Params, root: Path = Path()) -> ResultsTable:
-    """Return the table of the active models.
+    """Return the table of the active models, from `models/`, `results/` and dvc.lock below `root`.
 
     A model without results has a row with its name and the published metrics. Results are left out if they are of
     other params than the current ones, or of other images than those in dvc.lock. `*_authors_log` is the last epoch of
     the authors' log. The spread is over all seeds with results, the model's own included; the standard deviation is
     the sample's.
-
-    Args:
-        params: params.yaml.
-        root: the folder with `models/`, `results/` and dvc.lock.
 
     Raises:
         UserError: a file of a model is broken.
@@ -221,12 +217,9 @@ def read_histories(models: Sequence[str], root: Path = Path()) -> dict[str, pd.D
 
 
 def concatenated(paths: Mapping[str, Path]) -> pd.DataFrame:
-    """Return the tables of several models as one, with `model` as the first column.
+    """Return the CSV files of several models, `paths`, as one table with `model` as the first column.
 
     Every value stays text as in the file: a number keeps its digits, and a class may be named "NA" or "007".
-
-    Args:
-        paths: model -> a CSV file.
     """
     frames = [read_csv(path, {}).assign(model=model) for model, path in paths.items()]
     if not frames:
@@ -238,10 +231,7 @@ def concatenated(paths: Mapping[str, Path]) -> pd.DataFrame:
 def determinism(params: Params, runs: Mapping[str, RunRecord], path: Path) -> dict[str, str]:
     """Return model -> result of training it twice, if params, data, code and versions were those of the model's run.
 
-    Args:
-        params: params.yaml.
-        runs: `ResultsTable.runs`.
-        path: what `tiny-imagenet verify --determinism` wrote; it may be missing.
+    `tiny-imagenet verify --determinism` writes the file at `path`, which may be missing.
     """
     outcomes = read_json(path) if path.is_file() else {}
     shown = {}

@@ -52,15 +52,9 @@ def hashes(run: RunRecord) -> dict[str, dict[str, str]]:
 def shared(by_model: Mapping[str, Mapping[str, str]]) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
     """Return label -> value of the facts that all models share, and label -> model -> value of the others."""
     labels = dict.fromkeys(label for own in by_model.values() for label in own)
-    same: dict[str, str] = {}
-    different: dict[str, dict[str, str]] = {}
-    for label in labels:
-        values = {model: own.get(label, DASH) for model, own in by_model.items()}
-        if len(set(values.values())) == 1:
-            same[label] = next(iter(values.values()))
-        else:
-            different[label] = values
-    return same, different
+    values = {label: {model: own.get(label, DASH) for model, own in by_model.items()} for label in labels}
+    different = {label: by for label, by in values.items() if len(set(by.values())) > 1}
+    return {label: next(iter(by.values())) for label, by in values.items() if label not in different}, different
 
 
 def _dependencies(run: RunRecord, *, data: bool) -> dict[str, str]:
