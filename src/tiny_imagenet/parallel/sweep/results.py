@@ -44,10 +44,6 @@ class Record:
         values = [epoch[sweep.metric] for epoch in self.history]
         return values.index(max(values) if sweep.mode == "max" else min(values)) + 1
 
-    def best(self, sweep: Sweep) -> float:
-        """Return the best value of the metric."""
-        return self.history[self.best_epoch(sweep) - 1][sweep.metric]
-
 
 def read_record(folder: Path) -> Record | None:
     """Return the record of a trial, or None if the trial is not over."""
@@ -80,8 +76,8 @@ def table(plan: Plan, records: Mapping[int, Record]) -> pd.DataFrame:
         row |= {"status": record.status, "epochs": len(record.history)}
         if record.is_ranked:
             epoch = record.best_epoch(sweep)
-            row |= {"best_epoch": epoch, "val_accuracy": record.history[epoch - 1]["val_accuracy"]}
-            row[sweep.metric] = record.best(sweep)
+            best = record.history[epoch - 1]
+            row |= {"best_epoch": epoch, "val_accuracy": best["val_accuracy"], sweep.metric: best[sweep.metric]}
         rows.append(row | {"run_id": record.run_id})
     columns = ["trial", *sweep.search, "status", "epochs", "best_epoch", sweep.metric, "val_accuracy", "run_id"]
     frame = pd.DataFrame(rows, columns=list(dict.fromkeys(columns))).astype({"best_epoch": "Int64"})
@@ -94,13 +90,12 @@ def _is_plain(value: Any) -> bool:
 
 def best_trial(plan: Plan, records: Mapping[int, Record]) -> tuple[Trial, str]:
     """Return the trial with the best metric, and one line about it; raise UserError if no trial finished an epoch."""
-    ranked = [trial for trial in plan.trials if trial.number in records and records[trial.number].is_ranked]
-    if not ranked:
+    ranked = table(plan, records).dropna(subset=[plan.sweep.metric])
+    if ranked.empty:
         raise UserError(f"no trial of the sweep {plan.name} has finished an epoch, so there is no best one")
-    metrics = {trial.number: records[trial.number].best(plan.sweep) for trial in ranked}
-    sign = 1 if plan.sweep.mode == "max" else -1
-    best = max(ranked, key=lambda trial: (sign * metrics[trial.number], -trial.number))
-    return best, f"trial {best.number} of the sweep {plan.name}: {plan.sweep.metric} {metrics[best.number]:.4f}"
+    number, metric = ranked[["trial", plan.sweep.metric]].iloc[0]
+    about = f"trial {number:.0f} of the sweep {plan.name}: {plan.sweep.metric} {metric:.4f}"
+    return next(trial for trial in plan.trials if trial.number == number), about
 
 
 def write_results(folder: Path, plan: Plan, records: Mapping[int, Record]) -> list[Path]:
@@ -120,5 +115,5 @@ def write_results(folder: Path, plan: Plan, records: Mapping[int, Record]) -> li
     }
     shown = dict(list(histories.items())[:_MOST_CURVES])
     title = f"{plan.name}: {plan.sweep.metric}, the best {len(shown)} of {len(histories)} trials"
-    curves(shown, pd.DataFrame(), plan.sweep.metric, title, folder / "trials", with_logs=False)
+    curves(shown, plan.sweep.metric, title, folder / "trials", with_logs=False)
     return [folder / "results.csv", folder / "best.yaml", folder / "trials.png"]

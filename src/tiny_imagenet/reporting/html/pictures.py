@@ -13,8 +13,7 @@ from tiny_imagenet.common.errors import UserError
 _TYPES = {"svg": "image/svg+xml", "png": "image/png"}
 _LARGE, _QUALITY = 150_000, 90  # bytes from which a PNG becomes a WebP; its quality, 0 to 100
 _PER_INCH, _COLUMN = 96, 720  # CSS pixels
-_SIZE = re.compile(rb'<svg\b[^>]*?\bwidth="([\d.]+)pt"[^>]*?\bheight="([\d.]+)pt"|'
-                   rb'<svg\b[^>]*?\bheight="([\d.]+)pt"[^>]*?\bwidth="([\d.]+)pt"')  # fmt: skip
+_SIZE = re.compile(rb'<svg\b[^>]*?\bwidth="([\d.]+)pt"[^>]*?\bheight="([\d.]+)pt"')  # as matplotlib writes it
 
 
 @dataclass(frozen=True)
@@ -67,8 +66,7 @@ def _svg_size(content: bytes) -> tuple[int | None, int | None]:
     match = _SIZE.search(content[:2000])
     if match is None:
         return None, None
-    width, height = (match[1], match[2]) if match[1] else (match[4], match[3])
-    return round(float(width) * _PER_INCH / 72), round(float(height) * _PER_INCH / 72)
+    return round(float(match[1]) * _PER_INCH / 72), round(float(match[2]) * _PER_INCH / 72)
 
 
 def _png_size(image: Image.Image) -> tuple[int, int]:
