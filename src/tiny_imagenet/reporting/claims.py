@@ -20,6 +20,8 @@ from tiny_imagenet.reporting.significance import LEVEL, holm
 from tiny_imagenet.repository.records import Metrics
 
 COLUMNS = ["claim", "where", "paper", "ours", "verdict", "reason"]
+_Judgement = tuple[str, str, str, str]
+"""The paper's numbers, ours, verdict, reason."""
 HOLDS, FAILS, NOT_SHOWN = "holds", "does not hold", "not shown"
 _SIMPLE, _DEEP, _TRANSFER = ("model_1", "model_2"), ("model_3", "model_4"), PRETRAINED
 _SIDE = 64
@@ -50,25 +52,23 @@ class _Measured:
 
 def claims_audit(inputs: ReportInputs) -> pd.DataFrame:
     """Return a row with COLUMNS for each claim, in the order of the text; accuracies are in percent."""
-    rows = [
-        _counts(inputs),
-        _epochs(),
-        _shear(),
-        _separation(inputs),
-        _overfitting(inputs),
-        _dropout_closes_the_gap(inputs),
-        _better(inputs, "A third convolution helps: model 2 beats model 1", "VI", ("model_2",), ("model_1",)),
-        _better(inputs, "Depth helps: the deep networks beat the simple ones", "VI", _DEEP, _SIMPLE),
-        _better(inputs, "Dropout helps: model 4 beats model 3, which has none", "I", ("model_4",), ("model_3",)),
-        _better(inputs, "Transfer wins: the pretrained model beats all others", "V", (_TRANSFER,), _SIMPLE + _DEEP),
-        _generalizes(inputs),
-        _faster(inputs),
-    ]
+    judged = {
+        ("200 classes with 500 training, 50 validation and 50 test images each", "III"): _counts(inputs),
+        ("Models 1 to 4 were trained for 15 epochs", "IV"): _epochs(),
+        ("The augmentation has shear", "V"): _shear(),
+        ("Training and validation data are strictly separate", "V"): _separation(inputs),
+        ("Validation above training accuracy indicates overfitting", "V"): _overfitting(inputs),
+        ("Dropout mitigates overfitting: training is less far above validation in model 4 than in model 3", "V"):
+            _dropout_closes_the_gap(inputs),
+        ("A third convolution helps: model 2 beats model 1", "VI"): _better(inputs, ("model_2",), ("model_1",)),
+        ("Depth helps: the deep networks beat the simple ones", "VI"): _better(inputs, _DEEP, _SIMPLE),
+        ("Dropout helps: model 4 beats model 3, which has none", "I"): _better(inputs, ("model_4",), ("model_3",)),
+        ("Transfer wins: the pretrained model beats all others", "V"): _better(inputs, (_TRANSFER,), _SIMPLE + _DEEP),
+        ("Transfer markedly improves generalization to unseen data", "V"): _generalizes(inputs),
+        ("Transfer expedites the training", "V"): _faster(inputs),
+    }  # fmt: skip
+    rows = [(claim, f"section {where}", *judgement) for (claim, where), judgement in judged.items()]
     return pd.DataFrame(rows, columns=COLUMNS)
-
-
-def _row(claim: str, where: str, paper: str, ours: str, verdict: str, reason: str) -> dict[str, str]:
-    return dict(zip(COLUMNS, (claim, f"section {where}", paper, ours, verdict, reason), strict=True))
 
 
 def _untested(inputs: ReportInputs, *models: str) -> str:
@@ -79,7 +79,7 @@ def _untested(inputs: ReportInputs, *models: str) -> str:
     return "; ".join(without or dict.fromkeys(why for why in others if why))
 
 
-def _counts(inputs: ReportInputs) -> dict[str, str]:
+def _counts(inputs: ReportInputs) -> _Judgement:
     data, paper = inputs.data, (200, 100_000, 10_000)
     counted = (data.classes, data.in_archive["train"], data.in_archive["val"])
     text = "{:,} classes, {:,} training and {:,} validation images, {:,} test images without labels"
@@ -91,39 +91,32 @@ def _counts(inputs: ReportInputs) -> dict[str, str]:
             (HOLDS if same else FAILS),
             "training and validation, class by class; of test images the total, if any",
         )
-    claim = "200 classes with 500 training, 50 validation and 50 test images each"
-    return _row(claim, "III", text.format(*paper, 10_000), text.format(*counted, data.unlabelled), verdict, reason)
+    return text.format(*paper, 10_000), text.format(*counted, data.unlabelled), verdict, reason
 
 
-def _epochs() -> dict[str, str]:
+def _epochs() -> _Judgement:
     epochs = authors_logs().groupby("model")["epoch"].max()
     logged = ", ".join(f"{model} {count}" for model, count in epochs.items())
     named = epochs[["model_1", "model_2", "model_3", "model_4"]]
-    return _row(
-        "Models 1 to 4 were trained for 15 epochs", "IV", "15 each", f"in the authors' logs: {logged}",
-        HOLDS if (named == 15).all() else FAILS, "counted in the authors' logs",
-    )  # fmt: skip
+    verdict = HOLDS if (named == 15).all() else FAILS
+    return "15 each", f"in the authors' logs: {logged}", verdict, "counted in the authors' logs"
 
 
-def _shear() -> dict[str, str]:
-    moved = _SIDE * tan(radians(PAPER_AUGMENTATION.shear_degrees))
-    return _row(
-        "The augmentation has shear", "V", "0.2 in the authors' code",
-        f"{PAPER_AUGMENTATION.shear_degrees} degrees move the far edge of an image by {moved:.2f} of {_SIDE} pixels",
-        HOLDS if moved >= 1 else FAILS, "Keras takes degrees: less than a pixel is no shear that one could see",
-    )  # fmt: skip
+def _shear() -> _Judgement:
+    degrees = PAPER_AUGMENTATION.shear_degrees
+    moved = _SIDE * tan(radians(degrees))
+    ours = f"{degrees} degrees move the far edge of an image by {moved:.2f} of {_SIDE} pixels"
+    reason = "Keras takes degrees: less than a pixel is no shear that one could see"
+    return "0.2 in the authors' code", ours, HOLDS if moved >= 1 else FAILS, reason
 
 
-def _separation(inputs: ReportInputs) -> dict[str, str]:
+def _separation(inputs: ReportInputs) -> _Judgement:
     counts = inputs.data.duplicates["counts"]
     exact, near = counts["exact"]["train-val"]["pairs"], counts["near"]["train-val"]["pairs"]
     verdict, reason = UNTESTED, "not all of Tiny ImageNet"
     if comparable(inputs.params):
         verdict, reason = (HOLDS if not exact + near else FAILS), "every validation image against every training image"
-    return _row(
-        "Training and validation data are strictly separate", "V", "no leakage",
-        f"{exact:,} exact and {near:,} near duplicates across the two", verdict, reason,
-    )  # fmt: skip
+    return "no leakage", f"{exact:,} exact and {near:,} near duplicates across the two", verdict, reason
 
 
 def _published(column: str) -> dict[str, float]:
@@ -156,7 +149,7 @@ def _all_wider(wide: Iterable[_Measured], narrow: Iterable[_Measured]) -> str:
     return FAILS if any(other.surely_above(one) for one, other in pairs) else NOT_SHOWN
 
 
-def _overfitting(inputs: ReportInputs) -> dict[str, str]:
+def _overfitting(inputs: ReportInputs) -> _Judgement:
     """Compare gaps in which only the images differ.
 
     The training accuracy of a log is lower: it has augmentation, dropout and weights that still change.
@@ -166,34 +159,29 @@ def _overfitting(inputs: ReportInputs) -> dict[str, str]:
     shown = ", ".join(f"{model} {percent(val[model])} above {percent(train[model])}" for model in above)
     gaps = _gaps(inputs)
     ours = "without augmentation and dropout, training is above validation by " + _points(gaps) if gaps else "-"
-    claim = "Validation above training accuracy indicates overfitting"
     why_not = _untested(inputs, *_SIMPLE, *_DEEP)
     if why_not:
-        return _row(claim, "V", shown, ours, UNTESTED, why_not)
+        return shown, ours, UNTESTED, why_not
     others = [model for model in _SIMPLE + _DEEP if model not in above]
     verdict = _all_wider((gaps[model] for model in above), (gaps[model] for model in others))
     words = {HOLDS: "the", FAILS: "not the", NOT_SHOWN: "not surely the"}[verdict]
-    reason = f"the models whose validation is above are {words} ones that overfit most"
-    return _row(claim, "V", shown, ours, verdict, reason)
+    return shown, ours, verdict, f"the models whose validation is above are {words} ones that overfit most"
 
 
-def _dropout_closes_the_gap(inputs: ReportInputs) -> dict[str, str]:
-    gaps, published = _gaps(inputs), {model: _published_gaps()[model] for model in _DEEP}
-    shown = {model: gaps[model] for model in _DEEP if model in gaps}
-    claim = "Dropout mitigates overfitting: training is less far above validation in model 4 than in model 3"
+def _dropout_closes_the_gap(inputs: ReportInputs) -> _Judgement:
+    gaps, published = _gaps(inputs), _points({model: _published_gaps()[model] for model in _DEEP})
+    shown = _points({model: gaps[model] for model in _DEEP if model in gaps}) or "-"
     why_not = _untested(inputs, *_DEEP)
     if why_not:
-        return _row(claim, "V", _points(published), _points(shown) or "-", UNTESTED, why_not)
+        return published, shown, UNTESTED, why_not
     verdict = _all_wider([gaps["model_3"]], [gaps["model_4"]])
     reason = "both on images as they are; the two differ in more than dropout, see parameters"
     if verdict == NOT_SHOWN:
         reason = f"not surely less: the gaps are {gaps['model_3'] - gaps['model_4']} points apart"
-    return _row(claim, "V", _points(published), _points(shown), verdict, reason)
+    return published, shown, verdict, reason
 
 
-def _better(
-    inputs: ReportInputs, claim: str, where: str, better: tuple[str, ...], worse: tuple[str, ...]
-) -> dict[str, str]:
+def _better(inputs: ReportInputs, better: tuple[str, ...], worse: tuple[str, ...]) -> _Judgement:
     """Test each model of `better` against each of `worse`, paired.
 
     The claim holds if every difference is significant. It does not hold if a significant one has the other sign.
@@ -206,12 +194,12 @@ def _better(
     ours = ", ".join(f"{model} {percent(accuracy)}" for model, accuracy in accuracies.items()) or "-"
     why_not = _untested(inputs, *models)
     if why_not:
-        return _row(claim, where, published, ours, UNTESTED, why_not)
+        return published, ours, UNTESTED, why_not
     pairs = list(product(better, worse))
     alone = [_p(inputs.paired, *pair) for pair in pairs]
     missing = [f"{one} against {other}" for (one, other), p in zip(pairs, alone, strict=True) if isnan(p)]
     if missing:
-        return _row(claim, where, published, ours, UNTESTED, f"predictions are missing: {'; '.join(missing)}")
+        return published, ours, UNTESTED, f"predictions are missing: {'; '.join(missing)}"
     tested = dict(zip(pairs, holm(alone), strict=True))
     behind = {pair for pair in tested if accuracies[pair[0]] <= accuracies[pair[1]]}
     refuted = {pair for pair in behind if tested[pair] < LEVEL}
@@ -219,11 +207,11 @@ def _better(
     if doubtful:
         verdict, why = (FAILS, "surely worse") if refuted else (NOT_SHOWN, "not surely better")
         shown = [f"{one} against {other}, p = {tested[one, other]:.2g}" for one, other in sorted(doubtful)]
-        return _row(claim, where, published, ours, verdict, f"{why}: {'; '.join(shown)}")
+        return published, ours, verdict, f"{why}: {'; '.join(shown)}"
     why = "the difference is significant: McNemar's test"
     if len(pairs) > 1:
         why = "every difference is significant: McNemar's test, Holm's correction for these pairs"
-    return _row(claim, where, published, ours, HOLDS, why)
+    return published, ours, HOLDS, why
 
 
 def _p(paired: pd.DataFrame, one: str, other: str) -> float:
@@ -232,7 +220,7 @@ def _p(paired: pd.DataFrame, one: str, other: str) -> float:
     return float(next((row["p"] for row in rows if {row["model_a"], row["model_b"]} == {one, other}), "nan"))
 
 
-def _generalizes(inputs: ReportInputs) -> dict[str, str]:
+def _generalizes(inputs: ReportInputs) -> _Judgement:
     """Compare how far training is above validation, in our results or else in the paper's."""
     published, gaps = _published_gaps(), _gaps(inputs)
     is_tested = not _untested(inputs, *_SIMPLE, *_DEEP, _TRANSFER)
@@ -244,28 +232,23 @@ def _generalizes(inputs: ReportInputs) -> dict[str, str]:
     elif all(judged[_TRANSFER].surely_above(other) for other in others):
         verdict, words = FAILS, "the widest"
     by = "by our results" if is_tested else "by the paper's own"
-    return _row(
-        "Transfer markedly improves generalization to unseen data", "V",
-        "training above validation by " + _points(published), _points(gaps) or "-", verdict,
-        f"{by} the gap of {_TRANSFER} is {words} of the five",
-    )  # fmt: skip
+    reason = f"{by} the gap of {_TRANSFER} is {words} of the five"
+    return "training above validation by " + _points(published), _points(gaps) or "-", verdict, reason
 
 
-def _faster(inputs: ReportInputs) -> dict[str, str]:
+def _faster(inputs: ReportInputs) -> _Judgement:
     """Count the epochs that the pretrained model needs to reach the best accuracy of all others."""
-    logs = authors_logs()
-    published = {str(model): frame.set_index("epoch")["val_accuracy"] for model, frame in logs.groupby("model")}
-    claim = "Transfer expedites the training"
+    published = {str(model): log.set_index("epoch")["val_accuracy"] for model, log in authors_logs().groupby("model")}
     curves = {model: history.set_index("epoch")["val_accuracy"] for model, history in inputs.histories.items()}
     models = (*_SIMPLE, *_DEEP, _TRANSFER)
     why_not = _untested(inputs, *models)
     ours = _reaches(curves) if {*models} <= curves.keys() else "-"
     if why_not:
-        return _row(claim, "V", _reaches(published), ours, UNTESTED, why_not)
+        return _reaches(published), ours, UNTESTED, why_not
     best, epoch, reached = _epochs_to_the_best(curves)
     verdict = HOLDS if reached is not None and reached < epoch else FAILS
     reason = f"{best} itself needs {epoch} epochs for it, by the validation accuracy of each epoch"
-    return _row(claim, "V", _reaches(published), ours, verdict, reason)
+    return _reaches(published), ours, verdict, reason
 
 
 def _epochs_to_the_best(curves: Mapping[str, pd.Series]) -> tuple[str, int, int | None]:
