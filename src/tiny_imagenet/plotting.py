@@ -20,9 +20,7 @@ import numpy as np
 import pandas as pd
 from matplotlib import font_manager
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 from numpy.typing import NDArray
 
 from tiny_imagenet.common.files import replaced
@@ -125,13 +123,6 @@ def from_zero(axis: Axes) -> None:
     Matplotlib's margin is a twentieth of the data's range: less than half a marker if all values are close together.
     """
     axis.set_ylim(0, 1.05 * axis.get_ylim()[1])
-
-
-def logarithmic(axis: Axis) -> None:
-    """Label a logarithmic axis with plain numbers, several per power of ten: the range may be less than one power."""
-    axis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 4, 6), numticks=100))
-    axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(StrMethodFormatter("{x:g}"))  # the default writes powers as formulas
 
 
 def image_grid(

@@ -23,7 +23,7 @@ TITLE = "Accuracy\n" + plotting.trained_on("tiny-imagenet-200", {"train": 100_00
 
 def curves(path, *, with_logs=True):
     histories = {"model_2": HISTORY, "model_9": HISTORY}
-    figures.curves(histories, LOGS, "val_accuracy", TITLE, path, with_logs=with_logs)
+    figures.curves(histories, "val_accuracy", TITLE, path, with_logs=with_logs)
 
 
 def parameters(path):
@@ -35,7 +35,7 @@ def parameters(path):
 
 
 def losses(path):
-    figures.curves({"model_2": HISTORY}, LOGS, "val_loss", "Validation loss", path, with_logs=True)
+    figures.curves({"model_2": HISTORY}, "val_loss", "Validation loss", path, with_logs=True)
 
 
 def made_table(root: Path, models: list[str]) -> ResultsTable:
@@ -83,7 +83,7 @@ def test_no_legend_covers_a_curve(draw, tmp_path, drawn):
 
 def close_curves(path):
     frame = pd.DataFrame({"epoch": [1, 2, 3], "val_accuracy": [0.80, 0.82, 0.83]})
-    figures.curves({"model_1": frame}, LOGS, "val_accuracy", "", path, with_logs=False)
+    figures.curves({"model_1": frame}, "val_accuracy", "", path, with_logs=False)
 
 
 def close_sizes(path):
@@ -112,7 +112,7 @@ def test_a_model_without_results_has_as_much_room_as_the_others(tmp_path, drawn)
 
 def test_losses_are_marked_with_plain_numbers(tmp_path, drawn):
     history = HISTORY.assign(val_loss=np.geomspace(2, 0.1, len(HISTORY)))
-    figures.curves({"model_2": history}, LOGS, "val_loss", "Validation loss", tmp_path / "figure", with_logs=False)
+    figures.curves({"model_2": history}, "val_loss", "Validation loss", tmp_path / "figure", with_logs=False)
     marks = [label.get_text() for label in drawn[0].axes[0].get_yticklabels()]
     assert {"0.2", "0.6", "1"} <= set(marks)
 
@@ -143,13 +143,13 @@ def test_the_authors_curves_are_drawn_if_they_are_comparable(with_logs, tmp_path
 def test_without_any_history_there_is_still_a_figure(with_logs, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        figures.curves({}, LOGS, "accuracy", "Nothing yet", tmp_path / "figure", with_logs=with_logs)
+        figures.curves({}, "accuracy", "Nothing yet", tmp_path / "figure", with_logs=with_logs)
     assert (tmp_path / "figure.png").exists()
 
 
 def test_more_models_than_colours_can_be_told_apart(tmp_path, drawn):
     histories = {f"model_{number}": HISTORY for number in range(len(plotting.COLOURS) + 2)}
-    figures.curves(histories, LOGS, "accuracy", "Many", tmp_path / "figure", with_logs=False)
+    figures.curves(histories, "accuracy", "Many", tmp_path / "figure", with_logs=False)
     lines = drawn[0].axes[0].lines
     assert len({(line.get_color(), line.get_marker()) for line in lines}) == len(histories)
     assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == len(histories)
@@ -157,17 +157,15 @@ def test_more_models_than_colours_can_be_told_apart(tmp_path, drawn):
 
 def test_the_log_of_a_model_as_published_is_that_of_its_base(tmp_path, drawn):
     histories = {"model_2_as_published": HISTORY}
-    logs = figures.logs_of(histories)
-    figures.curves(histories, logs, "val_accuracy", "", tmp_path / "figure", with_logs=True)
+    figures.curves(histories, "val_accuracy", "", tmp_path / "figure", with_logs=True)
     (dashed,) = [line for line in drawn[0].axes[0].lines if line.get_linestyle() == "--" and len(line.get_xdata())]
     base = LOGS[LOGS["model"] == "model_2"]
     np.testing.assert_array_equal(dashed.get_ydata(), base["val_accuracy"])
-    assert len(logs) == len(LOGS) + len(base)
 
 
 def test_the_legend_names_logs_only_where_one_is_drawn(tmp_path, drawn):
     for model in ("resnet18", "model_2"):
-        figures.curves({model: HISTORY}, LOGS, "accuracy", "", tmp_path / model, with_logs=True)
+        figures.curves({model: HISTORY}, "accuracy", "", tmp_path / model, with_logs=True)
     legends = [figure.axes[0].get_legend_handles_labels()[1] for figure in drawn]
     assert legends == [["resnet18"], ["model_2", "authors' logs"]]
 
@@ -233,5 +231,5 @@ def test_without_any_result_there_are_still_figures(tmp_path):
 
 
 def test_a_name_with_a_dollar_is_not_a_formula(tmp_path):
-    figures.curves({"a$b$c": HISTORY}, LOGS, "accuracy", "", tmp_path / "curves", with_logs=False)
+    figures.curves({"a$b$c": HISTORY}, "accuracy", "", tmp_path / "curves", with_logs=False)
     assert (tmp_path / "curves.png").exists()

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter
+from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter, StrMethodFormatter
 from numpy.typing import NDArray
 
 from tiny_imagenet.common.files import replaced
 from tiny_imagenet.config.params import Params
-from tiny_imagenet.plotting import COLOURS, beside, cycle, from_zero, logarithmic, looks, new_figure, trained_on
+from tiny_imagenet.plotting import COLOURS, beside, cycle, from_zero, looks, new_figure, trained_on
 from tiny_imagenet.reporting.inputs import ReportInputs
 from tiny_imagenet.reporting.paper import authors_logs, base_of, comparable
 from tiny_imagenet.reporting.table import ResultsTable
@@ -41,11 +41,11 @@ _OF_PAPER = {
 def draw(inputs: ReportInputs, root: Path = Path()) -> dict[str, str]:
     """Draw the figures into reports/figures below the root; return name of a figure -> caption."""
     params, table, folder = inputs.params, inputs.table, root / FIGURES
-    logs, with_paper, described = logs_of(params.active), comparable(params), captions(params)
+    with_paper, described = comparable(params), captions(params)
     about = trained_on(params.dataset.name, inputs.data.used, table.frame["epochs"].dropna())
     titles = {name: f"{caption}\n{about}" for name, caption in described.items()}
     for name, (column, _) in _CURVES.items():
-        curves(inputs.histories, logs, column, titles[name], folder / name, with_logs=with_paper)
+        curves(inputs.histories, column, titles[name], folder / name, with_logs=with_paper)
     parameter_counts(table, folder / "parameters")
     for name, figure in (("accuracy_by_parameters", accuracy_by_parameters), ("accuracy_beside_paper", accuracy_bars)):
         figure(table, titles[name], folder / name, with_paper=with_paper)
@@ -77,32 +77,22 @@ def captions(params: Params) -> dict[str, str]:
     }
 
 
-def logs_of(models: Iterable[str]) -> pd.DataFrame:
-    """Return the authors' logs, with a copy for each block `_as_published`, under its name."""
-    logs = authors_logs()
-    own = [logs[logs["model"] == base_of(model)].assign(model=model) for model in models if model != base_of(model)]
-    return pd.concat([logs, *own])
-
-
-def curves(
-    histories: Mapping[str, pd.DataFrame], logs: pd.DataFrame, column: str, title: str, path: Path, *, with_logs: bool
-) -> None:
+def curves(histories: Mapping[str, pd.DataFrame], column: str, title: str, path: Path, *, with_logs: bool) -> None:
     """Draw a column of the histories by epoch for all models, as in the paper's figures 11 and 12.
 
     Accuracies start at 0. Losses, some with a penalty on weights, have a logarithmic axis. `with_logs` adds the
-    authors' curves from `logs`, dashed.
+    authors' curves, dashed; a block `_as_published` has those of its model.
     """
     is_accuracy = column.endswith("accuracy")
+    logs = dict(iter(authors_logs().groupby("model"))) if with_logs else {}
     with new_figure(path, 6.4, 4, title=title) as (_, axes):
         axis: Axes = axes[0, 0]
-        logged = False
         for look, (model, history) in zip(looks(len(histories)), histories.items(), strict=True):
             axis.plot(history["epoch"], history[column], markersize=4, label=model, **look)
-            if with_logs and (logs["model"] == model).any():
-                log, logged = logs[logs["model"] == model], True
+            if (log := logs.get(base_of(model))) is not None:
                 dashed = look | {"linestyle": "--"}
                 axis.plot(log["epoch"], log[column], linewidth=1, markersize=2, alpha=0.6, **dashed)
-        if logged:
+        if any(base_of(model) in logs for model in histories):
             axis.plot([], [], linestyle="--", color="gray", label="authors' logs")
         axis.set(xlabel="epoch", ylabel="accuracy" if is_accuracy else "loss")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -111,7 +101,10 @@ def curves(
             axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         elif histories:
             axis.set_yscale("log")
-            logarithmic(axis.yaxis)
+            # The range may be less than one power of ten. The default writes powers as formulas.
+            axis.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 4, 6), numticks=100))
+            axis.yaxis.set_minor_locator(NullLocator())
+            axis.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         if histories:
             beside(axis)
 
