@@ -46,10 +46,7 @@ def run_trials(
             progress.ended(trial.config["number"], reason)
 
     def trainable(config: dict[str, int]) -> None:
-        def report(values: Mapping[str, Any]) -> None:
-            tune.report(dict(values))
-
-        function(config["number"], report)
+        function(config["number"], tune.report)
 
     shutil.rmtree(scratch, ignore_errors=True)
     tuner = tune.Tuner(

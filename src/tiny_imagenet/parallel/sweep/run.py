@@ -83,12 +83,9 @@ def run(
             with machines.connected(address, Path.cwd()) as cluster:
                 allotment = cluster.allot(len(trials), workers, cores)  # the same if the sweep is resumed
                 lost = _run_trials(params, planned, hashes, folders, records, cluster, allotment)
-        try:
-            best, about = results.best_trial(planned, records)
-        except UserError:
-            if lost:
-                raise UserError(lost_trials(lost)) from None
-            raise
+        if lost and not any(record.is_ranked for record in records.values()):
+            raise UserError(lost_trials(lost))
+        best, about = results.best_trial(planned, records)
         results.write_results(folder, planned, records)
         say(results.table(planned, records).drop(columns="run_id").to_string(index=False))
     return best, about, lost
@@ -162,18 +159,15 @@ def _run_trials(
     folder = root / SWEEPS / name
     cluster.require_shared(folder)
     firsts = {key: number for number, key in reversed([*folders.items()])}  # of trials with the same values, the first
-    to_run = {
-        trial.number: trial
-        for trial in trials
-        if trial.number not in records and firsts[folders[trial.number]] == trial.number
-    }
     say(f"{name}: {len(trials)} trials of {sweep.model}, {len(records)} of them done; {allotment}")
     exact, environment = params.determinism == "exact", allotment.environment()
     environment |= {name: os.environ[name] for name in ("KERAS_BACKEND", "KERAS_HOME") if name in os.environ}
     job = params.job(sweep.model)
+    recipes = {trial.number: trial.recipe for trial in trials}
     orders = {
-        number: Order(root, root / folders[number], trial.recipe, params.seed, exact, environment, job, hashes[number])
-        for number, trial in to_run.items()
+        number: Order(root, root / key, recipes[number], params.seed, exact, environment, job, hashes[number])
+        for number, key in folders.items()
+        if number not in records and firsts[key] == number
     }
 
     def work(number: int, report: Report) -> None:
@@ -185,12 +179,12 @@ def _run_trials(
     known = {number: record.history for number, record in records.items()}
     status = "KILLED"
     try:
-        if to_run:
+        if orders:
             run_trials(
                 cluster,
                 work,
                 sweep,
-                list(to_run),
+                list(orders),
                 allotment=allotment,
                 scratch=folder / "ray",
                 known=known,
