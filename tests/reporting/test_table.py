@@ -366,16 +366,20 @@ def test_a_model_is_the_papers_by_its_name_or_else_grouped_by_where_its_weights_
 
 
 def test_combined_tables_of_several_models_keep_each_value_as_written(tmp_path):
-    (tmp_path / "one.csv").write_text("epoch,loss\n1,0.30000000000000004\n2,\n")
-    (tmp_path / "two.csv").write_text("epoch,loss,val_accuracy_paper_protocol\nNA,007,1e-05\n")
-    whole = concatenated({"model_1": tmp_path / "one.csv", "model_2": tmp_path / "two.csv"})
+    for model, text in {
+        "model_1": "epoch,loss\n1,0.30000000000000004\n2,\n",
+        "model_2": "epoch,loss,val_accuracy_paper_protocol\nNA,007,1e-05\n",
+    }.items():
+        (tmp_path / model).mkdir()
+        (tmp_path / model / "some.csv").write_text(text)
+    whole = concatenated(tmp_path, ["model_1", "model_2"], "some.csv")
     assert whole.to_csv(index=False).splitlines() == [
         "model,epoch,loss,val_accuracy_paper_protocol",
         "model_1,1,0.30000000000000004,",
         "model_1,2,,",
         "model_2,NA,007,1e-05",
     ]
-    assert concatenated({}).to_csv(index=False) == "model\n"
+    assert concatenated(tmp_path, [], "some.csv").to_csv(index=False) == "model\n"
 
 
 def test_an_override_without_effect_on_a_model_is_not_listed_for_it(root):

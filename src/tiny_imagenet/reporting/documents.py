@@ -37,13 +37,11 @@ def documents(inputs: ReportInputs, captions: Mapping[str, str], root: Path = Pa
     """Return the documents of reports/: name -> text. `captions` has the captions of reports/figures by name."""
     params, table = inputs.params, inputs.table
     tables_audited, claims_audited = audit.audit_of_tables(inputs), claims.claims_audit(inputs)
-    histories = {model: root / MODELS / model / "history.csv" for model in table.with_results}
-    confusions = {model: root / RESULTS / model / "confusion.csv" for model in table.with_results}
     return {
         "results.csv": table.frame.to_csv(index=False),
         "differences.csv": inputs.paired.to_csv(index=False),
-        "histories.csv": concatenated(histories).to_csv(index=False),
-        "confusion.csv": concatenated(confusions).to_csv(index=False),
+        "histories.csv": concatenated(root / MODELS, table.with_results, "history.csv").to_csv(index=False),
+        "confusion.csv": concatenated(root / RESULTS, table.with_results, "confusion.csv").to_csv(index=False),
         "results.tex": results_latex(table, params),
         "results.md": results_markdown(inputs, captions),
         "audit.md": audit.audit_markdown(tables_audited, claims_audited, params),

@@ -96,10 +96,8 @@ def keep(name: str, about: str, params: Params, now: ResultsTable) -> Path:
     (folder / _PROVENANCE).unlink(missing_ok=True)  # if killed half-way: a folder without it is ignored
     for path, text in {
         _TABLE: table.drop(columns="run_id").to_csv(index=False),
-        "histories.csv": concatenated({model: MODELS / model / "history.csv" for model in names}).to_csv(index=False),
-        "per_class.csv": concatenated({model: RESULTS / model / "per_class.csv" for model in names}).to_csv(
-            index=False
-        ),
+        "histories.csv": concatenated(MODELS, names, "history.csv").to_csv(index=False),
+        "per_class.csv": concatenated(RESULTS, names, "per_class.csv").to_csv(index=False),
         "metrics.json": json.dumps(metrics, indent=2) + "\n",
         "params.yaml": yaml_text(_settings(params), width=120),
         **{path: _without_folders(text) if path.endswith(".md") else text for path, text in copied.items()},

@@ -216,12 +216,12 @@ def read_histories(models: Sequence[str], root: Path = Path()) -> dict[str, pd.D
     return {model: read_history(root / MODELS / model / "history.csv") for model in models}
 
 
-def concatenated(paths: Mapping[str, Path]) -> pd.DataFrame:
-    """Return the CSV files of several models, `paths`, as one table with `model` as the first column.
+def concatenated(folder: Path, models: Sequence[str], name: str) -> pd.DataFrame:
+    """Return the CSV files `<folder>/<model>/<name>` of several models as one table, with `model` as the first column.
 
     Every value stays text as in the file: a number keeps its digits, and a class may be named "NA" or "007".
     """
-    frames = [read_csv(path, {}).assign(model=model) for model, path in paths.items()]
+    frames = [read_csv(folder / model / name, {}).assign(model=model) for model in models]
     if not frames:
         return pd.DataFrame(columns=["model"])
     whole = pd.concat(frames, ignore_index=True)

@@ -56,8 +56,7 @@ def model_page(model: str, inputs: ReportInputs, root: Path = Path()) -> dict[st
     status = table.status.get(model, "")
     training = None if status == NOT_CURRENT else root / MODELS / model
     results = None if status else root / RESULTS / model
-    run = table.runs.get(model) if training else None
-    metrics, architecture = (table.metrics.get(model), table.architectures.get(model)) if results else (None, None)
+    run, metrics, architecture = table.runs.get(model), table.metrics.get(model), table.architectures.get(model)
     history = _table(training, "history.csv", read_history)
     confusion = _table(results, "confusion.csv", lambda path: read_csv(path, _CONFUSION))
     classes = _table(results, "per_class.csv", lambda path: read_csv(path, _CLASSES))
