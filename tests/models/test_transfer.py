@@ -134,9 +134,9 @@ def test_a_saved_efficientnet_keeps_the_normalization_of_its_file(keras, tmp_pat
 
 
 def test_every_architecture_with_weights_is_here_and_has_a_published_file():
-    from tiny_imagenet.models.registry import _build_arguments, architectures
+    from tiny_imagenet.models.registry import architectures, build_arguments
 
-    with_weights = {name for name in architectures() if "weights" in _build_arguments(name)}
+    with_weights = {name for name in architectures() if "weights" in build_arguments(name)}
     assert with_weights == set(IN_KERAS) == set(pretrained.IMAGENET)
 
 

@@ -18,7 +18,7 @@ from pydantic import TypeAdapter
 from tiny_imagenet.common.schema import Section
 from tiny_imagenet.config.params import Params, ProfileOverrides
 from tiny_imagenet.config.recipe import PRESETS, Augmentation, ModelParams
-from tiny_imagenet.models import argument_types, registry
+from tiny_imagenet.models import registry
 from tiny_imagenet.parallel.sweep.schema import Range, Sweep
 from tiny_imagenet.reporting.formats import markdown_table
 
@@ -31,8 +31,6 @@ _CHECKED_LATER: dict[tuple[type[Section], str], Any] = {(Params, "sweeps"): dict
 """Keys whose type is not in their section, since a command checks them."""
 _UNSET = (ProfileOverrides, Range)
 """Sections in which a missing key differs from null."""
-_NOT_OF_BUILD = ("input_shape", "num_classes", "preprocessing", "weights")
-"""Arguments of an architecture that `build:` does not set."""
 
 
 def params_reference() -> str:
@@ -183,34 +181,25 @@ def _architectures() -> list[str]:
     )
     rows = []
     for name in registry.architectures():
-        tree = ast.parse(registry.architecture_source(name))
-        [function] = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "build"]
-        arguments = dict(zip(function.args.kwonlyargs, function.args.kw_defaults, strict=True))
+        arguments = registry.build_arguments(name)
+        types = registry.build_schema(name).model_json_schema()["properties"]
         built = [
-            f"`{argument.arg}`: {_argument_type(argument)}, default `{_yaml(ast.literal_eval(default))}`"
-            for argument, default in arguments.items()
-            if argument.arg not in _NOT_OF_BUILD and default is not None
+            f"`{key}`: {_type(types[key])}, default `{_yaml(ast.literal_eval(default))}`"
+            for key, (_, default) in arguments.items()
+            if key in types and key != "preprocessing" and default is not None
         ]
-        preprocessing = registry.preprocessing_of(name, None)
-        takes_weights = any(argument.arg == "weights" for argument in arguments)
-        summary = (ast.get_docstring(tree) or "").split("\n\n")[0]
+        summary = (ast.get_docstring(ast.parse(registry.architecture_source(name))) or "").split("\n\n")[0]
         rows.append(
             [
                 f"`{name}`",
                 " ".join(summary.split()),
                 "; ".join(built),
-                f"`{preprocessing}`",
-                "yes" if takes_weights else "no",
+                f"`{registry.preprocessing_of(name, None)}`",
+                "yes" if "weights" in arguments else "no",
             ]
         )
     headings = ["architecture", "what it is", "`build`", "`preprocessing`", "pretrained weights"]
     return ["## Architectures", about, markdown_table(headings, rows)]
-
-
-def _argument_type(argument: ast.arg) -> str:
-    if argument.annotation is None:
-        return "any value"
-    return _type(TypeAdapter(getattr(argument_types, ast.unparse(argument.annotation))).json_schema())
 
 
 def _paragraphs(docstring: str) -> str:

@@ -38,7 +38,7 @@ def architecture_source(architecture: str) -> str:
 
 
 @cache
-def _build_arguments(architecture: str) -> dict[str, tuple[ast.expr | None, ast.expr | None]]:
+def build_arguments(architecture: str) -> dict[str, tuple[ast.expr | None, ast.expr | None]]:
     """Return keyword -> annotation and default of the `build` function of an architecture."""
     tree = ast.parse(architecture_source(architecture))
     function = next(node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "build")
@@ -48,16 +48,17 @@ def _build_arguments(architecture: str) -> dict[str, tuple[ast.expr | None, ast.
 
 def preprocessing_of(architecture: str, chosen: argument_types.Preprocessing | None) -> argument_types.Preprocessing:
     """Return the chosen preprocessing, or the architecture's default."""
-    node = _build_arguments(architecture)["preprocessing"][1]
+    node = build_arguments(architecture)["preprocessing"][1]
     default: argument_types.Preprocessing = ast.literal_eval(node) if node else "rescale"
     return chosen or default
 
 
 @cache
-def _build_schema(architecture: str) -> type[BaseModel]:
+def build_schema(architecture: str) -> type[BaseModel]:
+    """Return the types of `preprocessing` and of the keys that `build` may have."""
     fields: dict[str, Any] = {
         name: (ast.unparse(annotation) if annotation else Any, None)
-        for name, (annotation, _) in _build_arguments(architecture).items()
+        for name, (annotation, _) in build_arguments(architecture).items()
         if name not in _GIVEN or name == "preprocessing"
     }
     config = ConfigDict(strict=True)
@@ -74,7 +75,7 @@ def check_models(params: Params) -> None:
         _check_block(f"params.yaml: models.{name}", block)
     for name in params.active:
         recipe = params.recipe(name)
-        if recipe.weights is not None and "weights" not in _build_arguments(recipe.architecture):
+        if recipe.weights is not None and "weights" not in build_arguments(recipe.architecture):
             raise UserError(
                 f"params.yaml: profiles.{params.profile}.training.weights: {recipe.architecture} has no pretrained "
                 f"weights; remove `weights` from models.{name}"
@@ -84,7 +85,7 @@ def check_models(params: Params) -> None:
 def _check_block(key: str, block: ModelParams) -> None:
     if block.architecture not in architectures():
         raise UserError(f"{key}.architecture: {unknown('architecture', block.architecture, architectures())}")
-    arguments = _build_arguments(block.architecture)
+    arguments = build_arguments(block.architecture)
     if "weights" not in arguments:
         if block.weights is not None:
             raise UserError(f"{key}.weights: {block.architecture} has no pretrained weights; remove the line")
@@ -96,7 +97,7 @@ def _check_block(key: str, block: ModelParams) -> None:
             raise UserError(f"{key}.build: {unknown('key', name, allowed)}")
     chosen = {"preprocessing": block.preprocessing} if block.preprocessing else {}
     try:
-        _build_schema(block.architecture)(**block.build, **chosen)
+        build_schema(block.architecture)(**block.build, **chosen)
     except ValidationError as error:
         detail = error.errors()[0]
         path = ".".join(str(part) for part in detail["loc"])
