@@ -98,8 +98,7 @@ def trained_model(root: Path, name: str) -> Path:
 def best_model(root: Path, active: Sequence[str]) -> tuple[Path, float]:
     """Return the file of the active model with the highest validation accuracy, and that accuracy.
 
-    Raises:
-        UserError: none has been evaluated.
+    Raise UserError if none has been evaluated.
     """
     files = [(root / MODELS / name / "model.keras", root / RESULTS / name / "metrics.json") for name in active]
     accuracies = {
@@ -176,10 +175,8 @@ def predict(
     """Return the `top` most likely classes of each image, in the order of `sources`.
 
     A file in a folder is skipped if neither its content nor its name is that of an image. `load` is called after the
-    first image is decoded. Earlier refusals are among the errors; `on_refusal` is called with each.
-
-    Raises:
-        UserError: the model predicts NaN or infinity.
+    first image is decoded. Earlier refusals are among the errors; `on_refusal` is called with each. Raise UserError if
+    the model predicts NaN or infinity.
     """
     answers = Answers()
 

@@ -203,9 +203,8 @@ def _architectures() -> list[str]:
 
 
 def _paragraphs(docstring: str) -> str:
-    """Return a docstring as Markdown: a line per paragraph, without the sections Args and Raises."""
-    text = docstring.split("\n\nArgs:")[0].split("\n\nRaises:")[0]
-    return "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
+    """Return a docstring as Markdown: a line per paragraph."""
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in docstring.split("\n\n"))
 
 
 def _anchor(heading: str) -> str:

@@ -28,8 +28,7 @@ def block_text(name: str, block: Mapping[str, Any], about: str) -> str:
 def add_block(path: Path, name: str, block: Mapping[str, Any], about: str) -> None:
     """Append a block to `models`.
 
-    Raises:
-        UserError: a block has this name, or the layout of params.yaml does not allow adding lines.
+    Raise UserError if a block has this name, or if the layout of params.yaml does not allow adding lines.
     """
     with _lock(path):
         refuse_known_block(path, name)

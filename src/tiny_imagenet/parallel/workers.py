@@ -21,10 +21,8 @@ def with_replicates(params: Params, models: Sequence[str], num_seeds: int) -> Pa
     """Return params with `replicates` that train each of `models` with `num_seeds` seeds.
 
     The first seed is that of params.yaml. The next are those of the current `replicates`, then the lowest free numbers.
-    If the current `replicates` already include all, the same object is returned.
-
-    Raises:
-        UserError: longer lists would add trainings that were not requested.
+    If the current `replicates` already include all, the same object is returned. Raise UserError if longer lists would
+    add trainings that were not requested.
     """
     present = params.replicates
     unused = (seed for seed in count(1) if seed != params.seed and seed not in present.seeds)
@@ -65,8 +63,7 @@ def train(
     checked. Without `workers`, one training per core or GPU runs at a time; without `cores`, all cores are divided;
     without the `address` of a Ray cluster, this machine alone is used.
 
-    Raises:
-        UserError: a training failed (raised after all others are done), or trainings cannot start.
+    Raise UserError if trainings cannot start, or, after all others are done, if one failed.
     """
     root = Path.cwd()
     jobs = [params.job(name) for name in names]

@@ -31,8 +31,7 @@ class ReportInputs:
 def read_inputs(params: Params, root: Path = Path()) -> ReportInputs:
     """Read the inputs of a report below the repository's root.
 
-    Raises:
-        UserError: a file is broken, or the packed images belong to another dataset than params.yaml has.
+    Raise UserError if a file is broken, or if the packed images belong to another dataset than params.yaml has.
     """
     data = data_report(params, root / OVERVIEW)
     table = results_table(params, root)

@@ -56,9 +56,8 @@ def keep(name: str, about: str, params: Params, now: ResultsTable) -> Path:
     `about` is one sentence for readers, `now` the current `results_table`. A model without results keeps its row;
     provenance.json says why it has none.
 
-    Raises:
-        UserError: the name is not valid, or the folder has other files; reports/ is missing or out of date; no model
-            has results.
+    Raise UserError if the name is not valid, the folder has other files, reports/ is missing or stale, or no model
+    has results.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
         raise UserError(f"'{name}' cannot be the name of a folder in {KEPT_RESULTS}: use letters, digits, - and _")

@@ -26,10 +26,8 @@ def paired_tests(results: Path, models: Sequence[str]) -> pd.DataFrame:
     for the number of pairs (Holm 1979); `real` is whether it is below 0.05. The test is about these two trained
     models, not about how training varies from seed to seed.
 
-    Models without `<model>/predictions.parquet` in the folder `results` are left out.
-
-    Raises:
-        UserError: predictions cannot be read, or two models were evaluated on different images.
+    Models without `<model>/predictions.parquet` in the folder `results` are left out. Raise UserError if predictions
+    cannot be read, or if two models were evaluated on different images.
     """
     right = _right_answers(results, models)
     rows = [_pair(a, b, right[a], right[b]) for a, b in combinations(right, 2)]

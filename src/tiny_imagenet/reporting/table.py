@@ -108,8 +108,7 @@ class ResultsTable:
 def data_report(params: Params, overview: Path = OVERVIEW) -> DataReport:
     """Return report.json of the packed images.
 
-    Raises:
-        UserError: the report is missing or broken, or belongs to another dataset than params.yaml has.
+    Raise UserError if it is missing or broken, or belongs to another dataset than params.yaml has.
     """
     remedy = "`dvc repro cache`"
     report = DataReport.read(overview / "report.json", remedy=remedy)
@@ -131,10 +130,7 @@ def results_table(params: Params, root: Path = Path()) -> ResultsTable:
     A model without results has a row with its name and the published metrics. Results are left out if they are of
     other params than the current ones, or of other images than those in dvc.lock. `*_authors_log` is the last epoch of
     the authors' log. The spread is over all seeds with results, the model's own included; the standard deviation is
-    the sample's.
-
-    Raises:
-        UserError: a file of a model is broken.
+    the sample's. Raise UserError if a file of a model is broken.
     """
     missing, runs, metrics, architectures = _read_records(params, root)
     paper, logs = paper_table(), authors_logs().groupby("model").last()

@@ -88,10 +88,7 @@ class Cluster:
 
         If there are GPUs, each training gets one, and machines without GPUs are not used. By default, a training gets
         at most the cores of the smallest machine, so that any machine can resume it. Workers without a core, a GPU or
-        a training are left out.
-
-        Raises:
-            UserError: no machine has that many cores.
+        a training are left out. Raise UserError if no machine has that many cores.
         """
         with_gpus = any(node.gpus for node in self.nodes)
         nodes = [node for node in self.nodes if node.cores and bool(node.gpus) == with_gpus] or self.nodes
@@ -145,11 +142,7 @@ class Cluster:
                 ray.wait(list(running), num_returns=len(running), timeout=_SECONDS_TO_STOP)
 
     def require_shared(self, folder: Path) -> None:
-        """Check that each node has `folder` at the same path, with the same files in it.
-
-        Raises:
-            UserError: a node does not; the message names it.
-        """
+        """Raise UserError if a node does not have `folder` at the same path, with the same files in it."""
         ray = self.ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -188,8 +181,7 @@ def _exists(path: str) -> bool:
 def require(address: str | None = None, cores: int | None = None) -> Any:
     """Set Ray's environment variables, then import and return Ray, for a cluster at `address` or this machine.
 
-    Raises:
-        UserError: Ray is not installed, nothing answers at the address, or this machine has fewer cores.
+    Raise UserError if Ray is not installed, nothing answers at the address, or this machine has fewer cores.
     """
     if address is None and cores is not None and cores > runtime.cores():
         raise UserError(f"--cores {cores}: this machine has {runtime.cores()}; give a smaller number")
@@ -210,9 +202,7 @@ def connected(address: str | None, root: Path) -> Iterator[Cluster]:
     """Start Ray on this machine, or connect to a cluster, for the block. The workers run the sources of `root`.
 
     The address is host:port of a cluster's head, or "auto" for the cluster of this machine; None: this machine only.
-
-    Raises:
-        UserError: Ray is not installed, or nothing answers at the address.
+    Raise UserError if Ray is not installed, or if nothing answers at the address.
     """
     ray = require(address)
     sources = str(Path(__file__).parents[3])

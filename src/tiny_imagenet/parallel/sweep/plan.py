@@ -38,8 +38,7 @@ class Plan:
 def plan(params: Params, name: str) -> Plan:
     """Return a sweep of params.yaml with its trials.
 
-    Raises:
-        UserError: there is no such sweep, or a trial's block is not valid, as in `models`.
+    Raise UserError if there is no such sweep, or if a trial's block is not valid, as in `models`.
     """
     if name not in params.sweeps:
         known = ", ".join(params.sweeps) or "none: see docs/how-to/many-trainings.md"

@@ -101,8 +101,7 @@ def best_trial(plan: Plan, records: Mapping[int, Record]) -> tuple[Trial, str]:
 def write_results(folder: Path, plan: Plan, records: Mapping[int, Record]) -> list[Path]:
     """Write results.csv, best.yaml and the learning curves of the best trials, and return the files.
 
-    Raises:
-        UserError: no trial has finished an epoch.
+    Raise UserError if no trial has finished an epoch.
     """
     best, about = best_trial(plan, records)
     ordered = table(plan, records)

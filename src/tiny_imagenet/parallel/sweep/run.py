@@ -61,10 +61,8 @@ def run(
     """Run the trials of a sweep that are not over yet, in the working directory.
 
     Return the best of all trials that are over, one line about it, and number -> reason of each lost trial. `workers`,
-    `cores` and `address` are those of `workers.train`.
-
-    Raises:
-        UserError: the sweep or a trial is not valid, or no trial has finished an epoch.
+    `cores` and `address` are those of `workers.train`. Raise UserError if the sweep or a trial is not valid, or if no
+    trial has finished an epoch.
     """
     planned = plan(params, name)
     trials = planned.trials

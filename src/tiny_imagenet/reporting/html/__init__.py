@@ -42,10 +42,8 @@ def results_html(
     """Return the page, with the results of `audit.audit_of_tables` and `claims.claims_audit`.
 
     `captions` has the captions of the figures in reports/figures by name, in the order of the page. The page has the
-    smaller of SVG and PNG. It leaves out missing figures, and missing files of a model.
-
-    Raises:
-        UserError: a file cannot be read.
+    smaller of SVG and PNG. It leaves out missing figures, and missing files of a model. Raise UserError if a file is
+    broken.
     """
     params, table = inputs.params, inputs.table
     pages = [model_page(model, inputs, root) for model in params.active]

@@ -34,10 +34,7 @@ class Picture:
 def picture(folder: Path, name: str, caption: str) -> Picture | None:
     """Return the smaller of `<name>.svg` and `<name>.png` in a folder; None if both are missing or empty.
 
-    A large PNG, as of photographs, becomes a WebP if that is smaller.
-
-    Raises:
-        UserError: the PNG cannot be read.
+    A large PNG, as of photographs, becomes a WebP if that is smaller. Raise UserError if the PNG cannot be read.
     """
     paths = [path for suffix in _TYPES if (path := folder / f"{name}.{suffix}").is_file()]
     sizes = {path: size for path in paths if (size := path.stat().st_size)}
