@@ -35,8 +35,6 @@ _STYLE = {
     "ytick.color": _TEXT,
 }
 _CHARTS = {"accuracy": ("accuracy", "val_accuracy"), "loss": ("loss", "val_loss")}
-_OF_TEXT = ("text-anchor",)
-"""Styles of a text that are kept; the font is the page's."""
 _DROPPED = re.compile(r"<\?xml.*?\?>|<!DOCTYPE.*?>|<!--.*?-->|<metadata>.*?</metadata>|<defs>\s*<style.*?</defs>", re.S)
 
 
@@ -87,17 +85,16 @@ def _inlined(svg: str, label: str) -> Markup:
     svg = re.sub(
         r"<svg\b[^>]*>", f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(label)}">', svg
     )
-    svg = re.sub(r'(<text\b[^>]*?)style="([^"]*)"', lambda match: match[1] + _attributes(match[2], _OF_TEXT), svg)
     svg = re.sub(r'style="([^"]*)"', lambda match: _attributes(match[1]), svg)
     svg = re.sub(r"</?g\b[^>]*>|\n", "", svg)  # groups have only an id
     return Markup(re.sub(r"> +<", "><", svg).strip())  # noqa: S704 - made here, of numbers and fixed words
 
 
-def _attributes(style: str, only: tuple[str, ...] = ()) -> str:
-    """Return a style such as "fill: none; stroke: #0000a1" as SVG attributes."""
+def _attributes(style: str) -> str:
+    """Return a style such as "fill: none; stroke: #0000a1" as SVG attributes; the font is the page's."""
     declared: Mapping[str, str] = dict(part.split(": ", 1) for part in style.strip("; ").split("; ") if part)
     classes = " ".join(dict.fromkeys(_CLASSES[value] for value in declared.values() if value in _CLASSES))
-    kept = {key: value for key, value in declared.items() if not only or key in only}
+    kept = {key: value for key, value in declared.items() if not key.startswith("font-")}
     attributes = {"class": classes} if classes else {}
     attributes |= {key: "currentColor" if value in _CLASSES else value for key, value in kept.items()}
     return " ".join(f'{key}="{value}"' for key, value in attributes.items())
