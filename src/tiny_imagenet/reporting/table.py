@@ -140,7 +140,6 @@ def results_table(params: Params, root: Path = Path()) -> ResultsTable:
         base = base_of(model)
         if base in paper.index:
             row |= {f"{key}_paper": paper.loc[base, key] for key in ("parameters", "train_accuracy", "val_accuracy")}
-        if base in logs.index:
             row["train_accuracy_authors_log"] = logs.loc[base, "accuracy"]
             row["val_accuracy_authors_log"] = logs.loc[base, "val_accuracy"]
         if model in metrics:
@@ -196,14 +195,11 @@ def _read_records(
         if not all((results / file).is_file() for file in ("metrics.json", "architecture.json")):
             missing[name] = "trained, but not evaluated"
             continue
-        evaluated, architecture = (
-            Metrics.read(results / "metrics.json"),
-            Architecture.read(results / "architecture.json"),
-        )
+        architecture = Architecture.read(results / "architecture.json")
         if run.model_md5 != architecture.model_md5:  # `evaluate` failed or was left out after a new training
             missing[name] = "trained again, and not evaluated since"
             continue
-        metrics[name], architectures[name] = evaluated, architecture
+        metrics[name], architectures[name] = Metrics.read(results / "metrics.json"), architecture
     return missing, runs, metrics, architectures
 
 
