@@ -54,14 +54,10 @@ class BatchShare:
         return cast(Arrays, tuple(array.view(WholeBatch) for array in batch))
 
     def check(self, batch_size: int, num_images: Mapping[str, int]) -> None:
-        """Refuse batches that the devices cannot share without changing the result.
+        """Raise UserError for batches that the devices cannot divide equally; on TensorFlow also for smaller last ones.
 
-        Args:
-            batch_size: images of a batch, on all devices together.
-            num_images: purpose ("training") -> number of images per epoch.
-
-        Raises:
-            UserError: the devices cannot divide the batches equally; on TensorFlow also the last, smaller ones.
+        They would change the result. A batch has `batch_size` images on all devices together. `num_images` is purpose
+        ("training") -> number of images per epoch.
         """
         if batch_size % self.devices:
             raise UserError(
@@ -88,8 +84,7 @@ ALONE = BatchShare()
 def process() -> int:
     """Return the index of this process among those of a training, from 0. Process 0 writes the files and the run.
 
-    Raises:
-        UserError: some of KERAS_DISTRIBUTION_* are missing or invalid.
+    Raise UserError if some of KERAS_DISTRIBUTION_* are missing or invalid.
     """
     return _processes()[1]
 
@@ -115,9 +110,8 @@ def _processes() -> tuple[int, int]:
 def join() -> None:
     """Join the other processes of this training, if there are any. Call it after `runtime.prepare`, before computing.
 
-    Raises:
-        UserError: the backend is not JAX, or the first process does not answer within five minutes. If another process
-            does not answer, JAX ends the first one after the same time.
+    Raise UserError if the backend is not JAX, or the first process does not answer within five minutes. If another
+    process does not answer, JAX ends the first one after the same time.
     """
     number, own = _processes()
     if number == 1:
@@ -169,11 +163,7 @@ def require_same(subject: str, value: str) -> None:
 def count(wanted: int | Literal["all"]) -> int:
     """Return the number of devices that share a batch, in all processes. Call it after `join`.
 
-    Args:
-        wanted: number of devices per process, or "all".
-
-    Raises:
-        UserError: the process has fewer devices, or the backend cannot share batches.
+    Raise UserError if this process has fewer than `wanted` devices, or the backend cannot share batches.
     """
     if _backend() == "torch":
         if wanted != 1:

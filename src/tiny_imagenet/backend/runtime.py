@@ -72,15 +72,10 @@ class Device:
 
 
 def prepare(seed: int, *, exact: bool = True) -> None:
-    """Set up the process for training or evaluation; call it before Keras is imported.
+    """Set up the process for training or evaluation; call it before Keras is imported, or it raises RuntimeError.
 
-    Args:
-        seed: of all random numbers of Keras, such as weights and dropout.
-        exact: use only deterministic kernels. On a CPU all of them are.
-
-    Raises:
-        RuntimeError: Keras is already imported; the settings would have no effect.
-        UserError: `KERAS_BACKEND` is unknown or not installed.
+    `seed` is that of all random numbers of Keras, such as weights and dropout. `exact` uses only deterministic kernels;
+    on a CPU all of them are. Raise UserError if `KERAS_BACKEND` is unknown or not installed.
     """
     if "keras" in sys.modules:
         raise RuntimeError("runtime.prepare() must be called before keras is imported")

@@ -50,20 +50,14 @@ def obtain(
     report: Callable[[str], None] = print,
     hint: str = HINT,
 ) -> None:
-    """Write the verified archive to `destination`, atomically.
+    """Write the verified archive to `destination`, atomically. A file with the right `md5` is kept.
 
-    Args:
-        destination: Path of the zip; its folder is created. A file with the right `md5` is kept.
-        urls: Tried in order; http, https or file.
-        archive: A zip on disk to copy instead of downloading.
-        size: Expected bytes, or None for any number.
-        md5: Expected digest of any file, in hexadecimal; 64 digits are a SHA-256. None: any zip. The partial download
-            of an earlier call is resumed only if this is given, because only a digest shows that both parts match.
-        report: Receives one line of text at a time.
-        hint: What the user can do if no URL works: the last line of the message.
+    Copy the `archive` on disk. If it is None, try the `urls` (http, https or file) in order. A `size` of None is any
+    number of bytes. `md5` is in hexadecimal; 64 digits are a SHA-256. If it is None, any zip is accepted, and a partial
+    download of an earlier call is not resumed: only a digest shows that both parts match.
 
-    Raises:
-        UserError: No source has the expected archive, or the disk cannot store it.
+    `report` receives one line at a time. Raise UserError if no source has the expected archive, or the disk cannot
+    store it. If no URL works, its last line is the `hint`, which says what the user can do.
     """
     partial = destination.with_name(destination.name + ".partial")
     try:

@@ -80,11 +80,9 @@ def write_text(path: Path, text: str) -> None:
 
 
 def read_json(path: Path, needed: Sequence[str] = (), *, remedy: str = "") -> dict[str, Any]:
-    """Return the keys and values of a JSON file.
+    """Return the keys and values of a JSON file; raise UserError if it cannot be read or lacks a `needed` key.
 
-    Raises:
-        UserError: the file cannot be read, has no keys and values, or lacks a `needed` key. The message ends with the
-            `remedy`; by default: how to restore the file from DVC's cache.
+    The message ends with the `remedy`; by default: how to restore the file from DVC's cache.
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))

@@ -54,10 +54,8 @@ AnySection = TypeVar("AnySection", bound=Section)
 def read_yaml(path: Path) -> dict[str, Any]:
     """Return the mapping in a YAML file. Use DVC's own reader (ruamel.yaml, YAML 1.2).
 
-    Another reader takes `010` for 8 and `yes` for true, so a training would differ from what DVC records.
-
-    Raises:
-        UserError: the file is missing, is not YAML, has a duplicate key, or is not a mapping.
+    Another reader takes `010` for 8 and `yes` for true, so a training would differ from what DVC records. Raise
+    UserError if the file is missing, is not YAML, has a duplicate key, or is not a mapping.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -93,16 +91,9 @@ def yaml_text(values: Mapping[str, Any], *, width: int) -> str:
 
 
 def validated(section: type[AnySection], values: Mapping[str, Any], *, source: str, key: str = "") -> AnySection:
-    """Return the values as a section.
+    """Return the values as a section; raise UserError with a line for each invalid value.
 
-    Args:
-        section: the type.
-        values: of its keys.
-        source: the file, for the messages.
-        key: of the section in the file, with dots; "" for the whole file.
-
-    Raises:
-        UserError: some values are invalid; the message has a line for each.
+    For the messages: `source` is the file, `key` that of the section in it, with dots.
     """
     try:
         try:

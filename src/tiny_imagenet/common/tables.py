@@ -16,18 +16,11 @@ ColumnType = type[str] | type[int] | type[float]
 
 
 def parse_csv(text: str, columns: Mapping[str, ColumnType], others: ColumnType = str) -> "pd.DataFrame":
-    """Return the table in the text of a CSV file.
+    """Return the table in the text of a CSV file, with its own line ends.
 
-    Text does not change: a class may be named "007", "NA" or "1e5". Numbers are exact to the last digit. In a column of
-    floats, an empty cell is NaN.
-
-    Args:
-        text: of the file, with its own line ends.
-        columns: required columns -> their types.
-        others: type of all other columns.
-
-    Raises:
-        ValueError: a column is missing or duplicate, a row has too few or too many cells, or a cell is not a number.
+    `columns` are required. Text does not change: a class may be named "007", "NA" or "1e5". Numbers are exact to the
+    last digit. In a column of floats, an empty cell is NaN. Raise ValueError if a column is missing or duplicate, a row
+    has too few or too many cells, or a cell is not a number.
     """
     import pandas as pd
 
@@ -66,11 +59,9 @@ def _typed(cells: list[str], column: str, kind: ColumnType) -> "pd.Series[Any]":
 def read_csv(
     path: Path, columns: Mapping[str, ColumnType], others: ColumnType = str, *, remedy: str = ""
 ) -> "pd.DataFrame":
-    """Return the table in a CSV file, as `parse_csv` does.
+    """Return the table in a CSV file, as `parse_csv` does; raise UserError if it cannot be read.
 
-    Raises:
-        UserError: the file cannot be read. The message ends with the `remedy`; by default: how to restore the file from
-            DVC's cache.
+    The message ends with the `remedy`; by default: how to restore the file from DVC's cache.
     """
     try:
         return parse_csv(path.read_bytes().decode("utf-8-sig"), columns, others)

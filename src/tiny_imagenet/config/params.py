@@ -288,11 +288,7 @@ class Params(Section):
 
 
 def load_params(path: Path | str = "params.yaml") -> Params:
-    """Read and check params.yaml.
-
-    Raises:
-        UserError: the file is missing, is not YAML, or has invalid values; the message has a line for each.
-    """
+    """Read and check params.yaml. Raise UserError as `read_yaml` and `parse_params` do."""
     path = Path(path)
     return parse_params(read_yaml(path), source=str(path))
 

@@ -85,9 +85,6 @@ def find_duplicates(
     A near pair has hashes within `max_distance` bits (0 to 15) and at least `min_similarity` (0 to 1). To find mirrored
     copies between the splits, read the train-val rows of `find_duplicates(train, val[:, :, ::-1])`. In drawings of few
     shapes, like handwritten digits, near duplicates are similar images and not copies.
-
-    Raises:
-        ValueError: wrong type or shape, images of two sizes, or a threshold out of range.
     """
     _check(train, val, max_distance, min_similarity)
     num_train = len(train)

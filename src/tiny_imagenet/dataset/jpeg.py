@@ -34,12 +34,7 @@ def read_header(jpeg: bytes) -> tuple[int, int, str]:
 def decode_jpeg(jpeg: bytes, colours: str) -> NDArray[np.uint8]:
     """Return the pixels of a JPEG, not rotated: uint8 RGB, height x width x 3. Gray and CMYK become RGB.
 
-    Args:
-        jpeg: content of the file.
-        colours: its colour space, from `read_header`.
-
-    Raises:
-        ValueError: it cannot be decoded, or is damaged or truncated.
+    `colours` is its colour space, from `read_header`. Raise ValueError if it is damaged or truncated.
     """
     # OpenCV and PIL fill the rest of a truncated file with gray; libjpeg-turbo in strict mode raises.
     is_cmyk = colours in ("CMYK", "YCCK")
@@ -64,8 +59,7 @@ def upright(picture: Image.Image, original: Image.Image) -> Image.Image:
 def decode(jpeg: bytes) -> NDArray[np.uint8]:
     """Return the pixels of an image of a dataset: 64 x 64 x 3, uint8 RGB, upright.
 
-    Raises:
-        ValueError: it cannot be decoded, is truncated, or has another size.
+    Raise ValueError if it cannot be decoded, is truncated, or has another size.
     """
     try:
         width, height, colours = read_header(jpeg)

@@ -391,15 +391,8 @@ def reorganize(
 ) -> None:
     """Write `train.zip`, `val.zip`, `classes.csv`, `manifest.csv` and `layout.json` into `destination`.
 
-    Args:
-        source: the archive, in the official layout.
-        destination: a folder, created if it is missing.
-        expect: what the whole archive must contain.
-        images_per_class: how many of each class to use: the first by number.
-        num_classes: how many classes to use, evenly spread over the sorted ids; None: all.
-
-    Raises:
-        DatasetError: the archive is not as expected, or has fewer classes. Then nothing is written.
+    Use the first `images_per_class` by number, and `num_classes` classes that are evenly spread over the sorted ids; by
+    default all. If the archive is not as in `expect`, or has fewer classes, raise DatasetError and write nothing.
     """
     archive = _Archive(source)
     layout = read_layout(archive)

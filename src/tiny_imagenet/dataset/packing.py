@@ -36,10 +36,8 @@ _CHUNK = 512
 def pack(images: Path, destination: Path) -> PackedDataset:
     """Decode `train.zip` and `val.zip` of the folder `images` into `destination`, and return the packed dataset.
 
-    Write `{train,val}_images.npy`, `{train,val}_labels.npy`, `{train,val}_ranks.npy` and `classes.csv`.
-
-    Raises:
-        DatasetError: a file is missing, or images are broken or have a wrong size.
+    Write `{train,val}_images.npy`, `{train,val}_labels.npy`, `{train,val}_ranks.npy` and `classes.csv`. Raise
+    DatasetError if a file is missing, or images are broken or have a wrong size.
     """
     for name in ("classes.csv", *(f"{split}.zip" for split in SPLITS)):
         if not (images / name).is_file():
@@ -139,8 +137,7 @@ def image_paths(images: Path) -> dict[str, list[str]]:
 def drop_from_train(destination: Path, indices: NDArray[np.int64]) -> PackedDataset:
     """Rewrite the packed training split without the images `indices`, and return the new dataset.
 
-    Raises:
-        DatasetError: a class would have no training images.
+    Raise DatasetError if a class would have no training images.
     """
     dataset = open_packed(destination)
     train = dataset.train

@@ -17,10 +17,8 @@ _BLOCK = 4096
 def unpack(images: Path, destination: Path) -> dict[str, int]:
     """Write the folders `train` and `val` into `destination`, and return the number of images in each.
 
-    Both are complete before either is renamed into place.
-
-    Raises:
-        UserError: a folder exists already, the disk is too small, or `reorganize` has not run.
+    Both are complete before either is renamed into place. Raise UserError if a folder exists already, the disk is too
+    small, or `reorganize` has not run.
     """
     for split in SPLITS:
         if (destination / split).exists():

@@ -56,15 +56,10 @@ class Evaluation:
 def evaluate(
     model: keras.Model, packed: PackedDataset, history: pd.DataFrame, recipe: ModelParams, *, best_epoch: int
 ) -> Evaluation:
-    """Measure a model on all images of both splits.
+    """Measure a model, from uint8 RGB images to class probabilities, on all images of both splits.
 
-    Args:
-        model: from uint8 RGB images to class probabilities.
-        packed: the images of both splits.
-        history: a row per epoch.
-        recipe: of the model. With `flip_at_test`, all metrics use the mean of the probabilities of an image and its
-            mirror image, except `val_accuracy_one_view`.
-        best_epoch: the epoch of the model's weights, counted from 1.
+    `history` has a row per epoch, `best_epoch` is the epoch of the model's weights, from 1. With `flip_at_test`, all
+    metrics use the mean of the probabilities of an image and its mirror image, except `val_accuracy_one_view`.
     """
     labels, flip = packed.val.labels, recipe.flip_at_test
     clean = predict(model, packed.val, "validation, clean", flip=flip)
@@ -117,8 +112,7 @@ def predict(
 ) -> NDArray[np.float32]:
     """Return the probabilities of a split, N x classes, in its order. With `flip`, average over both mirror images.
 
-    Raises:
-        UserError: a probability is not finite.
+    Raise UserError if a probability is not finite.
     """
     probabilities = np.concatenate(list(_predicted_batches(model, split, description, augmentation, flip=flip)))
     if not np.isfinite(probabilities).all():

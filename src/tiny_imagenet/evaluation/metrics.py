@@ -20,12 +20,7 @@ def validation_metrics(
     """Return the keys `val_*` of metrics.json: fractions, each accuracy with its 95 % interval.
 
     Intervals are Wilson's, except for the balanced accuracy. Balanced accuracy and macro F1 are means over the classes
-    that occur.
-
-    Args:
-        labels: (N,).
-        clean: probabilities of the original images, (N, classes).
-        augmented_is_right: whether the prediction for each augmented image is right, (N,).
+    that occur. `clean` has the probabilities of the original images, (N, classes).
     """
     classes = np.arange(clean.shape[1])
     predicted = clean.argmax(1)

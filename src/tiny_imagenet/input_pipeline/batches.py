@@ -28,8 +28,7 @@ Batch = tuple[NDArray[np.uint8], NDArray[np.int32] | NDArray[np.float32]]
 def hold_out(split: Split, per_class: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the indices of the images to train on, and of those held out: the last `per_class` of each class.
 
-    Raises:
-        UserError: a class would have no image to train on.
+    Raise UserError if a class would have no image to train on.
     """
     labels = split.labels
     present, counts = np.unique(labels, return_counts=True)
@@ -58,22 +57,12 @@ class TrainingBatches(keras.utils.PyDataset):
     """The training split, shuffled and augmented in each epoch: uint8 images, and labels.
 
     All draws depend only on (seed, epoch). Pass it to `fit` with `shuffle=False`. While Keras trains on a batch, a
-    thread makes the next one: Keras itself prefetches on TensorFlow only.
+    thread makes the next one: Keras itself prefetches on TensorFlow only. The last batch of an epoch may be smaller.
 
-    Args:
-        split: images and labels.
-        batch_size: images in a batch; the last batch of an epoch may have fewer.
-        augmentation: of the images.
-        seed: of the order and of the augmentation.
-        batches_per_epoch: use only the first batches of an epoch; None: all.
-        first_epoch: the epoch to resume from, counted from 0.
-        num_classes: give labels as float32 shares, (N, num_classes). None: int32 class numbers, (N,).
-        indices: images of the split to use; None: all.
-        share: the part of each batch that this process loads.
-        image_sizes: height and width of the images in each of the first epochs; later ones have the split's.
-
-    Raises:
-        ValueError: images are mixed, and `num_classes` is None.
+    With `num_classes`, labels are float32 shares, (N, num_classes); without, int32 class numbers, (N,). Mixed images
+    need the former, or a ValueError is raised. `indices` are the images of the split to use, by default all. The epoch
+    to resume from, `first_epoch`, is counted from 0. `image_sizes` are height and width of the images in each of the
+    first epochs; later ones have the split's.
     """
 
     def __init__(
@@ -166,13 +155,7 @@ class TrainingBatches(keras.utils.PyDataset):
 class OrderedBatches(keras.utils.PyDataset):
     """A split in its own order, not augmented, or augmented with a fixed seed: the paper's validation protocol.
 
-    Args:
-        split: images and labels.
-        batch_size: images in a batch; the last batch may have fewer.
-        augmentation: None: the original images.
-        num_classes: give labels as float32 shares, (N, num_classes). None: int32 class numbers, (N,).
-        indices: images of the split to use, in this order; None: all.
-        share: the part of each batch that this process loads.
+    Labels are as in `TrainingBatches`. `indices` are the images to use, in this order; by default all.
     """
 
     def __init__(

@@ -44,17 +44,9 @@ def draw_mixes(
 ) -> Mixes:
     """Draw for images 0 to num_images - 1 of a split, which are `height` x `width` pixels.
 
-    If both are on, each image gets one of them, with equal probability. The rectangle's centre is anywhere in the
-    image, and the rectangle is cut at the border; `share` counts what remains.
-
-    Args:
-        augmentation: `mixup` and `cutmix`, at least one above 0.
-        seed: of the training.
-        epoch: counted from 0.
-        num_images: in the split.
-        partners: indices of possible partners, equally likely.
-        height: of the images, in pixels.
-        width: of the images, in pixels.
+    At least one of `mixup` and `cutmix` is on. If both are, each image gets one of them, with equal probability. The
+    rectangle's centre is anywhere in the image, and the rectangle is cut at the border; `share` counts what remains.
+    `partners` are the indices of possible partners, equally likely.
     """
     uniform = random_stream(Stream.MIXING, seed=seed, epoch=epoch).random((num_images, 4)).T
     partner = partners[(uniform[0] * len(partners)).astype(np.int64)]

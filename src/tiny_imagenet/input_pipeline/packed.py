@@ -61,11 +61,7 @@ class PackedDataset:
 
 
 def open_packed(folder: Path) -> PackedDataset:
-    """Open a packed dataset without reading its pixels.
-
-    Raises:
-        DatasetError: a file is missing or damaged.
-    """
+    """Open a packed dataset without reading its pixels; raise DatasetError if a file is missing or damaged."""
     splits = {}
     try:
         for split in SPLITS:

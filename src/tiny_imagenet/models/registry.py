@@ -68,8 +68,7 @@ def build_schema(architecture: str) -> type[BaseModel]:
 def check_models(params: Params) -> None:
     """Check `architecture`, `build`, `preprocessing` and `weights` of each block against the known architectures.
 
-    Raises:
-        UserError: names the key, its value, and what is allowed.
+    Raise a UserError that names the key, its value, and what is allowed.
     """
     for name, block in params.models.items():
         _check_block(f"params.yaml: models.{name}", block)
@@ -121,17 +120,10 @@ def build_classifier(
 ) -> "keras.Model":
     """Return an uncompiled Keras model: uint8 RGB images (0 to 255) to float32 class probabilities.
 
-    Args:
-        architecture: name of a module in `architectures`.
-        input_shape: (height, width, 3).
-        num_classes: number of probabilities.
-        preprocessing: first layers of the model, see `blocks.image_input`. None: the architecture's default.
-        weights: path of a weights file, for pretrained architectures. None: random weights.
-        batch_normalization_momentum: of all batch normalization layers. None: Keras's default, 0.99.
-        build: the architecture's own keyword arguments.
+    None means: the architecture's default for `preprocessing` (see `blocks.image_input`); random weights instead of a
+    weights file; Keras's momentum, 0.99. `build` has the architecture's own keyword arguments.
 
-    Raises:
-        UserError: the image becomes smaller than a layer needs, or the weights belong to another model.
+    Raise UserError if the image becomes smaller than a layer needs, or the weights belong to another model.
     """
     module = importlib.import_module(f"tiny_imagenet.architectures.{architecture}")
     if weights is not None:

@@ -26,17 +26,10 @@ def classify_by(
 ) -> keras.Model:
     """Return an uncompiled model, all layers trainable: preprocess, upscale, backbone, pool, dense, dropout, softmax.
 
-    Args:
-        make_backbone: a function of `keras.applications`. The backbone is one layer of the model.
-        name: of the model.
-        input_shape: (height, width, 3) of the images.
-        num_classes: number of probabilities.
-        preprocessing: see `blocks.image_input`.
-        weights: path of an HDF5 file for the backbone, in the layout of Keras's `..._notop.h5`. None: random weights.
-        input_size: height and width of the backbone's input, by bilinear interpolation after preprocessing. The order
-            does not matter, because preprocessing is linear in the pixels.
-        dense_units: units of a ReLU layer before the dropout. None: no such layer.
-        dropout: rate before the last layer.
+    `make_backbone` is a function of `keras.applications`; the backbone is one layer of the model. `weights` is the path
+    of an HDF5 file for it, in the layout of Keras's `..._notop.h5`; None: random weights. `input_size` is height and
+    width of its input, by bilinear interpolation after preprocessing; the order does not matter, because preprocessing
+    is linear in the pixels. `dense_units` of a ReLU layer come before the dropout; None: no such layer.
     """
     inputs, x = image_input(input_shape, preprocessing)
     if (input_size, input_size) != input_shape[:2]:

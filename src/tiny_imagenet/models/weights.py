@@ -56,11 +56,8 @@ def weights_file(weights: str | None, architecture: str) -> Path | None:
     """Return the file for the `weights` of a recipe: None, "imagenet", or a path.
 
     The file for "imagenet" is in Keras's folder (`~/.keras/models`, or `$KERAS_HOME/models`). If it is missing, one
-    process downloads it while others wait. Its digest is always checked.
-
-    Raises:
-        UserError: the file is unknown, has another digest, or is missing and cannot be downloaded. The message says
-            which file to put where.
+    process downloads it while others wait. Its digest is always checked. Raise UserError if the file is unknown, has
+    another digest, or is missing and cannot be downloaded: the message says which file to put where.
     """
     if weights is None:
         return None

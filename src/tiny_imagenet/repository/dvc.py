@@ -31,9 +31,7 @@ def repository_root(start: Path | None = None) -> Path:
     """Return the root of the repository that has `start`, by default the working directory.
 
     In the temporary copy of `dvc exp run --temp`, return the root of the main repository: the MLflow store is there.
-
-    Raises:
-        UserError: neither `start` nor a folder above it has a `dvc.yaml`.
+    Raise UserError if neither `start` nor a folder above it has a `dvc.yaml`.
     """
     start = (start or Path.cwd()).resolve()
     for folder in (start, *start.parents):
@@ -179,8 +177,7 @@ def dependency_hashes(job: Job, root: Path | None = None) -> dict[str, str]:
 def locked_files(root: Path, stage: str, kinds: Sequence[str] = ("deps", "outs")) -> dict[str, str]:
     """Return path -> MD5 of the dependencies and outputs of a stage in dvc.lock; of one kind if `kinds` says so.
 
-    Raises:
-        UserError: dvc.lock is missing or damaged, or does not have the stage.
+    Raise UserError if dvc.lock is missing or damaged, or does not have the stage.
     """
     path = root / "dvc.lock"
     try:
@@ -232,8 +229,7 @@ def cached_folder(digest: str) -> dict[str, str]:
 def changed_since_lock(root: Path) -> list[str]:
     """Return a line for each difference from dvc.lock that `dvc status` reports: stage, kind, path, difference.
 
-    Raises:
-        UserError: DVC fails.
+    Raise UserError if DVC fails.
     """
     done = _dvc("status", "--json", folder=root)
     try:

@@ -33,14 +33,10 @@ _OWN = (
 
 
 def refuse_own_paths(params: Params, root: Path) -> None:
-    """Refuse files of the user at paths that the pipeline writes, because DVC would remove them.
+    """Raise UserError if a file of the user is at a path that the pipeline writes, because DVC would remove it.
 
-    Args:
-        params: params.yaml. Its files are the dataset of the chosen profile and the weights of active models.
-        root: the repository. Relative paths in params.yaml start here.
-
-    Raises:
-        UserError: such a file is at or below a path that the pipeline writes, directly or through a link.
+    The files are the dataset of the chosen profile and the weights of active models. Relative paths start at `root`,
+    the repository. A file may be at or below such a path directly or through a link.
     """
     dataset = f"profiles.{params.profile}.dataset"
     named = [(f"{dataset}.archive", params.dataset.archive)]

@@ -29,14 +29,8 @@ def training_setup(
 ) -> TrainingSetup:
     """Return the setup of a training that starts now in the working directory.
 
-    Args:
-        params: params.yaml.
-        job: the training.
-        images: the numbers of `classes`, and of `train` and `val` images.
-        preprocessing: the preprocessing of pixels in the model.
-        architecture: source of the architecture, because it may be no dependency of the training.
-        weights: the initial weights: None (random), "imagenet", or a path.
-        weights_file: the file of pretrained weights, or None.
+    `architecture` is the source of the architecture, because it may be no dependency of the training. `weights` is None
+    (random), "imagenet", or a path.
     """
     num_devices = devices.count(params.devices)
     facts: dict[str, Any] = {

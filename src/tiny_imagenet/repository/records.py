@@ -31,9 +31,8 @@ class Record(BaseModel):
     def read(cls, path: Path, *, remedy: str = "") -> Self:
         """Return the record in a file.
 
-        Raises:
-            UserError: the file cannot be read, lacks a key, or has a value of the wrong type. The message ends with the
-                `remedy`; by default: how to restore the file from DVC's cache.
+        If the file cannot be read, lacks a key, or has a value of the wrong type, raise a UserError that ends with the
+        `remedy`; by default: how to restore the file from DVC's cache.
         """
         remedy = remedy or f"{restore_command(path)}, or `dvc repro` if another version of the code wrote it"
         try:
@@ -197,9 +196,5 @@ class DataReport(Record):
 
 
 def read_history(path: Path, *, remedy: str = "") -> "pd.DataFrame":
-    """Return history.csv: a row per epoch, exact to the last digit.
-
-    Raises:
-        UserError: the file cannot be read, lacks a column, or has a cell that is not a number.
-    """
+    """Return history.csv: a row per epoch, exact to the last digit. Raise UserError as `read_csv` does."""
     return read_csv(path, _HISTORY, float, remedy=remedy)

@@ -85,10 +85,8 @@ def note_finished(name: str) -> None:
 def drop_finished_checkpoint(job: Job, *, starting: bool = False) -> None:
     """Remove the checkpoint of a completed training if DVC has recorded its outputs.
 
-    Args:
-        job: the training.
-        starting: whether the stage of the job is starting. DVC then has already removed outputs of which it has no
-            copy, so an existing run.json proves that they are recorded.
+    If the stage of the job is `starting`, DVC has already removed outputs of which it has no copy, so an existing
+    run.json proves that they are recorded.
     """
     folder, record = CHECKPOINTS / job.name, MODELS / job.name / "run.json"
     note = folder / _NOTE

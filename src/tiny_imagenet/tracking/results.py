@@ -144,18 +144,9 @@ def complete(
 ) -> tuple[TrackedRun, bool]:
     """Add to the run of a training what it lacks. If the store does not have the run, restore it from the files.
 
-    A restored run has a tag with the id of the original, by which it is found later.
-
-    Args:
-        root: the repository.
-        name: the training. Its history.csv and results are read in the working directory.
-        record: its run.json.
-        tags: further tags of a restored run.
-        description: of the run, in Markdown.
-        log_model: called with the id of the run if it has no model.
-
-    Returns:
-        The run, and whether it was restored.
+    A restored run has a tag with the id of the original, by which it is found later, and the further `tags`. The
+    history.csv and the results of the training `name` are read in the working directory. `description` is Markdown.
+    `log_model` is called with the id of the run if it has no model. Return the run, and whether it was restored.
     """
     file, folder = MODELS / name / "history.csv", RESULTS / name
     history = read_history(file).set_index("epoch")
@@ -299,8 +290,7 @@ def _create_registered_model() -> None:
 def champion_file(root: Path) -> Iterator[tuple[Path, str]]:
     """Yield the file of the registered champion, downloaded if it is not on this disk, and its version and training.
 
-    Raises:
-        UserError: there is no champion, or it has no file of this pipeline.
+    Raise UserError if there is no champion, or it has no file of this pipeline.
     """
     with TemporaryDirectory(prefix="champion") as folder:
         with connected(root):

@@ -163,10 +163,8 @@ def start_run(
     """Start a run, and end it after the block: as KILLED on Ctrl-C, as FAILED on another error, else as FINISHED.
 
     A missing experiment is created. If the store does not have the run `resume`, a new one is started. Under
-    `mlflow run`, which sets its run id in the environment, the new run becomes a child of that run.
-
-    Raises:
-        UserError: the store cannot be reached at the start.
+    `mlflow run`, which sets its run id in the environment, the new run becomes a child of that run. Raise UserError if
+    the store cannot be reached at the start.
     """
     parent = os.environ.pop("MLFLOW_RUN_ID", None)
     os.environ.pop("MLFLOW_EXPERIMENT_ID", None)
@@ -234,8 +232,7 @@ def is_live(run_id: str) -> bool:
 def mark_killed(root: Path, *, name: str, tags: Mapping[str, str], but: str | None = None) -> list[str]:
     """Mark RUNNING runs with this name and these tags, except for `but`, as killed; return their ids.
 
-    Raises:
-        UserError: the store cannot be reached.
+    Raise UserError if the store cannot be reached.
     """
     marked = []
     with connected(root):

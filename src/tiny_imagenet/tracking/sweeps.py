@@ -24,10 +24,8 @@ def open_run(
 ) -> Run:
     """Return a run that is open until its `end`. Several runs may be open at once.
 
-    A missing experiment is created. If the store does not have the run `resume`, a new one is started.
-
-    Raises:
-        UserError: the store cannot be reached.
+    A missing experiment is created. If the store does not have the run `resume`, a new one is started. Raise UserError
+    if the store cannot be reached.
     """
     with connected(root) as uri:
         live = resume if resume and is_live(resume) else None

@@ -32,15 +32,10 @@ def sync(params: Params, run_descriptions: Mapping[str, str], experiment_descrip
     """Log the results of the working directory to MLflow, and return a line for each change.
 
     Mark runs without a process as killed. Restore missing runs, and complete incomplete ones. Mark earlier runs of the
-    working directory as superseded. Register the best model as the champion.
+    working directory as superseded. Register the best model as the champion. Descriptions are Markdown;
+    `run_descriptions` has one for the name of each training with results.
 
-    Args:
-        params: params.yaml.
-        run_descriptions: name of each training with results -> description of its run, in Markdown.
-        experiment_description: description of the profile's experiment, in Markdown.
-
-    Raises:
-        UserError: the store cannot be reached, or another process is syncing.
+    Raise UserError if the store cannot be reached, or another process is syncing.
     """
     with only_one(CHECKPOINTS / "sync.lock", "another process is logging these results to MLflow: wait for it"):
         return _sync(params, run_descriptions, experiment_description)

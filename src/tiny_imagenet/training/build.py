@@ -18,16 +18,10 @@ from tiny_imagenet.training.phases import Phase, phases, set_trainable
 def build_model(
     recipe: Recipe, *, num_classes: int, weights_file: Path | None, steps_per_epoch: int = 1
 ) -> keras.Model:
-    """Return the model of a recipe, compiled for its last phase.
+    """Return the model of a recipe, compiled for its last phase, with the pretrained weights of `weights_file` if any.
 
-    Args:
-        recipe: the architecture, precision, optimizer and loss.
-        num_classes: the number of probabilities that the model returns.
-        weights_file: pretrained weights of the backbone, or None.
-        steps_per_epoch: converts the epochs of a learning-rate schedule to steps.
-
-    Raises:
-        UserError: the architecture does not suit `image_size_schedule` or `reestimate_batch_normalization`.
+    `steps_per_epoch` converts the epochs of a learning-rate schedule to steps. Raise UserError if the architecture does
+    not suit `image_size_schedule` or `reestimate_batch_normalization`.
     """
     default_policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(recipe.precision)

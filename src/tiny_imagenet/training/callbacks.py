@@ -57,9 +57,7 @@ def schedules_and_stops(recipe: Recipe) -> list[keras.callbacks.Callback]:
 def kept_epoch(callbacks: Sequence[keras.callbacks.Callback], epochs_done: int) -> int:
     """Return the epoch, from 1, whose weights a completed training keeps: the one restored by a callback, or the last.
 
-    Args:
-        callbacks: from `schedules_and_stops`, after the training.
-        epochs_done: the number of epochs of the training.
+    The callbacks are those of `schedules_and_stops`, after the training.
     """
     for callback in callbacks:
         if isinstance(callback, keras.callbacks.EarlyStopping) and callback.restore_best_weights:
@@ -149,10 +147,7 @@ class NormalizationStatistics(keras.callbacks.Callback):
     Moving averages are those of the last steps: of older weights, and of augmented images, perhaps smaller ones. This
     is PreciseBN (Wu & Johnson 2021, section 3, https://arxiv.org/abs/2105.07576): from the mean m and variance v of
     each batch, the mean of m and the mean of v + m^2 give those of all images. Batch normalization that is frozen
-    keeps its own.
-
-    Args:
-        batches: clean images, whole batches in every process.
+    keeps its own. The batches have clean images, and are whole in every process.
     """
 
     def __init__(self, batches: OrderedBatches):
@@ -199,9 +194,7 @@ class LearningRate(keras.callbacks.Callback):
 class ExtraValidation(keras.callbacks.Callback):
     """Evaluate the model on further images after each epoch, and add loss and accuracy to its metrics.
 
-    Args:
-        batches: the images.
-        names: "loss" and "accuracy" -> the name in the history; a metric without a name is omitted.
+    `names` is "loss" and "accuracy" -> the name in the history; a metric without a name is omitted.
     """
 
     def __init__(self, batches: keras.utils.PyDataset, names: dict[str, str]):

@@ -38,14 +38,8 @@ No checkpoint lacks one of them: a checkpoint of other code has another key.
 def open_checkpoint(folder: Path, key: str) -> "Checkpoint":
     """Return the checkpoint of a training, and print whether the training resumes.
 
-    If several processes share the batches, only the first one writes the checkpoint.
-
-    Args:
-        folder: holds the checkpoints of the training, and has its name.
-        key: a fingerprint of everything that decides the result.
-
-    Raises:
-        UserError: the checkpoint is damaged, or the processes have different keys or checkpoints.
+    The folder has the name of the training. If several processes share the batches, only the first one writes the
+    checkpoint. Raise UserError if it is damaged, or the processes have different keys or checkpoints.
     """
     checkpoint = Checkpoint(folder, key, read_only=devices.process() > 0)
     history = checkpoint.history()
@@ -64,11 +58,9 @@ def open_checkpoint(folder: Path, key: str) -> "Checkpoint":
 class Checkpoint:
     """The checkpoint of a training, and the id of its MLflow run.
 
-    Args:
-        folder: holds the checkpoints of a model, also those of stopped trainings with another key.
-            `workspace.drop_finished_checkpoint` removes it.
-        key: a fingerprint of everything that decides the result.
-        read_only: write nothing, because another process of the same training does.
+    The folder holds the checkpoints of a model, also those of stopped trainings with another key.
+    `workspace.drop_finished_checkpoint` removes it. The key is a fingerprint of everything that decides the result.
+    If `read_only`, write nothing, because another process of the same training does.
     """
 
     def __init__(self, folder: Path, key: str, *, read_only: bool = False):
@@ -103,12 +95,10 @@ class Checkpoint:
         return self._file.stat().st_size if self._file.is_file() else 0
 
     def read_state(self) -> dict[str, Any] | None:
-        """Return all but the arrays, or None if there is no checkpoint.
+        """Return all but the arrays, or None if there is no checkpoint; raise UserError if the file is damaged.
 
-        Keys: `stopped` (before the last epoch), `history` (a mapping per epoch), `resumed_from`, `callbacks`.
-
-        Raises:
-            UserError: the file is damaged. A stopped training does not damage it: writes are atomic.
+        Keys: `stopped` (before the last epoch), `history` (a mapping per epoch), `resumed_from`, `callbacks`. A stopped
+        training does not damage the file: writes are atomic.
         """
         if not self._file.is_file():
             return None
@@ -151,12 +141,8 @@ class Checkpoint:
 class EpochRecorder(keras.callbacks.Callback):
     """Restore the checkpoint of a stopped training; after each epoch, extend the history and save a checkpoint.
 
-    Args:
-        checkpoint: None to save nothing.
-        others: the callbacks whose state is saved. They must come before this one.
-
-    Raises:
-        UserError: the checkpoint is damaged.
+    `others` are the callbacks whose state is saved. They must come before this one. Without a checkpoint, only the
+    history is recorded. Raise UserError if the checkpoint is damaged.
     """
 
     def __init__(self, checkpoint: Checkpoint | None, others: Sequence[keras.callbacks.Callback]):
@@ -177,12 +163,7 @@ class EpochRecorder(keras.callbacks.Callback):
         return len(self.history)
 
     def begin_phase(self, first_epoch: int, averages: AveragedWeights | None) -> None:
-        """Prepare for the next phase, which has a new optimizer.
-
-        Args:
-            first_epoch: of the phase, from 0.
-            averages: the callback that swaps averaged weights in this phase, or None.
-        """
+        """Prepare for the next phase, which has a new optimizer and its own callback for averaged weights, if any."""
         self._first_epoch, self._averages = first_epoch, averages
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:

@@ -64,18 +64,13 @@ def train(
 ) -> Trained:
     """Train a model by its recipe; return it with the weights of the epoch that the recipe keeps.
 
-    Args:
-        recipe: the architecture, optimizer, epochs and so on.
-        packed: the training and validation images. `val_accuracy` is measured on the validation images as they are.
-        seed: of the order and the augmentation of images. `runtime.prepare` seeds weights and dropout.
-        weights_file: pretrained weights of the backbone, or None.
-        checkpoint: saves each epoch, and resumes a stopped training. None: neither.
-        callbacks: called last, with all metrics, after the epoch is saved.
-        share: from `devices.shared_by`. Call this function inside its block.
+    `val_accuracy` is measured on the validation images as they are. `seed` is that of the order and the augmentation of
+    images; `runtime.prepare` seeds weights and dropout. `checkpoint` saves each epoch, and resumes a stopped training.
+    `callbacks` are called last, with all metrics, after the epoch is saved. `share` is from `devices.shared_by`: call
+    this function inside its block.
 
-    Raises:
-        UserError: the training has diverged, a class has too few images, the devices cannot share the batches, or the
-            disk has too little space for the model.
+    Raise UserError if the training has diverged, a class has too few images, the devices cannot share the batches, or
+    the disk has too little space for the model.
     """
     images = _Images(recipe, packed, seed, share)
     batches = images.training()

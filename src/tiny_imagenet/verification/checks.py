@@ -53,15 +53,10 @@ class Check:
 def walk(params: Params, models: Sequence[str] = (), *, evaluate: bool = True) -> Iterator[tuple[str, Iterator[Check]]]:
     """Yield the name of each training, and at last "pipeline", with an iterator that makes its checks.
 
-    A training without results fails if it is in `models`, and is skipped otherwise.
+    `models` are names of trainings; by default all active models and all replicates. A training without results fails
+    if it is in `models`, and is skipped otherwise. To `evaluate` the models again takes as long as their stages.
 
-    Args:
-        params: params.yaml.
-        models: names of trainings; by default all active models and all replicates.
-        evaluate: evaluate the models again, which takes as long as their stages `evaluate`.
-
-    Raises:
-        UserError: there is no table, or a model is not active.
+    Raise UserError if there is no table, or a model is not active.
     """
     names = [job.name for job in params.jobs]
     jobs = [params.job(name) for name in dict.fromkeys(models or names)]

@@ -27,10 +27,7 @@ def verify(model: str, params: Params, *, epochs: int = 2, batches: int = 8) -> 
 
     Keys: `same` (bool), `weights` and `history` (SHA-256 of each process), `epochs`, `batches`, `params` (fingerprint
     of the recipe and the seed), `dependencies` (fingerprint of data and code), `determinism`, `device`, `threads`,
-    `backend`, `versions`.
-
-    Raises:
-        UserError: the data is not packed yet, or a training failed.
+    `backend`, `versions`. Raise UserError if the data is not packed yet, or a training failed.
     """
     if not (CACHE / "classes.csv").is_file():
         raise UserError("the dataset has not been packed yet: run `dvc repro cache`")

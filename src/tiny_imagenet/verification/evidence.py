@@ -132,13 +132,8 @@ def differences(
 ) -> Iterator[tuple[str, str]]:
     """Yield each dependency and output of a stage that differs from dvc.lock, as a message and a remedy.
 
-    Args:
-        stage: its name in dvc.lock.
-        path_md5: `dvc.path_md5`, possibly cached.
-        recorded: path -> MD5 of each dependency in run.json, if they must be the same.
-
-    Raises:
-        UserError: dvc.lock does not have the stage.
+    `recorded` has the MD5 of each dependency in run.json, if they must be the same. Raise UserError if dvc.lock lacks
+    the stage.
     """
     dependencies, outputs = (dvc.locked_files(Path.cwd(), stage, [kind]) for kind in ("deps", "outs"))
     locked, recorded = dependencies | outputs, dependencies if recorded is None else recorded
