@@ -24,12 +24,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tiny_imagenet.common.errors import DatasetError, first_ten
+from tiny_imagenet.input_pipeline.packed import SIDE
 
 MAX_DISTANCE = 11
 """Bits of 64. The largest distance that four bands of 16 bits find by changing two bits of a band."""
 MIN_SIMILARITY = 0.75
-SMALLEST_SIDE = 16
-COLUMNS = ("split_a", "index_a", "split_b", "index_b", "distance")
 
 _CHUNK = 512
 _HASH_BITS = 64
@@ -63,7 +62,7 @@ class DuplicatePairs:
     num_flat: int
     """Images with too little structure for a hash; they can only be in exact pairs."""
     max_distance: int
-    """The distance searched. With too many candidates it is lower than requested, and near pairs are missing."""
+    """The distance searched. With too many candidates it is lower than MAX_DISTANCE, and near pairs are missing."""
 
     def counts(self) -> dict[str, dict[str, dict[str, int]]]:
         """Return `{"exact" | "near": {"train-train" | "train-val" | "val-val": {...}}}`.
@@ -73,20 +72,13 @@ class DuplicatePairs:
         return {kind: _counts(pairs) for kind, pairs in (("exact", self.exact), ("near", self.near))}
 
 
-def find_duplicates(
-    train: NDArray[np.uint8],
-    val: NDArray[np.uint8],
-    *,
-    max_distance: int = MAX_DISTANCE,
-    min_similarity: float = MIN_SIMILARITY,
-) -> DuplicatePairs:
-    """Return the exact and near duplicates of two splits, uint8 N x H x W x 3. Memory maps stay on disk.
+def find_duplicates(train: NDArray[np.uint8], val: NDArray[np.uint8]) -> DuplicatePairs:
+    """Return the exact and near duplicates of two splits, uint8 N x 64 x 64 x 3. Memory maps stay on disk.
 
-    A near pair has hashes within `max_distance` bits (0 to 15) and at least `min_similarity` (0 to 1). To find mirrored
-    copies between the splits, read the train-val rows of `find_duplicates(train, val[:, :, ::-1])`. In drawings of few
-    shapes, like handwritten digits, near duplicates are similar images and not copies.
+    A near pair has hashes within `MAX_DISTANCE` bits and at least `MIN_SIMILARITY`. To find mirrored copies between the
+    splits, read the train-val rows of `find_duplicates(train, val[:, :, ::-1])`. In drawings of few shapes, like
+    handwritten digits, near duplicates are similar images and not copies.
     """
-    _check(train, val, max_distance, min_similarity)
     num_train = len(train)
 
     def image(index: int) -> NDArray[np.uint8]:
@@ -101,12 +93,12 @@ def find_duplicates(
     for group in groups:
         unique[group[1:]] = False
     kept = np.flatnonzero(unique)
-    candidates, searched = candidate_pairs(hashes[kept], max_distance)
+    candidates, searched = candidate_pairs(hashes[kept], MAX_DISTANCE)
     candidates[:, :2] = kept[candidates[:, :2]]
     near = [
         (first, second, distance)
         for first, second, distance in candidates.tolist()
-        if similarity(image(first), image(second)) >= min_similarity
+        if similarity(image(first), image(second)) >= MIN_SIMILARITY
     ]
 
     copies = {int(group[0]): group for group in groups}
@@ -175,7 +167,7 @@ def train_copies(pairs: DuplicatePairs) -> NDArray[np.int64]:
 
 
 def perceptual_hashes(images: NDArray[np.uint8]) -> NDArray[np.uint64]:
-    """Return a 64-bit hash of each image, uint8 N x H x W x 3: the signs of its 64 lowest gray DCT coefficients.
+    """Return a 64-bit hash of each image, uint8 N x 64 x 64 x 3: the signs of its 64 lowest gray DCT coefficients.
 
     Frequencies are sorted by the length of their vector; the mean is left out. Like Zauner's pHash
     (https://phash.org/docs/pubs/thesis_zauner.pdf), but with signs instead of a comparison with the median, and a
@@ -192,7 +184,7 @@ def candidate_pairs(
     If two hashes differ in d bits, one of their four bands of 16 bits differs in at most d / 4 (pigeonhole principle).
     So looking up each band with every change of that many bits finds every pair. If there are more than about `limit`
     pairs, the distance is lowered until there are fewer; at distance 0 the search stops early. The second value is the
-    distance searched.
+    distance searched. It is 15 at most.
     """
     blocks = [np.empty((0, 3), np.int64)]
     num_pairs = 0
@@ -209,37 +201,22 @@ def candidate_pairs(
 
 
 def similarity(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> float:
-    """Return the similarity of the details of two images, uint8 H x W x 3: -1 to 1, independent of brightness.
+    """Return the similarity of the details of two images, uint8 64 x 64 x 3: -1 to 1, independent of brightness.
 
-    Gray detail is 1 to 3 pixels wide at 64 x 64. The similarity is the highest correlation of the middle of the first
-    image (without an eighth at each side) with any part of the second. It is 0 if an image has no detail.
+    Gray detail is 1 to 3 pixels wide. The similarity is the highest correlation of the middle of the first image
+    (without an eighth at each side) with any part of the second. It is 0 if an image has no detail.
     """
-    template, scene = _detail(first), _detail(second)
-    top, left = template.shape[0] // 8, template.shape[1] // 8
-    template = np.ascontiguousarray(template[top : template.shape[0] - top, left : template.shape[1] - left])
+    scene, margin = _detail(second), SIDE // 8
+    template = np.ascontiguousarray(_detail(first)[margin:-margin, margin:-margin])
     if min(template.std(), scene.std()) < _MIN_DETAIL:
         return 0.0
     return float(cv2.matchTemplate(scene, template, cv2.TM_CCOEFF_NORMED).max())
-
-
-def _check(train: NDArray[np.uint8], val: NDArray[np.uint8], max_distance: int, min_similarity: float) -> None:
-    if train.shape[1:] != val.shape[1:]:
-        raise ValueError(f"train images are {train.shape[1:]}, val images {val.shape[1:]}; expected the same size")
-    if not 0 <= max_distance < _BANDS * _BANDS:
-        raise ValueError(f"max_distance is {max_distance}, expected 0 to {_BANDS * _BANDS - 1}")
-    if not 0 <= min_similarity <= 1:
-        raise ValueError(f"min_similarity is {min_similarity}, expected 0 to 1")
 
 
 def _fingerprints(
     images: NDArray[np.uint8],
 ) -> tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.bool_]]:
     """Return for each image a digest of its bytes, its perceptual hash, and whether it is flat."""
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
-        raise ValueError(f"got {images.dtype} of shape {images.shape}, expected uint8 of N x H x W x 3")
-    if min(images.shape[1:3]) < SMALLEST_SIDE:
-        raise ValueError(f"images are {images.shape[1:3]}, expected sides of {SMALLEST_SIDE} or more")
-
     digests, hashes, flat = [], [], []
     for start in range(0, max(len(images), 1), _CHUNK):
         chunk = np.ascontiguousarray(images[start : start + _CHUNK])
@@ -256,25 +233,26 @@ def _digests(chunk: NDArray[np.uint8]) -> NDArray[np.uint64]:
 
 
 def _hash_chunk(chunk: NDArray[np.uint8]) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
-    count, height, width, _ = chunk.shape
+    count = len(chunk)
     if not count:
         return np.empty(0, np.uint64), np.empty(0, np.bool_)
-    gray = cv2.cvtColor(chunk.reshape(count * height, width, 3), cv2.COLOR_RGB2GRAY).astype(np.float32)
+    gray = cv2.cvtColor(chunk.reshape(count * SIDE, SIDE, 3), cv2.COLOR_RGB2GRAY).astype(np.float32)
+    cosines = _cosines()
     # One small product per image: for a large one, BLAS starts threads and takes twice as long.
-    spectrum = _cosines(height) @ gray.reshape(count, height, width) @ _cosines(width).T
+    spectrum = cosines @ gray.reshape(count, SIDE, SIDE) @ cosines.T
     down, across = np.divmod(np.arange(_FREQUENCIES**2), _FREQUENCIES)
     lowest = np.argsort(down**2 + across**2, kind="stable")[1 : 1 + _HASH_BITS]
     coefficients = np.ascontiguousarray(spectrum.reshape(count, -1)[:, lowest])
     bits = np.packbits(coefficients > _MIN_COEFFICIENT, axis=1)
     # By Parseval, this is the root mean square of the image with only these frequencies, in gray levels.
-    structure = np.sqrt((coefficients**2).sum(1) / (height * width))
+    structure = np.sqrt((coefficients**2).sum(1) / SIDE**2)
     return bits.view(np.uint64)[:, 0], structure < _MIN_STRUCTURE
 
 
-def _cosines(side: int) -> NDArray[np.float32]:
-    """Return the first rows of the orthonormal DCT-II matrix of `side` points."""
-    frequency, point = np.arange(_FREQUENCIES)[:, None], np.arange(side)
-    matrix = np.cos(np.pi * (2 * point + 1) * frequency / (2 * side)) * np.sqrt(2 / side)
+def _cosines() -> NDArray[np.float32]:
+    """Return the first rows of the orthonormal DCT-II matrix of 64 points."""
+    frequency, point = np.arange(_FREQUENCIES)[:, None], np.arange(SIDE)
+    matrix = np.cos(np.pi * (2 * point + 1) * frequency / (2 * SIDE)) * np.sqrt(2 / SIDE)
     matrix[0] /= np.sqrt(2)
     return np.asarray(matrix, np.float32)
 
@@ -316,9 +294,8 @@ def _expand(begin: NDArray[np.int64], end: NDArray[np.int64]) -> Iterator[tuple[
 
 def _detail(image: NDArray[np.uint8]) -> NDArray[np.float32]:
     gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)
-    pixel = min(gray.shape) / 64
-    smooth = cv2.GaussianBlur(gray, (0, 0), pixel)
-    return np.asarray(smooth - cv2.GaussianBlur(smooth, (0, 0), 3 * pixel), np.float32)
+    smooth = cv2.GaussianBlur(gray, (0, 0), 1)
+    return np.asarray(smooth - cv2.GaussianBlur(smooth, (0, 0), 3), np.float32)
 
 
 def _identical(digests: NDArray[np.uint64], image: Callable[[int], NDArray[np.uint8]]) -> list[NDArray[np.int64]]:
@@ -363,7 +340,7 @@ def _frame(rows: Iterable[tuple[int, int, int]], num_train: int) -> pd.DataFrame
     for end, index in zip("ab", table.T, strict=False):
         columns[f"split_{end}"] = np.where(index < num_train, "train", "val").astype(object)
         columns[f"index_{end}"] = np.where(index < num_train, index, index - num_train)
-    frame = pd.DataFrame({**columns, "distance": table[:, 2]}, columns=list(COLUMNS))
+    frame = pd.DataFrame(columns | {"distance": table[:, 2]})
     return frame.sort_values(["split_a", "split_b", "distance"], kind="stable", ignore_index=True)
 
 
