@@ -22,13 +22,14 @@ from benchmarks.memory import AnonymousMemory
 _CHILD = """
 import json, sys, time
 from pathlib import Path
-from tiny_imagenet.config.dataset import Expect, ImagesPerClass
+from tiny_imagenet.config.dataset import Dataset, ImagesPerClass
 from tiny_imagenet.dataset.duplicates import find_duplicates
 from tiny_imagenet.dataset.layout import reorganize
 from tiny_imagenet.dataset.packing import pack, summarize
 source, folder, train = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
 start = time.perf_counter()
-reorganize(source, folder / "images", expect=Expect(), images_per_class=ImagesPerClass(train=train))
+dataset = Dataset(name="measured", archive=str(source), images_per_class=ImagesPerClass(train=train))
+reorganize(source, folder / "images", dataset)
 middle = time.perf_counter()
 packed = pack(folder / "images", folder / "cache")
 packed_at = time.perf_counter()

@@ -35,9 +35,10 @@ source, folder, per_class, repository = Path(sys.argv[1]), Path(sys.argv[2]), in
 """
 _STEPS = {
     "reorganize": """
-from tiny_imagenet.config.dataset import Expect, ImagesPerClass
+from tiny_imagenet.config.dataset import Dataset, ImagesPerClass
 from tiny_imagenet.dataset.layout import reorganize
-reorganize(source, folder / "images", expect=Expect(), images_per_class=ImagesPerClass(train=per_class))
+dataset = Dataset(name="measured", archive=str(source), images_per_class=ImagesPerClass(train=per_class))
+reorganize(source, folder / "images", dataset)
 """,
     "pack": """
 from tiny_imagenet.dataset.packing import pack

@@ -9,14 +9,7 @@ from tiny_imagenet.repository.paths import ARCHIVE, IMAGES
 
 def main() -> None:
     """Write the class folders of the chosen profile's dataset as zips."""
-    dataset = entry.checked_params().dataset
-    reorganize(
-        ARCHIVE,
-        IMAGES,
-        expect=dataset.expect,
-        images_per_class=dataset.images_per_class,
-        num_classes=dataset.num_classes,
-    )
+    reorganize(ARCHIVE, IMAGES, entry.checked_params().dataset)
     print(f"{ARCHIVE} is as expected; class folders are in {IMAGES}")
 
 

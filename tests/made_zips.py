@@ -5,11 +5,13 @@ import struct
 import zipfile
 from pathlib import Path
 
-from tiny_imagenet.config.dataset import Expect
+from tiny_imagenet.config.dataset import Dataset, Expect
 
 ANNOTATIONS = "val/val_annotations.txt"
 EXPECT = Expect(classes=3, train=4, val=2)
 """Of `small_archive`."""
+ANY_ARCHIVE = Dataset(name="any", archive="dataset.zip")
+"""A dataset that expects nothing of its archive, and uses all of it."""
 CENTRAL_HEADER = {"flags": (8, "<H"), "method": (10, "<H"), "size": (24, "<L"), "offset": (42, "<L")}
 """Field of a zip's central directory -> its offset and type (APPNOTE.TXT, 4.3.12)."""
 

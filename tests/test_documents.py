@@ -167,7 +167,8 @@ def test_the_script_for_own_images_makes_an_archive_that_the_pipeline_takes(monk
     runpy.run_path(str(script_path), run_name="__main__")
     dataset = parse_params(edited(yaml.safe_load(example))).dataset
     expect = dataset.expect.model_copy(update={"train": 8, "val": 2})  # ten pictures here instead of a hundred
-    reorganize(tmp_path / "shapes.zip", tmp_path / "images", expect=expect, images_per_class=ImagesPerClass())
+    fewer = dataset.model_copy(update={"expect": expect, "images_per_class": ImagesPerClass()})
+    reorganize(tmp_path / "shapes.zip", tmp_path / "images", fewer)
     assert (
         tmp_path / "images" / "classes.csv"
     ).read_text() == "label,wnid,name\n0,c0,circle\n1,c1,square\n2,c2,triangle\n"

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tiny_imagenet.common.errors import DatasetError
-from tiny_imagenet.config.dataset import Expect, ImagesPerClass
+from tiny_imagenet.config.dataset import Dataset
 from tiny_imagenet.dataset.layout import reorganize
 
 
@@ -18,17 +18,11 @@ def archive(make_archive):
 def run(tmp_path):
     """Reorganize a small archive, or the zip at a path, and return the folder. After an error it must be empty."""
 
-    def run(source, *, expect=None, images_per_class=None, num_classes=None, name="images", order=None):
+    def run(source, *, name="images", order=None, **settings):
         if not isinstance(source, Path):
             source = source.write(tmp_path / "dataset.zip", order)
         try:
-            reorganize(
-                source,
-                tmp_path / name,
-                expect=expect or Expect(),
-                images_per_class=images_per_class or ImagesPerClass(),
-                num_classes=num_classes,
-            )
+            reorganize(source, tmp_path / name, Dataset(name="small", archive="dataset.zip", **settings))
         except DatasetError:
             assert list((tmp_path / name).glob("*")) == []
             raise

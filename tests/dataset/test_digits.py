@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from sklearn.datasets import load_digits
 
-from tiny_imagenet.config.dataset import Expect, ImagesPerClass
+from tiny_imagenet.config.dataset import Dataset, Expect
 from tiny_imagenet.dataset.digits import NAMES, TRAIN_PER_CLASS, VAL_PER_CLASS, write_digits_archive
 from tiny_imagenet.dataset.layout import reorganize
 
@@ -23,8 +23,7 @@ def archive(tmp_path_factory):
 @pytest.fixture(scope="module")
 def images(archive):
     folder = archive.parent / "images"
-    expect = Expect(classes=10, train=100, val=50)
-    reorganize(archive, folder, expect=expect, images_per_class=ImagesPerClass())
+    reorganize(archive, folder, Dataset(name="digits", expect=Expect(classes=10, train=100, val=50)))
     return folder
 
 

@@ -24,7 +24,7 @@ import pandas as pd
 from tiny_imagenet.common.errors import DatasetError, some_of_each
 from tiny_imagenet.common.files import deterministic_member, replaced, write_text
 from tiny_imagenet.common.progress import track
-from tiny_imagenet.config.dataset import SPLITS, Expect, ImagesPerClass
+from tiny_imagenet.config.dataset import SPLITS, Dataset, Expect
 
 _LARGEST_MEMBER = 16 * 2**20
 """Bytes. A 64 x 64 JPEG has about 2,000, the longest text of the official archive 2.6 million."""
@@ -381,30 +381,22 @@ def check_counts(layout: Layout, expect: Expect) -> Problems:
     return problems
 
 
-def reorganize(
-    source: Path,
-    destination: Path,
-    *,
-    expect: Expect,
-    images_per_class: ImagesPerClass,
-    num_classes: int | None = None,
-) -> None:
+def reorganize(source: Path, destination: Path, dataset: Dataset) -> None:
     """Write `train.zip`, `val.zip`, `classes.csv`, `manifest.csv` and `layout.json` into `destination`.
 
-    Use the first `images_per_class` by number, and `num_classes` classes that are evenly spread over the sorted ids; by
-    default all. If the archive is not as in `expect`, or has fewer classes, raise DatasetError and write nothing.
+    If the archive is not as the dataset expects, or has fewer classes, raise DatasetError and write nothing.
     """
     archive = _Archive(source)
     layout = read_layout(archive)
-    _raise_for(source, layout.problems | check_counts(layout, expect))
+    _raise_for(source, layout.problems | check_counts(layout, dataset.expect))
 
-    wnids = _spread(layout.wnids, num_classes, source)
+    wnids = _spread(layout.wnids, dataset.num_classes, source)
     labels = {wnid: label for label, wnid in enumerate(wnids)}
     collisions: list[str] = []
     kept = {
         split: _first_of_each_class(
             [image for image in layout.images[split] if image.wnid in labels],
-            getattr(images_per_class, split),
+            getattr(dataset.images_per_class, split),
             collisions,
         )
         for split in SPLITS
