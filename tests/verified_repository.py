@@ -181,6 +181,6 @@ def flip_last_bit(path: Path) -> None:
 def keep_listing(folder: str) -> None:
     """Put the list of a folder's files into DVC's cache, like DVC for outputs."""
     entries = [{"md5": digest, "relpath": name} for name, digest in dvc.folder_files(Path(folder)).items()]
-    listing = dvc.cache_path(dvc.folder_md5(Path(folder)))
+    listing = dvc.cache_path(dvc.path_md5(Path(folder)))
     listing.parent.mkdir(parents=True, exist_ok=True)
     listing.write_text(json.dumps(entries, sort_keys=True))

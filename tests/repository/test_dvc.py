@@ -91,9 +91,9 @@ def pipeline(tmp_path):
 
 def test_missing_dependencies_are_omitted(pipeline):
     assert dvc.dependency_hashes(MODEL, pipeline) == {
-        "data/cache": dvc.folder_md5(pipeline / "data" / "cache"),
+        "data/cache": dvc.path_md5(pipeline / "data" / "cache"),
         "models/model_2/a.py": md5(b"models/model_2/a.py"),
-        "src": dvc.folder_md5(pipeline / "src"),
+        "src": dvc.path_md5(pipeline / "src"),
     }
 
 
@@ -119,12 +119,12 @@ def test_an_edit_in_a_folder_changes_the_hash_of_that_folder_only(name, folder, 
 
 
 def test_bytecode_and_partial_files_do_not_change_the_hash_of_a_folder(pipeline):
-    before = dvc.folder_md5(pipeline / "src")
+    before = dvc.path_md5(pipeline / "src")
     for name in ("__pycache__/a.cpython-311.pyc", "b/__pycache__/c.pyc", "a.npy.partial", ".a.tmp"):
         path = pipeline / "src" / name
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"")
-    assert dvc.folder_md5(pipeline / "src") == before
+    assert dvc.path_md5(pipeline / "src") == before
 
 
 def test_the_hash_of_a_folder_equals_dvcs(tmp_path):
@@ -137,7 +137,7 @@ def test_the_hash_of_a_folder_equals_dvcs(tmp_path):
     for command in (["init", "--no-scm", "--quiet"], ["add", "--quiet", "src"]):
         subprocess.run([sys.executable, "-m", "dvc", *command], cwd=tmp_path, check=True)
     (out,) = yaml.safe_load((tmp_path / "src.dvc").read_text())["outs"]
-    assert out["md5"] == dvc.folder_md5(tmp_path / "src")
+    assert out["md5"] == dvc.path_md5(tmp_path / "src")
 
 
 def test_the_ignored_patterns_are_those_of_dvcignore():

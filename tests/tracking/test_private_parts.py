@@ -109,8 +109,8 @@ def pipeline(tmp_path_factory) -> Path:
 
 def the_lock_has_path_and_md5(root: Path) -> None:
     assert dvc.locked_files(root, "make") == {
-        "code": dvc.folder_md5(root / "code"),
-        "made": dvc.folder_md5(root / "made"),
+        "code": dvc.path_md5(root / "code"),
+        "made": dvc.path_md5(root / "made"),
         "c.txt": md5(root / "c.txt"),
     }
 
@@ -127,7 +127,7 @@ def the_cache_has_a_file_for_each_md5(root: Path) -> None:
 
 
 def the_cache_has_the_list_of_a_folder(root: Path) -> None:
-    assert dvc.cached_folder(dvc.folder_md5(root / "made")) == dvc.folder_files(root / "made")
+    assert dvc.cached_folder(dvc.path_md5(root / "made")) == dvc.folder_files(root / "made")
 
 
 def status_is_json_by_stage(root: Path) -> None:

@@ -139,7 +139,7 @@ def test_a_missing_dependency_is_named(repository, path):
 
 
 def test_a_changed_hash_in_dvc_lock_is_named(repository):
-    was = dvc.folder_md5(Path("data/cache"))
+    was = dvc.path_md5(Path("data/cache"))
     lock = yaml.safe_load(Path("dvc.lock").read_text())
     lock["stages"]["train@model_1"]["deps"][1]["md5"] = "f" * 32
     Path("dvc.lock").write_text(yaml.safe_dump(lock))

@@ -184,7 +184,7 @@ def candidate_pairs(
     If two hashes differ in d bits, one of their four bands of 16 bits differs in at most d / 4 (pigeonhole principle).
     So looking up each band with every change of that many bits finds every pair. If there are more than about `limit`
     pairs, the distance is lowered until there are fewer; at distance 0 the search stops early. The second value is the
-    distance searched. It is 15 at most.
+    distance searched.
     """
     blocks = [np.empty((0, 3), np.int64)]
     num_pairs = 0

@@ -52,7 +52,11 @@ def pack(images: Path, destination: Path) -> PackedDataset:
 
 def _pack_split(source: Path, destination: Path, split: str, labels_of: dict[str, int]) -> None:
     problems: dict[str, list[str]] = defaultdict(list)
-    with _open_zip(source) as archive, replaced(destination / f"{split}_images.npy") as partial:
+    try:
+        archive = zipfile.ZipFile(source)
+    except zipfile.BadZipFile as error:
+        raise DatasetError(f"{source} is not a readable zip: {error}; run `dvc repro -f reorganize`") from None
+    with archive, replaced(destination / f"{split}_images.npy") as partial:
         names = archive.namelist()
         unknown = sorted({name.split("/")[0] for name in names} - labels_of.keys())
         if unknown:
@@ -87,13 +91,6 @@ def _ranks(names: Sequence[str]) -> NDArray[np.int32]:
     ranks = np.empty(len(names), np.int32)
     ranks[sorted(range(len(names)), key=lambda index: natural_key(names[index]))] = np.arange(len(names))
     return ranks
-
-
-def _open_zip(path: Path) -> zipfile.ZipFile:
-    try:
-        return zipfile.ZipFile(path)
-    except zipfile.BadZipFile as error:
-        raise DatasetError(f"{path} is not a readable zip: {error}; run `dvc repro -f reorganize`") from None
 
 
 @contextmanager

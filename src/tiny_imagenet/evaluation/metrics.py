@@ -25,13 +25,14 @@ def validation_metrics(
     classes = np.arange(clean.shape[1])
     predicted = clean.argmax(1)
     is_right = predicted == labels
+    wide = clean.astype(np.float64)
     among_top = (most_likely(clean) == labels[:, None]).any(1)
     return {
         **with_interval("val_accuracy", int(is_right.sum()), len(labels)),
         **with_interval("val_accuracy_paper_protocol", int(augmented_is_right.sum()), len(labels)),
         **with_interval("val_top5_accuracy", int(among_top.sum()), len(labels)),
         **balanced_accuracy(labels, predicted),
-        "val_loss": float(log_loss(labels, _normalised(clean), labels=classes)),
+        "val_loss": float(log_loss(labels, wide / wide.sum(1, keepdims=True), labels=classes)),
         "val_macro_f1": float(f1_score(labels, predicted, labels=np.unique(labels), average="macro", zero_division=0)),
         "val_calibration_error": calibration_error(clean.max(1), is_right),
     }
@@ -106,12 +107,6 @@ def calibration_error(confidence: NDArray[np.floating[Any]], correct: NDArray[np
     bins = calibration_table(confidence, correct)
     gaps = (bins["accuracy"] - bins["confidence"]).abs() * bins["count"]
     return float(gaps.sum() / len(confidence))
-
-
-def _normalised(probabilities: NDArray[np.float32]) -> NDArray[np.float64]:
-    wide = probabilities.astype(np.float64)
-    normalised: NDArray[np.float64] = wide / wide.sum(1, keepdims=True)
-    return normalised
 
 
 def most_likely(probabilities: NDArray[np.float32]) -> NDArray[np.int64]:

@@ -198,24 +198,18 @@ def locked_images(root: Path) -> str | None:
 def path_md5(path: Path) -> str | None:
     """Return the MD5 that dvc.lock would have for a file or folder as it is now; None if it does not exist."""
     if path.is_dir():
-        return folder_md5(path)
+        entries = [{"md5": digest, "relpath": name} for name, digest in folder_files(path).items()]
+        return hashlib.md5(json.dumps(entries, sort_keys=True).encode(), usedforsecurity=False).hexdigest() + ".dir"
     return md5(path) if path.is_file() else None
-
-
-def folder_md5(folder: Path) -> str:
-    """Return the hash that dvc.lock would have for a folder as it is now."""
-    entries = [{"md5": digest, "relpath": name} for name, digest in folder_files(folder).items()]
-    return hashlib.md5(json.dumps(entries, sort_keys=True).encode(), usedforsecurity=False).hexdigest() + ".dir"
 
 
 def folder_files(folder: Path) -> dict[str, str]:
     """Return path -> MD5 of each file below a folder, sorted, without those that .dvcignore excludes."""
-    return {name: digest for name, digest in hashes_below(folder).items() if not _is_ignored(name)}
 
+    def is_ignored(name: str) -> bool:
+        return any(fnmatch(part, pattern) for part in name.split("/") for pattern in _IGNORED)
 
-def _is_ignored(name: str) -> bool:
-    """Return whether .dvcignore excludes this path."""
-    return any(fnmatch(part, pattern) for part in name.split("/") for pattern in _IGNORED)
+    return {name: digest for name, digest in hashes_below(folder).items() if not is_ignored(name)}
 
 
 def cached_folder(digest: str) -> dict[str, str]:

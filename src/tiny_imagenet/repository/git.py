@@ -55,14 +55,14 @@ def git_state(root: Path) -> GitState:
 
 def _commit(root: Path) -> str:
     try:
-        return _text(root, "rev-parse", "--verify", "HEAD^{commit}").strip()
+        return _git(root, "rev-parse", "--verify", "HEAD^{commit}").decode().strip()
     except _RefusedError:
         raise _RefusedError("HEAD has no commit: there is none yet, or `git fsck` reports the damage") from None
 
 
 def _difference(root: Path) -> str:
     try:
-        difference = _text(root, *_DIFF, *_ALL_BUT_THE_LOCK)
+        difference = _git(root, *_DIFF, *_ALL_BUT_THE_LOCK).decode()
     except UnicodeDecodeError:  # a changed file is not UTF-8; a binary patch of it is plain ASCII
         with TemporaryDirectory(prefix="git") as folder:
             attributes = Path(folder) / "attributes"
@@ -90,10 +90,6 @@ def commit_exists(root: Path, commit: str) -> bool:
     except _RefusedError:
         return False
     return True
-
-
-def _text(root: Path, *arguments: str) -> str:
-    return _git(root, *arguments).decode("utf-8")
 
 
 def _git(root: Path, *arguments: str) -> bytes:

@@ -178,7 +178,7 @@ def complete(
             client().log_text(run_id, record.git.diff, "git.diff")
         if logged_model(run_id) is None:
             log_model(run_id)
-        _describe(run, description)
+        add_tags(run, {_NOTE: description})
         if client().get_run(run_id).info.status != "FINISHED" or restored:
             client().set_terminated(run_id, "FINISHED", ends[-1])
         return _tracked(client().get_run(run_id)), restored
@@ -189,23 +189,16 @@ def _logged_files(run_id: str) -> set[str]:
     return {file.path for file in client().list_artifacts(run_id)}
 
 
-def _describe(run: Any, text: str) -> None:
-    if text and run.data.tags.get(_NOTE) != text:
-        client().set_tag(run.info.run_id, _NOTE, text)
-
-
 def supersede(root: Path, current: TrackedRun, tags: Mapping[str, str]) -> None:
     """Mark the other finished runs of the same name, experiment and `tags` as superseded; tag the current one."""
     with connected(root):
-        experiment = client().get_run(current.run_id).info.experiment_id
-        for run in search_runs([experiment], "FINISHED", current.name, tags):
+        this = client().get_run(current.run_id)
+        for run in search_runs([this.info.experiment_id], "FINISHED", current.name, tags):
             if run.info.run_id != current.run_id and SUPERSEDED_BY not in run.data.tags:
                 client().set_tag(run.info.run_id, SUPERSEDED_BY, current.run_id)
         if not current.is_current:
             client().delete_tag(current.run_id, SUPERSEDED_BY)
-        for key, value in tags.items():
-            if current.tags.get(key) != value:
-                client().set_tag(current.run_id, key, value)
+        add_tags(this, tags)
 
 
 def describe_experiment(root: Path, experiment: str, text: str) -> None:

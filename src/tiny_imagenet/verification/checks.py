@@ -289,13 +289,10 @@ def _evaluation(evidence: Evidence, *, evaluate: bool) -> str:
             measured, folder, model_md5=str(evidence.path_md5(MODELS / job.name / "model.keras"))
         )
         files = sorted(path.name for path in folder.iterdir())
-        others = [file for file in files if not _are_equal(folder / file, results / file)]
-        _require_none([f"{results / file} differs from what the model gives" for file in others], remedy)
+        _, others, missing = filecmp.cmpfiles(folder, results, files, shallow=False)
+        wrong = [f"{results / file} differs from what the model gives" for file in sorted(others + missing)]
+        _require_none(wrong, remedy)
     return f"{len(metrics)} metrics measured again, the same to the last digit; {len(files)} files, to the last byte"
-
-
-def _are_equal(one: Path, two: Path) -> bool:
-    return two.is_file() and filecmp.cmp(one, two, shallow=False)
 
 
 # --- messages ---
