@@ -1,4 +1,4 @@
-"""All layers of a Keras model, including those of models inside it."""
+"""Layers of a Keras model, including those of models inside it."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -15,3 +15,10 @@ def all_layers(model: "keras.Model") -> Iterator["keras.Layer"]:
         yield layer
         if isinstance(layer, keras.Model):
             yield from all_layers(layer)
+
+
+def batch_normalizations(model: "keras.Model") -> list["keras.layers.BatchNormalization"]:
+    """Return the layers of a model that are batch normalizations."""
+    import keras
+
+    return [layer for layer in all_layers(model) if isinstance(layer, keras.layers.BatchNormalization)]

@@ -17,7 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
-from tiny_imagenet.backend.layers import all_layers
+from tiny_imagenet.backend.layers import batch_normalizations
 from tiny_imagenet.common.errors import UserError
 from tiny_imagenet.common.files import replaced, write_text
 from tiny_imagenet.common.progress import track
@@ -169,7 +169,7 @@ def describe_architecture(model: keras.Model) -> dict[str, Any]:
     return {
         "parameters": parameters,
         "parameters_200_classes": parameters + (200 - num_classes) * (features + 1),
-        "batch_normalization_layers": sum(type(layer).__name__ == "BatchNormalization" for layer in all_layers(model)),
+        "batch_normalization_layers": len(batch_normalizations(model)),
         "layers": layers,
     }
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
-from tiny_imagenet.backend.layers import all_layers
+from tiny_imagenet.backend.layers import batch_normalizations
 from tiny_imagenet.common.errors import UserError
 from tiny_imagenet.common.schema import unknown
 from tiny_imagenet.config.params import Params
@@ -139,7 +139,6 @@ def build_classifier(
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"{architecture} cannot be built with {build}: {reason}") from None
     if batch_normalization_momentum is not None:
-        for layer in all_layers(model):
-            if type(layer).__name__ == "BatchNormalization":
-                layer.momentum = batch_normalization_momentum
+        for layer in batch_normalizations(model):
+            layer.momentum = batch_normalization_momentum
     return model

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from tiny_imagenet.backend import runtime
-from tiny_imagenet.backend.layers import all_layers
+from tiny_imagenet.backend.layers import batch_normalizations
 from tiny_imagenet.common.errors import UserError
 from tiny_imagenet.config.recipe import Recipe
 from tiny_imagenet.input_pipeline.packed import SIDE
@@ -39,7 +39,7 @@ def build_model(
         keras.config.set_dtype_policy(default_policy)
     _accept_image_sizes(model, recipe)
     compile_model(model, recipe, phases(recipe)[-1], steps_per_epoch)
-    normalizations = [layer for layer in all_layers(model) if isinstance(layer, keras.layers.BatchNormalization)]
+    normalizations = batch_normalizations(model)
     if recipe.reestimate_batch_normalization and not any(layer.trainable for layer in normalizations):
         what = "has frozen its" if normalizations else "has no"
         raise UserError(f"{recipe.architecture} {what} batch normalization; remove `reestimate_batch_normalization`")

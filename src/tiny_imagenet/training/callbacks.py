@@ -14,7 +14,7 @@ import keras
 import numpy as np
 from rich.progress import Progress
 
-from tiny_imagenet.backend.layers import all_layers
+from tiny_imagenet.backend.layers import batch_normalizations
 from tiny_imagenet.common.errors import DivergedError
 from tiny_imagenet.common.progress import progress_bar, say
 from tiny_imagenet.config.recipe import Recipe
@@ -155,10 +155,7 @@ class NormalizationStatistics(keras.callbacks.Callback):
         self._batches = batches
 
     def on_test_begin(self, logs: dict[str, float] | None = None) -> None:
-        normalizations = [
-            layer for layer in all_layers(self.model) if isinstance(layer, keras.layers.BatchNormalization)
-        ]
-        layers = [layer for layer in normalizations if layer.trainable]
+        layers = [layer for layer in batch_normalizations(self.model) if layer.trainable]
         if not layers:
             return
         momenta = [layer.momentum for layer in layers]

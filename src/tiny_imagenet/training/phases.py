@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import keras
 
-from tiny_imagenet.backend.layers import all_layers
+from tiny_imagenet.backend.layers import batch_normalizations
 from tiny_imagenet.config.recipe import FineTuning, LearningRateSchedule, Optimizer, Recipe
 
 
@@ -56,6 +56,5 @@ def _freeze_parts(backbone: keras.Model, tuning: FineTuning) -> None:
     for layer in backbone.layers[: round(len(backbone.layers) * (1 - tuning.backbone_share))]:
         layer.trainable = False
     if tuning.batch_normalization == "frozen":
-        for layer in all_layers(backbone):
-            if isinstance(layer, keras.layers.BatchNormalization):
-                layer.trainable = False
+        for layer in batch_normalizations(backbone):
+            layer.trainable = False
