@@ -54,17 +54,14 @@ class Run:
     tracking_uri: str
     """Without a password."""
     artifact_uri: str
-    is_resumed: bool = False
+    may_have_been_sent: bool = False
+    """Whether the run may already have the next epoch. Its metrics are then read before the epoch is logged."""
     repeats: bool = False
-    """Whether the run may already have an epoch. Its metrics are then read before each epoch is logged."""
+    """Whether each epoch may be logged twice, not only the first one."""
     _interrupt: HeldInterrupt = field(default_factory=HeldInterrupt)
     _unsent: list[Any] = field(default_factory=list)
-    _may_have_been_sent: bool = False
     _is_away: bool = False
     _not_before: float = 0.0
-
-    def __post_init__(self) -> None:
-        self._may_have_been_sent = self.is_resumed
 
     def log_epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
         """Log the metrics of an epoch, counted from 1 as in history.csv, unless the run has them."""
@@ -78,9 +75,9 @@ class Run:
         self._try(self._send)
 
     def _send(self) -> None:
-        add_points(self.run_id, self._unsent, is_new=not self._may_have_been_sent)
+        add_points(self.run_id, self._unsent, is_new=not self.may_have_been_sent)
         self._unsent.clear()
-        self._may_have_been_sent = self.repeats
+        self.may_have_been_sent = self.repeats
         if self._is_away:
             print("MLflow's store is back; the missing epochs are logged", file=sys.stderr)  # noqa: T201 - user
         self._is_away = False
@@ -146,7 +143,7 @@ class Run:
                     "continues. Missing data is logged when the store is back, or when the command is rerun",
                     file=sys.stderr,
                 )
-            self._is_away = self._may_have_been_sent = True
+            self._is_away = self.may_have_been_sent = True
             return None
 
 

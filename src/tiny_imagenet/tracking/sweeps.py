@@ -37,4 +37,4 @@ def open_run(
             run = client().create_run(experiment_id(experiment, root), tags=dict(tags) | own, run_name=name)
         add_params(run.info.run_id, params)
     resumed = live is not None
-    return Run(run.info.run_id, public(uri), public(run.info.artifact_uri), is_resumed=resumed, repeats=resumed)
+    return Run(run.info.run_id, public(uri), public(run.info.artifact_uri), may_have_been_sent=resumed, repeats=resumed)

@@ -28,6 +28,7 @@ from tiny_imagenet.tracking.results import (
 from tiny_imagenet.tracking.run import mark_killed
 
 
+@only_one(CHECKPOINTS / "sync.lock", "another process is logging these results to MLflow: wait for it")
 def sync(params: Params, run_descriptions: Mapping[str, str], experiment_description: str) -> list[str]:
     """Log the results of the working directory to MLflow, and return a line for each change.
 
@@ -37,11 +38,6 @@ def sync(params: Params, run_descriptions: Mapping[str, str], experiment_descrip
 
     Raise UserError if the store cannot be reached, or another process is syncing.
     """
-    with only_one(CHECKPOINTS / "sync.lock", "another process is logging these results to MLflow: wait for it"):
-        return _sync(params, run_descriptions, experiment_description)
-
-
-def _sync(params: Params, run_descriptions: Mapping[str, str], experiment_description: str) -> list[str]:
     root, here = dvc.repository_root(), {"workspace": workspace.workspace_id()}
     done: list[str] = []
     for job in params.jobs:
