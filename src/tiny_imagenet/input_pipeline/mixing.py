@@ -84,9 +84,7 @@ def mix_images(images: NDArray[np.uint8], others: NDArray[np.uint8], mixes: Mixe
 
 def class_shares(labels: NDArray[np.int32], num_classes: int) -> NDArray[np.float32]:
     """Return float32, N x num_classes: 1 for the class of an image, 0 for the others."""
-    shares = np.zeros((len(labels), num_classes), np.float32)
-    shares[np.arange(len(labels)), labels] = 1
-    return shares
+    return np.eye(num_classes, dtype=np.float32)[labels]
 
 
 def mix_labels(
