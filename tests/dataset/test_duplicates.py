@@ -138,14 +138,6 @@ def test_val_image_that_is_one_of_a_near_pair_is_paired_with_the_other(copied: i
     assert rows(found.near) == {("train", 0, "train", 4), ("train", across, "val", 1)}
 
 
-def test_images_with_the_same_digest_are_distinguished_by_their_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(duplicates, "_digests", lambda chunk: np.zeros(len(chunk), np.uint64))
-    train = photographs(8)
-    train[6], train[7] = train[1], train[4]
-
-    assert rows(find_duplicates(train, NONE).exact) == {("train", 1, "train", 6), ("train", 4, "train", 7)}
-
-
 def test_one_differing_bit_of_one_pixel_is_not_exact() -> None:
     train = photographs(1)
     val = train.copy()

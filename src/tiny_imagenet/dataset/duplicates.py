@@ -13,7 +13,7 @@ of 0.75 or more. Measured:
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -85,10 +85,10 @@ def find_duplicates(train: NDArray[np.uint8], val: NDArray[np.uint8]) -> Duplica
         pixels: NDArray[np.uint8] = train[index] if index < num_train else val[index - num_train]
         return pixels
 
-    digests, hashes, flat = (
-        np.concatenate(parts) for parts in zip(_fingerprints(train), _fingerprints(val), strict=True)
-    )
-    groups = _identical(digests, image)
+    train_digests, *of_train = _fingerprints(train)
+    val_digests, *of_val = _fingerprints(val)
+    hashes, flat = (np.concatenate(parts) for parts in zip(of_train, of_val, strict=True))
+    groups = _identical(train_digests + val_digests)
     unique = ~flat
     for group in groups:
         unique[group[1:]] = False
@@ -213,29 +213,21 @@ def similarity(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> float:
     return float(cv2.matchTemplate(scene, template, cv2.TM_CCOEFF_NORMED).max())
 
 
-def _fingerprints(
-    images: NDArray[np.uint8],
-) -> tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.bool_]]:
+def _fingerprints(images: NDArray[np.uint8]) -> tuple[list[bytes], NDArray[np.uint64], NDArray[np.bool_]]:
     """Return for each image a digest of its bytes, its perceptual hash, and whether it is flat."""
-    digests, hashes, flat = [], [], []
-    for start in range(0, max(len(images), 1), _CHUNK):
+    digests: list[bytes] = []
+    hashes, flat = [np.empty(0, np.uint64)], [np.empty(0, np.bool_)]
+    for start in range(0, len(images), _CHUNK):
         chunk = np.ascontiguousarray(images[start : start + _CHUNK])
-        digests.append(_digests(chunk))
+        digests += [hashlib.blake2b(image, digest_size=16).digest() for image in chunk]
         chunk_hashes, chunk_flat = _hash_chunk(chunk)
         hashes.append(chunk_hashes)
         flat.append(chunk_flat)
-    return np.concatenate(digests), np.concatenate(hashes), np.concatenate(flat)
-
-
-def _digests(chunk: NDArray[np.uint8]) -> NDArray[np.uint64]:
-    digests = (hashlib.blake2b(image, digest_size=8).digest() for image in chunk)
-    return np.frombuffer(b"".join(digests), np.uint64)
+    return digests, np.concatenate(hashes), np.concatenate(flat)
 
 
 def _hash_chunk(chunk: NDArray[np.uint8]) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
     count = len(chunk)
-    if not count:
-        return np.empty(0, np.uint64), np.empty(0, np.bool_)
     gray = cv2.cvtColor(chunk.reshape(count * SIDE, SIDE, 3), cv2.COLOR_RGB2GRAY).astype(np.float32)
     cosines = _cosines()
     # One small product per image: for a large one, BLAS starts threads and takes twice as long.
@@ -298,22 +290,11 @@ def _detail(image: NDArray[np.uint8]) -> NDArray[np.float32]:
     return np.asarray(smooth - cv2.GaussianBlur(smooth, (0, 0), 3), np.float32)
 
 
-def _identical(digests: NDArray[np.uint64], image: Callable[[int], NDArray[np.uint8]]) -> list[NDArray[np.int64]]:
-    """Return the groups of two or more images with the same pixels, each in ascending order."""
-    order = np.argsort(digests, kind="stable")
-    ordered = digests[order]
-    starts = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1])) if len(order) else order
-    stops = np.append(starts[1:], len(order)) if len(order) else order
-    groups = []
-    for start, stop in zip(starts[stops - starts > 1], stops[stops - starts > 1], strict=True):
-        rest = order[start:stop]
-        while len(rest) > 1:
-            first = image(rest[0])
-            same = np.array([np.array_equal(first, image(index)) for index in rest])
-            if np.count_nonzero(same) > 1:
-                groups.append(rest[same])
-            rest = rest[~same]
-    return groups
+def _identical(digests: list[bytes]) -> list[NDArray[np.int64]]:
+    """Return the groups of two or more images with the same digest, each in ascending order."""
+    repeated = pd.Series(digests, dtype=object)
+    repeated = repeated[repeated.duplicated(keep=False)]
+    return [group.to_numpy() for group in repeated.groupby(repeated, sort=False).groups.values()]
 
 
 def _pairs_within(group: NDArray[np.int64], num_train: int) -> Iterator[tuple[int, int]]:
