@@ -9,6 +9,7 @@ starts from scratch.
 import json
 import zipfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -102,12 +103,9 @@ class Checkpoint:
         """
         if not self._file.is_file():
             return None
-        try:
-            with zipfile.ZipFile(self._file) as archive:
-                state: dict[str, Any] = json.loads(archive.read(_STATE))
-                return state
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            raise self._damaged(error) from None
+        with self._opened() as archive:
+            state: dict[str, Any] = json.loads(archive.read(_STATE))
+            return state
 
     def history(self) -> list[dict[str, float]]:
         """Return the metrics of the completed epochs."""
@@ -116,16 +114,20 @@ class Checkpoint:
 
     def read_array(self, name: str) -> NDArray[Any]:
         """Return a saved array; raise UserError if the file is damaged."""
-        try:
-            with zipfile.ZipFile(self._file) as archive, archive.open(name) as stream:
-                array: NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
-                return array
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise self._damaged(error) from None
+        with self._opened() as archive, archive.open(name) as stream:
+            array: NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
+            return array
 
-    def _damaged(self, error: Exception) -> UserError:
-        files = f"{self._file} {self._run_file}"
-        return UserError(f"checkpoint {self._file} is damaged ({error}); `rm {files}` to train from scratch")
+    @contextmanager
+    def _opened(self) -> Iterator[zipfile.ZipFile]:
+        try:
+            with zipfile.ZipFile(self._file) as archive:
+                yield archive
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            files = f"{self._file} {self._run_file}"
+            raise UserError(
+                f"checkpoint {self._file} is damaged ({error}); `rm {files}` to train from scratch"
+            ) from None
 
     def write(self, state: dict[str, Any], arrays: Iterator[tuple[str, NDArray[Any]]]) -> None:
         """Replace the checkpoint atomically."""
