@@ -175,8 +175,7 @@ def device() -> Device:
     """Return the device that the Keras backend computes on."""
     import keras
 
-    find_gpu = _FIND_GPU.get(keras.backend.backend())
-    if find_gpu and (gpu := find_gpu()):
+    if gpu := _FIND_GPU[keras.backend.backend()]():
         return gpu
     import psutil
 

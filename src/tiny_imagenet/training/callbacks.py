@@ -82,17 +82,17 @@ class StopAtNaN(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         self._epoch = epoch + 1
 
-    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+    def on_train_batch_end(self, batch: int, logs: dict[str, float]) -> None:
         self._check(logs, f"epoch {self._epoch}, batch {batch + 1}")
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+    def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
         self._check(logs, f"epoch {self._epoch}")
         for variable in self.model.weights:
             if not keras.ops.all(keras.ops.isfinite(variable)):
                 self._diverged(f"{variable.path} has NaN or infinite values after epoch {self._epoch}")
 
-    def _check(self, logs: dict[str, float] | None, when: str) -> None:
-        for name, value in (logs or {}).items():
+    def _check(self, logs: dict[str, float], when: str) -> None:
+        for name, value in logs.items():
             if not math.isfinite(value):
                 self._diverged(f"{name} is {value} in {when}")
 
@@ -183,9 +183,8 @@ class NormalizationStatistics(keras.callbacks.Callback):
 class LearningRate(keras.callbacks.Callback):
     """Add the learning rate to the metrics of each epoch."""
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        if logs is not None:
-            logs["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+    def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
+        logs["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
 
 
 class ExtraValidation(keras.callbacks.Callback):
@@ -199,10 +198,9 @@ class ExtraValidation(keras.callbacks.Callback):
         self._batches = batches
         self._names = names
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        if logs is not None:
-            metrics = self.model.evaluate(Untuned(self._batches), verbose=0, return_dict=True)
-            logs |= {ours: metrics[keras_name] for keras_name, ours in self._names.items()}
+    def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
+        metrics = self.model.evaluate(Untuned(self._batches), verbose=0, return_dict=True)
+        logs |= {ours: metrics[keras_name] for keras_name, ours in self._names.items()}
 
 
 class Clock(keras.callbacks.Callback):
@@ -278,14 +276,13 @@ class ConsoleLines(keras.callbacks.Callback):
                 "epochs, validation not counted"
             )
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+    def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
         self.close()
-        metrics = logs or {}
         self._say(
             f"epoch {epoch + 1:>2}/{self._epochs}  "
-            f"accuracy {metrics['accuracy']:6.2%}  val_accuracy {metrics['val_accuracy']:6.2%}  "
-            f"loss {metrics['loss']:.4f}  val_loss {metrics['val_loss']:.4f}  "
-            f"learning_rate {metrics['learning_rate']:.3g}  {_duration(self._clock.epoch_seconds[-1])}"
+            f"accuracy {logs['accuracy']:6.2%}  val_accuracy {logs['val_accuracy']:6.2%}  "
+            f"loss {logs['loss']:.4f}  val_loss {logs['val_loss']:.4f}  "
+            f"learning_rate {logs['learning_rate']:.3g}  {_duration(self._clock.epoch_seconds[-1])}"
         )
 
     def close(self) -> None:

@@ -187,8 +187,8 @@ class EpochRecorder(keras.callbacks.Callback):
                     value = [self._checkpoint.read_array(_best_name(number, index)) for index in range(value)]
                 setattr(callback, attribute, value)
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        self.history.append({name: float(value) for name, value in (logs or {}).items()})
+    def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
+        self.history.append({name: float(value) for name, value in logs.items()})
         if self._checkpoint is None:
             return
         state = {
