@@ -34,6 +34,7 @@ from tiny_imagenet.tracking.store import (
     connected,
     experiment_id,
     experiment_ids,
+    find_live,
     is_missing,
     local_path,
     mlflow,
@@ -90,13 +91,8 @@ def result_hashes(root: Path, run_id: str) -> dict[str, str]:
 
 
 def _find(run_id: str) -> Any | None:
-    try:
-        run = client().get_run(run_id)
-        if run.info.lifecycle_stage == "active":
-            return run
-    except mlflow().exceptions.MlflowException as error:
-        if not is_missing(error):
-            raise
+    if run := find_live(run_id):
+        return run
     restored = client().search_runs(experiment_ids(), f"tags.{RESTORED_FROM} = '{run_id}'", max_results=1)
     return restored[0] if restored else None
 

@@ -27,7 +27,7 @@ from tiny_imagenet.tracking.store import (
     connected,
     experiment_id,
     experiment_ids,
-    is_missing,
+    find_live,
     mlflow,
     public,
     reason,
@@ -170,16 +170,14 @@ def start_run(
         with connected(root) as uri:
             module.set_experiment(experiment_id=experiment_id(experiment, root))
             module.set_system_metrics_sampling_interval(SYSTEM_METRICS_SECONDS)
-            live = resume if resume and is_live(resume) else None
+            resumed = find_live(resume) is not None
             active = module.start_run(
-                run_id=live,
+                run_id=resume if resumed else None,
                 run_name=name,
                 tags=dict(tags) | ({"mlflow.parentRunId": parent} if parent else {}),
                 log_system_metrics=True,
             )
-        run = Run(
-            active.info.run_id, public(uri), public(active.info.artifact_uri), live is not None, _interrupt=interrupt
-        )
+        run = Run(active.info.run_id, public(uri), public(active.info.artifact_uri), resumed, _interrupt=interrupt)
         status = "FAILED"
         try:
             with connected(root):
@@ -214,16 +212,6 @@ def training_run(
         if setup.git.dirty:
             run.log_text(setup.git.diff, "git.diff")
         yield run
-
-
-def is_live(run_id: str) -> bool:
-    """Return whether the store has the run and it is not deleted."""
-    try:
-        return bool(client().get_run(run_id).info.lifecycle_stage == "active")
-    except mlflow().exceptions.MlflowException as error:
-        if is_missing(error):
-            return False
-        raise
 
 
 def mark_killed(root: Path, *, name: str, tags: Mapping[str, str], but: str | None = None) -> list[str]:

@@ -331,6 +331,17 @@ def experiment_ids() -> list[str]:
     return [experiment.experiment_id for experiment in client().search_experiments()]
 
 
+def find_live(run_id: str | None) -> Any | None:
+    """Return a run, or None if the store does not have it, or it is deleted."""
+    try:
+        run = run_id and client().get_run(run_id)
+    except mlflow().exceptions.MlflowException as error:
+        if is_missing(error):
+            return None
+        raise
+    return run if run and run.info.lifecycle_stage == "active" else None
+
+
 def search_runs(experiments: list[str], status: str, name: str, tags: Mapping[str, str]) -> list[Any]:
     """Return the runs of these experiments with this status, this name and all of these tags."""
     filters = [f'tags.`{key}` = "{value}"' for key, value in (dict(tags) | {"mlflow.runName": name}).items()]

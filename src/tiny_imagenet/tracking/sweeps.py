@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from tiny_imagenet.tracking.additions import add_params
-from tiny_imagenet.tracking.run import Run, is_live
-from tiny_imagenet.tracking.store import client, connected, experiment_id, public
+from tiny_imagenet.tracking.run import Run
+from tiny_imagenet.tracking.store import client, connected, experiment_id, find_live, public
 
 
 def open_run(
@@ -28,13 +28,12 @@ def open_run(
     if the store cannot be reached.
     """
     with connected(root) as uri:
-        live = resume if resume and is_live(resume) else None
-        if live:
-            client().update_run(live, status="RUNNING")
-            run = client().get_run(live)
+        run = find_live(resume)
+        resumed = run is not None
+        if run is not None:
+            client().update_run(resume, status="RUNNING")
         else:
             own = {"mlflow.runName": name} | ({"mlflow.parentRunId": parent.run_id} if parent else {})
             run = client().create_run(experiment_id(experiment, root), tags=dict(tags) | own, run_name=name)
         add_params(run.info.run_id, params)
-    resumed = live is not None
     return Run(run.info.run_id, public(uri), public(run.info.artifact_uri), may_have_been_sent=resumed, repeats=resumed)
