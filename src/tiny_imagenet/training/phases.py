@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import keras
 
 from tiny_imagenet.backend.layers import batch_normalizations
-from tiny_imagenet.config.recipe import FineTuning, LearningRateSchedule, Optimizer, Recipe
+from tiny_imagenet.config.recipe import LearningRateSchedule, Optimizer, Recipe
 
 
 @dataclass(frozen=True)
@@ -48,11 +48,9 @@ def set_trainable(model: keras.Model, recipe: Recipe, phase: Phase) -> None:
     if backbone is None:
         return
     backbone.trainable = phase.is_last and recipe.trainable == "all"
-    if backbone.trainable and recipe.fine_tuning:
-        _freeze_parts(backbone, recipe.fine_tuning)
-
-
-def _freeze_parts(backbone: keras.Model, tuning: FineTuning) -> None:
+    tuning = recipe.fine_tuning
+    if tuning is None or not backbone.trainable:
+        return
     for layer in backbone.layers[: round(len(backbone.layers) * (1 - tuning.backbone_share))]:
         layer.trainable = False
     if tuning.batch_normalization == "frozen":
