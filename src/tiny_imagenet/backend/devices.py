@@ -245,5 +245,4 @@ def _local_devices() -> list[str]:
 def _backend() -> str:
     import keras
 
-    name: str = keras.backend.backend()
-    return name
+    return str(keras.backend.backend())

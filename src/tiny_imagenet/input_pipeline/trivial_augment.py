@@ -70,8 +70,7 @@ def geometry_matrices(draws: TrivialDraws, height: int, width: int) -> NDArray[n
     """
 
     def magnitude_of(name: str) -> NDArray[np.float64]:
-        drawn: NDArray[np.float64] = np.where(draws.operation == OPERATIONS.index(name), draws.magnitude, 0.0)
-        return drawn
+        return np.where(draws.operation == OPERATIONS.index(name), draws.magnitude, 0.0)
 
     matrices = np.tile(np.eye(3), (len(draws.operation), 1, 1))
     shear_x, shear_y = magnitude_of("shear_x"), magnitude_of("shear_y")
@@ -124,8 +123,7 @@ def _sharpened(image: NDArray[np.uint8], factor: float) -> NDArray[np.uint8]:
 def _blend_table(base: int, factor: float) -> NDArray[np.uint8]:
     """Return (256,): `base + factor * (value - base)`, computed in float32 and truncated, as Pillow blends."""
     blended = np.float32(base) + np.float32(factor) * (_VALUES - base).astype(np.float32)
-    table: NDArray[np.uint8] = blended.clip(0, 255).astype(np.uint8)
-    return table
+    return blended.clip(0, 255).astype(np.uint8)
 
 
 def _stretching_table(channel: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -134,8 +132,7 @@ def _stretching_table(channel: NDArray[np.uint8]) -> NDArray[np.uint8]:
     if low == high:
         return _VALUES.astype(np.uint8)
     scale = 255 / (high - low)
-    table: NDArray[np.uint8] = (_VALUES * scale - low * scale).clip(0, 255).astype(np.uint8)
-    return table
+    return (_VALUES * scale - low * scale).clip(0, 255).astype(np.uint8)
 
 
 def _equalizing_table(channel: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -77,7 +77,6 @@ def read_metadata(path: Path) -> dict[str, Any]:
     """Return the metadata of a saved model: `keras_version`, `wnids`, `class_names`. Needs no Keras."""
     try:
         with zipfile.ZipFile(path) as archive:
-            metadata: dict[str, Any] = dict(json.loads(archive.read(_METADATA)))
-            return metadata
+            return dict(json.loads(archive.read(_METADATA)))
     except (TypeError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} cannot be read as a model: {error}") from None

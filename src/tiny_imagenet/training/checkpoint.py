@@ -104,8 +104,7 @@ class Checkpoint:
         if not self._file.is_file():
             return None
         with self._opened() as archive:
-            state: dict[str, Any] = json.loads(archive.read(_STATE))
-            return state
+            return dict(json.loads(archive.read(_STATE)))
 
     def history(self) -> list[dict[str, float]]:
         """Return the metrics of the completed epochs."""
@@ -115,8 +114,7 @@ class Checkpoint:
     def read_array(self, name: str) -> NDArray[Any]:
         """Return a saved array; raise UserError if the file is damaged."""
         with self._opened() as archive, archive.open(name) as stream:
-            array: NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
-            return array
+            return np.lib.format.read_array(stream, allow_pickle=False)
 
     @contextmanager
     def _opened(self) -> Iterator[zipfile.ZipFile]:

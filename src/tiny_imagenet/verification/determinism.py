@@ -64,8 +64,7 @@ def _in_fresh_process(model: str, epochs: int, batches: int, number: int) -> dic
     marked = [line for line in done.stdout.splitlines() if line.startswith(_MARK)]
     if done.returncode or not marked:
         raise UserError(f"training {number} of 2 failed with exit code {done.returncode}, see above")
-    outcome: dict[str, Any] = json.loads(marked[-1].removeprefix(_MARK))
-    return outcome
+    return dict(json.loads(marked[-1].removeprefix(_MARK)))
 
 
 def _train_briefly(model: str, epochs: int, batches: int) -> None:
