@@ -1,5 +1,6 @@
 """README and docs/: commands parse, params load, links lead somewhere, and the reference names every key and column."""
 
+import json
 import re
 import runpy
 import shlex
@@ -152,7 +153,19 @@ def test_the_new_model_of_its_page_is_accepted(monkeypatch, tmp_path):
     compile(source, page, "exec")
 
 
-def test_the_script_for_own_images_makes_an_archive_that_the_pipeline_takes(monkeypatch, tmp_path):
+def test_the_script_for_serving_writes_the_pixels_of_a_photo(monkeypatch, tmp_path):
+    [script] = fences(ROOT / "docs" / "how-to" / "serving.md", "python")
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "photo.png")
+    (tmp_path / "request.py").write_text(script, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["request.py", "photo.png"])
+    runpy.run_path("request.py", run_name="__main__")
+    inputs = json.loads((tmp_path / "request.json").read_text())["inputs"]
+    assert np.array_equal(inputs, pixels[np.newaxis])
+
+
+def test_the_script_for_own_images_makes_an_archive_that_the_pipeline_takes(monkeypatch, tmp_path, capsys):
     page = ROOT / "docs" / "how-to" / "own-images.md"
     [script], [example] = fences(page, "python"), fences(page, "yaml")
     script_path = tmp_path / "folders_to_zip.py"
@@ -165,6 +178,7 @@ def test_the_script_for_own_images_makes_an_archive_that_the_pipeline_takes(monk
             Image.fromarray(pixels).save(folder / f"{number}.png")
     monkeypatch.setattr(sys, "argv", [str(script_path), str(tmp_path / "folders"), str(tmp_path / "shapes.zip")])
     runpy.run_path(str(script_path), run_name="__main__")
+    assert "\ncircle: train 8, val 2\nsquare: train 8, val 2\n" in f"\n{capsys.readouterr().out}"
     dataset = parse_params(edited(yaml.safe_load(example))).dataset
     expect = dataset.expect.model_copy(update={"train": 8, "val": 2})  # ten pictures here instead of a hundred
     fewer = dataset.model_copy(update={"expect": expect, "images_per_class": ImagesPerClass()})
