@@ -115,8 +115,8 @@ def test_documents_are_those_of_reports_and_their_tables_have_all_models(tmp_pat
         (tmp_path / "results" / model / "confusion.csv").write_text(confusion)
     made = documents.documents(made_inputs(made_params(), tmp_path), {}, tmp_path)
     assert set(made) == {
-        "results.csv", "results.md", "results.tex", "results.html", "audit.md", "differences.csv", "histories.csv",
-        "confusion.csv", "summary.txt",
+        "results.csv", "results.md", "results.tex", "results.html", "audit.csv", "audit.md", "differences.csv",
+        "histories.csv", "confusion.csv", "summary.txt",
     }  # fmt: skip
     histories = made["histories.csv"].splitlines()
     assert histories[0] == "model,epoch,accuracy,val_accuracy,loss,val_loss,learning_rate"

@@ -63,6 +63,7 @@ def write_reports(**changes: Any) -> None:
     figures = Path("reports/figures")
     figures.mkdir(parents=True, exist_ok=True)
     results_table(parse_params(PARAMS | changes)).frame.to_csv("reports/results.csv", index=False)
+    Path("reports/audit.csv").write_text("model,quantity,verdict,reason\nmodel_2,parameters,below,of /home/someone/x\n")
     Path("reports/differences.csv").write_text("model_a,model_b,p\nmodel_1,model_2,0.5\n")
     Path("reports/audit.md").write_text("no file `/home/someone/weights.h5`, see docs/audit.md\n")
     for name in (*DRAWN, "classes", "augmentation"):
@@ -75,18 +76,41 @@ def keep(name: str = "part", about: str = "On a part.", **changes) -> Path:
     return kept_results.keep(name, about, params, results_table(params))
 
 
+def row_of(section: str, model: str) -> dict[str, str]:
+    """Return heading -> cell of a model's row."""
+    headings, row = (
+        next(line for line in section.splitlines() if line.startswith(f"| {first} |")).strip("|").split("|")
+        for first in ("model", model)
+    )
+    return {heading.strip(): cell.strip() for heading, cell in zip(headings, row, strict=True)}
+
+
 def test_readme_has_each_figure_of_a_model_under_its_heading(repository):
     keep()
-    lines = kept_results.readme_section().splitlines()
-    headings, row = (
-        [cell.strip() for cell in next(line for line in lines if line.startswith(f"| {first} |")).strip("|").split("|")]
-        for first in ("model", "model_2")
-    )
-    assert dict(zip(headings, row, strict=True)) == {
-        "model": "model_2", "train": "50.00", "val (95 % interval)": "38.61 (37.7-39.6)",
-        "val (paper protocol)": "35.14", "val (top-5)": "65.12", "epochs": "15", "best epoch": "12", "images/s": "426",
-        "minutes": "0.1",
+    assert row_of(kept_results.readme_section(), "model_2") == {
+        "model": "model_2", "train": "50.00", "val (paper protocol)": "35.14",
+        "val (95 % interval)": "38.61 (37.7-39.6)", "val (top-5)": "65.12", "epochs": "15", "best epoch": "12",
+        "images/s": "426", "minutes": "0.1",
     }  # fmt: skip
+
+
+def test_beside_the_papers_images_readme_has_the_papers_numbers_the_authors_log_and_the_verdicts(repository):
+    folder = keep()
+    provenance = json.loads((folder / "provenance.json").read_text())
+    (folder / "provenance.json").write_text(json.dumps(provenance | {"comparable_with_the_paper": True}))
+    verdicts = {"training": "below", "validation": "reproduced"}
+    lines = ["model,quantity,verdict", "model_2,parameters,reproduced"]
+    lines += [f"model_2,{split} accuracy,{verdict}" for split, verdict in verdicts.items()]
+    lines += [f"model_1,{split} accuracy,cannot be tested here" for split in verdicts]
+    (folder / "audit.csv").write_text("\n".join(lines))
+    first, second = (row_of(kept_results.readme_section(), model) for model in ACTIVE)
+    assert second == {
+        "model": "model_2", "train (paper)": "20.17", "train (authors' log)": "20.17", "train": "50.00",
+        "val (paper)": "22.72", "val (authors' log)": "22.72", "val (paper protocol)": "35.14",
+        "verdict": "train below, val reproduced", "val (95 % interval)": "38.61 (37.7-39.6)", "val (top-5)": "65.12",
+        "epochs": "15", "best epoch": "12",
+    }  # fmt: skip
+    assert first["verdict"] == "-"
 
 
 def test_the_kept_results_are_the_table_all_epochs_and_their_origin(repository):
@@ -162,7 +186,7 @@ def test_a_model_without_results_keeps_its_row_and_the_reason(repository):
     assert provenance["status"] == {"model_3": "failed: no weights in <name>.h5"}
     assert list(provenance["models"]) == ACTIVE
     section = kept_results.readme_section()
-    assert "| model_3 | - | no results | - | - | - | - | - | - |" in section
+    assert "| model_3 | - | - | no results | - | - | - | - | - |" in section
     assert "**Not finished.** model_3: failed: no weights in &lt;name>.h5.\n" in section
     provenance["status"] = {"model_3": "not trained yet", "model_4": "not trained yet", "model_5": "failed"}
     (folder / "provenance.json").write_text(json.dumps(provenance))
@@ -273,7 +297,7 @@ def test_the_section_of_readme_is_made_from_kept_results_and_nothing_else_change
     assert "old" not in text
     assert "\n\nOn a part.\n" in text
     [row] = [line for line in text.splitlines() if line.startswith("| model_2 |")]
-    assert row == "| model_2 | 50.00 | 38.61 (37.7-39.6) | 35.14 | 65.12 | 15 | 12 | 426 | 0.1 |"
+    assert row == "| model_2 | 50.00 | 35.14 | 38.61 (37.7-39.6) | 65.12 | 15 | 12 | 426 | 0.1 |"
     assert "44,000 training and 10,000 validation images of 200 classes; seed 1;" in text
     assert "Keras 3.15.1 on tensorflow 2.21.0; commit 0123456789ab; 2026-01-02" in text
     assert kept_results.updated(text) == text

@@ -83,6 +83,7 @@ _COLUMNS = {
     "val_paper": Column("val_accuracy_paper", "val", "paper"),
     "val_log": Column("val_accuracy_authors_log", "val", "authors' log"),
     "val_protocol": Column("val_accuracy_paper_protocol", "val", "paper protocol", width=8),
+    "verdict": Column("verdict", "verdict", show=plain, numeric=False),
     "val_top5": Column("val_top5_accuracy", "val", "top-5", width=6),
     "val_seeds": Column("val_accuracy_mean", "val, seeds", "mean ± std (n)", note=_spread),
     "epochs": Column("epochs", "epochs", show=count, width=6),
@@ -97,7 +98,7 @@ _COLUMNS = {
     "backend": Column("backend", "backend", show=plain, numeric=False),
     "determinism": Column("determinism", "the same bits twice", show=plain, numeric=False),
 }
-_PUBLISHED = {"parameters_paper", "train_paper", "train_log", "val_paper", "val_log"}
+_PUBLISHED = {"parameters_paper", "train_paper", "train_log", "val_paper", "val_log", "verdict"}
 
 
 def columns(*names: str, with_paper: bool = True) -> list[Column]:

@@ -44,6 +44,7 @@ def documents(inputs: ReportInputs, captions: Mapping[str, str], root: Path = Pa
         "confusion.csv": concatenated(root / RESULTS, table.with_results, "confusion.csv").to_csv(index=False),
         "results.tex": results_latex(table, params),
         "results.md": results_markdown(inputs, captions),
+        "audit.csv": tables_audited.to_csv(index=False),
         "audit.md": audit.audit_markdown(tables_audited, claims_audited, params),
         "results.html": html.results_html(inputs, tables_audited, claims_audited, captions, root),
         "summary.txt": terminal_table(table, params) + "\n",

@@ -1,8 +1,9 @@
 """Keep results in git as data with their provenance, and write the Markdown tables of README from them.
 
-A folder of docs/results has the tables of reports/ (results.csv, differences.csv, audit.md); the epochs, metrics and
-classes of all models and replicates (histories.csv, metrics.json, per_class.csv); their settings (params.yaml);
-figures/ without photographs; and provenance.json. Older folders have fewer files. No file has a path of the machine.
+A folder of docs/results has the tables of reports/ (results.csv, differences.csv, audit.csv, audit.md); the epochs,
+metrics and classes of all models and replicates (histories.csv, metrics.json, per_class.csv); their settings
+(params.yaml); figures/ without photographs; and provenance.json. Older folders have fewer files. No file has a path of
+the machine.
 """
 
 import json
@@ -16,6 +17,7 @@ from tiny_imagenet.common.files import PARTIAL_SUFFIX, md5, read_json, write_tex
 from tiny_imagenet.common.schema import yaml_text
 from tiny_imagenet.common.tables import read_csv
 from tiny_imagenet.config.params import Params
+from tiny_imagenet.reporting.audit import UNTESTED
 from tiny_imagenet.reporting.columns import Row, columns, markdown_rows
 from tiny_imagenet.reporting.figures import DRAWN
 from tiny_imagenet.reporting.formats import markdown
@@ -33,14 +35,14 @@ _FIGURES = {
 }
 """Figures that README shows if the folder has them."""
 BEGIN, END = "<!-- results: made by `make readme` from docs/results -->", "<!-- end of results -->"
-_TABLE, _PROVENANCE = "results.csv", "provenance.json"
-_COPIED = ("differences.csv", "audit.md", *(f"figures/{name}.svg" for name in DRAWN))
+_TABLE, _AUDIT, _PROVENANCE = "results.csv", "audit.csv", "provenance.json"
+_COPIED = ("differences.csv", _AUDIT, "audit.md", *(f"figures/{name}.svg" for name in DRAWN))
 """Files of reports/, copied without paths of the machine."""
 _FILES = {_TABLE, _PROVENANCE, "histories.csv", "metrics.json", "per_class.csv", "params.yaml", *_COPIED}
 _SHOWN = (
-    "model", "train_accuracy_paper", "val_accuracy_paper", "train_accuracy", "val_accuracy", "val_accuracy_low",
-    "val_accuracy_high", "val_accuracy_paper_protocol", "val_top5_accuracy", "epochs", "best_epoch",
-    "images_per_second", "seconds", "weights",
+    "model", "train_accuracy_paper", "train_accuracy_authors_log", "val_accuracy_paper", "val_accuracy_authors_log",
+    "train_accuracy", "val_accuracy", "val_accuracy_low", "val_accuracy_high", "val_accuracy_paper_protocol",
+    "val_top5_accuracy", "epochs", "best_epoch", "images_per_second", "seconds", "weights",
 )  # fmt: skip
 _FOLDERS = re.compile(
     r"""\A(?:file://|~[^/\n]*)?/(?:.*/)?|"""  # the whole text is a path
@@ -99,7 +101,7 @@ def keep(name: str, about: str, params: Params, now: ResultsTable) -> Path:
         "per_class.csv": concatenated(RESULTS, names, "per_class.csv").to_csv(index=False),
         "metrics.json": json.dumps(metrics, indent=2) + "\n",
         "params.yaml": yaml_text(_settings(params), width=120),
-        **{path: _without_folders(text) if path.endswith(".md") else text for path, text in copied.items()},
+        **{path: _without_folders(text) if path in (_AUDIT, "audit.md") else text for path, text in copied.items()},
         _PROVENANCE: json.dumps(provenance, indent=2) + "\n",
     }.items():
         write_text(folder / path, text)
@@ -200,12 +202,16 @@ def _table(folder: Path, page: Path) -> str:
     provenance = _read_provenance(folder)
     shown_types = {name: TYPES[name] for name in _SHOWN}
     rows = read_csv(folder / _TABLE, shown_types, remedy=_remedy(folder)).to_dict("records")
+    verdicts = _verdicts(folder)
+    rows = [row | {"verdict": verdicts.get(row["model"])} for row in rows]
     groups = provenance.get("group") or {  # older folders lack it
         row["model"]: group_of(row["model"], pretrained=row["weights"] != "random") for row in rows
     }
+    with_paper = provenance["comparable_with_the_paper"]
     shown = columns(
-        "model", "train_paper", "val_paper", "train", "val", "val_protocol", "val_top5", "epochs", "best_epoch",
-        "images_per_second", "minutes", with_paper=provenance["comparable_with_the_paper"],
+        "model", "train_paper", "train_log", "train", "val_paper", "val_log", "val_protocol", "verdict", "val",
+        "val_top5", "epochs", "best_epoch", *(() if with_paper else ("images_per_second", "minutes")),
+        with_paper=with_paper,
     )  # fmt: skip
     blocks = [provenance["about"]]
     for pretrained in (False, True):
@@ -228,6 +234,18 @@ def _table(folder: Path, page: Path) -> str:
     mirrored = mirrored_line([name for name, one in models.items() if one["params"].get("flip_at_test")])
     ending = " ".join([*(f"{line}." for line in mirrored), _origin(provenance), f"Everything else: [{link}]({link})."])
     return "\n\n".join([*blocks, ending]) + "\n"
+
+
+def _verdicts(folder: Path) -> dict[str, str]:
+    """Return the verdict on the accuracies of each model: "train below, val reproduced"."""
+    if not (folder / _AUDIT).is_file():  # older folders lack it
+        return {}
+    audited = read_csv(folder / _AUDIT, dict.fromkeys(("model", "quantity", "verdict"), str), remedy=_remedy(folder))
+    found: dict[str, list[str]] = defaultdict(list)
+    for model, quantity, verdict in audited[["model", "quantity", "verdict"]].itertuples(index=False):
+        if verdict != UNTESTED and quantity.endswith("accuracy"):
+            found[model].append(f"{'train' if quantity.startswith('train') else 'val'} {verdict}")
+    return {model: ", ".join(verdicts) for model, verdicts in found.items()}
 
 
 def _remedy(folder: Path) -> str:
