@@ -104,7 +104,8 @@ def test_check_remarks_on_a_sweep_that_cannot_run_and_does_not_fail(command, rep
     path.write_text(yaml.safe_dump(params), encoding="utf-8")
     code, output, errors = command("check")
     assert (code, errors) == (0, "")
-    assert "warning: `tiny-imagenet sweep rates` would fail: params.yaml: sweeps.rates.search, trial 1" in output
+    assert "warning: `dvc repro` will work, but `tiny-imagenet sweep rates` would fail: params.yaml" in output
+    assert "sweeps.rates.search, trial 1" in output
 
 
 def test_check_says_that_bfloat16_will_be_slow_and_why(command, repository, monkeypatch, tmp_path):

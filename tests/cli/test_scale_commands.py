@@ -86,7 +86,7 @@ def test_an_error_in_a_sweep_stops_no_stage(typo, repository):
 def test_an_error_in_a_sweep_is_a_remark_of_check_and_refused_by_sweep(typo, command):
     code, output, errors = command("check")
     assert (code, errors) == (0, "")
-    assert f"warning: `tiny-imagenet sweep rates` would fail: {typo}" in output
+    assert f"warning: `dvc repro` will work, but `tiny-imagenet sweep rates` would fail: {typo}" in output
     code, output, errors = command("sweep", "rates")
     assert (code, output) == (1, "")
     assert errors.startswith(f"error: {typo}")

@@ -383,7 +383,7 @@ TEXTS = {
     "a word": ("profile\n", "expected keys and values, got str"),
     "no YAML": ("profile: [demo\nseed: 1", "line 2"),
     "a tab": ("profile:\n\tdemo: 1\n", "line 2"),
-    "a key twice": ("seed: 1\nprofile: demo\nseed: 2\n", "line 3: duplicate key 'seed'"),
+    "a key twice": ("seed: 1\nprofile: demo\nseed: 2\n", "line 3: duplicate key 'seed': keep one of the two"),
     "a nested key twice": ("models:\n  a: {epochs: 1, epochs: 2}\n", "line 2: duplicate key 'epochs'"),
     "two documents": ("seed: 1\n---\nseed: 2\n", "another document"),
     "an undefined alias": ("seed: *other\n", "line 1: found undefined alias 'other'"),

@@ -89,7 +89,7 @@ def test_readme_has_each_figure_of_a_model_under_its_heading(repository):
     keep()
     assert row_of(kept_results.readme_section(), "model_2") == {
         "model": "model_2", "train": "50.00", "val (paper protocol)": "35.14",
-        "val (95 % interval)": "38.61 (37.7-39.6)", "val (top-5)": "65.12", "epochs": "15", "best epoch": "12",
+        "val (95 % interval)": "38.61 (37.7-39.6)", "val (top-5)": "65.12", "epochs": "15", "kept epoch": "12",
         "images/s": "426", "minutes": "0.1",
     }  # fmt: skip
 
@@ -108,7 +108,7 @@ def test_beside_the_papers_images_readme_has_the_papers_numbers_the_authors_log_
         "model": "model_2", "train (paper)": "20.17", "train (authors' log)": "20.17", "train": "50.00",
         "val (paper)": "22.72", "val (authors' log)": "22.72", "val (paper protocol)": "35.14",
         "verdict": "train below, val reproduced", "val (95 % interval)": "38.61 (37.7-39.6)", "val (top-5)": "65.12",
-        "epochs": "15", "best epoch": "12",
+        "epochs": "15", "kept epoch": "12",
     }  # fmt: skip
     assert first["verdict"] == "-"
 

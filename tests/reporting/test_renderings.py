@@ -30,7 +30,7 @@ ROW = {
     "val (paper protocol)": "36.07",
     "val (top-5)": "68.13",
     "epochs": "14",
-    "best epoch": "9",
+    "kept epoch": "9",
     "epochs (kept)": "14 (9)",
     "seconds": "120.5",
     "images/s": "1,234",

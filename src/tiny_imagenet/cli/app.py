@@ -184,7 +184,7 @@ def check(
         try:
             plan.plan(params, name)
         except UserError as error:
-            print(f"warning: `tiny-imagenet sweep {name}` would fail: {error}")
+            print(f"warning: `dvc repro` will work, but `tiny-imagenet sweep {name}` would fail: {error}")
 
 
 @app.command()

@@ -68,7 +68,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except DuplicateKeyError as error:
         key = re.search(r'found duplicate key "(.*?)" with value', error.problem)
         raise UserError(
-            f"{path}: line {error.problem_mark.line + 1}: duplicate key '{key[1] if key else ''}'"
+            f"{path}: line {error.problem_mark.line + 1}: duplicate key '{key[1] if key else ''}': keep one of the two"
         ) from None
     except MarkedYAMLError as error:
         line = f" line {error.problem_mark.line + 1}:" if error.problem_mark else ""

@@ -87,7 +87,7 @@ _COLUMNS = {
     "val_top5": Column("val_top5_accuracy", "val", "top-5", width=6),
     "val_seeds": Column("val_accuracy_mean", "val, seeds", "mean ± std (n)", note=_spread),
     "epochs": Column("epochs", "epochs", show=count, width=6),
-    "best_epoch": Column("best_epoch", "best epoch", show=count),
+    "best_epoch": Column("best_epoch", "kept epoch", show=count),
     "epochs_kept": Column("epochs", "epochs", "kept", show=count, note=_best_epoch),
     "seconds": Column("seconds", "seconds", show=plain),
     "minutes": Column("seconds", "minutes", show=_minutes),
