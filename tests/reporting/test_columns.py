@@ -10,7 +10,7 @@ ROW = dict.fromkeys([*COLUMNS, *SPREAD]) | {
     "val_accuracy_mean": 0.38, "val_accuracy_std": 0.004, "num_seeds": 3, "epochs": 15, "best_epoch": 12,
     "seconds": 90.0,
 }  # fmt: skip
-EXTRA = {"determinism"}  # which results.md adds to each row
+EXTRA = {"determinism", "verdict"}  # which results.md and README add to each row
 
 
 def test_each_column_shows_a_column_of_the_results_table_under_its_own_title():
