@@ -1,6 +1,7 @@
 """What several tests share: a small archive in Tiny ImageNet's layout, and Keras, started once as a stage starts it."""
 
 import os
+import signal
 import sys
 import zipfile
 from collections import Counter
@@ -18,7 +19,9 @@ SIDE = 64
 
 
 def pytest_configure() -> None:
-    """Let tests reach their servers on this machine where a proxy is set."""
+    """Let tests reach their servers on this machine where a proxy is set, and interrupt the processes they start."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in a background job; its children would ignore it, too
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     bypassed = [os.environ.get("no_proxy") or os.environ.get("NO_PROXY"), "127.0.0.1", "localhost"]
     os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join(filter(None, bypassed))
 

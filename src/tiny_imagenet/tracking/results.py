@@ -286,8 +286,8 @@ def champion_file(root: Path) -> Iterator[tuple[Path, str]]:
             version = _champion()
             if version is None:
                 raise UserError(
-                    f"MLflow has no {REGISTERED_MODEL}@{CHAMPION} yet: add the profile to `champion.profiles` in "
-                    "params.yaml, and run `dvc repro`"
+                    f"MLflow has no {REGISTERED_MODEL}@{CHAMPION} yet. `tiny-imagenet sync` registers the best model, "
+                    "if `champion.profiles` in params.yaml names the current profile"
                 )
             location = client().get_model_version_download_uri(REGISTERED_MODEL, version.version)
             path = _fetched(location, Path(folder))
