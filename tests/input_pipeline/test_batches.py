@@ -315,7 +315,7 @@ def by_area(image: np.ndarray, size: int) -> np.ndarray:
     pixels = np.arange(len(image))
     overlap = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
     weights = overlap.clip(0) * size / len(image)
-    return np.einsum("ij,jkc,lk->ilc", weights, image.astype(float), weights)
+    return np.einsum("ij,jkc,lk->ilc", weights, image.astype(float), weights, optimize=True)
 
 
 class TestAhead:

@@ -417,16 +417,18 @@ from tiny_imagenet.common.errors import UserError
 from tiny_imagenet.tracking.results import find_run, result_hashes
 from tiny_imagenet.tracking.run import mark_killed, start_run
 
-root, umask, *run = sys.argv[1:]
-os.umask(int(umask, 8))
+root, run_id, umask = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3], 8)
+os.umask(umask)
 try:
-    if run:
-        print(list(result_hashes(Path(root), *run)), find_run(Path(root), *run).name)
-    else:
-        with start_run(Path(root), experiment="demo", name="theirs", params={}, tags={}) as run:
-            run.log_epoch(1, {"loss": 2.0})
-            run.log_text("theirs", "history.csv")
-        print(run.run_id)
+    print(list(result_hashes(root, run_id)), find_run(root, run_id).name)
+except UserError as error:
+    print("error:", error)
+print("now writing")
+try:
+    with start_run(root, experiment="demo", name="theirs", params={}, tags={}) as run:
+        run.log_epoch(1, {"loss": 2.0})
+        run.log_text("theirs", "history.csv")
+    print(run.run_id)
 except UserError as error:
     print("error:", error)
 """
@@ -441,14 +443,15 @@ def lose_capabilities() -> None:
         assert prctl(drop_from_bounding_set, capability, 0, 0, 0) == 0
 
 
-def another_user(root: Path, umask: int, *run_id: str) -> str:
-    """Read a run from the store of `root`, or write one, as a member of GROUP; return the output."""
+def another_user(root: Path, umask: int, run_id: str) -> tuple[str, str]:
+    """Read a run from the store of `root`, then write one, as a member of GROUP; return what each of them printed."""
     done = subprocess.run(
-        [sys.executable, "-c", AS_ANOTHER_USER, str(root), f"{umask:o}", *run_id],
+        [sys.executable, "-c", AS_ANOTHER_USER, str(root), run_id, f"{umask:o}"],
         cwd=root, capture_output=True, text=True, check=False, preexec_fn=lose_capabilities, extra_groups=[GROUP],
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
+    read, written = done.stdout.split("now writing\n")
+    return read.strip(), written.strip()
 
 
 def owned_store(root: Path, empty_store: Path, umask: int) -> str:
@@ -472,8 +475,8 @@ def owned_store(root: Path, empty_store: Path, umask: int) -> str:
 @pytest.mark.slow
 def test_users_of_a_group_share_a_store_if_the_umask_allows_it(tmp_path, empty_store):
     run_id = owned_store(tmp_path, empty_store, 0o002)
-    assert another_user(tmp_path, 0o002, run_id) == "['history.csv'] m"
-    theirs = another_user(tmp_path, 0o002)
+    read, theirs = another_user(tmp_path, 0o002, run_id)
+    assert read == "['history.csv'] m"
     assert find_run(tmp_path, theirs).metrics == {"loss": 2.0}
     assert list(result_hashes(tmp_path, theirs)) == ["history.csv"]
 
@@ -489,14 +492,15 @@ def test_users_of_a_group_share_a_store_if_the_umask_allows_it(tmp_path, empty_s
 )
 def test_missing_permissions_of_another_user_are_one_message(umask, read, written, tmp_path, empty_store):
     run_id = owned_store(tmp_path, empty_store, umask)
-    assert re.match(read, another_user(tmp_path, umask, run_id), re.DOTALL)
-    assert re.match(written, another_user(tmp_path, umask), re.DOTALL)
+    printed = another_user(tmp_path, umask, run_id)
+    assert re.match(read, printed[0], re.DOTALL)
+    assert re.match(written, printed[1], re.DOTALL)
 
 
 @needs_root
 @pytest.mark.slow
 def test_artifacts_that_another_user_may_not_write_do_not_stop_a_training(tmp_path, empty_store):
-    owned_store(tmp_path, empty_store, 0o002)
+    run_id = owned_store(tmp_path, empty_store, 0o002)
     (tmp_path / "mlruns" / "demo").chmod(0o755)
-    theirs = find_run(tmp_path, another_user(tmp_path, 0o002))
+    theirs = find_run(tmp_path, another_user(tmp_path, 0o002, run_id)[1])
     assert (theirs.status, theirs.metrics) == ("FINISHED", {"loss": 2.0})
