@@ -56,7 +56,7 @@ STANDINS: dict[str, dict[str, Any]] = {
     },
     "model_3": {
         "architecture": "deep_conv",
-        "build": {"filters": [2, 2, 4, 4, 4, 4], "dense_units": [16, 8], "l2": 0.001},
+        "build": {"filters": [2, 4], "dense_units": [16, 8], "l2": 0.001},  # each layer takes a second to trace
         "batches_per_epoch": 7,
         "early_stopping": RESTORE,
     },

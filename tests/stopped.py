@@ -3,7 +3,7 @@
 import json
 import shutil
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -23,6 +23,11 @@ class Training:
     @property
     def folder(self) -> Path:
         return self.copy.root / "models" / self.model
+
+    def copied_to(self, root: Path) -> "Training":
+        """Return the training in a copy of its repository, which is made in a new folder."""
+        shutil.copytree(self.copy.root, root, symlinks=True)
+        return replace(self, copy=Copy(root))
 
     def run(self) -> str:
         """Run or resume the training to its end by `dvc repro`, and return the output."""
@@ -67,8 +72,11 @@ class Training:
         }
 
     def resume(self, expected: dict[str, str]) -> dict:
-        """Resume by `dvc repro`, check outputs, run and checkpoint, and return run.json."""
-        printed = self.run()
+        """Resume by `dvc repro`, check the result, and return run.json."""
+        return self.check(expected, self.run())
+
+    def check(self, expected: dict[str, str], printed: str) -> dict:
+        """Check outputs, run and checkpoint of a resumed training, and return run.json."""
         assert self.outputs() == expected, printed
         record, runs = self.record(), self.own_runs()
         run = runs.iloc[-1]
@@ -86,10 +94,15 @@ class Training:
 
 def wait_for_epoch(process: subprocess.Popen[str], epoch: int) -> None:
     """Wait until a training has printed the line of an epoch."""
+    wait_for_line(process, f"epoch {epoch:>2}/")
+
+
+def wait_for_line(process: subprocess.Popen[str], start: str) -> None:
+    """Wait until a process has printed a line that starts so."""
     printed = ""
     assert process.stdout is not None
     for line in process.stdout:
         printed += line
-        if line.startswith(f"epoch {epoch:>2}/"):
+        if line.startswith(start):
             return
     raise AssertionError(printed)

@@ -28,6 +28,7 @@ PARAMS = load_params(ROOT / "params.yaml")
 # The committed params.yaml as plain values.
 VALUES: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
 INPUT_SHAPE = (64, 64, 3)
+pytestmark = pytest.mark.slow
 
 # The paper's figure 9.
 PARAMETERS = {
@@ -128,16 +129,19 @@ SMALLER: dict[str, dict[str, Any]] = {
 }
 
 
-def small(model: str, **given: Any) -> Any:
-    """Return a model with 10 classes, in a size that is quick to differentiate and to save."""
+def smaller(model: str) -> tuple[str, dict[str, Any]]:
+    """Return the architecture of a block, and arguments for a size that is quick to differentiate and to save."""
     block = PARAMS.models[model]
-    build = block.build | SMALLER.get(block.architecture, {})
-    return build_classifier(block.architecture, input_shape=INPUT_SHAPE, num_classes=10, **build | given)
+    return block.architecture, block.build | SMALLER.get(block.architecture, {})
 
 
-DISTINCT = {
-    json.dumps([block.architecture, block.build]): model for model, block in reversed(PARAMS.models.items())
-}.values()
+def small(model: str, **given: Any) -> Any:
+    """Return the model of a block in that size, with 10 classes."""
+    architecture, build = smaller(model)
+    return build_classifier(architecture, input_shape=INPUT_SHAPE, num_classes=10, **build | given)
+
+
+DISTINCT = {json.dumps(smaller(model)): model for model in reversed(PARAMS.models)}.values()
 """The first block of each architecture with other arguments. What else blocks differ in changes no model."""
 
 
@@ -208,9 +212,9 @@ def test_input_is_uint8_pixels_and_output_is_float32_for_each_class(whole):
     assert (model.output_shape, model.outputs[0].dtype) == ((None, 200), "float32")
 
 
-def test_the_output_is_probabilities(whole):
+def test_the_output_is_probabilities(whole, keras):
     _, model = whole
-    probabilities = model.predict_on_batch(pixels(2))
+    probabilities = keras.ops.convert_to_numpy(model(pixels(2), training=False))
     assert probabilities.shape == (2, 200)
     assert probabilities.min() >= 0
     np.testing.assert_allclose(probabilities.sum(1), 1, atol=1e-5)
@@ -257,7 +261,8 @@ def test_a_saved_model_gives_the_same_bits(built, tmp_path):
     save_model(built, path, wnids=[f"n{label}" for label in range(10)], class_names=list("abcdefghij"))
     loaded = load_model(path)
     images = pixels(4)
-    np.testing.assert_array_equal(loaded.predict_on_batch(images), built.predict_on_batch(images))
+    # Layer by layer: `predict_on_batch` would first trace each model, which takes up to half a minute.
+    np.testing.assert_array_equal(loaded(images, training=False), built(images, training=False))
     assert loaded.count_params() == built.count_params()
 
 

@@ -48,8 +48,10 @@ def replaced(model: Any) -> list[str]:
     return [layer.name for layer in model._flatten_layers(include_self=False) if "call" in vars(layer)]
 
 
-@pytest.mark.parametrize("model", ["model_1", "model_2", "model_4"])
-@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+# Layers and optimizers have kernels of their own: each model and each optimizer is here, not each pair.
+@pytest.mark.parametrize(
+    ("model", "optimizer"), [("model_1", "adamw"), ("model_2", "adam"), ("model_4", "sgd"), ("model_4", "adam")]
+)
 def test_steps_change_the_weights_like_plain_keras(model, optimizer, build):
     changes = STANDINS[model] | {"optimizer": {"name": optimizer, "learning_rate": 0.01}}
     fused, plain = train_both(build, 3, **changes)

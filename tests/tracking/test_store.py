@@ -454,14 +454,14 @@ def another_user(root: Path, umask: int, run_id: str) -> tuple[str, str]:
     return read.strip(), written.strip()
 
 
-def owned_store(root: Path, empty_store: Path, umask: int) -> str:
-    """Make a store in `root` that OWNER owns and GROUP may write; return the id of its run."""
+def owned_store(root: Path, umask: int, empty_store: Path | None = None) -> str:
+    """Make a store in `root`, or copy an empty one. OWNER owns it, and GROUP may write. Return the id of its run."""
     before = os.umask(umask)
     try:
-        if umask == 0o002:
-            store.connect(root)
-        else:
+        if empty_store:
             shutil.copyfile(empty_store, root / "mlflow.db")
+        else:
+            store.connect(root)
         run_id = write_files(root)
     finally:
         os.umask(before)
@@ -473,8 +473,8 @@ def owned_store(root: Path, empty_store: Path, umask: int) -> str:
 
 @needs_root
 @pytest.mark.slow
-def test_users_of_a_group_share_a_store_if_the_umask_allows_it(tmp_path, empty_store):
-    run_id = owned_store(tmp_path, empty_store, 0o002)
+def test_users_of_a_group_share_a_store_if_the_umask_allows_it(tmp_path):
+    run_id = owned_store(tmp_path, 0o002)
     read, theirs = another_user(tmp_path, 0o002, run_id)
     assert read == "['history.csv'] m"
     assert find_run(tmp_path, theirs).metrics == {"loss": 2.0}
@@ -491,7 +491,7 @@ def test_users_of_a_group_share_a_store_if_the_umask_allows_it(tmp_path, empty_s
     ],
 )
 def test_missing_permissions_of_another_user_are_one_message(umask, read, written, tmp_path, empty_store):
-    run_id = owned_store(tmp_path, empty_store, umask)
+    run_id = owned_store(tmp_path, umask, empty_store)
     printed = another_user(tmp_path, umask, run_id)
     assert re.match(read, printed[0], re.DOTALL)
     assert re.match(written, printed[1], re.DOTALL)
@@ -500,7 +500,7 @@ def test_missing_permissions_of_another_user_are_one_message(umask, read, writte
 @needs_root
 @pytest.mark.slow
 def test_artifacts_that_another_user_may_not_write_do_not_stop_a_training(tmp_path, empty_store):
-    run_id = owned_store(tmp_path, empty_store, 0o002)
+    run_id = owned_store(tmp_path, 0o002, empty_store)
     (tmp_path / "mlruns" / "demo").chmod(0o755)
     theirs = find_run(tmp_path, another_user(tmp_path, 0o002, run_id)[1])
     assert (theirs.status, theirs.metrics) == ("FINISHED", {"loss": 2.0})

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from tiny_imagenet.config.recipe import PAPER_AUGMENTATION, PRESETS
 
 EPOCHS = 4
 KEY = "0123456789abcdef"
+pytestmark = pytest.mark.slow
 RICH = {
     "optimizer": {"name": "sgd", "learning_rate": 0.05, "momentum": 0.9, "nesterov": True, "weight_decay": 0.001,
                   "clip_norm": 1.0, "ema_momentum": 0.9},
@@ -92,12 +94,13 @@ def train(train_into, tmp_path):
 
 @pytest.fixture(scope="module")
 def whole_training(train_into, tmp_path_factory):
-    """Return the uninterrupted training of a recipe, which several tests compare with."""
-    trained: dict[str, Any] = {}
+    """Return the uninterrupted training of a recipe and the folder of its checkpoint; several tests share them."""
+    trained: dict[str, tuple[Any, Path]] = {}
 
-    def of_recipe(changes: dict[str, Any]) -> Any:
+    def of_recipe(changes: dict[str, Any]) -> tuple[Any, Path]:
         if str(changes) not in trained:
-            trained[str(changes)] = train_into(tmp_path_factory.mktemp("whole"), changes, stop_in=None)
+            folder = tmp_path_factory.mktemp("whole")
+            trained[str(changes)] = train_into(folder, changes, stop_in=None), folder
         return trained[str(changes)]
 
     return of_recipe
@@ -151,7 +154,7 @@ def assert_same_bits(resumed: Any, whole: Any) -> None:
     ],
 )
 def test_a_stopped_training_resumes_to_the_same_bits(train, whole_training, changes):
-    whole = whole_training(changes)
+    whole, _ = whole_training(changes)
     epochs = len(whole.history)
     stops = [2, epochs] if changes is RICH else [min(3, epochs)]
     for number, epoch in enumerate(stops):
@@ -165,7 +168,6 @@ def test_a_stopped_training_resumes_to_the_same_bits(train, whole_training, chan
 
 
 PHASES: dict[str, dict[str, Any]] = {
-    "two phases": TWO_PHASES,
     "two phases and everything at once": TWO_PHASES | RICH | {"holdout_per_class": 1},
     "two phases, plateau, part of the backbone": TWO_PHASES
     | {
@@ -176,22 +178,29 @@ PHASES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("changes", PHASES.values(), ids=PHASES)
-def test_a_training_stopped_in_each_phase_and_between_them_resumes_to_the_same_bits(train, keras, changes, monkeypatch):
+@pytest.mark.parametrize(
+    ("changes", "stops"),
+    # In the first phase, between the phases, in the second; of the other training only where its settings apply.
+    zip(PHASES.values(), [(2, 3, 4), (4,)], strict=True),
+    ids=PHASES,
+)
+def test_a_training_stopped_in_each_phase_and_between_them_resumes_to_the_same_bits(
+    train, keras, changes, stops, monkeypatch
+):
     monkeypatch.setattr(keras.applications, "VGG16", small_backbone)
     whole = train(changes, stop_in=None, folder="whole")
     assert len(whole.history) > 3  # it has all epochs below, also if it stopped early
-    for epoch in (2, 3, 4):  # in the first phase, between the phases, in the second
+    for epoch in stops:
         with pytest.raises(Stopped):
             train(changes, stop_in=epoch, seed=epoch - 1)
     resumed = train(changes, stop_in=None, seed=9)
     assert_same_bits(resumed, whole)
-    assert resumed.resumed_from == [1, 2, 3]
+    assert resumed.resumed_from == [epoch - 1 for epoch in stops]
     assert len(resumed.epoch_seconds) == len(whole.history)
 
 
 def test_a_training_stopped_in_the_first_epoch_starts_from_scratch(train, whole_training):
-    whole = whole_training(STANDINS["model_2"])
+    whole, _ = whole_training(STANDINS["model_2"])
     with pytest.raises(Stopped):
         train(STANDINS["model_2"], stop_in=1)
     again = train(STANDINS["model_2"], stop_in=None)
@@ -200,9 +209,10 @@ def test_a_training_stopped_in_the_first_epoch_starts_from_scratch(train, whole_
 
 
 @pytest.mark.parametrize("name", ["model_2", "averages, stopped early, last kept"])
-def test_a_training_stopped_after_the_last_epoch_trains_no_further_epoch(train, name):
+def test_a_training_stopped_after_the_last_epoch_trains_no_further_epoch(train, whole_training, tmp_path, name):
     changes = (STANDINS | OTHERS)[name]
-    whole = train(changes, stop_in=None)
+    whole, checkpoint = whole_training(changes)
+    shutil.copytree(checkpoint, tmp_path / "kept")
     resumed = train(changes, stop_in=None, seed=2)
     assert_same_bits(resumed, whole)
     assert resumed.resumed_from == [len(whole.history)]

@@ -8,6 +8,7 @@ from standin import TWO_PHASES, packed_digits, small_backbone, small_recipe
 
 HEAD_EPOCHS, EPOCHS = 2, 5
 PHASE_OF_EPOCH = [1, 1, 2, 2, 2]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +45,12 @@ def train(keras, packed):
 @pytest.fixture(scope="module")
 def usual(train):
     return train()
+
+
+@pytest.fixture(scope="module")
+def scheduled(train):
+    """Return a training with a schedule, of whose backbone the second phase trains the last half."""
+    return train(learning_rate_schedule={"decay": "cosine", "warmup_epochs": 1}, **tuning(backbone_share=0.5))
 
 
 def moved(weights: list[dict[str, np.ndarray]], epoch: int) -> set[str]:
@@ -87,8 +94,8 @@ def test_trained_normalization_changes_in_the_second_phase_only(train):
     assert normalization <= moved(weights, 3)
 
 
-def test_backbone_share_trains_the_last_layers(train):
-    _, weights = train(**tuning(backbone_share=0.5))
+def test_backbone_share_trains_the_last_layers(scheduled):
+    _, weights = scheduled
     convolutions = [path for path in weights[0] if path.startswith("conv2d") and path.endswith("kernel")]
     assert [path in moved(weights, 3) for path in convolutions] == [False, True]
 
@@ -112,8 +119,8 @@ def test_each_phase_has_its_learning_rate_and_the_history_names_the_phase(usual)
     np.testing.assert_allclose(history["learning_rate"], [0.02, 0.02, 0.002, 0.002, 0.002], rtol=1e-6)
 
 
-def test_a_schedule_applies_to_the_second_phase(train):
-    history = train(learning_rate_schedule={"decay": "cosine", "warmup_epochs": 1})[0].history
+def test_a_schedule_applies_to_the_second_phase(scheduled):
+    history = scheduled[0].history
     np.testing.assert_allclose(history["learning_rate"], [0.02, 0.02, 0.002, 0.001, 0.0], rtol=1e-4, atol=1e-9)
 
 
