@@ -18,14 +18,13 @@ def copy_of_pipeline(root: Path, tmp_path_factory: pytest.TempPathFactory) -> tu
     shared = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         shared = shared.parent  # of all processes
-    finished, printed = shared / "pipeline" / FOLDER, shared / "pipeline.txt"
+    finished, printed = Copy(shared / "pipeline" / FOLDER), shared / "pipeline.txt"
     with FileLock(shared / "pipeline.lock"):
         if not printed.exists():
             shutil.rmtree(shared / "pipeline", ignore_errors=True)  # of an attempt that failed
-            copy = copy_of_repository(finished)
-            copy.edit(lambda params: (small_models(params), params.update(active=MODELS)))
-            copy.commit()
-            output = copy.succeed("dvc", "repro")
+            copy_of_repository(finished.root)
+            finished.edit(lambda params: (small_models(params), params.update(active=MODELS)))
+            finished.commit()
+            output = finished.succeed("dvc", "repro")
             printed.write_text(output, encoding="utf-8")
-    shutil.copytree(finished, root, symlinks=True)
-    return Copy(root), printed.read_text(encoding="utf-8")
+    return finished.copied_to(root), printed.read_text(encoding="utf-8")

@@ -20,8 +20,25 @@ ROOT = Path(__file__).parents[1]
 class Copy:
     root: Path
 
+    def copied_to(self, root: Path) -> "Copy":
+        """Copy all of it to a new folder. DVC's files stay hard links to its cache, as DVC has made them."""
+        copies: dict[tuple[int, int], str] = {}
+
+        def copy(source: str, target: str) -> str:
+            status = Path(source).stat()
+            first = copies.setdefault((status.st_dev, status.st_ino), target)
+            if first == target:
+                shutil.copy2(source, target)
+            else:
+                os.link(first, target)
+            return target
+
+        shutil.copytree(self.root, root, symlinks=True, copy_function=copy)
+        return Copy(root)
+
     def environment(self) -> dict[str, str]:
-        variables = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "DVC_"))}
+        dropped = ("MLFLOW_", "DVC_", "PYTHONDONTWRITEBYTECODE")  # the last would compile the code in each process
+        variables = {key: value for key, value in os.environ.items() if not key.startswith(dropped)}
         return variables | {
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "PYTHONPATH": str(self.root / "src"),

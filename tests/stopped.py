@@ -26,8 +26,7 @@ class Training:
 
     def copied_to(self, root: Path) -> "Training":
         """Return the training in a copy of its repository, which is made in a new folder."""
-        shutil.copytree(self.copy.root, root, symlinks=True)
-        return replace(self, copy=Copy(root))
+        return replace(self, copy=self.copy.copied_to(root))
 
     def run(self) -> str:
         """Run or resume the training to its end by `dvc repro`, and return the output."""
