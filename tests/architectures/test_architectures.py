@@ -262,7 +262,7 @@ def test_a_saved_model_gives_the_same_bits(built, tmp_path):
     loaded = load_model(path)
     images = pixels(4)
     # Layer by layer: `predict_on_batch` would first trace each model, which takes up to half a minute.
-    np.testing.assert_array_equal(loaded(images, training=False), built(images, training=False))
+    np.testing.assert_array_equal(loaded([images], training=False), built(images, training=False))
     assert loaded.count_params() == built.count_params()
 
 

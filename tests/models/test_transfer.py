@@ -103,7 +103,7 @@ def test_the_features_are_those_of_keras_own_pretrained_model_on_the_same_pixels
     # Layer by layer: `predict_on_batch` would first trace each model, which takes up to half a minute.
     expected, features = (
         keras.ops.convert_to_numpy(network(pixels, training=False))
-        for network, pixels in ((theirs[0], preprocessed), (keras.Model(model.inputs, dropout.input), images))
+        for network, pixels in ((theirs[0], preprocessed), (keras.Model(model.inputs[0], dropout.input), images))
     )
     assert expected.std() > 1e-3  # else the comparison would show nothing
     np.testing.assert_allclose(features, expected, rtol=1e-3, atol=1e-3 * expected.std())
@@ -132,7 +132,7 @@ def test_a_saved_efficientnet_keeps_the_normalization_of_its_file(keras, tmp_pat
     images = np.random.default_rng(1).integers(0, 256, (2, *INPUT_SHAPE), np.uint8)
     loaded = load_model(tmp_path / "model.keras")
     assert loaded.inputs[0].dtype == "uint8"
-    np.testing.assert_array_equal(loaded(images, training=False), model(images, training=False))
+    np.testing.assert_array_equal(loaded([images], training=False), model(images, training=False))
 
 
 def test_every_architecture_with_weights_is_here_and_has_a_published_file():
