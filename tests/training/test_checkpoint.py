@@ -190,9 +190,9 @@ def test_a_training_stopped_in_each_phase_and_between_them_resumes_to_the_same_b
     monkeypatch.setattr(keras.applications, "VGG16", small_backbone)
     whole = train(changes, stop_in=None, folder="whole")
     assert len(whole.history) > 3  # it has all epochs below, also if it stopped early
-    for epoch in stops:
+    for seed, epoch in enumerate(stops, start=1):
         with pytest.raises(Stopped):
-            train(changes, stop_in=epoch, seed=epoch - 1)
+            train(changes, stop_in=epoch, seed=seed)
     resumed = train(changes, stop_in=None, seed=9)
     assert_same_bits(resumed, whole)
     assert resumed.resumed_from == [epoch - 1 for epoch in stops]
