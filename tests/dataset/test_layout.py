@@ -304,6 +304,14 @@ class TestClassFoldersInVal:
         del archive.members[f"val/{archive.wnids[0]}/val_0.JPEG"]
         assert "1 problem:\n  val/images/val_0.JPEG: annotated but missing" in refused(archive)
 
+    def test_with_images_of_another_format_is_refused_with_the_reason(self, archive, refused):
+        archive.members = {name.replace(".JPEG", ".png"): content for name, content in archive.members.items()}
+        archive.set_lines("val/val_annotations.txt", [f"val_{index}.png\t{archive.wnids[0]}" for index in range(2)])
+        message, first = refused(archive), archive.wnids[0]
+        assert "val/images/val_0.png: not a .jpeg or .jpg file; convert it to JPEG" in message
+        assert f"{first}, found 0; '{archive.root}train/{first}/images/{first}_0.png': not a .jpeg or .jpg" in message
+        assert "did you mean" not in message
+
     def test_moved_in_part_is_refused_with_the_path_of_the_rest(self, archive, refused):
         first = archive.wnids[0]
         archive.members[f"val/{first}/val_0.JPEG"] = archive.members.pop("val/images/val_0.JPEG")

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
-from made_zips import ANY_ARCHIVE
+from made_zips import ANY_ARCHIVE, DAMAGE, with_header
 from PIL import Image, ImageOps
 
 from tiny_imagenet.common.errors import DatasetError
@@ -209,6 +209,14 @@ class TestPack:
         assert list((tmp_path / "cache").glob("*.partial")) == []
         with pytest.raises(DatasetError, match="is not a packed dataset"):
             open_packed(tmp_path / "cache")
+
+    @pytest.mark.parametrize(("field", "value"), DAMAGE)
+    def test_of_a_damaged_zip_are_named(self, archive, reorganized, tmp_path, field, value):
+        images = reorganized(archive)
+        name = zipfile.ZipFile(images / "val.zip").namelist()[0]
+        with_header(images / "val.zip", name, field, value)
+        with pytest.raises(DatasetError, match=rf"1 images of .*val\.zip cannot be used.*\n +val/{name}: "):
+            pack(images, tmp_path / "cache")
 
     def test_message_shows_ten_and_the_total(self, make_archive, reorganized, tmp_path):
         archive = make_archive(2, train=6, val=1)

@@ -2,7 +2,7 @@ import zipfile
 
 import numpy as np
 import pytest
-from made_zips import ANY_ARCHIVE
+from made_zips import ANY_ARCHIVE, DAMAGE, with_header
 
 from tiny_imagenet.common.errors import DatasetError, UserError
 from tiny_imagenet.dataset.layout import reorganize
@@ -37,6 +37,16 @@ def test_an_existing_folder_is_refused_and_not_changed(images, tmp_path):
 def test_without_the_zips_the_error_names_the_stage_to_run(tmp_path):
     with pytest.raises(DatasetError, match="dvc repro reorganize"):
         unpack(tmp_path, tmp_path / "plain")
+
+
+@pytest.mark.parametrize(("field", "value"), DAMAGE)
+def test_a_damaged_zip_is_refused_and_leaves_no_folder(images, tmp_path, field, value):
+    with zipfile.ZipFile(images / "val.zip") as archive:
+        name = archive.namelist()[0]
+    with_header(images / "val.zip", name, field, value)
+    with pytest.raises(UserError, match="cannot unpack"):
+        unpack(images, tmp_path / "plain")
+    assert list((tmp_path / "plain").glob("*")) == []
 
 
 def test_an_interrupted_unpacking_leaves_no_folder_that_looks_complete(images, tmp_path, monkeypatch):

@@ -7,6 +7,7 @@ import zipfile
 
 import numpy as np
 import pytest
+from made_zips import DAMAGE, with_header
 
 from tiny_imagenet.common.errors import UserError
 from tiny_imagenet.models.saved_model import load_model, read_metadata, save_model
@@ -96,6 +97,14 @@ def test_a_file_that_is_not_a_model_is_a_user_error(content, keras, saved, tmp_p
     for read in (load_model, read_metadata):
         with pytest.raises(UserError, match=re.escape(str(path))):
             read(path)
+
+
+@pytest.mark.parametrize(("field", "value"), DAMAGE)
+def test_a_model_with_a_damaged_directory_is_a_user_error(field, value, saved, tmp_path):
+    path = tmp_path / "model.keras"
+    path.write_bytes(saved.read_bytes())
+    with pytest.raises(UserError, match=re.escape(str(path))):
+        read_metadata(with_header(path, "metadata.json", field, value))
 
 
 def test_a_folder_is_not_a_model(keras, tmp_path):

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from made_zips import DAMAGE, with_header
 from standin import STANDINS, TWO_PHASES, packed_digits, small_backbone, small_recipe
 
 from tiny_imagenet.common.errors import UserError
@@ -323,6 +324,17 @@ def test_only_the_newest_checkpoint_of_other_trainings_is_kept(checkpoint, tmp_p
         checkpoint(key).write({"history": []}, iter([]))
         os.utime(tmp_path / "model" / f"{key}.checkpoint", (age, age))
     assert {path.name for path in (tmp_path / "model").iterdir()} == {"a.run", "a.checkpoint", "b.run", "b.checkpoint"}
+
+
+@pytest.mark.parametrize(("field", "value"), DAMAGE)
+def test_a_checkpoint_with_a_damaged_directory_is_refused(checkpoint, tmp_path, field, value):
+    checkpoint("a").write({"history": []}, iter([("x/0.npy", np.zeros(3))]))
+    for member in ("state.json", "0.npy"):
+        with_header(tmp_path / "model" / "a.checkpoint", member, field, value)
+    with pytest.raises(UserError, match="is damaged"):
+        checkpoint("a").read_state()
+    with pytest.raises(UserError, match="is damaged"):
+        checkpoint("a").read_array("x/0.npy")
 
 
 def test_a_checkpoint_survives_a_round_trip(checkpoint):

@@ -2,10 +2,13 @@
 
 import hashlib
 import json
+import lzma
 import os
 import shutil
 import stat
+import struct
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +19,11 @@ from filelock import FileLock, Timeout
 from tiny_imagenet.common.errors import UserError
 
 PARTIAL_SUFFIX = ".partial"
+ZIP_ERRORS = (
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, RuntimeError, OSError, ValueError,
+    OverflowError,
+)  # fmt: skip
+"""What `zipfile` raises for a damaged, encrypted or unknown kind of zip."""
 _LARGEST_WITHOUT_ZIP64 = 2**31 - 1  # zipfile.ZIP64_LIMIT
 
 

@@ -6,13 +6,10 @@ train and val as zips of `<wnid>/<image>.JPEG` whose bytes depend only on the in
 
 import hashlib
 import json
-import lzma
 import re
 import stat
-import struct
 import unicodedata
 import zipfile
-import zlib
 from collections import Counter, defaultdict
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -22,18 +19,15 @@ from pathlib import Path, PurePosixPath
 import pandas as pd
 
 from tiny_imagenet.common.errors import DatasetError, some_of_each
-from tiny_imagenet.common.files import deterministic_member, replaced, write_text
+from tiny_imagenet.common.files import ZIP_ERRORS, deterministic_member, replaced, write_text
 from tiny_imagenet.common.progress import track
 from tiny_imagenet.config.dataset import SPLITS, Dataset, Expect
 
 _LARGEST_MEMBER = 16 * 2**20
 """Bytes. A 64 x 64 JPEG has about 2,000, the longest text of the official archive 2.6 million."""
 _IMAGE_SUFFIXES = {".jpeg", ".jpg"}
+_NO_JPEG = "not a .jpeg or .jpg file; convert it to JPEG"
 _SAFE_ID = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")
-_ZIP_ERRORS = (
-    zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, RuntimeError, OSError, ValueError,
-    OverflowError,
-)  # fmt: skip
 _LINE_END = re.compile("\r\n|\r|\n")
 """Python's `splitlines` would also end a line at a form feed or U+2028 within a name."""
 _CORNER = re.compile(r"-?[0-9]{1,9}")
@@ -82,7 +76,7 @@ class _Archive:
             self.zip = zipfile.ZipFile(path)
         except FileNotFoundError:
             raise DatasetError(f"{path} does not exist; run `dvc repro download`") from None
-        except _ZIP_ERRORS as error:
+        except ZIP_ERRORS as error:
             raise DatasetError(f"{path} is not a readable zip: {error}") from None
         self.members: dict[str, list[zipfile.ZipInfo]] = defaultdict(list)
         """Path -> its members. More than one is an error."""
@@ -121,7 +115,7 @@ class _Archive:
         try:
             with self.zip.open(info) as stream:
                 return stream.read(info.file_size)  # at most: a damaged member may inflate to more
-        except _ZIP_ERRORS as error:
+        except ZIP_ERRORS as error:
             raise DatasetError(f"{self.path}: '{member}' cannot be read: {error}") from None
 
     def read_names(self, member: str) -> str:
@@ -331,7 +325,8 @@ def _val_images(
     for file in sorted(annotated.keys() - {file for _, file, _ in files.images["val"]}):
         other = elsewhere.get(PurePosixPath(file).stem.casefold())
         hint = f" (did you mean '{other.removeprefix(root)}'?)" if other else ""
-        problems["missing"].append(f"val/images/{file}: annotated but missing{hint}")
+        reason = _NO_JPEG if other == f"{root}val/images/{file}" else f"annotated but missing{hint}"
+        problems["missing"].append(f"val/images/{file}: {reason}")
     return images
 
 
@@ -372,9 +367,12 @@ def check_counts(layout: Layout, expect: Expect) -> Problems:
         for wnid in layout.wnids:
             if counts[wnid] != expected and (expected is not None or counts[wnid] == 0):
                 wanted = "at least one" if expected is None else str(expected)
-                others = [name for name in layout.strays if f"/{split}/{wnid}/" in f"/{name}" and _is_image(name)]
+                strays = [name for name in layout.strays if f"/{split}/{wnid}/" in f"/{name}"]
+                others = [name for name in strays if _is_image(name)]
                 are = "are in other folders, such as" if len(others) > 1 else "is in another folder:"
                 hint = f"; {len(others)} more {are} '{others[0]}'" if others else ""
+                if strays and not others and not counts[wnid]:
+                    hint = f"; '{strays[0]}': {_NO_JPEG}"
                 problems[f"images, {split}"].append(
                     f"{split}: expected {wanted} of class {wnid}, found {counts[wnid]}{hint}"
                 )

@@ -7,7 +7,6 @@ about 40,000 images of 64 x 64 per second and core (`python -m benchmarks.decode
 import json
 import sys
 import zipfile
-import zlib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +21,7 @@ from numpy.typing import NDArray
 
 from tiny_imagenet.common.cores import cores
 from tiny_imagenet.common.errors import DatasetError, first_ten, some_of_each
-from tiny_imagenet.common.files import replaced, reserve, write_text
+from tiny_imagenet.common.files import ZIP_ERRORS, replaced, reserve, write_text
 from tiny_imagenet.common.progress import track
 from tiny_imagenet.common.tables import read_csv
 from tiny_imagenet.config.dataset import SPLITS
@@ -54,7 +53,7 @@ def _pack_split(source: Path, destination: Path, split: str, labels_of: dict[str
     problems: dict[str, list[str]] = defaultdict(list)
     try:
         archive = zipfile.ZipFile(source)
-    except zipfile.BadZipFile as error:
+    except ZIP_ERRORS as error:
         raise DatasetError(f"{source} is not a readable zip: {error}; run `dvc repro -f reorganize`") from None
     with archive, replaced(destination / f"{split}_images.npy") as partial:
         names = archive.namelist()
@@ -69,7 +68,7 @@ def _pack_split(source: Path, destination: Path, split: str, labels_of: dict[str
             for index in indices:
                 try:
                     pixels[index] = decode(archive.read(names[index]))
-                except (ValueError, zipfile.BadZipFile, zlib.error) as error:
+                except ZIP_ERRORS as error:
                     problems[type(error).__name__].append(f"{split}/{names[index]}: {error}")
             return indices
 

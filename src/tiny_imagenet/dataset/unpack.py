@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from tiny_imagenet.common.errors import DatasetError, UserError
-from tiny_imagenet.common.files import require_free
+from tiny_imagenet.common.files import ZIP_ERRORS, require_free
 from tiny_imagenet.common.progress import track
 from tiny_imagenet.config.dataset import SPLITS
 
@@ -28,7 +28,7 @@ def unpack(images: Path, destination: Path) -> dict[str, int]:
         for split in SPLITS:
             try:
                 archives[split] = opened.enter_context(zipfile.ZipFile(images / f"{split}.zip"))
-            except (OSError, zipfile.BadZipFile) as error:
+            except ZIP_ERRORS as error:
                 raise DatasetError(f"{images / split}.zip: {error}; run `dvc repro reorganize`") from None
         sizes = [info.file_size for archive in archives.values() for info in archive.infolist()]
         require_free(destination, sum(-(-size // _BLOCK) * _BLOCK for size in sizes), "unpacking")
@@ -41,6 +41,6 @@ def unpack(images: Path, destination: Path) -> dict[str, int]:
                     archive.extract(info, folder / split)
             for split in SPLITS:
                 (folder / split).rename(destination / split)
-        except (OSError, zipfile.BadZipFile) as error:
+        except ZIP_ERRORS as error:
             raise UserError(f"cannot unpack into {destination}: {error}; fix this and rerun") from None
         return {split: len(archive.infolist()) for split, archive in archives.items()}

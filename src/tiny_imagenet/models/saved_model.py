@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tiny_imagenet.common.errors import UserError
-from tiny_imagenet.common.files import deterministic_member, open_member, replaced
+from tiny_imagenet.common.files import ZIP_ERRORS, deterministic_member, open_member, replaced
 
 if TYPE_CHECKING:
     import keras
@@ -78,5 +78,5 @@ def read_metadata(path: Path) -> dict[str, Any]:
     try:
         with zipfile.ZipFile(path) as archive:
             return dict(json.loads(archive.read(_METADATA)))
-    except (TypeError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (*ZIP_ERRORS, KeyError, TypeError) as error:
         raise UserError(f"{path} cannot be read as a model: {error}") from None

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from tiny_imagenet.backend import devices
 from tiny_imagenet.common.errors import UserError
-from tiny_imagenet.common.files import replaced, write_text
+from tiny_imagenet.common.files import ZIP_ERRORS, replaced, write_text
 from tiny_imagenet.common.progress import say
 from tiny_imagenet.training.callbacks import AveragedWeights, Clock
 
@@ -121,7 +121,7 @@ class Checkpoint:
         try:
             with zipfile.ZipFile(self._file) as archive:
                 yield archive
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except (*ZIP_ERRORS, KeyError, TypeError) as error:
             files = f"{self._file} {self._run_file}"
             raise UserError(
                 f"checkpoint {self._file} is damaged ({error}); `rm {files}` to train from scratch"
