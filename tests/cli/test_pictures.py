@@ -259,6 +259,30 @@ class TestTransparency:
         image = Image.new(mode, (64, 64), colour)
         assert (read(encoded(image, kind, transparency=colour)) == 255).all()
 
+    @pytest.mark.parametrize(
+        ("bits", "kind", "clear", "opaque", "shown"),
+        [
+            (1, 0, [0], [1], 255), (2, 0, [1], [2], 170), (4, 0, [3], [12], 204), (8, 0, [10], [200], 200),
+            (16, 0, [1000], [40000], 156), (8, 2, [10, 20, 30], [9, 9, 9], 9),
+            (16, 2, [1000, 2000, 3000], [40000] * 3, 156),
+        ],
+    )  # fmt: skip
+    def test_as_a_colour_becomes_white_at_every_depth(self, bits, kind, clear, opaque, shown, read):
+        """Kind 0 is gray, 2 is RGB: https://www.w3.org/TR/png-3/#11tRNS."""
+        row = "".join(f"{level:0{bits}b}" for level in [*clear * 32, *opaque * 32])
+        pixels = int(row, 2).to_bytes(len(row) // 8, "big")
+        chunks = {
+            b"IHDR": struct.pack(">2L5B", 64, 64, bits, kind, 0, 0, 0),
+            b"tRNS": struct.pack(f">{len(clear)}H", *clear),
+            b"IDAT": zlib.compress((b"\0" + pixels) * 64),
+            b"IEND": b"",
+        }
+        content = b"\x89PNG\r\n\x1a\n" + b"".join(
+            struct.pack(">L", len(data)) + name + data + struct.pack(">L", zlib.crc32(name + data))
+            for name, data in chunks.items()
+        )
+        assert (read(content) == np.repeat([255, shown], 32)[None, :, None]).all()
+
     def test_of_one_half_mixes_with_white(self, read):
         assert set(np.unique(read(encoded(Image.new("RGBA", (64, 64), (0, 0, 0, 128)), "PNG")))) == {127}
 

@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFile
 
 from tiny_imagenet.common.errors import UserError
 from tiny_imagenet.dataset.jpeg import decode_jpeg, read_header, upright
@@ -27,6 +27,8 @@ _one_large_image = threading.Lock()  # converting MAX_PIXELS takes about 1 GB
 _NO_PICTURES = {"BUFR", "GRIB", "HDF5", "MPEG"}
 _DRAWINGS = {"EPS", "WMF"}
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"avif", b"avis"}
+# Pillow scales the pixels of these PNGs to 8 bits, but not the colour that is transparent.
+_TO_8_BITS = {"L;2": 255 / 3, "L;4": 255 / 15, "RGB;16B": 1 / 256}
 # libjpeg-turbo also warns of harmless defects: an odd header, or padding before the end marker 0xd9.
 _DAMAGED_JPEG = re.compile(r"(Corrupt|Premature)(?!.*before marker 0xd9)")
 
@@ -65,7 +67,7 @@ def read_image(path: Path) -> NDArray[np.uint8]:
         raise ImageError("needs more memory than is free") from None
 
 
-def _opened(stream: BinaryIO) -> Image.Image:
+def _opened(stream: BinaryIO) -> ImageFile.ImageFile:
     """Return the image with only its header read."""
     header = stream.read(12)
     stream.seek(0)
@@ -87,11 +89,12 @@ def _opened(stream: BinaryIO) -> Image.Image:
     return image
 
 
-def _decoded(image: Image.Image, stream: BinaryIO) -> Image.Image:
+def _decoded(image: ImageFile.ImageFile, stream: BinaryIO) -> Image.Image:
     """Return the picture as 8-bit RGB, or RGBA if parts are transparent."""
     jpeg = _decoded_jpeg(image, stream) if image.format in ("JPEG", "MPO") else None
     try:
         if jpeg is None:
+            _scale_transparent_colour(image)
             image.load()
     except MemoryError:
         raise
@@ -122,9 +125,22 @@ def _decoded_jpeg(image: Image.Image, stream: BinaryIO) -> Image.Image | None:
         return None
 
 
+def _scale_transparent_colour(image: ImageFile.ImageFile) -> None:
+    colour = image.info.get("transparency")
+    scale = _TO_8_BITS.get(str(image.tile[0].args)) if image.format == "PNG" and image.tile else None
+    if colour is not None and scale:
+        levels = tuple(int(level * scale) for level in np.atleast_1d(colour))
+        image.info["transparency"] = levels if len(levels) > 1 else levels[0]
+
+
 def _with_plain_colours(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
-        return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
+        levels, transparent = np.asarray(image), image.info.get("transparency")
+        gray = Image.fromarray((levels >> 8).clip(0, 255).astype(np.uint8))
+        if transparent is None:
+            return gray.convert("RGB")
+        gray.putalpha(Image.fromarray(np.where(levels == transparent, 0, 255).astype(np.uint8)))
+        return gray.convert("RGBA")
     if image.mode in ("I", "F"):
         raise ValueError("its pixels have 32 bits, so the value of white is unknown; save it with 8 or 16 bits")
     mode = "RGBA" if image.has_transparency_data else "RGB"
