@@ -85,6 +85,23 @@ def test_a_damaged_branch_is_a_problem(committed, content):
     assert "`git fsck` reports the damage" in (state.git_state(committed).problem or "")
 
 
+@pytest.mark.parametrize("damage", [
+    lambda folder: (folder / "HEAD").write_text(""),
+    lambda folder: (folder / "HEAD").write_bytes(bytes(20)),
+    lambda folder: (folder / "HEAD").unlink(),
+    lambda folder: (folder / "objects").rename(folder / "gone"),
+    lambda folder: (folder / "refs").rename(folder / "gone"),
+])  # fmt: skip
+def test_a_damaged_repository_is_not_taken_for_none(committed, damage):
+    commit = git(committed, "rev-parse", "HEAD")
+    damage(committed / ".git")
+    record = state.git_state(committed)
+    assert (record.commit, record.dirty) == (None, None)
+    assert "is it damaged" in record.problem
+    with pytest.raises(UserError, match="is it damaged"):
+        state.commit_exists(committed, commit)
+
+
 def test_without_git_the_commit_is_none(committed, monkeypatch):
     monkeypatch.setenv("PATH", str(committed / "nothing here"))
     assert state.git_state(committed) == UNKNOWN
