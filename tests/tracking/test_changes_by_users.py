@@ -97,6 +97,15 @@ def test_a_champion_without_a_model_of_this_pipeline_is_refused_with_its_version
     assert "give the alias to another version" in str(caught.value)
 
 
+@pytest.mark.parametrize("source", ["https://127.0.0.1:1/model", "mlflow-artifacts:/model", "dbfs:/model"])
+def test_a_champion_at_an_address_that_cannot_be_read_is_refused_with_its_version(source, root, small):
+    version = version_by_hand(root, source)
+    with pytest.raises(UserError) as caught:
+        champion(root)
+    assert f"is version {version}, not registered by this pipeline, but {source} cannot be read (" in str(caught.value)
+    assert "give the alias to another version" in str(caught.value)
+
+
 def test_a_champion_that_a_user_registered_is_used_if_it_is_a_model_of_this_pipeline(root, small):
     run = complete(root, small)
     theirs = version_by_hand(root, logged_model(run.run_id).model_uri)

@@ -39,6 +39,7 @@ from tiny_imagenet.tracking.store import (
     local_path,
     mlflow,
     public,
+    reason,
     search_runs,
 )
 
@@ -290,17 +291,20 @@ def champion_file(root: Path) -> Iterator[tuple[Path, str]]:
                     "if `champion.profiles` in params.yaml names the current profile"
                 )
             location = client().get_model_version_download_uri(REGISTERED_MODEL, version.version)
-            path = _fetched(location, Path(folder))
+            path, problem = None, f"there is no {MODEL_FILE} in {public(location)}"
+            try:
+                path = _fetched(location, Path(folder))
+            except Exception as error:  # others may register any address, and MLflow may raise anything for it
+                if _TRAINING in version.tags:
+                    raise
+                problem = f"{public(location)} cannot be read ({reason(error)})"
             if path is None:
                 remedy = "`tiny-imagenet sync` registers the best model again"
                 if _TRAINING not in version.tags:
                     remedy = (
                         "give the alias to another version in MLflow, or remove it there and run `tiny-imagenet sync`"
                     )
-                raise UserError(
-                    f"{REGISTERED_MODEL}@{CHAMPION} is {_described(version)}, but there is no {MODEL_FILE} in "
-                    f"{public(location)}: {remedy}"
-                )
+                raise UserError(f"{REGISTERED_MODEL}@{CHAMPION} is {_described(version)}, but {problem}: {remedy}")
         yield path, _described(version)
 
 
