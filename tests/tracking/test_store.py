@@ -206,6 +206,23 @@ def test_an_address_without_quotes_is_refused_with_its_meaning(variable, uri, me
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.parametrize(
+    ("uri", "reason"),
+    [
+        ("http://[::1", "Invalid IPv6 URL"),
+        ("https://[x]:5000", "does not appear to be an IPv4 or IPv6 address|Invalid IPv6 URL"),
+        ("sqlite3:///x.db", "starts with sqlite:///"),
+    ],
+)
+@pytest.mark.parametrize("variable", ["MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"])
+def test_what_is_no_address_is_refused(variable, uri, reason, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(variable, uri)
+    with pytest.raises(UserError, match=f"{variable} is .*({reason})"), store.connected(tmp_path):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_quoted_address_of_the_user_is_used(empty_store, tmp_path, monkeypatch):
     (tmp_path / "what? 50%").mkdir()
     database = shutil.copy(empty_store, tmp_path / "what? 50%" / "x.db")

@@ -194,6 +194,7 @@ def connect(root: Path) -> str:
     """
     stores = _stores(root)
     for uri, variable in stores.items():
+        _require_address(uri, variable)
         _require_quoted(uri, variable)
     for uri in stores:
         _bypass_proxies(uri)
@@ -209,12 +210,22 @@ def connect(root: Path) -> str:
     return uri
 
 
-def _require_quoted(uri: str, variable: str) -> None:
-    """Refuse the address of a file if an unquoted character changes its path."""
+def _require_address(uri: str, variable: str) -> None:
+    """Refuse what is no address: MLflow would raise any error for it, or none."""
     try:
         uri.encode()
+        if uri.startswith("http"):
+            urlsplit(uri)
     except UnicodeEncodeError:
         raise UserError(f"MLflow cannot use the address {uri!r}, which is not UTF-8: rename the folder") from None
+    except ValueError as error:
+        raise UserError(f"{variable} is {public(uri)}, which is not an address ({error}); correct it") from None
+    if re.match(r"sqlite[^:+]", uri):
+        raise UserError(f"{variable} is {uri}; the address of an SQLite file starts with sqlite:///")
+
+
+def _require_quoted(uri: str, variable: str) -> None:
+    """Refuse the address of a file if an unquoted character changes its path."""
     text, _, query = uri.partition("?")
     path = _sqlite_file(uri) or local_path(uri)
     is_wrong = path is not None and (
