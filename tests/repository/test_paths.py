@@ -21,7 +21,7 @@ def params_with(dataset: dict[str, Any], weights: str | None = None) -> Params:
 OWN = [
     "data/raw/dataset.zip", "./data/raw/../raw/dataset.zip", "data/images/train.zip",
     "data/cache/x.npy", "data/overview/x.zip", "models/model_1/x.h5", "results/x", "reports/x.zip", "checkpoints/x",
-    "sweeps/x", "mlruns/x", "mlflow.db", ".dvc/cache/x", ".git/x",
+    "sweeps/x", "mlruns/x", "mlflow.db", ".dvc/cache/x", ".git/x", "data/raw/dataset.zip.partial",
 ]  # fmt: skip
 ELSEWHERE = [
     "own.zip",

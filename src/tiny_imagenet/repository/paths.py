@@ -5,6 +5,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from tiny_imagenet.common.errors import UserError
+from tiny_imagenet.common.files import PARTIAL_SUFFIX
 from tiny_imagenet.config.params import Params
 
 ARCHIVE = Path("data/raw/dataset.zip")
@@ -27,7 +28,7 @@ DETERMINISM = KEPT_RESULTS / "determinism.json"
 PARAMS = Path("params.yaml")
 _OWN = (
     ARCHIVE, IMAGES, CACHE, OVERVIEW, MODELS, RESULTS, REPORTS, CHECKPOINTS, Path("sweeps"), Path("mlruns"),
-    Path("mlflow.db"), Path(".dvc"), Path(".git"),
+    Path("mlflow.db"), Path(".dvc"), Path(".git"), ARCHIVE.with_name(ARCHIVE.name + PARTIAL_SUFFIX),
 )  # fmt: skip
 """Paths that the pipeline, DVC, MLflow and git write. DVC removes outputs before a stage runs."""
 
