@@ -223,6 +223,13 @@ def test_what_is_no_address_is_refused(variable, uri, reason, tmp_path, monkeypa
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_address_of_an_unknown_kind_is_corrected_not_synced(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "ftp://server/runs")
+    with pytest.raises(UserError, match="unsupported URI") as caught, store.connected(tmp_path):
+        store.experiment_ids()
+    assert str(caught.value).splitlines()[1] == "Correct MLFLOW_TRACKING_URI."
+
+
 def test_a_quoted_address_of_the_user_is_used(empty_store, tmp_path, monkeypatch):
     (tmp_path / "what? 50%").mkdir()
     database = shutil.copy(empty_store, tmp_path / "what? 50%" / "x.db")

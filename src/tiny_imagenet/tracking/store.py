@@ -120,6 +120,8 @@ def _remedy(stores: dict[str, str], error: BaseException) -> str:
     (uri, variable), *_ = stores.items()
     if isinstance(error, ImportError):
         return f"Install this package, or correct {variable}."
+    if isinstance(error, mlflow().tracking.registry.UnsupportedModelRegistryStoreURIException):
+        return f"Correct {' or '.join(stores.values())}."
     if sqlite_error := _sqlite_error(error):
         kind = "_".join(sqlite_error.sqlite_errorname.split("_")[:2])
         files = " or ".join(str(file) for file in map(_sqlite_file, stores) if file)
