@@ -72,7 +72,7 @@ def captions(params: Params) -> dict[str, str]:
         return described
     described |= {name: f"{described[name]} (the paper's {figure})" for name, figure in _OF_PAPER.items()}
     return described | {
-        name: f"{described[name]}: ours on images as they are, the authors' on augmented ones"
+        name: f"{described[name]}: ours on plain images, the authors' on augmented"
         for name in ("validation_accuracy", "validation_loss")
     }
 
