@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -335,6 +336,14 @@ def test_a_checkpoint_with_a_damaged_directory_is_refused(checkpoint, tmp_path, 
         checkpoint("a").read_state()
     with pytest.raises(UserError, match="is damaged"):
         checkpoint("a").read_array("x/0.npy")
+
+
+def test_a_checkpoint_whose_state_is_a_list_is_refused(checkpoint, tmp_path):
+    checkpoint("a").write({"history": []}, iter([]))
+    with zipfile.ZipFile(tmp_path / "model" / "a.checkpoint", "w") as archive:
+        archive.writestr("state.json", "[1]")
+    with pytest.raises(UserError, match="is damaged"):
+        checkpoint("a").read_state()
 
 
 def test_a_checkpoint_survives_a_round_trip(checkpoint):

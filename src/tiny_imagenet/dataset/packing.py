@@ -54,6 +54,8 @@ def _pack_split(source: Path, destination: Path, split: str, labels_of: dict[str
     try:
         archive = zipfile.ZipFile(source)
     except ZIP_ERRORS as error:
+        if isinstance(error, PermissionError):
+            raise
         raise DatasetError(f"{source} is not a readable zip: {error}; run `dvc repro -f reorganize`") from None
     with archive, replaced(destination / f"{split}_images.npy") as partial:
         names = archive.namelist()
