@@ -183,7 +183,7 @@ PHASES: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize(
     ("changes", "stops"),
     # In the first phase, between the phases, in the second; of the other training only where its settings apply.
-    zip(PHASES.values(), [(2, 3, 4), (4,)], strict=True),
+    [*zip(PHASES.values(), [(2, 3, 4), (4,)], strict=True)],
     ids=PHASES,
 )
 def test_a_training_stopped_in_each_phase_and_between_them_resumes_to_the_same_bits(
