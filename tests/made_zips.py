@@ -14,7 +14,7 @@ ANY_ARCHIVE = Dataset(name="any", archive="dataset.zip")
 """A dataset that expects nothing of its archive, and uses all of it."""
 CENTRAL_HEADER = {"flags": (8, "<H"), "method": (10, "<H"), "size": (24, "<L"), "offset": (42, "<L")}
 """Field of a zip's central directory -> its offset and type (APPNOTE.TXT, 4.3.12)."""
-DAMAGE = [("flags", 1), ("flags", 32), ("method", 8), ("method", 14), ("method", 99)]
+DAMAGE = [("flags", 1), ("flags", 32), ("method", 8), ("method", 12), ("method", 14), ("method", 99)]
 """Fields with values for which `zipfile` raises another error than BadZipFile."""
 
 

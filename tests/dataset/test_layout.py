@@ -312,6 +312,14 @@ class TestClassFoldersInVal:
         assert f"{first}, found 0; '{archive.root}train/{first}/images/{first}_0.png': not a .jpeg or .jpg" in message
         assert "did you mean" not in message
 
+    def test_with_a_stray_in_a_class_without_images_has_no_advice_to_convert_it(self, archive, refused):
+        first = archive.wnids[0]
+        for name in [name for name in archive.members if f"train/{first}/" in name]:
+            archive.members[f"train/{first}/.DS_Store"] = archive.members.pop(name)
+        message = refused(archive)
+        assert f"{first}, found 0" in message
+        assert "convert" not in message
+
     def test_moved_in_part_is_refused_with_the_path_of_the_rest(self, archive, refused):
         first = archive.wnids[0]
         archive.members[f"val/{first}/val_0.JPEG"] = archive.members.pop("val/images/val_0.JPEG")

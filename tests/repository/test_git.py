@@ -102,6 +102,12 @@ def test_a_damaged_repository_is_not_taken_for_none(committed, damage):
         state.commit_exists(committed, commit)
 
 
+def test_a_folder_in_a_damaged_repository_has_its_problem(committed):
+    (folder := committed / "project").mkdir()
+    (committed / ".git" / "HEAD").write_text("")
+    assert "is it damaged" in state.git_state(folder).problem
+
+
 def test_without_git_the_commit_is_none(committed, monkeypatch):
     monkeypatch.setenv("PATH", str(committed / "nothing here"))
     assert state.git_state(committed) == UNKNOWN

@@ -211,7 +211,14 @@ def test_an_address_without_quotes_is_refused_with_its_meaning(variable, uri, me
     [
         ("http://[::1", "Invalid IPv6 URL"),
         ("https://[x]:5000", "does not appear to be an IPv4 or IPv6 address|Invalid IPv6 URL"),
+        ("http://localhost:abc", "abc"),
+        ("http://localhost:99999999", "out of range"),
+        ("HTTP://[::1", "Invalid IPv6 URL"),
+        ("file://[x/y", "Invalid IPv6 URL"),
+        ("s3://[x", "Invalid IPv6 URL"),
+        ("postgresql://user@host:abc/db", "abc"),
         ("sqlite3:///x.db", "starts with sqlite:///"),
+        ("sqlite//x.db", "starts with sqlite:///"),
     ],
 )
 @pytest.mark.parametrize("variable", ["MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"])

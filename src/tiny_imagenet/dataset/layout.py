@@ -26,6 +26,7 @@ from tiny_imagenet.config.dataset import SPLITS, Dataset, Expect
 _LARGEST_MEMBER = 16 * 2**20
 """Bytes. A 64 x 64 JPEG has about 2,000, the longest text of the official archive 2.6 million."""
 _IMAGE_SUFFIXES = {".jpeg", ".jpg"}
+_OTHER_SUFFIXES = {".bmp", ".gif", ".png", ".tif", ".tiff", ".webp"}
 _NO_JPEG = "not a .jpeg or .jpg file; convert it to JPEG"
 _SAFE_ID = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")
 _LINE_END = re.compile("\r\n|\r|\n")
@@ -371,8 +372,9 @@ def check_counts(layout: Layout, expect: Expect) -> Problems:
                 others = [name for name in strays if _is_image(name)]
                 are = "are in other folders, such as" if len(others) > 1 else "is in another folder:"
                 hint = f"; {len(others)} more {are} '{others[0]}'" if others else ""
-                if strays and not others and not counts[wnid]:
-                    hint = f"; '{strays[0]}': {_NO_JPEG}"
+                pictures = [name for name in strays if PurePosixPath(name).suffix.lower() in _OTHER_SUFFIXES]
+                if pictures and not others and not counts[wnid]:
+                    hint = f"; '{pictures[0]}': {_NO_JPEG}"
                 problems[f"images, {split}"].append(
                     f"{split}: expected {wanted} of class {wnid}, found {counts[wnid]}{hint}"
                 )

@@ -54,7 +54,7 @@ def _pack_split(source: Path, destination: Path, split: str, labels_of: dict[str
     try:
         archive = zipfile.ZipFile(source)
     except ZIP_ERRORS as error:
-        if isinstance(error, PermissionError):
+        if isinstance(error, OSError) and error.errno:
             raise
         raise DatasetError(f"{source} is not a readable zip: {error}; run `dvc repro -f reorganize`") from None
     with archive, replaced(destination / f"{split}_images.npy") as partial:

@@ -41,8 +41,8 @@ def unpack(images: Path, destination: Path) -> dict[str, int]:
                     archive.extract(info, folder / split)
             for split in SPLITS:
                 (folder / split).rename(destination / split)
-        except OSError as error:
-            raise UserError(f"cannot unpack into {destination}: {error}; fix this and rerun") from None
         except ZIP_ERRORS as error:
+            if isinstance(error, OSError) and error.errno:  # else bz2's, for damage
+                raise UserError(f"cannot unpack into {destination}: {error}; fix this and rerun") from None
             raise UserError(f"cannot unpack {images / split}.zip: {error}; run `dvc repro -f reorganize`") from None
         return {split: len(archive.infolist()) for split, archive in archives.items()}

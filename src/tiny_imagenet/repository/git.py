@@ -110,7 +110,7 @@ def _git(root: Path, *arguments: str) -> bytes:
         return done.stdout
     message = done.stderr.decode("utf-8", errors="replace").strip()
     if "not a git repository (or any" in message:  # but not "not a git repository: PATH": a worktree without its base
-        if not (root / ".git").exists():
+        if not any((folder / ".git").exists() for folder in (root.resolve(), *root.resolve().parents)):
             raise _AbsentError
         message = f"git does not recognise .git: is it damaged, such as its file HEAD? {message}"
     raise _RefusedError(" ".join(message.split()) or f"`git {arguments[0]}` failed with exit code {done.returncode}")

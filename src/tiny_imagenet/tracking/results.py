@@ -41,6 +41,7 @@ from tiny_imagenet.tracking.store import (
     public,
     reason,
     search_runs,
+    store_errors,
 )
 
 REGISTERED_MODEL = "tiny-imagenet"
@@ -291,11 +292,13 @@ def champion_file(root: Path) -> Iterator[tuple[Path, str]]:
                     "if `champion.profiles` in params.yaml names the current profile"
                 )
             location = client().get_model_version_download_uri(REGISTERED_MODEL, version.version)
+            # Others may register any address.
+            unreadable: tuple[type[Exception], ...] = (*store_errors(), ValueError)
             path, problem = None, f"there is no {MODEL_FILE} in {public(location)}"
             try:
                 path = _fetched(location, Path(folder))
-            except Exception as error:  # others may register any address, and MLflow may raise anything for it
-                if _TRAINING in version.tags:
+            except unreadable as error:
+                if _TRAINING in version.tags or (isinstance(error, OSError) and error.filename):
                     raise
                 problem = f"{public(location)} cannot be read ({reason(error)})"
             if path is None:

@@ -203,7 +203,7 @@ def connect(root: Path) -> str:
         with _explained(root, uri):
             if database := _sqlite_file(uri):
                 _create_if_missing(database)
-            if uri.partition(":")[0].partition("+")[0] in _DATABASES:
+            if _is_database(uri):
                 _require_mlflow_tables(uri)
             if database == root / _DATABASE:
                 _follow_move(database, root / "mlruns")
@@ -216,14 +216,20 @@ def _require_address(uri: str, variable: str) -> None:
     """Refuse what is no address: MLflow would raise any error for it, or none."""
     try:
         uri.encode()
-        if uri.startswith("http"):
-            urlsplit(uri)
+        if _is_database(uri):
+            sqlalchemy.make_url(uri)
+        elif "://" in uri:
+            urlsplit(uri).port  # noqa: B018 - raises if it is no number
     except UnicodeEncodeError:
         raise UserError(f"MLflow cannot use the address {uri!r}, which is not UTF-8: rename the folder") from None
-    except ValueError as error:
+    except (ValueError, SQLAlchemyError) as error:
         raise UserError(f"{variable} is {public(uri)}, which is not an address ({error}); correct it") from None
-    if re.match(r"sqlite[^:+]", uri):
+    if re.match(r"sqlite(\w+:|\w*)//", uri):
         raise UserError(f"{variable} is {uri}; the address of an SQLite file starts with sqlite:///")
+
+
+def _is_database(uri: str) -> bool:
+    return uri.partition(":")[0].partition("+")[0] in _DATABASES
 
 
 def _require_quoted(uri: str, variable: str) -> None:

@@ -104,7 +104,10 @@ class Checkpoint:
         if not self._file.is_file():
             return None
         with self._opened() as archive:
-            return dict(json.loads(archive.read(_STATE)))
+            state = json.loads(archive.read(_STATE))
+            if not isinstance(state, dict) or "history" not in state:
+                raise ValueError(f"{_STATE} has no history")
+            return state
 
     def history(self) -> list[dict[str, float]]:
         """Return the metrics of the completed epochs."""
@@ -121,7 +124,9 @@ class Checkpoint:
         try:
             with zipfile.ZipFile(self._file) as archive:
                 yield archive
-        except (*ZIP_ERRORS, KeyError, TypeError) as error:
+        except (*ZIP_ERRORS, KeyError) as error:
+            if isinstance(error, PermissionError):
+                raise
             files = f"{self._file} {self._run_file}"
             raise UserError(
                 f"checkpoint {self._file} is damaged ({error}); `rm {files}` to train from scratch"
