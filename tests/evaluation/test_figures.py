@@ -2,6 +2,7 @@
 
 import warnings
 from itertools import pairwise
+from types import SimpleNamespace
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -9,6 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from figure_checks import assert_nothing_is_cut_off, check_figure
+from scipy.stats import binomtest
+from standin import packed_digits
 
 from tiny_imagenet.evaluation import figures, metrics
 
@@ -56,6 +59,54 @@ def gallery(path, right=9, wrong=11):
 @pytest.mark.parametrize("draw", [confusion, classes, calibration, gallery])
 def test_a_figure_is_complete_as_png_and_svg_and_photographs_only_as_png(draw, tmp_path, drawn):
     check_figure(draw, tmp_path, drawn, photographs=draw is gallery)
+
+
+def test_an_evaluation_has_four_figures(tmp_path):
+    frame = pd.DataFrame({"name": list("abc"), "recall": [0.5, 0.2, 0.9], "support": 10})
+    table = metrics.calibration_table(np.linspace(0.2, 0.9, 20), np.arange(20) % 3 > 0)
+    measured = SimpleNamespace(
+        confusion=np.eye(10, dtype=np.int64), per_class=frame, calibration=table, predictions=predictions(12, 8)
+    )
+    figures.draw(measured, packed_digits(20, 20), TITLE, tmp_path / "figures")
+    names = sorted(file.name for file in (tmp_path / "figures").iterdir())
+    both = [f"{name}.{form}" for name in ("calibration", "classes", "confusion") for form in ("png", "svg")]
+    assert names == [*both, "gallery.png"]
+
+
+def test_classes_are_bars_of_recall_with_wilsons_interval_the_best_on_top(tmp_path, drawn):
+    frame = pd.DataFrame(
+        {"name": ["b, another", "c", "a", "none"], "recall": [0.9, 0.1, 0.9, 0], "support": [50, 30, 10, 0]}
+    )
+    figures.best_and_worst_classes(frame, "", tmp_path / "figure")
+    (axis,) = drawn[0].axes
+    assert axis.yaxis_inverted()
+    assert [text.get_text() for text in axis.get_yticklabels()] == ["a", "b", "c"]
+    bars = {round(bar.get_y() + bar.get_height() / 2): bar.get_width() for bar in axis.patches}
+    assert bars == pytest.approx({0: 0.9, 1: 0.9, 2: 0.1})
+    drawn_intervals = [path.vertices[:, 0] for lines in axis.collections for path in lines.get_paths()]
+    expected = [
+        binomtest(right, images).proportion_ci(method="wilson") for right, images in ((9, 10), (45, 50), (3, 30))
+    ]
+    np.testing.assert_allclose(drawn_intervals, expected)
+
+
+def test_calibration_shows_accuracy_by_confidence_and_the_images_of_each_bin(tmp_path, drawn):
+    table = pd.DataFrame(
+        {
+            "low": [0, 0.25, 0.5, 0.75],
+            "high": [0.25, 0.5, 0.75, 1],
+            "count": [3, 0, 5, 2],
+            "confidence": [0.2, np.nan, 0.6, 0.8],
+            "accuracy": [0, np.nan, 0.4, 1],
+        }
+    )
+    figures.calibration(table, "", tmp_path / "figure")
+    above, below = drawn[0].axes
+    lines = {line.get_label(): line.get_xydata().tolist() for line in above.lines}
+    assert lines == {"as sure as right": [[0, 0], [1, 1]], "the model": [[0.2, 0], [0.6, 0.4], [0.8, 1]]}
+    bars = [(bar.get_x(), bar.get_width(), bar.get_height()) for bar in below.patches]
+    assert bars == [(0, 0.25, 3), (0.25, 0.25, 0), (0.5, 0.25, 5), (0.75, 0.25, 2)]
+    assert above.get_xlim() == above.get_ylim() == below.get_xlim() == (0, 1)
 
 
 def test_long_names_of_classes_are_not_cut_off(tmp_path, drawn):
@@ -118,6 +169,30 @@ def test_a_gallery_of_few_or_no_images_is_complete(right, wrong, tmp_path, drawn
     gallery(tmp_path / "figure", right, wrong)
     empty = [axis.get_ylabel() for axis in drawn[0].axes if [text.get_text() for text in axis.texts] == ["none"]]
     assert empty == ["right"] * (not right) + ["wrong", "wrong,\nmost sure"] * (not wrong)
+
+
+def test_a_gallery_shows_each_image_with_its_answer_the_most_confident_mistakes_last(tmp_path, drawn):
+    images = np.arange(6, dtype=np.uint8)[:, None, None, None] * np.ones((1, 64, 64, 3), np.uint8)
+    answers = pd.DataFrame(
+        {
+            "image": [0, 1, 2, 3, 4, 5],
+            "label": [0, 1, 0, 1, 0, 1],
+            "label_1": [0, 1, 1, 0, 1, 0],
+            "probability_1": [0.301, 0.4, 0.5, 0.8, 0.6, 0.7],
+        }
+    )
+    figures.gallery(images, answers, ["cat, Felis catus", "dog"], "", tmp_path / "figure")
+    shown = [
+        (int(axis.images[0].get_array()[0, 0, 0]), axis.get_xlabel()) for axis in drawn[0].axes if axis.get_xlabel()
+    ]
+    right = [(0, "cat 30%"), (1, "dog 40%")]
+    wrong = [
+        (2, "dog 50%\nreally cat"),
+        (3, "cat 80%\nreally dog"),
+        (4, "dog 60%\nreally cat"),
+        (5, "cat 70%\nreally dog"),
+    ]
+    assert shown == right + wrong + [wrong[place] for place in (1, 3, 2, 0)]
 
 
 def test_captions_of_a_gallery_do_not_touch(tmp_path, drawn):

@@ -8,7 +8,7 @@ order of work, or a restart.
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import IntEnum, unique
 
 import cv2
 import numpy as np
@@ -31,6 +31,7 @@ _COLUMNS = 8
 """Random numbers per image: rotation, two shifts, shear, two zooms, mirror, brightness."""
 
 
+@unique
 class Stream(IntEnum):
     """A random stream for each part of the augmentation. Switching a part on does not change the draws of others."""
 
