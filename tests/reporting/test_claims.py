@@ -65,6 +65,48 @@ def test_each_claim_has_a_verdict_and_its_numbers(tmp_path):
     assert (frame[["paper", "ours", "reason"]].map(len) > 0).all(axis=None)
 
 
+def test_each_claim_shows_the_papers_numbers_beside_ours(tmp_path):
+    counts = "200 classes, 100,000 training and 10,000 validation images, 10,000 test images without labels"
+    published, ours = [
+        [f"model_{number} {value}" for number, value in enumerate(values.split(), start=1)]
+        for values in ("14.19 22.72 24.88 38.61 43.14", "15.00 25.00 30.00 40.00 50.00")
+    ]
+    published_gaps, gaps = [
+        [f"model_{number} {value}" for number, value in enumerate(values.split(","), start=1)]
+        for values in (
+            "+8.77,-2.55,+4.62,-1.09,+25.47",
+            "+20.00 ± 0.76,+5.00 ± 0.89,+40.00 ± 0.94,+10.00 ± 1.01,+45.00 ± 0.99",
+        )
+    ]
+    expected = {
+        "200 classes": (counts, counts),
+        "Models 1 to 4": (
+            "15 each",
+            "in the authors' logs: model_1 15, model_2 20, model_3 15, model_4 15, model_5 15",
+        ),
+        "Training and validation data": ("no leakage", "0 exact and 0 near duplicates across the two"),
+        "Validation above": (
+            "model_2 22.72 above 20.17, model_4 38.61 above 37.52",
+            "without augmentation and dropout, training is above validation by " + ", ".join(gaps),
+        ),
+        "Dropout mitigates": (", ".join(published_gaps[2:4]), ", ".join(gaps[2:4])),
+        "A third convolution": (", ".join(published[:2]), ", ".join(ours[:2])),
+        "Depth helps": (", ".join(published[:4]), ", ".join(ours[:4])),
+        "Dropout helps": (", ".join(published[2:4]), ", ".join(ours[2:4])),
+        "Transfer wins": (", ".join(published), ", ".join(ours)),
+        "Transfer markedly": ("training above validation by " + ", ".join(published_gaps), ", ".join(gaps)),
+        "Transfer expedites": (
+            "model_5 reaches the best of model_4, 38.61 in epoch 15, in no epoch: it ends at 33.73",
+            "model_5 reaches the best of model_4, 40.00 in epoch 2, in epoch 1",
+        ),
+    }
+    found = made(tmp_path)
+    assert {start: tuple(judged(found, start)[["paper", "ours"]]) for start in expected} == expected
+    nothing = made(tmp_path / "nothing", {})
+    for start in list(expected)[3:]:
+        assert tuple(judged(nothing, start)[["paper", "ours"]]) == (expected[start][0], "-")
+
+
 def test_a_claim_holds_if_each_difference_is_significant(tmp_path):
     found = made(tmp_path)
     for start in ("A third convolution", "Depth helps", "Dropout helps", "Transfer wins", "Transfer expedites"):
