@@ -24,7 +24,6 @@ from collections import defaultdict
 from collections.abc import Iterable
 from contextlib import suppress
 from importlib import import_module
-from itertools import islice
 from pathlib import Path
 from typing import Annotated
 
@@ -66,10 +65,9 @@ def mutants(room: Path, limit: int, seed: int) -> list[tuple[MutationSpec, str]]
         if not annotated and mutation.operator_name not in _LEFT_OUT:
             by_position[str(mutation.module_path), start].append(mutation)
     draw = random.Random(seed)  # noqa: S311 - no secret
-    positions = draw.sample(sorted(by_position), len(by_position))
+    positions = draw.sample(sorted(by_position), min(limit, len(by_position)))
     ordered = (sorted(by_position[key], key=lambda one: (one.operator_name, one.occurrence)) for key in positions)
-    made = ((chosen, _faulty(chosen)) for chosen in map(draw.choice, ordered))
-    return list(islice(((chosen, source) for chosen, source in made if source), limit))
+    return [(chosen, source) for chosen in map(draw.choice, ordered) if (source := _faulty(chosen))]
 
 
 def _faulty(mutation: MutationSpec) -> str | None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+from matplotlib.ticker import PercentFormatter
 
 
 def check_figure(draw: Callable[[Path], None], folder: Path, drawn: list[Any], *, photographs: bool = False) -> None:
@@ -22,6 +23,7 @@ def check_figure(draw: Callable[[Path], None], folder: Path, drawn: list[Any], *
     assert min(pixels.shape[:2]) > 100
     assert pixels.std() > 0
     assert_nothing_is_cut_off(drawn[0])
+    assert_shares_are_percentages(drawn[0])
     assert plt.get_fignums() == []
     assert mpl.rcParams == before
 
@@ -31,3 +33,8 @@ def assert_nothing_is_cut_off(figure: Any) -> None:
     assert figure.inked.y0 >= 0
     assert figure.inked.x1 <= figure.get_figwidth()
     assert figure.inked.y1 <= figure.get_figheight()
+
+
+def assert_shares_are_percentages(figure: Any) -> None:
+    formatters = [axis.get_major_formatter() for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)]
+    assert {formatter(0.25) for formatter in formatters if isinstance(formatter, PercentFormatter)} <= {"25%"}

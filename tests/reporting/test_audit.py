@@ -9,6 +9,7 @@ from made_results import PARAMETERS, VALUES, made_inputs, made_params, make_resu
 
 from tiny_imagenet.evaluation.metrics import with_interval
 from tiny_imagenet.reporting import audit, paper
+from tiny_imagenet.repository.records import Architecture
 
 PAPER = paper.paper_table()
 
@@ -58,6 +59,19 @@ def test_parameters_are_reproduced_if_they_are_equal(tmp_path):
     found = audited(tmp_path, {"model_1": 0.1, "model_2": 0.1})
     assert row(found, "model_1", "parameters")["verdict"] == "reproduced"
     assert row(found, "model_1", "parameters")["ours"] == PARAMETERS["model_1"]
+
+
+@pytest.mark.parametrize(("more", "verdict"), [(0, "reproduced"), (1, "above"), (-1, "below")])
+def test_parameters_are_judged_by_their_number(more, verdict, tmp_path):
+    make_results(tmp_path, "model_2")
+    architecture = Architecture.read(file := tmp_path / "results" / "model_2" / "architecture.json")
+    counted = architecture.parameters_200_classes + more
+    architecture.model_copy(update={"parameters_200_classes": counted}).write(file)
+    inputs = made_inputs(made_params(profile="paper", active=["model_2"]), tmp_path)
+    found = row(audit.audit_of_tables(inputs), "model_2", "parameters")
+    assert (found["verdict"], found["ours"]) == (verdict, counted)
+    word = "the same" if more == 0 else "another"
+    assert found["reason"] == f"{word} number{' of parameters' if more else ''}, counted with 200 classes"
 
 
 @pytest.mark.parametrize("profile", VALUES["profiles"].keys() - {"paper"})

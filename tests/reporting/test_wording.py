@@ -7,6 +7,7 @@ from made_results import VALUES, made_params, make_results
 
 from tiny_imagenet.reporting import wording
 from tiny_imagenet.reporting.table import results_table
+from tiny_imagenet.repository.records import DataReport
 
 MODELS = ("model_1", "model_2", "model_3", "model_4", "model_5")
 
@@ -291,3 +292,65 @@ def test_the_table_names_models_evaluated_with_mirror_images(groups):
 def test_with_only_the_papers_models_no_others_are_mentioned(results):
     text = wording.terminal_table(results[1], results[0])
     assert not any(word in text for word in ("scratch", "Pretrained", "mirror image,", "The paper's models"))
+
+
+# --- the data ---
+
+
+def report_of_data(**duplicates: Any) -> DataReport:
+    counts = {
+        kind: {splits: {"pairs": number} for splits, number in pairs.items()}
+        for kind, pairs in {"exact": {"train": 20, "train-val": 7}, "near": {"train": 1_234, "train-val": 0}}.items()
+    }
+    made = {"policy": "report", "counts": counts, "pairs": [], "largest_distance": 8, "asked_distance": 8}
+    return DataReport(
+        profile="paper",
+        dataset="abc",
+        classes=3,
+        in_archive={"train": 1_500, "val": 30},
+        unlabelled=10_000,
+        train_boxes_without_image=0,
+        strays=[f"stray {number}.txt" for number in range(12)],
+        used={"train": 1_205, "val": 30},
+        per_class={"train": {"n1": 400, "n2": 405, "n3": 400}, "val": {"n1": 10, "n2": 10, "n3": 10}},
+        train_channel_means=[122.44, 114.25, 101.36],
+        train_channel_standard_deviations=[70, 68, 71],
+        duplicates=made | duplicates,
+    )
+
+
+def test_the_data_are_summed_up_in_lines():
+    first, *strays = wording.data_summary(report_of_data()).split("  stray 0.txt\n")
+    assert first == (
+        "3 classes\n"
+        "train: 1,205 images of 1,500 in the archive, 400 to 405 of each class\n"
+        "val: 30 images of 30 in the archive, 10 of each class\n"
+        "mean of red, green, blue in training: 122.4, 114.2, 101.4\n"
+        "unlabelled images in the archive, left out: 10,000\n"
+        "stray files in the archive, left out: 12\n"
+    )
+    *named, head, exact, near = strays[0].splitlines()
+    assert named == [f"  stray {number}.txt" for number in range(1, 10)]
+    assert head == "pairs of duplicates (policy: report):"
+    assert exact == "  exact (the same pixels): train 20, train-val 7"
+    assert near == "  near (similar; tuned on photographs, imprecise on drawings): train 1,234, train-val 0"
+
+
+def test_pairs_across_the_splits_are_named_up_to_ten():
+    within = {"a": "train/1.JPEG", "b": "train/2.JPEG", "kind": "exact"}
+    across = [{"a": f"train/{number}.JPEG", "b": "val/5.JPEG", "kind": "near"} for number in range(12)]
+    lines = wording.data_summary(report_of_data(pairs=[within, *across])).splitlines()
+    assert lines[-11:-1] == [f"  train/{number}.JPEG = val/5.JPEG (near)" for number in range(10)]
+    assert lines[-1].startswith("  ... and 2 more across the splits, in ")
+    assert not wording.data_summary(report_of_data(pairs=[within, *across[:10]])).count("more across")
+
+
+@pytest.mark.parametrize(("reached", "stopped_early"), [(7, True), (8, False)])
+def test_a_search_for_near_duplicates_that_stopped_early_says_so(reached, stopped_early):
+    summary = wording.data_summary(report_of_data(largest_distance=reached))
+    assert ("stopped early: too many images are similar" in summary) == stopped_early
+
+
+def test_images_that_were_left_out_as_duplicates_are_counted():
+    assert "left out of training" not in wording.data_summary(report_of_data())
+    assert wording.data_summary(report_of_data(dropped_from_train=1_027)).endswith("\n  left out of training: 1,027")

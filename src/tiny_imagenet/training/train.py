@@ -194,7 +194,6 @@ def _fit(model: keras.Model, phase: Phase, recipe: Recipe, images: _Images, call
             validation_data=Untuned(images.validation()),
             initial_epoch=recipe.epochs if callbacks.recorder.is_complete else epochs_done,
             epochs=phase.end_epoch,
-            shuffle=False,
             verbose=0,
             callbacks=callbacks.in_order(phase),
         )
