@@ -154,3 +154,80 @@ def test_weights_that_are_not_finite_are_named_even_if_the_loss_is_finite(keras)
     callback.model.layers[0].kernel.assign(np.full((3, 4), np.inf))
     with pytest.raises(UserError, match=r"hidden/kernel has NaN or infinite values after epoch 2: .* diverged"):
         callback.on_epoch_end(1, {"loss": 1.1})
+
+
+class TestConsoleLines:
+    """What a training prints. Each batch takes half a second, and the time is made up."""
+
+    NUM_BATCHES = 100
+
+    @pytest.fixture
+    def printed(self, keras, monkeypatch, capsys):
+        """Return a function that runs some epochs and returns the lines."""
+        from tiny_imagenet.training import callbacks
+
+        now = 0.0
+        monkeypatch.setattr(callbacks, "time", SimpleNamespace(perf_counter=lambda: now))
+
+        def run(epochs: range, *, batches: int = self.NUM_BATCHES, image_sizes: tuple[int, ...] = ()) -> list[str]:
+            nonlocal now
+            clock = callbacks.Clock()
+            lines = callbacks.ConsoleLines(epochs.stop, batches, clock, image_sizes)
+            lines.set_params({"epochs": epochs.stop})
+            lines.on_train_begin()
+            for epoch in epochs:
+                for callback in (clock, lines):
+                    callback.on_epoch_begin(epoch)
+                for batch in range(batches):
+                    now += 0.5
+                    for callback in (clock, lines):
+                        callback.on_train_batch_end(batch)
+                now += 60  # validation
+                for callback in (clock, lines):
+                    callback.on_epoch_end(epoch, EPOCHS[epoch] | {"learning_rate": 0.00012345})
+            return capsys.readouterr().out.splitlines()
+
+        return run
+
+    def test_an_epoch_is_a_line_with_its_metrics_and_its_time(self, printed):
+        assert printed(range(2))[1:] == [
+            "epoch  1/2  accuracy 10.00%  val_accuracy 10.00%  loss 4.0000  val_loss 4.0000  learning_rate 0.000123  "
+            "1 min 50 s",
+            "epoch  2/2  accuracy 20.00%  val_accuracy 50.00%  loss 3.0000  val_loss 2.0000  learning_rate 0.000123  "
+            "1 min 50 s",
+        ]
+
+    @pytest.mark.parametrize(
+        ("epochs", "image_sizes", "expected"),
+        [
+            (range(4), (), "50.0 s per epoch, 3 min 20 s for 4 epochs"),
+            (range(1, 4), (), "50.0 s per epoch, 2 min 30 s for 3 epochs"),  # resumed
+            (range(4), (32, 32), "50.0 s per epoch, 8 min 20 s for 4 epochs"),  # 64 pixels take four times as long
+            (range(1, 4), (32, 32), "50.0 s per epoch, 7 min 30 s for 3 epochs"),
+        ],
+    )
+    def test_the_expected_time_is_that_of_the_epochs_to_come(self, epochs, image_sizes, expected, printed):
+        lines = printed(epochs, image_sizes=image_sizes)
+        assert lines[0] == f"expected: {expected}, validation not counted"
+        assert [line.split()[0] for line in lines[1:]] == ["epoch"] * len(epochs)
+
+    @pytest.mark.parametrize("batches", [1, 2, 3])
+    def test_no_time_is_expected_of_the_first_three_batches_alone(self, batches, printed):
+        assert [line.split()[0] for line in printed(range(2), batches=batches)] == ["epoch", "epoch"]
+
+    @pytest.mark.parametrize("batches", [4, 7])
+    def test_a_short_epoch_has_its_expected_time_after_the_last_batch(self, batches, printed):
+        assert printed(range(1), batches=batches)[0].startswith(f"expected: {batches / 2:.1f} s per epoch, ")
+
+    def test_a_long_duration_has_hours(self, printed):
+        (line, *_) = printed(range(4), batches=10_000)
+        assert line == "expected: 1 h 23 min per epoch, 5 h 33 min for 4 epochs, validation not counted"
+
+
+@pytest.mark.parametrize(("seconds", "speed"), [([9, 2, 4], 25), ([8], 12.5), ([], float("nan"))])
+def test_the_speed_is_the_median_of_the_epochs_after_the_first(seconds, speed, keras):
+    from tiny_imagenet.training.callbacks import Clock
+
+    clock = Clock()
+    clock.training_seconds = seconds
+    assert clock.images_per_second(75 if len(seconds) > 1 else 100) == pytest.approx(speed, nan_ok=True)
