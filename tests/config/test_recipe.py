@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from committed_params import TUNING, VALUES, changed, message_of
 
+from tiny_imagenet.config import recipe
 from tiny_imagenet.config.params import Params, parse_params
 from tiny_imagenet.config.recipe import NO_AUGMENTATION, PAPER_AUGMENTATION
 
@@ -146,3 +147,38 @@ def test_a_key_that_a_block_keeps_must_be_set():
     values = changed("models", "model_2_as_published", "epochs", None)
     message = message_of(lambda: parse_params(values))
     assert "models.model_2_as_published.epochs: missing; set it here or in profiles.demo.training" in message
+
+
+@pytest.mark.parametrize(
+    ("section", "defaults"),
+    [
+        (
+            recipe.Augmentation,
+            {"rotation_degrees": 0, "shear_degrees": 0, "zoom": (1, 1), "shift": 0, "horizontal_flip": False,
+             "brightness": (1, 1), "crop_padding": 0, "trivial_augment": False, "erasing": 0, "mixup": 0, "cutmix": 0},
+        ),
+        (
+            recipe.Optimizer,
+            {"momentum": None, "nesterov": False, "weight_decay": None, "clip_norm": None, "ema_momentum": None},
+        ),
+        (recipe.LearningRateSchedule, {"decay": "cosine", "warmup_epochs": 0, "final_fraction": 0}),
+        (recipe.EarlyStopping, {"monitor": "val_loss", "restore_best_weights": True}),
+        (recipe.ReduceLearningRate, {"monitor": "val_loss"}),
+        (recipe.FineTuning, {"backbone_share": 1, "batch_normalization": "frozen"}),
+        (
+            recipe.ModelParams,
+            {"build": {}, "trainable": "all", "precision": "float32", "label_smoothing": 0, "batch_size": 64,
+             "batches_per_epoch": "all", "flip_at_test": False, "keeps": (), "holdout_per_class": 0,
+             "reported_epoch": "recipe", "paper_protocol_every_epoch": False} | dict.fromkeys((
+                 "preprocessing", "weights", "fine_tuning", "learning_rate_schedule", "augmentation", "epochs",
+                 "image_size_schedule", "batch_normalization_momentum", "reestimate_batch_normalization",
+                 "early_stopping", "reduce_learning_rate",
+             )),
+        ),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)  # fmt: skip
+def test_what_is_not_set_is_off_or_as_keras_has_it(section, defaults):
+    found = {name: field.get_default(call_default_factory=True) for name, field in section.model_fields.items()
+             if not field.is_required()}  # fmt: skip
+    assert found == defaults
