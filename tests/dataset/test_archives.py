@@ -138,6 +138,17 @@ class TestOtherSystems:
         message = refused(without_utf8_flag(umlauts.write(tmp_path / "latin.zip"), "latin-1"))
         assert "not annotated (its name is in an unknown encoding: write the zip with UTF-8 names)" in message
 
+    @pytest.mark.parametrize("name", ["plain.JPEG", f"{UMLAUTS}s.JPEG"])
+    def test_a_name_in_a_known_encoding_has_no_hint(self, archive, refused, tmp_path, name):
+        archive.members[f"val/images/{name}"] = b"jpeg"
+        for source in (
+            archive.write(tmp_path / "declared.zip"),
+            without_utf8_flag(archive.write(tmp_path / "not.zip")),
+        ):
+            message = refused(source)
+            assert f"val/images/{name}: not annotated" in message
+            assert "encoding" not in message
+
     @pytest.mark.parametrize(
         "name", ["12:30.JPEG", "a b.JPEG", "a\tb.JPEG", "#.jpg", "\u5e8f.jpeg", "x" * 200 + ".JPEG"]
     )

@@ -367,3 +367,12 @@ class TestDropFromTrain:
         assert (packed.train.labels == labels[expected]).all()
         assert (np.argsort(packed.train.ranks) == np.argsort(ranks[expected])).all()
         assert (packed.val.images == images).all()
+
+
+@pytest.mark.parametrize("name", ["classes.csv", "train.zip", "val.zip"])
+def test_a_missing_file_is_named_with_the_stage_that_writes_it(archive, reorganized, tmp_path, name):
+    images = reorganized(archive)
+    (images / name).unlink()
+    with pytest.raises(DatasetError, match=f"{name} does not exist; run `dvc repro reorganize`"):
+        pack(images, tmp_path / "cache")
+    assert not (tmp_path / "cache").exists()

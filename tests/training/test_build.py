@@ -46,6 +46,11 @@ def test_omitted_keys_have_kerass_defaults(build, keras):
     assert ours == theirs
 
 
+def test_sgd_without_momentum_has_none(build):
+    config = build(optimizer={"name": "sgd", "learning_rate": 0.1}).optimizer.get_config()
+    assert (config["momentum"], config["nesterov"]) == (0, False)
+
+
 def test_weight_decay_changes_kernels_but_no_biases_or_batch_normalization(build, keras):
     """Without a gradient, a step leaves (1 - learning rate x decay) of a weight."""
     model = build(

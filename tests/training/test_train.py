@@ -557,3 +557,34 @@ def test_a_seed_gives_the_same_bytes_in_a_fresh_process_and_in_one_that_trained_
 def test_a_training_that_diverges_is_stopped_with_the_batch_and_a_remedy(train):
     with pytest.raises(UserError, match=r"loss is (nan|inf) in epoch \d+, batch \d+: .*lower `learning_rate`"):
         train(optimizer={"name": "sgd", "learning_rate": 10.0}, preprocessing="caffe", epochs=20)
+
+
+@pytest.mark.parametrize(("name", "moments"), [("adam", 2), ("sgd", 0)])
+def test_the_space_that_a_training_needs_is_checked_before_it_starts(
+    name, moments, train, packed, monkeypatch, tmp_path
+):
+    """Three times the weights for the model; twice weights, best weights and moments for a checkpoint."""
+    from tiny_imagenet.training import train as training
+    from tiny_imagenet.training.checkpoint import Checkpoint
+
+    asked = []
+
+    def refuse(folder: Path, needed: int, purpose: str) -> None:
+        asked.append((needed, purpose))
+        raise UserError("full")
+
+    def needed(checkpoint: Checkpoint | None) -> int:
+        recipe = small_recipe(optimizer={"name": name, "learning_rate": 0.1})
+        with pytest.raises(UserError, match="full"):
+            training.train(recipe, packed, seed=1, checkpoint=checkpoint)
+        return int(asked[-1][0])
+
+    monkeypatch.setattr(training, "require_free", refuse)
+    without = needed(None)
+    parameters = int(re.search("[0-9,]+", asked[0][1])[0].replace(",", ""))
+    assert without == 3 * 4 * parameters
+    checkpoint = Checkpoint(tmp_path, "key")
+    assert needed(checkpoint) == pytest.approx(without + 2 * 4 * parameters * (2 + moments), abs=100)
+    before = needed(checkpoint)
+    monkeypatch.setattr(Checkpoint, "bytes", 1_000)
+    assert needed(checkpoint) == before - 1_000
