@@ -228,3 +228,24 @@ def test_without_a_configuration_the_cache_is_the_default_one(tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     Path("dvc.yaml").write_text("stages: {}\n")
     assert dvc.cache_path("ab" + "0" * 30) == tmp_path / ".dvc" / "cache" / "files" / "md5" / "ab" / ("0" * 30)
+
+
+def test_differences_from_the_lock_have_a_line_each(tmp_path):
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / ".dvc" / "config").write_text("[core]\n    no_scm = true\n    analytics = false\n")
+    (tmp_path / "dvc.yaml").write_text(
+        "stages:\n"
+        "  one: {cmd: cp a b, deps: [a], outs: [b]}\n"
+        "  two: {cmd: cp b c, deps: [b], outs: [c]}\n"
+        "  always: {cmd: 'true', always_changed: true}\n"
+    )
+    (tmp_path / "a").write_text("1")
+    subprocess.run(dvc.repro_command(), cwd=tmp_path, check=True, capture_output=True)
+    assert dvc.changed_since_lock(tmp_path) == ["always: always changed"]
+    (tmp_path / "a").write_text("2")
+    (tmp_path / "c").unlink()
+    assert sorted(dvc.changed_since_lock(tmp_path)) == [
+        "always: always changed",
+        "one: changed deps: a: modified",
+        "two: changed outs: c: deleted",
+    ]

@@ -6,6 +6,7 @@ import pytest
 import yaml
 from made_results import VALUES
 
+from tiny_imagenet.common.errors import UserError
 from tiny_imagenet.common.files import md5
 from tiny_imagenet.config.params import parse_params
 from tiny_imagenet.repository import workspace
@@ -81,3 +82,18 @@ def test_a_removal_that_is_interrupted_leaves_no_run_without_a_checkpoint(finish
     monkeypatch.setattr(workspace.shutil, "rmtree", lambda _: None)
     workspace.drop_finished_checkpoint(JOB, starting=True)
     assert [path.name for path in folder.iterdir()] == ["finished"]
+
+
+@pytest.mark.parametrize(("copy", "is_refused"), [(None, False), ("one", False), ("another", True)])
+def test_a_training_needs_the_source_of_its_architecture_as_the_stage_has_copied_it(
+    copy, is_refused, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    if copy is not None:
+        (folder := tmp_path / "models" / "model_2").mkdir(parents=True)
+        (folder / "architecture.py").write_text(copy)
+    if is_refused:
+        with pytest.raises(UserError, match=r"differs from the source of three_conv.*rerun `dvc repro`"):
+            workspace.require_architecture(JOB, "one")
+    else:
+        workspace.require_architecture(JOB, "one")

@@ -124,7 +124,7 @@ def repro_command(*stages: str, alone: bool = False) -> list[str]:
 def run_repro(
     *stages: str,
     lock: Path,
-    alone: bool = False,
+    alone: bool,
     root: Path | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> int:
