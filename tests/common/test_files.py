@@ -8,7 +8,8 @@ import zipfile
 
 import pytest
 
-from tiny_imagenet.common.files import PARTIAL_SUFFIX, deterministic_member, md5, replaced, write_text
+from tiny_imagenet.common.errors import UserError
+from tiny_imagenet.common.files import PARTIAL_SUFFIX, deterministic_member, md5, read_json, replaced, write_text
 
 
 class TestReplaced:
@@ -109,3 +110,31 @@ class TestDeterministicMember:
         assert info.date_time == (1980, 1, 1, 0, 0, 0)
         assert info.compress_type == zipfile.ZIP_STORED
         assert info.external_attr >> 16 == 0o100644
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (None, "No such file"),
+        ("{", "Expecting property name"),
+        ("[1]", "it lacks a, b"),
+        ("1", "not iterable"),
+        ('{"a": 1}', "it lacks b"),
+        ("[" * 100_000, "recursion"),
+    ],
+)
+def test_json_that_cannot_be_read_is_refused_with_the_reason_and_a_remedy(content, reason, tmp_path):
+    path = tmp_path / "run.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(UserError, match=reason) as refused:
+        read_json(path, ["a", "b"], remedy="rerun it")
+    assert str(refused.value).startswith(f"{path} cannot be read (")
+    assert str(refused.value).endswith("): rerun it")
+
+
+def test_json_has_its_keys_and_values_and_a_folder_is_refused(tmp_path):
+    (tmp_path / "run.json").write_text('{"a": 1, "b": [2]}')
+    assert read_json(tmp_path / "run.json", ["a"]) == {"a": 1, "b": [2]}
+    with pytest.raises(UserError, match="Is a directory"):
+        read_json(tmp_path, remedy="rerun it")
