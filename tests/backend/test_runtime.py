@@ -216,6 +216,8 @@ def test_numerics_include_the_driver_and_the_packages_of_a_gpu(keras, tmp_path, 
     monkeypatch.setattr(runtime, "device", lambda: gpu)
     numerics = runtime.numerics()
     assert (numerics["driver"], numerics["nvidia-cudnn-cu12"]) == ("580.65.06", "9.3")
+    tool.write_text("#!/bin/sh\necho NVIDIA-SMI has failed because it could not talk to the driver; exit 9\n")
+    assert runtime.numerics()["driver"] is None
     tool.unlink()
     monkeypatch.setenv("PATH", str(tmp_path))
     assert runtime.numerics()["driver"] is None
