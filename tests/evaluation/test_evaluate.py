@@ -343,6 +343,6 @@ def test_the_files_contain_what_was_measured(evaluation, measured, tmp_path):
 
 def test_the_same_measurements_give_the_same_bytes(evaluation, measured, tmp_path):
     for name in ("one", "two"):
-        evaluation.write_evaluation(measured, tmp_path / name, model_md5="0a" * 16)
-    for file in (tmp_path / "one").iterdir():
-        assert file.read_bytes() == (tmp_path / "two" / file.name).read_bytes()
+        evaluation.write_evaluation(measured, tmp_path / "results" / name, model_md5="0a" * 16)
+    for file in (tmp_path / "results" / "one").iterdir():
+        assert file.read_bytes() == (tmp_path / "results" / "two" / file.name).read_bytes()

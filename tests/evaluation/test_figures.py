@@ -1,7 +1,7 @@
 """Figures of one model."""
 
 import warnings
-from itertools import pairwise
+from itertools import pairwise, product
 from types import SimpleNamespace
 
 import matplotlib as mpl
@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from figure_checks import assert_nothing_is_cut_off, check_figure
+from scipy.cluster.hierarchy import linkage
+from scipy.spatial.distance import squareform
 from scipy.stats import binomtest
 from standin import packed_digits
 
@@ -154,6 +156,20 @@ def test_confused_classes_are_neighbours():
     order = figures.alike_first(confusion)
     assert sorted(order) == list(range(6))
     assert {tuple(sorted(order[place : place + 2])) for place in (0, 2, 4)} == {(0, 3), (1, 4), (2, 5)}
+
+
+def test_no_turn_of_a_branch_brings_confused_classes_nearer():
+    confusion = np.random.default_rng(1).integers(0, 20, (8, 8))
+    shares = confusion / confusion.sum(1, keepdims=True)
+    distance = 1 - (shares + shares.T) / 2
+    np.fill_diagonal(distance, 0)
+    orders = {label: [[label]] for label in range(8)}  # of each node: all that its branches allow
+    for node, (left, right) in enumerate(linkage(squareform(distance), "average")[:, :2].astype(int), start=8):
+        pairs = list(product(orders[left], orders[right]))
+        orders[node] = [one + other for one, other in pairs] + [other + one for one, other in pairs]
+    sums = {tuple(order): distance[order[:-1], order[1:]].sum() for order in orders[14]}
+    assert len(sums) == 2**7
+    assert sums[tuple(figures.alike_first(confusion).tolist())] == pytest.approx(min(sums.values()))
 
 
 def test_two_hundred_classes_are_drawn_with_their_names(tmp_path, drawn):
