@@ -50,6 +50,16 @@ def test_each_training_gets_a_gpu_if_there_are_any():
     assert allotment.environment() == {}
 
 
+def test_machines_are_the_living_nodes_of_ray_that_have_cores():
+    def node(name: str, *, alive: bool = True, **resources: float) -> dict[str, object]:
+        return {"NodeID": f"id of {name}", "NodeManagerHostname": name, "Alive": alive, "Resources": resources}
+
+    ray = SimpleNamespace(
+        nodes=lambda: [node("one", CPU=8.0, GPU=2.0), node("two", CPU=4.0), node("dead", alive=False), node("head")]
+    )
+    assert machines._nodes(ray) == [Node("id of one", "one", 8, 2), Node("id of two", "two", 4, 0)]
+
+
 def test_no_more_trainings_run_at_once_than_there_are_gpus():
     assert cluster(8, gpus=2).allot(10, 4, None).workers == 2
 
