@@ -121,6 +121,8 @@ def main(
         os.chdir(folder)
         planted = mutants(PACKAGE / room, limit, seed)
         os.environ |= {"PYTHONPATH": f"{folder}/src", "PYTHONDONTWRITEBYTECODE": "1", "TF_CPP_MIN_LOG_LEVEL": "2"}
+        os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+        sys.dont_write_bytecode = True  # a module changes twice in a second, and bytecode is matched by the second
         sys.path[:0] = [f"{folder}/src", folder]
         for library in _LIBRARIES:
             import_module(library)
@@ -176,8 +178,10 @@ def run_tests(room: str, seconds: dict[str, float], timeout: float) -> int:
             time.sleep(0.05)
         return 1
     finally:
-        with suppress(ProcessLookupError):
+        with suppress(ProcessLookupError, PermissionError):
             os.killpg(child, signal.SIGKILL)
+        with suppress(ChildProcessError):
+            os.waitpid(child, 0)
 
 
 def _survivors(

@@ -1,7 +1,6 @@
 """Start and end a stage or a command: check the params, print an error as one message, return the exit code."""
 
 import argparse
-import errno
 import shutil
 import sys
 from collections.abc import Callable
@@ -11,16 +10,10 @@ from tempfile import gettempdir
 from typing import TYPE_CHECKING
 
 from tiny_imagenet.common import signals
-from tiny_imagenet.common.errors import UserError
+from tiny_imagenet.common.errors import UserError, is_of_the_disk
 
 if TYPE_CHECKING:
     from tiny_imagenet.config.params import Params
-
-# Disk errors that the user can fix: disk full, no permission, or the wrong kind of file at a path.
-_DISK_ERRORS = {
-    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO,
-    errno.EEXIST, errno.ENOENT, errno.ENOTDIR, errno.EISDIR,
-}  # fmt: skip
 
 
 def checked_params(path: Path | str = "params.yaml") -> "Params":
@@ -54,7 +47,7 @@ def run(main: Callable[[], None]) -> int:
     except UserError as error:
         return _fail(f"error: {error}", 1)
     except OSError as error:
-        if error.errno not in _DISK_ERRORS:
+        if not is_of_the_disk(error):
             raise
         path = error.filename2 or error.filename or _disks()
         return _fail(f"error: {path}: {error.strerror}; fix this and rerun", 1)

@@ -108,6 +108,12 @@ def test_a_folder_in_a_damaged_repository_has_its_problem(committed):
     assert "is it damaged" in state.git_state(folder).problem
 
 
+def test_a_repository_that_git_does_not_look_for_is_none(committed, monkeypatch):
+    (folder := committed / "project").mkdir()
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(committed))
+    assert state.git_state(folder) == UNKNOWN
+
+
 def test_without_git_the_commit_is_none(committed, monkeypatch):
     monkeypatch.setenv("PATH", str(committed / "nothing here"))
     assert state.git_state(committed) == UNKNOWN

@@ -209,14 +209,16 @@ def test_an_address_without_quotes_is_refused_with_its_meaning(variable, uri, me
 @pytest.mark.parametrize(
     ("uri", "reason"),
     [
-        ("http://[::1", "Invalid IPv6 URL"),
-        ("https://[x]:5000", "does not appear to be an IPv4 or IPv6 address|Invalid IPv6 URL"),
-        ("http://localhost:abc", "abc"),
-        ("http://localhost:99999999", "out of range"),
-        ("HTTP://[::1", "Invalid IPv6 URL"),
-        ("file://[x/y", "Invalid IPv6 URL"),
-        ("s3://[x", "Invalid IPv6 URL"),
-        ("postgresql://user@host:abc/db", "abc"),
+        ("http://[::1", "correct host and port"),
+        ("https://[x]:5000", "correct host and port"),
+        ("http://localhost:abc", "correct host and port"),
+        ("http://localhost:99999999", "correct host and port"),
+        ("HTTP://[::1", "correct host and port"),
+        ("file://[x/y", "correct host and port"),
+        ("s3://[x", "correct host and port"),
+        ("postgresql://user@host:abc/db", "correct host and port"),
+        ("http://user:secret/x@host", "correct host and port"),
+        ("postgresql://user:a@secret:b@host/db", "correct host and port"),
         ("sqlite3:///x.db", "starts with sqlite:///"),
         ("sqlite//x.db", "starts with sqlite:///"),
     ],
@@ -225,9 +227,15 @@ def test_an_address_without_quotes_is_refused_with_its_meaning(variable, uri, me
 def test_what_is_no_address_is_refused(variable, uri, reason, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(variable, uri)
-    with pytest.raises(UserError, match=f"{variable} is .*({reason})"), store.connected(tmp_path):
+    with pytest.raises(UserError, match=f"{variable} is .*({reason})") as refused, store.connected(tmp_path):
         pass
+    assert "secret" not in str(refused.value)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("uri", ["databricks://scope:prefix", "databricks-uc://scope:prefix", "s3://bucket:x/y"])
+def test_what_follows_a_colon_is_a_port_for_a_server_alone(uri):
+    store._require_address(uri, "MLFLOW_TRACKING_URI")
 
 
 def test_an_address_of_an_unknown_kind_is_corrected_not_synced(tmp_path, monkeypatch):

@@ -1,6 +1,12 @@
 """Errors that the user can fix, printed without a traceback by every stage and command."""
 
+import errno
 from collections.abc import Mapping, Sequence
+
+_DISK_ERRORS = {
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO,
+    errno.EEXIST, errno.ENOENT, errno.ENOTDIR, errno.EISDIR,
+}  # fmt: skip
 
 
 class UserError(ValueError):
@@ -26,3 +32,8 @@ def some_of_each(lines_by_kind: Mapping[str, Sequence[str]]) -> str:
     shown = max(2, 10 // max(len(kinds), 1))
     more = [[f"... and {len(lines) - shown:,} more"] if len(lines) > shown else [] for lines in kinds]
     return "\n".join(f"  {line}" for lines, rest in zip(kinds, more, strict=True) for line in [*lines[:shown], *rest])
+
+
+def is_of_the_disk(error: Exception) -> bool:
+    """Return whether an error is one of the disk that the user can fix: it is full, or refuses access to a path."""
+    return isinstance(error, OSError) and error.errno in _DISK_ERRORS

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiny_imagenet.common.cores import cores
-from tiny_imagenet.common.errors import DatasetError, first_ten, some_of_each
+from tiny_imagenet.common.errors import DatasetError, first_ten, is_of_the_disk, some_of_each
 from tiny_imagenet.common.files import ZIP_ERRORS, replaced, reserve, write_text
 from tiny_imagenet.common.progress import track
 from tiny_imagenet.common.tables import read_csv
@@ -54,7 +54,7 @@ def _pack_split(source: Path, destination: Path, split: str, labels_of: dict[str
     try:
         archive = zipfile.ZipFile(source)
     except ZIP_ERRORS as error:
-        if isinstance(error, OSError) and error.errno:
+        if is_of_the_disk(error):
             raise
         raise DatasetError(f"{source} is not a readable zip: {error}; run `dvc repro -f reorganize`") from None
     with archive, replaced(destination / f"{split}_images.npy") as partial:

@@ -5,7 +5,7 @@ import zipfile
 from contextlib import ExitStack
 from pathlib import Path
 
-from tiny_imagenet.common.errors import DatasetError, UserError
+from tiny_imagenet.common.errors import DatasetError, UserError, is_of_the_disk
 from tiny_imagenet.common.files import ZIP_ERRORS, require_free
 from tiny_imagenet.common.progress import track
 from tiny_imagenet.config.dataset import SPLITS
@@ -42,7 +42,7 @@ def unpack(images: Path, destination: Path) -> dict[str, int]:
             for split in SPLITS:
                 (folder / split).rename(destination / split)
         except ZIP_ERRORS as error:
-            if isinstance(error, OSError) and error.errno:  # else bz2's, for damage
+            if is_of_the_disk(error):
                 raise UserError(f"cannot unpack into {destination}: {error}; fix this and rerun") from None
             raise UserError(f"cannot unpack {images / split}.zip: {error}; run `dvc repro -f reorganize`") from None
         return {split: len(archive.infolist()) for split, archive in archives.items()}

@@ -110,7 +110,10 @@ def _git(root: Path, *arguments: str) -> bytes:
         return done.stdout
     message = done.stderr.decode("utf-8", errors="replace").strip()
     if "not a git repository (or any" in message:  # but not "not a git repository: PATH": a worktree without its base
-        if not any((folder / ".git").exists() for folder in (root.resolve(), *root.resolve().parents)):
-            raise _AbsentError
+        above = (root.resolve(), *root.resolve().parents)
+        nearest = next((folder / ".git" for folder in above if (folder / ".git").exists()), None)
+        asked = ["git", f"--git-dir={nearest}", "rev-parse", "--git-dir"]
+        if nearest is None or not subprocess.run(asked, check=False, capture_output=True, env=environment).returncode:
+            raise _AbsentError  # none, or git does not look there: another disk, or GIT_CEILING_DIRECTORIES
         message = f"git does not recognise .git: is it damaged, such as its file HEAD? {message}"
     raise _RefusedError(" ".join(message.split()) or f"`git {arguments[0]}` failed with exit code {done.returncode}")

@@ -14,7 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from tiny_imagenet.common.errors import UserError
+from tiny_imagenet.common.errors import UserError, is_of_the_disk
 from tiny_imagenet.common.files import fingerprint, hashes_below, md5
 from tiny_imagenet.repository.paths import MODELS, RESULTS
 from tiny_imagenet.repository.provenance import run_tags
@@ -41,7 +41,6 @@ from tiny_imagenet.tracking.store import (
     public,
     reason,
     search_runs,
-    store_errors,
 )
 
 REGISTERED_MODEL = "tiny-imagenet"
@@ -292,13 +291,11 @@ def champion_file(root: Path) -> Iterator[tuple[Path, str]]:
                     "if `champion.profiles` in params.yaml names the current profile"
                 )
             location = client().get_model_version_download_uri(REGISTERED_MODEL, version.version)
-            # Others may register any address.
-            unreadable: tuple[type[Exception], ...] = (*store_errors(), ValueError)
             path, problem = None, f"there is no {MODEL_FILE} in {public(location)}"
             try:
                 path = _fetched(location, Path(folder))
-            except unreadable as error:
-                if _TRAINING in version.tags or (isinstance(error, OSError) and error.filename):
+            except Exception as error:  # others may register any address, and a client of it may raise anything
+                if _TRAINING in version.tags or is_of_the_disk(error):
                     raise
                 problem = f"{public(location)} cannot be read ({reason(error)})"
             if path is None:

@@ -218,12 +218,15 @@ def _require_address(uri: str, variable: str) -> None:
         uri.encode()
         if _is_database(uri):
             sqlalchemy.make_url(uri)
-        elif "://" in uri:
+        elif "://" in uri and urlsplit(uri).scheme in ("http", "https"):
             urlsplit(uri).port  # noqa: B018 - raises if it is no number
     except UnicodeEncodeError:
         raise UserError(f"MLflow cannot use the address {uri!r}, which is not UTF-8: rename the folder") from None
-    except (ValueError, SQLAlchemyError) as error:
-        raise UserError(f"{variable} is {public(uri)}, which is not an address ({error}); correct it") from None
+    except (ValueError, SQLAlchemyError):  # its message may show a password
+        raise UserError(
+            f"{variable} is {public(uri)}, which is not an address; correct host and port. In a password, write / "
+            "as %2F and @ as %40"
+        ) from None
     if re.match(r"sqlite(\w+:|\w*)//", uri):
         raise UserError(f"{variable} is {uri}; the address of an SQLite file starts with sqlite:///")
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiny_imagenet.backend import devices
-from tiny_imagenet.common.errors import UserError
+from tiny_imagenet.common.errors import UserError, is_of_the_disk
 from tiny_imagenet.common.files import ZIP_ERRORS, replaced, write_text
 from tiny_imagenet.common.progress import say
 from tiny_imagenet.training.callbacks import AveragedWeights, Clock
@@ -125,7 +125,7 @@ class Checkpoint:
             with zipfile.ZipFile(self._file) as archive:
                 yield archive
         except (*ZIP_ERRORS, KeyError) as error:
-            if isinstance(error, PermissionError):
+            if is_of_the_disk(error):
                 raise
             files = f"{self._file} {self._run_file}"
             raise UserError(
