@@ -104,7 +104,7 @@ class QuickestFirst:
             totals[test.partition("::")[0]] += seconds
         items.sort(key=lambda item: totals[item.nodeid.partition("::")[0]])
 
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:  # noqa: D102
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:  # noqa: D102 - pytest's
         self.seconds[report.nodeid] = self.seconds.get(report.nodeid, 0) + report.duration
 
 
@@ -120,6 +120,8 @@ def main(
         copy_tree(Path(folder))
         os.chdir(folder)
         planted = mutants(PACKAGE / room, limit, seed)
+        if not planted:
+            raise SystemExit(f"error: none of the mutants of {room} that were drawn can be made; raise --limit")
         os.environ |= {"PYTHONPATH": f"{folder}/src", "PYTHONDONTWRITEBYTECODE": "1", "TF_CPP_MIN_LOG_LEVEL": "2"}
         os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
         sys.dont_write_bytecode = True  # a module changes twice in a second, and bytecode is matched by the second
@@ -156,15 +158,15 @@ def run_tests(room: str, seconds: dict[str, float], timeout: float) -> int:
     """Run the tests of a room in a fork, until one fails, and return pytest's exit code; 1 after `timeout` seconds."""
     child = os.fork()
     if child == 0:
-        os.setsid()  # what the tests start is killed with them
-        with Path(os.devnull).open("r+b") as nowhere:
-            for stream in range(3):
-                os.dup2(nowhere.fileno(), stream)
-        for name in [name for name in sys.modules if name.partition(".")[0] == "keras"]:
-            del sys.modules[name]  # the tests set Keras up as they import it, in 0.3 s with TensorFlow there
-        plugin = QuickestFirst(seconds)
         code = 1
         try:
+            os.setsid()  # the processes of the tests are killed with them, unless they start a session of their own
+            with Path(os.devnull).open("r+b") as nowhere:
+                for stream in range(3):
+                    os.dup2(nowhere.fileno(), stream)
+            for name in [name for name in sys.modules if name.partition(".")[0] == "keras"]:
+                del sys.modules[name]  # the tests set Keras up as they import it, in 0.3 s with TensorFlow there
+            plugin = QuickestFirst(seconds)
             code = pytest.main(["-q", "-x", "-p", "no:cacheprovider", str(TESTS / room)], plugins=[plugin])
             _SECONDS.write_text(json.dumps(plugin.seconds))
         finally:
