@@ -44,7 +44,8 @@ def main(archive: Path, steps: Annotated[list[int] | None, typer.Option()] = Non
     """Measure ARCHIVE as it is, or with each of STEPS training images per class."""
     print("| images | reorganize, s | pack, s | copies and report, s | all, s | images/s | peak RssAnon, MiB |")
     print("| ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
-    for train in steps or [None]:
+    counts: list[int | None] = [*steps] if steps else [None]
+    for train in counts:
         with tempfile.TemporaryDirectory() as folder:
             command = [sys.executable, "-c", _CHILD, str(archive), folder, json.dumps(train)]
             process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)

@@ -52,10 +52,10 @@ def main(images: Path = Path("data/images"), rounds: int = 5, most: int = 10_000
     def opencv(jpeg: bytes) -> object:
         return cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR_RGB)
 
-    ways: dict[str, Callable[[], None]] = {
-        "libjpeg-turbo, 1 thread (the cache stage's)": lambda: [decode(jpeg) for jpeg in jpegs] and None,
+    ways: dict[str, Callable[[], object]] = {
+        "libjpeg-turbo, 1 thread (the cache stage's)": lambda: [decode(jpeg) for jpeg in jpegs],
         f"libjpeg-turbo, {cores} threads": lambda: threaded(decode),
-        "OpenCV, 1 thread": lambda: [opencv(jpeg) for jpeg in jpegs] and None,
+        "OpenCV, 1 thread": lambda: [opencv(jpeg) for jpeg in jpegs],
         f"OpenCV, {cores} threads": lambda: threaded(opencv),
         "PIL, 1 thread": lambda: [pil(jpeg) for jpeg in jpegs] and None,
         f"PIL, {cores} threads": lambda: threaded(pil),

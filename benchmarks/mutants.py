@@ -74,7 +74,7 @@ def _faulty(mutation: MutationSpec) -> str | None:
     """Return the source of a module with its fault; None if Cosmic Ray cannot make it, or it is no Python."""
     operator = get_operator(mutation.operator_name)(**mutation.operator_args)
     try:
-        source = mutate_code(mutation.module_path.read_text(encoding="utf-8"), operator, mutation.occurrence)
+        source: str = mutate_code(mutation.module_path.read_text(encoding="utf-8"), operator, mutation.occurrence)
         ast.parse(source)
     except (AttributeError, SyntaxError):  # an operator that does not know Python's newer syntax
         return None

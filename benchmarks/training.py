@@ -28,7 +28,7 @@ import typer
 
 from benchmarks.memory import AnonymousMemory
 from tiny_imagenet import entry
-from tiny_imagenet.backend import runtime
+from tiny_imagenet.backend import processor
 
 app = typer.Typer(help=__doc__, invoke_without_command=True, add_completion=False, rich_markup_mode=None)
 BATCH = 64
@@ -275,7 +275,7 @@ def epoch(
         _rule(5)
         for name in models or ["model_1", "model_2", "model_4"]:
             block = params.recipe(name)
-            wanted = {"architecture": block.architecture, "build": block.build}
+            wanted: dict[str, Any] = {"architecture": block.architecture, "build": block.build}
             wanted["learning_rate"] = block.optimizer.learning_rate
             theirs, ours = [], []
             for _ in range(rounds):
@@ -431,7 +431,8 @@ class _Server:
         assert self._process.stdin  # noqa: S101 - opened above
         self._process.stdin.write(f"{steps}\n")
         self._process.stdin.flush()
-        return self._answer()
+        seconds: dict[str, list[float]] = self._answer()
+        return seconds
 
     def _answer(self) -> Any:
         stdout: IO[str] | None = self._process.stdout
@@ -448,9 +449,7 @@ class _Server:
 def _headline(text: str) -> None:
     cores = len(os.sched_getaffinity(0))
     libraries = ", ".join(f"{name} {version(name)}" for name in ("tensorflow", "keras"))
-    print(
-        f"\n{text}\n({runtime._cpu_name()}, {cores} cores; {libraries}, Python {sys.version.split()[0]})\n", flush=True
-    )
+    print(f"\n{text}\n({processor.name()}, {cores} cores; {libraries}, Python {sys.version.split()[0]})\n", flush=True)
 
 
 def _row(*cells: str) -> None:
