@@ -266,3 +266,27 @@ def test_a_fresh_clone_is_rebuilt_from_the_remote_with_nothing_rerun(clean, tmp_
     assert restored["tags.restored_from"].tolist() == [run]
     assert restored["status"].tolist() == ["FINISHED"]
     assert (fresh.root / "reports" / "summary.txt").read_text() == table
+
+
+# --- another dataset ---
+
+
+def test_own_images_run_through_the_whole_pipeline_as_another_profile(clean, make_archive):
+    make_archive(3, train=8, val=4).write(clean.root / "own.zip")
+    trained = len(clean.runs())
+
+    def add(params: dict) -> None:
+        dataset = {"name": "own", "archive": "own.zip", "expect": {"classes": 3, "train": 8, "val": 4}}
+        params["profiles"]["own"] = {"dataset": dataset, "training": {"epochs": 2}}
+        params["profile"] = "own"
+        params["active"] = [MODEL]
+
+    with clean.edited(add):
+        clean.succeed("dvc", "repro")
+    table = pd.read_csv(clean.root / "reports" / "results.csv")
+    assert table["model"].tolist() == [MODEL]
+    assert table["dataset"].item() == "own"
+    assert (table["parameters_200_classes"] - table["parameters"]).item() == 197 * 17
+    assert clean.runs("own")["status"].tolist() == ["FINISHED"]
+    clean.succeed("dvc", "repro")  # back to the digits, from DVC's cache: nothing is trained
+    assert (len(clean.runs()), len(clean.runs("own"))) == (trained, 1)

@@ -410,23 +410,3 @@ def test_any_other_error_in_params_stops_the_first_stage(copy, made, monkeypatch
         assert entry.run(download.main) == 1
     assert said in capsys.readouterr().err
     assert md5(copy.root / "data" / "raw" / "dataset.zip") == before
-
-
-def test_own_images_run_through_the_whole_pipeline_as_another_profile(copy, made, make_archive):
-    make_archive(3, train=8, val=4).write(copy.root / "own.zip")
-
-    def add(params: dict) -> None:
-        dataset = {"name": "own", "archive": "own.zip", "expect": {"classes": 3, "train": 8, "val": 4}}
-        params["profiles"]["own"] = {"dataset": dataset, "training": {"epochs": 2}}
-        params["profile"] = "own"
-        params["active"] = ["model_2"]
-
-    with copy.edited(add):
-        copy.succeed("dvc", "repro")
-    table = pd.read_csv(copy.root / "reports" / "results.csv")
-    assert table["model"].tolist() == ["model_2"]
-    assert table["dataset"].item() == "own"
-    assert (table["parameters_200_classes"] - table["parameters"]).item() == 197 * 17
-    assert copy.runs("own")["status"].tolist() == ["FINISHED"]
-    copy.succeed("dvc", "repro")  # back to the digits, from DVC's cache: nothing is trained
-    assert len(copy.runs("own")) == 1

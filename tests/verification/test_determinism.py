@@ -58,7 +58,7 @@ def verify(monkeypatch, capsys):
     return run
 
 
-@pytest.mark.slow
+@pytest.mark.e2e
 def test_two_fresh_processes_give_the_same_bits_and_the_outcome_is_recorded(repository, verify):
     code, output, _ = verify("model_2", "--batches", "3")
     assert code == 0, output

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from tiny_imagenet.backend import processor
 from tiny_imagenet.common.cores import cores as cores
 from tiny_imagenet.common.errors import UserError
+from tiny_imagenet.common.imports import without_garbage_collection
 
 if TYPE_CHECKING:
     import keras
@@ -95,7 +96,7 @@ def prepare(seed: int, *, exact: bool = True) -> None:
     elif os.environ["KERAS_BACKEND"] == "torch" and exact:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
-    with _quiet_stderr():
+    with _quiet_stderr(), without_garbage_collection():
         import keras
 
         # These override keras.json: the result must depend on params.yaml only.

@@ -25,6 +25,7 @@ from requests.utils import get_environ_proxies
 from sqlalchemy.exc import SQLAlchemyError
 
 from tiny_imagenet.common.errors import UserError
+from tiny_imagenet.common.imports import without_garbage_collection
 
 _DATABASE = "mlflow.db"
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
@@ -63,7 +64,8 @@ def mlflow() -> Any:
     """Return the module mlflow. Importing it takes seconds, and its settings must be set before."""
     for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
-    import mlflow
+    with without_garbage_collection():
+        import mlflow
 
     for name in CHATTY:
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -72,7 +74,8 @@ def mlflow() -> Any:
 
 def client() -> Any:
     """Return a client of the store that `connect` selected."""
-    return mlflow().MlflowClient()
+    with without_garbage_collection():  # imports the code for its kind of store
+        return mlflow().MlflowClient()
 
 
 def store_errors() -> tuple[type[Exception], ...]:
