@@ -84,8 +84,7 @@ class Copy:
             (self.root / "params.yaml").write_text(before)
 
     def would_run(self) -> set[str]:
-        lines = self.succeed("dvc", "repro", "--dry").splitlines()
-        return {line.split("'")[1] for line in lines if line.startswith("Running stage '")}
+        return set(stages_run(self.succeed("dvc", "repro", "--dry")))
 
     @property
     def mlflow(self) -> Any:
@@ -108,6 +107,11 @@ class Copy:
     def experiment(self, name: str = "demo") -> dict[str, str]:
         """Return the tags of an MLflow experiment."""
         return dict(self.mlflow.get_experiment_by_name(name).tags)
+
+
+def stages_run(printed: str) -> list[str]:
+    """Return the stages that ran, from what `dvc repro` printed."""
+    return [line.split("'")[1] for line in printed.splitlines() if line.startswith("Running stage '")]
 
 
 def tiny(params: dict) -> None:

@@ -155,7 +155,7 @@ class TestProcesses:
             devices.join()
 
 
-@pytest.mark.slow
+@pytest.mark.e2e
 def test_two_tensorflow_devices_train_like_one():
     """Batch normalization normalizes over both halves of the batch."""
     one, two = (start("tensorflow", devices=number, recipe=NORMALIZED) for number in (1, "all"))

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from repository_copy import Copy, copy_of_repository
+from repository_copy import Copy, copy_of_repository, stages_run
 from servers import HOST, free_port
 from standin import small_models
 from stopped import wait_for_epoch
@@ -101,7 +101,7 @@ def test_outages_of_the_server_stop_no_training_and_lose_no_epoch(copy, mlflow_s
 
     mlflow_server.start()
     printed = copy.succeed("dvc", "repro", MLFLOW_TRACKING_URI=uri)
-    assert [line.split("'")[1] for line in printed.splitlines() if line.startswith("Running stage '")] == ["compare"]
+    assert stages_run(printed) == ["compare"]
     run_id = json.loads((copy.root / "models" / MODEL / "run.json").read_text())["run_id"]
     found = json.loads(copy.succeed(sys.executable, "-c", LOGGED, run_id, MLFLOW_TRACKING_URI=uri).splitlines()[-1])
     assert set(map(tuple, found["steps"].values())) == {tuple(range(1, EPOCHS + 1))}

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -10,7 +11,7 @@ import pandas as pd
 import pytest
 import yaml
 from made_results import make_results
-from repository_copy import ROOT, Copy, copy_of_repository, tiny
+from repository_copy import ROOT, Copy, copy_of_repository, stages_run, tiny
 
 from tiny_imagenet.plotting import COLOURS
 
@@ -182,7 +183,7 @@ def experiments(copy: Copy) -> pd.DataFrame:
 
 def test_an_experiment_edits_runs_and_is_shown_beside_its_baseline(clean):
     printed = type_in(clean, f"dvc exp run --name higher -S {RATE}=0.003")
-    ran = {line.split("'")[1] for line in printed.splitlines() if line.startswith("Running stage '")}
+    ran = set(stages_run(printed))
     assert ran == {f"train@{MODEL}", f"evaluate@{MODEL}", "compare"}
     assert yaml.safe_load((clean.root / "params.yaml").read_text())["models"][MODEL]["optimizer"] == {
         "name": "adam",
@@ -266,6 +267,47 @@ def test_a_fresh_clone_is_rebuilt_from_the_remote_with_nothing_rerun(clean, tmp_
     assert restored["tags.restored_from"].tolist() == [run]
     assert restored["status"].tolist() == ["FINISHED"]
     assert (fresh.root / "reports" / "summary.txt").read_text() == table
+
+
+# --- what is made again ---
+
+
+def test_a_new_architecture_trains_only_the_new_model(clean):
+    architecture = clean.root / "src" / "tiny_imagenet" / "architectures" / "sixth.py"
+    shutil.copy(architecture.with_name("two_conv.py"), architecture)
+
+    def add(params: dict) -> None:
+        params["models"]["model_6"] = params["models"]["model_1"] | {"architecture": "sixth"}
+        params["active"].append("model_6")
+
+    try:
+        with clean.edited(add):
+            clean.succeed("dvc", "repro", f"architecture@{MODEL}", "architecture@model_6")
+            stale = json.loads(clean.succeed("dvc", "status", "--json"))  # a dry run ends where a file is not made yet
+    finally:
+        architecture.unlink()
+        shutil.rmtree(clean.root / "models" / "model_6", ignore_errors=True)
+    clean.succeed("dvc", "repro", f"architecture@{MODEL}")
+    assert set(stale) == {"train@model_6", "evaluate@model_6", "compare"}
+    assert clean.would_run() == set()
+
+
+def test_a_retraining_to_the_same_bits_reruns_no_evaluation_and_its_run_has_the_final_metrics(clean):
+    before = len(clean.runs())
+    clean.succeed("dvc", "repro", "--force", "--single-item", f"train@{MODEL}")
+    printed = clean.succeed("dvc", "repro")
+    assert stages_run(printed) == ["compare"]
+    runs = clean.runs().set_index("run_id")
+    assert len(runs) == before + 1
+    record = json.loads((clean.root / "models" / MODEL / "run.json").read_text())
+    newest = record["run_id"]
+    assert record["resumed_from"] == []  # DVC has noted the one before: it is no checkpoint to resume
+    metrics = json.loads((clean.root / "results" / MODEL / "metrics.json").read_text())
+    assert runs.loc[newest, "metrics.final_val_accuracy"] == metrics["val_accuracy"]
+    table = pd.read_csv(clean.root / "reports" / "results.csv").set_index("model")
+    assert table.loc[MODEL, "run_id"] == newest
+    live = runs[(runs["status"] == "FINISHED") & runs["tags.superseded_by"].isna()]
+    assert live.index.tolist() == [newest]
 
 
 # --- another dataset ---

@@ -3,7 +3,6 @@
 import contextlib
 import io
 import json
-import shutil
 import sys
 import zipfile
 from collections import Counter
@@ -18,7 +17,7 @@ import pytest
 import yaml
 from finished_pipeline import FOLDER, MODELS, copy_of_pipeline
 from PIL import Image
-from repository_copy import Copy
+from repository_copy import Copy, stages_run
 
 from stages import download
 from tiny_imagenet import entry
@@ -197,26 +196,6 @@ def test_bytecode_makes_nothing_stale(copy, made):
     assert json.loads(copy.succeed("dvc", "status", "--json")) == {}
 
 
-def test_a_new_architecture_trains_only_the_new_model(copy, made):
-    architecture = copy.root / "src" / "tiny_imagenet" / "architectures" / "sixth.py"
-    shutil.copy(architecture.with_name("two_conv.py"), architecture)
-
-    def add(params: dict) -> None:
-        params["models"]["model_6"] = params["models"]["model_1"] | {"architecture": "sixth"}
-        params["active"].append("model_6")
-
-    try:
-        with copy.edited(add):
-            copy.succeed("dvc", "repro", *(f"architecture@{model}" for model in [*MODELS, "model_6"]))
-            stale = json.loads(copy.succeed("dvc", "status", "--json"))  # a dry run ends where a file is not made yet
-    finally:
-        architecture.unlink()
-        shutil.rmtree(copy.root / "models" / "model_6", ignore_errors=True)
-    copy.succeed("dvc", "repro", *(f"architecture@{model}" for model in MODELS))
-    assert set(stale) == {"train@model_6", "evaluate@model_6", "compare"}
-    assert copy.would_run() == set()
-
-
 REPLICATE, RATE = "model_1-9", 0.003
 TRAINED = [*MODELS, REPLICATE]
 
@@ -252,7 +231,7 @@ def predict_by_stock_keras(keras: Any) -> pd.DataFrame:
     frames = []
     for training in TRAINED:
         model = keras.saving.load_model(f"models/{training}/model.keras")
-        probabilities = model.predict(np.stack(pixels), verbose=0)
+        probabilities = np.asarray(model(np.stack(pixels), training=False))
         frames.append(
             pd.DataFrame(
                 {
@@ -273,7 +252,7 @@ def edited(copy, made, keras, tmp_path_factory) -> Iterator[Edited]:
     copy.edit(lambda params: params["models"]["model_2"]["optimizer"].update(learning_rate=RATE))
     with copy.edited(lambda params: params.update(replicates={"models": ["model_1"], "seeds": [9]})):
         printed = copy.succeed("dvc", "repro")
-        ran = {line.split("'")[1] for line in printed.splitlines() if line.startswith("Running stage '")}
+        ran = set(stages_run(printed))
         folder = tmp_path_factory.mktemp("by the library")
         with contextlib.chdir(copy.root):
             train_by_the_library(keras, folder)
@@ -359,24 +338,14 @@ class TestOneEditAndOneReplicate:
             assert [point.step for point in points] == history["epoch"].tolist()
             assert [point.value for point in points] == history[name].tolist()
 
-
-def test_a_retraining_to_the_same_bits_reruns_no_evaluation_and_its_run_has_the_final_metrics(copy, made):
-    before = len(copy.runs())
-    copy.succeed("dvc", "repro", "--force", "--single-item", "train@model_2")
-    printed = copy.succeed("dvc", "repro")
-    assert [line.split("'")[1] for line in printed.splitlines() if line.startswith("Running stage '")] == ["compare"]
-    runs = copy.runs().set_index("run_id")
-    assert len(runs) == before + 1
-    record = json.loads((copy.root / "models" / "model_2" / "run.json").read_text())
-    newest = record["run_id"]
-    assert record["resumed_from"] == []  # DVC has noted the one before: it is no checkpoint to resume
-    metrics = json.loads((copy.root / "results" / "model_2" / "metrics.json").read_text())
-    assert runs.loc[newest, "metrics.final_val_accuracy"] == metrics["val_accuracy"]
-    table = pd.read_csv(copy.root / "reports" / "results.csv").set_index("model")
-    assert table.loc["model_2", "run_id"] == newest
-    assert "num_seeds" not in table  # without the replicate of the tests above
-    replicate = {REPLICATE: [read(copy, f"models/{REPLICATE}/run.json")["run_id"]]}  # no longer in params.yaml
-    assert current_runs(copy) == {model: [table.loc[model, "run_id"]] for model in MODELS} | replicate
+    def test_without_its_replicate_a_model_is_only_compared_again(self, copy, edited):
+        with copy.edited(lambda params: params.update(replicates={"models": [], "seeds": []})):
+            printed = copy.succeed("dvc", "repro")
+        assert stages_run(printed) == ["compare"]
+        table = pd.read_csv(copy.root / "reports" / "results.csv").set_index("model")
+        assert "num_seeds" not in table
+        replicate = {REPLICATE: [read(copy, f"models/{REPLICATE}/run.json")["run_id"]]}  # no longer in params.yaml
+        assert current_runs(copy) == {model: [table.loc[model, "run_id"]] for model in MODELS} | replicate
 
 
 def test_a_table_of_another_profiles_images_is_refused(copy, made):

@@ -97,7 +97,7 @@ def test_an_unknown_model_is_refused_with_a_similar_name(repository, verify):
     assert "did you mean 'model_2'" in errors
 
 
-@pytest.mark.slow
+@pytest.mark.e2e
 def test_a_failed_training_is_an_error(repository, tmp_path):
     np.save(tmp_path / "data" / "cache" / "train_labels.npy", np.zeros(3, np.int32))
     with pytest.raises(UserError, match="training 1 of 2 failed with exit code 1"):
