@@ -231,7 +231,7 @@ def predict_by_stock_keras(keras: Any) -> pd.DataFrame:
     frames = []
     for training in TRAINED:
         model = keras.saving.load_model(f"models/{training}/model.keras")
-        probabilities = np.asarray(model(np.stack(pixels), training=False))
+        probabilities = np.asarray(model([np.stack(pixels)], training=False))
         frames.append(
             pd.DataFrame(
                 {

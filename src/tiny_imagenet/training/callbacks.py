@@ -101,10 +101,10 @@ class StopAtNaN(keras.callbacks.Callback):
 
 
 class SeedEpoch(keras.callbacks.Callback):
-    """Seed each epoch from (seed, epoch), so that a resumed training draws the same random numbers.
+    """Seed each epoch from (seed, epoch), so that a training that resumes on torch draws the same random numbers.
 
-    Needed by dropout on torch, which uses torch's own generator. On other backends the generator's state is a variable
-    of the model, and is in the checkpoint.
+    Dropout uses torch's own generator there. On other backends the state of the generator is a variable of the model,
+    and is in the checkpoint. On TensorFlow a new seed would compile the step anew, 0.1 to 0.2 s in each epoch.
     """
 
     def __init__(self, seed: int) -> None:

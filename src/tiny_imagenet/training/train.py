@@ -170,7 +170,7 @@ class _Callbacks:
         averages = AveragedWeights() if self._averages_weights else None
         self.recorder.begin_phase(phase.first_epoch, averages)
         return [
-            SeedEpoch(self._seed),  # first: before any random number is drawn
+            *([SeedEpoch(self._seed)] if keras.backend.backend() == "torch" else []),  # before a random number is drawn
             *([averages] if averages else []),  # all callbacks below measure, keep and save the averages
             *self._statistics,  # of the averaged weights, before anything is measured
             LearningRate(),  # before a plateau changes it
