@@ -18,7 +18,8 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,7 +29,7 @@ import typer
 
 from benchmarks.memory import AnonymousMemory
 from tiny_imagenet import entry
-from tiny_imagenet.backend import processor
+from tiny_imagenet.backend import processor, runtime
 
 app = typer.Typer(help=__doc__, invoke_without_command=True, add_completion=False, rich_markup_mode=None)
 BATCH = 64
@@ -363,6 +364,39 @@ def step(
         cells += [f"{peak / 1e9:.0f}", f"{flops / ours / peak:.0%}", "50%" if name == "model_1" else "60%"]
         theirs = statistics.median(times["torch"]) if "torch" in times else None
         _row(*cells, *([f"{theirs * 1e3:.1f}", f"{theirs / ours:.2f}"] if theirs else ["", ""]))
+
+
+@app.command()
+def precisions(rounds: int = 15) -> None:
+    """Matrix products and convolutions in float32 and bfloat16, in turn: whether `mixed_bfloat16` may be faster here.
+
+    The product is of 2048 x 2048, the convolution of 64 x 32 x 32 x 128 by 128 kernels of 3 x 3, without gradients.
+    """
+    runtime.prepare(0, exact=False)
+    import keras
+    import numpy as np
+
+    random = np.random.default_rng(0)
+    images, kernel = random.random((64, 32, 32, 128), np.float32), random.random((3, 3, 128, 128), np.float32)
+    square = random.random((GEMM_SIDE, GEMM_SIDE), np.float32)
+    ways: dict[str, tuple[int, Callable[[Any, Any], Any], Any, Any]] = {
+        "product": (2 * GEMM_SIDE**3, keras.ops.matmul, square, square),
+        "convolution": (2 * images.size * kernel.size // 128, partial(keras.ops.conv, padding="same"), images, kernel),
+    }
+    _headline(f"{rounds} of each in turn, GFLOP/s; the ratio is the median of {rounds}")
+    _row("", "float32", "bfloat16", "bfloat16 / float32")
+    _rule(4)
+    for name, (flops, operation, *values) in ways.items():
+        inputs = {dtype: [keras.ops.cast(value, dtype) for value in values] for dtype in ("float32", "bfloat16")}
+        seconds: dict[str, list[float]] = {dtype: [] for dtype in inputs}
+        for _ in range(1 + rounds):  # the first warms up
+            for dtype, given in inputs.items():
+                start = time.perf_counter()
+                keras.ops.convert_to_numpy(operation(*given)[0])
+                seconds[dtype].append(time.perf_counter() - start)
+        single, half = (times[1:] for times in seconds.values())
+        rates = (f"{flops / statistics.median(times) / 1e9:.0f}" for times in (single, half))
+        _row(name, *rates, f"{statistics.median(a / b for a, b in zip(single, half, strict=True)):.2f}")
 
 
 @app.command()

@@ -109,6 +109,17 @@ def test_bfloat16_is_not_slow_on_a_processor_that_has_it(flags, machine):
     assert processor.slow_precision("mixed_bfloat16") is None
 
 
+def test_bfloat16_is_slow_on_intels_processors_without_amx(machine):
+    machine.write(X86)
+    machine.edit("AuthenticAMD", "GenuineIntel")
+    machine.edit(" avx2", " avx2 avx512_bf16")
+    assert processor.slow_precision("mixed_bfloat16") == (
+        "mixed_bfloat16 will be slow: AMD EPYC has no AMX, and multiplies faster in float32 (docs/speed.md)"
+    )
+    machine.edit(" avx512_bf16", " avx512_bf16 amx_bf16")
+    assert processor.slow_precision("mixed_bfloat16") is None
+
+
 def test_bfloat16_is_not_called_slow_on_arm_that_has_it_or_where_nothing_is_known(machine):
     assert processor.slow_precision("mixed_bfloat16") is None
     machine.write(ARM + "\nHardware\t: board\n", part=["0xd0c", "0xd05"])

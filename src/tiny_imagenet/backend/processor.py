@@ -50,10 +50,14 @@ def identity() -> dict[str, list[str]]:
 
 def slow_precision(precision: str) -> str | None:
     """Return why a precision is slow on a CPU of this machine, or None if it is not or nothing is known of the CPU."""
-    instructions = [found for cpu in _cpus() if (found := set(_instructions(cpu)))]
-    if precision != "mixed_bfloat16" or all(_BFLOAT16 & found for found in instructions):
+    cpus = [(cpu, found) for cpu in _cpus() if (found := set(_instructions(cpu)))]
+    if precision != "mixed_bfloat16":
         return None
-    return f"mixed_bfloat16 will be slow: {name()} has no bfloat16 instructions and emulates them in float32"
+    if not all(_BFLOAT16 & found for _, found in cpus):
+        return f"mixed_bfloat16 will be slow: {name()} has no bfloat16 instructions and emulates them in float32"
+    if any(cpu.get("vendor_id") == "GenuineIntel" and "amx_bf16" not in found for cpu, found in cpus):
+        return f"mixed_bfloat16 will be slow: {name()} has no AMX, and multiplies faster in float32 (docs/speed.md)"
+    return None
 
 
 def _cpus() -> list[dict[str, str]]:
